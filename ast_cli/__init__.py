@@ -1,0 +1,72 @@
+"""Tag audio with the Audio Spectrogram Transformer.
+
+The names below are imported on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ast_cli.audio.decode import load_waveform, open_audio
+    from ast_cli.audio.fbank import log_mel_fbank
+    from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+    from ast_cli.audio.mel_bank import FbankConfig
+    from ast_cli.errors import AstError
+    from ast_cli.model.config import ASTConfig
+    from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
+    from ast_cli.results import Tag, TaggingResult, Window
+    from ast_cli.tagging.options import ClassifyOptions
+    from ast_cli.tagging.tagger import Tagger
+
+_HOMES = {
+    "ASTConfig": "model.config",
+    "ASTFeatureExtractor": "audio.feature_extractor",
+    "ASTForAudioClassification": "model.transformer",
+    "ASTModel": "model.transformer",
+    "AstError": "errors",
+    "ClassifyOptions": "tagging.options",
+    "FbankConfig": "audio.mel_bank",
+    "Tag": "results",
+    "Tagger": "tagging.tagger",
+    "TaggingResult": "results",
+    "Window": "results",
+    "load_waveform": "audio.decode",
+    "log_mel_fbank": "audio.fbank",
+    "open_audio": "audio.decode",
+}
+
+__all__ = [
+    "ASTConfig",
+    "ASTFeatureExtractor",
+    "ASTForAudioClassification",
+    "ASTModel",
+    "AstError",
+    "ClassifyOptions",
+    "FbankConfig",
+    "Tag",
+    "Tagger",
+    "TaggingResult",
+    "Window",
+    "__version__",
+    "load_waveform",
+    "log_mel_fbank",
+    "open_audio",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ast_cli' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"ast_cli.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted(__all__)

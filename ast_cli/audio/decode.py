@@ -1,0 +1,255 @@
+"""From a path to mono float32 blocks at 16 kHz, never the whole file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from ast_cli.audio.decoders import LENGTH_TOLERANCE_S, Decoder, PyAVDecoder, SoundFileDecoder, Source
+from ast_cli.audio.samples import replace_absurd
+from ast_cli.errors import AudioError, ErrorCode, UsageError, WarningCode
+
+MODEL_SAMPLING_RATE = 16000  # Hz; what every published AST was trained on
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1_000, 768_000
+MAX_CHANNELS = 64
+
+
+def open_audio(
+    audio: str | Path | bytes,
+    sampling_rate: int = MODEL_SAMPLING_RATE,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+) -> AudioStream:
+    """Open encoded audio for reading as mono samples.
+
+    Args:
+        audio: A path, or the bytes of one file.
+        sampling_rate: To resample to, in Hz.
+        start_s: Where to start, in seconds.
+        duration_s: How much to read, in seconds; None for the rest.
+
+    Raises:
+        AudioError: The file is missing, not a regular file, no audio, or of a rate or channel count that cannot be.
+        UsageError: A negative start, or no duration.
+    """
+    if start_s < 0 or (duration_s is not None and duration_s <= 0):
+        raise UsageError(f"start must be at least 0 s and duration above 0 s, not {start_s:g} s and {duration_s} s")
+    if isinstance(audio, bytes):
+        source = Source("-", audio)
+        if not audio:
+            raise AudioError(ErrorCode.EMPTY_FILE, "-: standard input was empty")
+    else:
+        source = Source(os.fspath(audio))
+        check_regular_file(source.name)
+    decoder = _open_decoder(source)
+    try:
+        _check_layout(source, decoder)
+        return AudioStream(source, decoder, sampling_rate, start_s, duration_s)
+    except BaseException:
+        decoder.close()
+        raise
+
+
+def load_waveform(
+    audio: str | Path | bytes,
+    sampling_rate: int = MODEL_SAMPLING_RATE,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+) -> NDArray[np.float32]:
+    """Read a whole file into memory as mono samples.
+
+    Arguments and errors as in `open_audio`.
+
+    Returns:
+        Samples in [-1, 1], shape (num_samples,), at ``sampling_rate``.
+    """
+    with open_audio(audio, sampling_rate, start_s, duration_s) as stream:
+        return np.concatenate(list(stream))
+
+
+class AudioStream:
+    """Mono float32 blocks at one rate, to be iterated once; facts about the file are complete after that.
+
+    Attributes:
+        sampling_rate: The file's own, in Hz.
+        num_channels: The file's own.
+        duration_s: Seconds of audio read so far: of the whole file once iterated, or of the part asked for.
+        warnings: What was odd.
+    """
+
+    def __init__(
+        self, source: Source, decoder: Decoder, target_rate: int, start_s: float, duration_s: float | None
+    ) -> None:
+        self.sampling_rate = decoder.sampling_rate
+        self.num_channels = decoder.num_channels
+        self.start_s = start_s
+        self.duration_s = 0.0
+        self.warnings: set[WarningCode] = set()
+        self._source = source
+        self._decoder = decoder
+        self._target_rate = target_rate
+        self._part = start_s > 0 or duration_s is not None
+        self._num_wanted = None if duration_s is None else max(1, round(duration_s * target_rate))
+
+    def __enter__(self) -> AudioStream:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._decoder.close()
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield samples in [-1, 1], each block of shape (num_samples,).
+
+        Raises:
+            AudioError: Nothing, or nothing more than damage, could be decoded.
+        """
+        num_read = 0
+        try:
+            for block in self._trimmed():
+                num_read += block.size
+                if self._part:
+                    self.duration_s = num_read / self._target_rate
+                yield block
+        except MemoryError as error:
+            raise AudioError(ErrorCode.OUT_OF_MEMORY, f"{self._source.name}: not enough memory to decode it") from error
+        self.warnings |= self._decoder.warnings
+        if num_read == 0:
+            where = f" after {self.start_s:g} s" if self.start_s else ""
+            raise AudioError(ErrorCode.NO_SAMPLES, f"{self._source.name}: holds no audio{where}")
+
+    def _trimmed(self) -> Iterator[NDArray[np.float32]]:
+        """Cut the part asked for out of the resampled blocks."""
+        num_skip = round((self.start_s - self._decoder.seek(self.start_s)) * self._target_rate) if self.start_s else 0
+        num_left = self._num_wanted
+        for block in self._resampled():
+            skipped = min(num_skip, block.size)
+            num_skip -= skipped
+            block = block[skipped:]
+            if num_left is not None:
+                block = block[:num_left]
+                num_left -= block.size
+            if block.size:
+                yield block
+            if num_left == 0:
+                return
+        if not self._part:
+            self._compare_with_claim()
+
+    def _resampled(self) -> Iterator[NDArray[np.float32]]:
+        """Resample block by block (soxr HQ); a rate that changes in mid-stream starts a new segment."""
+        rate, resampler = 0, None
+        for block_rate, samples in self._decoder.blocks():
+            if block_rate != rate:
+                if resampler is not None:
+                    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                rate, resampler = block_rate, self._resampler(block_rate)
+            mono = self._mono(samples)
+            if not self._part:
+                self.duration_s += mono.size / block_rate
+            yield mono if resampler is None else resampler.resample_chunk(mono)
+        if resampler is not None:
+            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+    def _resampler(self, rate: int) -> soxr.ResampleStream | None:
+        """Return a resampler from a rate, or None where it is the target rate."""
+        _check_rate(self._source, rate)
+        if rate == self._target_rate:
+            return None
+        return soxr.ResampleStream(rate, self._target_rate, num_channels=1, dtype="float32", quality="HQ")
+
+    def _mono(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mix (num_samples, num_channels) down by the mean of the channels, without NaN and Inf."""
+        samples, num_absurd = replace_absurd(samples)
+        if num_absurd:
+            self.warnings.add(WarningCode.NON_FINITE_SAMPLES)
+        mono: NDArray[np.float32] = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+        return np.ascontiguousarray(mono)
+
+    def _compare_with_claim(self) -> None:
+        """Compare what was decoded with what the header says."""
+        claimed_s = self._decoder.claimed_s
+        if claimed_s is None or WarningCode.PARTIAL in self._decoder.warnings:
+            return
+        if self.duration_s < claimed_s - LENGTH_TOLERANCE_S:
+            self.warnings.add(WarningCode.TRUNCATED)
+        elif self.duration_s > claimed_s + LENGTH_TOLERANCE_S:
+            self.warnings.add(WarningCode.LENGTH_MISMATCH)
+
+
+def check_regular_file(path: str) -> None:
+    """Refuse what must not reach a decoder: a FIFO would hang it for ever.
+
+    Raises:
+        AudioError: With the code that says why.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        if os.path.lexists(path):
+            raise AudioError(ErrorCode.NOT_REGULAR, f"{path}: a link to nothing") from error
+        reason = "no such file"
+        if "://" in path or path.startswith(("concat:", "data:")):
+            reason = "not a local file: fetch it first"
+        raise AudioError(ErrorCode.NOT_FOUND, f"{path}: {reason}") from error
+    except PermissionError as error:
+        raise AudioError(ErrorCode.PERMISSION, f"{path}: permission denied") from error
+    except (OSError, ValueError) as error:  # a loop of links; a name that holds NUL
+        code = ErrorCode.NOT_REGULAR if os.path.lexists(path) else ErrorCode.NOT_FOUND
+        raise AudioError(code, f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(ErrorCode.NOT_REGULAR, f"{path}: not a regular file")
+    if status.st_size == 0:
+        raise AudioError(ErrorCode.EMPTY_FILE, f"{path}: the file is empty")
+    if not os.access(path, os.R_OK):
+        raise AudioError(ErrorCode.PERMISSION, f"{path}: permission denied")
+
+
+def _open_decoder(source: Source) -> Decoder:
+    """Open with libsndfile where that reads the file rightly, else with FFmpeg."""
+    sound: SoundFileDecoder | None = None
+    try:
+        sound = SoundFileDecoder(source)
+    except MemoryError as error:
+        raise AudioError(ErrorCode.OUT_OF_MEMORY, f"{source.name}: not enough memory to open it") from error
+    except Exception:  # soundfile raises many types; whatever it was, FFmpeg has the last word
+        pass
+    if sound is not None and sound.is_credible():
+        return sound
+    try:
+        decoder = PyAVDecoder(source)
+    except AudioError:
+        if sound is None:
+            raise
+        return sound  # its short length was the truth after all
+    if sound is not None:
+        sound.close()
+    return decoder
+
+
+def _check_layout(source: Source, decoder: Decoder) -> None:
+    """Refuse rates and channel counts before anything is allocated for them."""
+    if not 1 <= decoder.num_channels <= MAX_CHANNELS:
+        raise AudioError(
+            ErrorCode.BAD_CHANNELS, f"{source.name}: {decoder.num_channels} channels; 1 to {MAX_CHANNELS} can be read"
+        )
+    _check_rate(source, decoder.sampling_rate)
+
+
+def _check_rate(source: Source, rate: int) -> None:
+    if not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
+        raise AudioError(
+            ErrorCode.BAD_SAMPLE_RATE,
+            f"{source.name}: a sampling rate of {rate} Hz; {MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE} Hz can be read",
+        )

@@ -1,0 +1,301 @@
+"""ASTFeatureExtractor: from waveforms to the model's ``input_values``, and ``preprocessor_config.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ast_cli.audio.fbank import FBANK_BACKENDS, fbank_blocks, pad_to_one_frame
+from ast_cli.audio.mel_bank import FbankConfig
+from ast_cli.audio.samples import scale_to_float32
+from ast_cli.errors import AudioError, CheckpointError, ErrorCode, UsageError
+from ast_cli.json_object import read_json_object
+from ast_cli.outputs import KeyedOutput
+
+PREPROCESSOR_CONFIG_NAME = "preprocessor_config.json"
+AUDIOSET_MEAN = -4.2677393  # of the log-mel energies over AudioSet (Gong et al., 2021)
+AUDIOSET_STD = 4.5689974
+MAX_LENGTH_LIMIT = 100_000  # frames; 1000 s, far above any published checkpoint
+
+Waveform = NDArray[Any] | Tensor | Sequence[float]
+
+
+class BatchFeature(KeyedOutput):
+    """What the extractor returns: ``features["input_values"]``, ``features.input_values`` and ``model(**features)``."""
+
+    def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
+        """Move or cast the tensors as `torch.Tensor.to` does; other values stay."""
+        return BatchFeature({k: v.to(*args, **kwargs) if isinstance(v, Tensor) else v for k, v in self.items()})
+
+
+class ASTFeatureExtractor:
+    """Turn mono waveforms into normalised log-mel spectrograms of a fixed length.
+
+    Args:
+        feature_size: Channels of the waveform: 1, mono, is the only one AST knows.
+        sampling_rate: Of the waveforms, in Hz.
+        num_mel_bins: Number of mel filters.
+        max_length: Frames to pad or truncate to.
+        padding_value: What missing frames hold before normalisation; the reference pads with 0.
+        do_normalize: Whether to apply ``(fbank - mean) / (2 * std)``.
+        mean: Of the log-mel energies of the training set.
+        std: Their standard deviation; the inputs then have mean 0 and standard deviation 0.5.
+        return_attention_mask: Whether the result also holds ``attention_mask``, 1 for heard and 0 for padded frames.
+        fbank_backend: ``native`` or ``torchaudio``; not part of the checkpoint.
+        **kwargs: Other keys of a ``preprocessor_config.json``; kept and written back.
+
+    Raises:
+        UsageError: A parameter that cannot be.
+    """
+
+    def __init__(
+        self,
+        feature_size: int = 1,
+        sampling_rate: int = 16000,
+        num_mel_bins: int = 128,
+        max_length: int = 1024,
+        padding_value: float = 0.0,
+        do_normalize: bool = True,
+        mean: float = AUDIOSET_MEAN,
+        std: float = AUDIOSET_STD,
+        return_attention_mask: bool = False,
+        fbank_backend: Literal["native", "torchaudio"] = "native",
+        **kwargs: Any,
+    ) -> None:
+        self.feature_size = feature_size
+        self.num_mel_bins = num_mel_bins
+        self.max_length = max_length
+        self.padding_value = padding_value
+        self.do_normalize = do_normalize
+        self.mean = mean
+        self.std = std
+        self.return_attention_mask = return_attention_mask
+        self.extra = kwargs
+        self._check_parameters()
+        if fbank_backend not in FBANK_BACKENDS:
+            raise UsageError(f"fbank_backend must be one of {', '.join(FBANK_BACKENDS)}, not {fbank_backend!r}")
+        self.fbank_backend = fbank_backend
+        self.fbank_config = FbankConfig(sampling_rate, num_mel_bins)
+
+    @property
+    def sampling_rate(self) -> int:
+        """Of the waveforms, in Hz."""
+        return self.fbank_config.sampling_rate
+
+    def _check_parameters(self) -> None:
+        """Refuse values that cannot be; the rate and the bins are checked by `FbankConfig`."""
+        if self.feature_size != 1:
+            raise UsageError(f"feature_size must be 1, a mono waveform, not {self.feature_size!r}")
+        if type(self.max_length) is not int or not 1 <= self.max_length <= MAX_LENGTH_LIMIT:
+            raise UsageError(f"max_length must be from 1 to {MAX_LENGTH_LIMIT} frames, not {self.max_length!r}")
+        for name in ("padding_value", "mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise UsageError(f"{name} must be a finite number, not {value!r}")
+        if self.std <= 0:
+            raise UsageError(f"std must be above 0, not {self.std}")
+
+    def __call__(
+        self,
+        raw_speech: Waveform | Sequence[Waveform],
+        sampling_rate: int | None = None,
+        return_tensors: Literal["pt", "np"] | None = None,
+    ) -> BatchFeature:
+        """Featurise one or several mono waveforms.
+
+        Args:
+            raw_speech: One waveform of shape (num_samples,) as an array, tensor or list of floats, or several: a list
+                of such, or one array of shape (batch, num_samples). Floats are samples in [-1, 1]; arrays of 8, 16
+                or 32-bit integers are scaled by their type.
+            sampling_rate: Of the waveforms, in Hz; pass it, so that a wrong one cannot stay silent.
+            return_tensors: ``pt`` or ``np`` for one tensor or array; None for a list of arrays.
+
+        Returns:
+            ``input_values``, float32, shape (batch, max_length, num_mel_bins), and ``attention_mask``, shape (batch,
+            max_length), where wanted.
+
+        Raises:
+            UsageError: Another sampling rate, more than two dimensions, a data type without a known scale.
+            AudioError: A waveform without samples, or with samples that are not finite.
+        """
+        if sampling_rate is None:
+            warnings.warn(
+                "pass sampling_rate to ASTFeatureExtractor: without it a waveform at another rate than "
+                f"{self.sampling_rate} Hz goes unnoticed and gives wrong features",
+                stacklevel=2,
+            )
+        elif sampling_rate != self.sampling_rate:
+            raise UsageError(
+                f"this feature extractor takes waveforms at {self.sampling_rate} Hz, not {sampling_rate} Hz: "
+                "resample them first (ast_cli.load_waveform does)"
+            )
+        if return_tensors not in (None, "pt", "np"):
+            raise UsageError(f"return_tensors must be 'pt', 'np' or None, not {return_tensors!r}")
+        fbanks = self._fbanks([as_float32(waveform) for waveform in _as_batch(raw_speech)])
+        input_values = self.input_values(fbanks)
+        features = BatchFeature(input_values=self._in_form(input_values, return_tensors))
+        if self.return_attention_mask:
+            num_frames = torch.tensor([len(fbank) for fbank in fbanks])
+            mask = (torch.arange(self.max_length) < num_frames[:, None]).long()
+            features["attention_mask"] = self._in_form(mask, return_tensors)
+        return features
+
+    def _fbanks(self, waveforms: list[NDArray[np.float32]]) -> list[Tensor]:
+        """Return the fbank of each waveform, at most ``max_length`` frames; equal lengths are computed together."""
+        heard = self.fbank_config.num_samples(self.max_length)  # the rest would be truncated
+        waveforms = [pad_to_one_frame(waveform[:heard], self.fbank_config) for waveform in waveforms]
+        if len({waveform.size for waveform in waveforms}) == 1:
+            return list(self.fbank(torch.from_numpy(np.stack(waveforms))))
+        return [self.fbank(torch.from_numpy(waveform.copy())[None])[0] for waveform in waveforms]
+
+    @staticmethod
+    def _in_form(tensor: Tensor, return_tensors: str | None) -> Tensor | NDArray[Any] | list[NDArray[Any]]:
+        """Return a batch as the caller asked for it."""
+        if return_tensors == "pt":
+            return tensor
+        return tensor.numpy() if return_tensors == "np" else list(tensor.numpy())
+
+    def fbank(self, waveforms: Tensor) -> Tensor:
+        """Return the log-mel energies of waveforms (batch, num_samples): (batch, num_frames, num_mel_bins)."""
+        return FBANK_BACKENDS[self.fbank_backend](waveforms, self.fbank_config)
+
+    def fbank_blocks(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Return the log-mel energies of one waveform that arrives in blocks, block by block."""
+        return fbank_blocks(blocks, self.fbank_config, FBANK_BACKENDS[self.fbank_backend])
+
+    def input_values(self, fbanks: Sequence[Tensor]) -> Tensor:
+        """Pad or truncate fbanks to ``max_length`` frames, then normalise.
+
+        Padding comes before the normalisation, as in the reference: with AudioSet's mean and std a padded frame
+        becomes +0.467 and digital silence -1.278, and the models know the difference.
+
+        Args:
+            fbanks: Log-mel energies, each of shape (num_frames, num_mel_bins).
+
+        Returns:
+            Shape (batch, max_length, num_mel_bins), on the fbanks' device.
+        """
+        shape = (len(fbanks), self.max_length, self.num_mel_bins)
+        batch = torch.full(shape, float(self.padding_value), device=fbanks[0].device)
+        for row, fbank in zip(batch, fbanks, strict=True):
+            num_frames = min(len(fbank), self.max_length)
+            row[:num_frames] = fbank[:num_frames]
+        return batch.sub_(self.mean).div_(2 * self.std) if self.do_normalize else batch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``preprocessor_config.json``."""
+        return {
+            "padding_side": "right",
+            **self.extra,
+            "feature_extractor_type": "ASTFeatureExtractor",
+            "feature_size": self.feature_size,
+            "sampling_rate": self.sampling_rate,
+            "num_mel_bins": self.num_mel_bins,
+            "max_length": self.max_length,
+            "padding_value": self.padding_value,
+            "do_normalize": self.do_normalize,
+            "mean": self.mean,
+            "std": self.std,
+            "return_attention_mask": self.return_attention_mask,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], **overrides: Any) -> ASTFeatureExtractor:
+        """Build from the content of ``preprocessor_config.json``; missing keys are AudioSet's.
+
+        Raises:
+            CheckpointError: The file belongs to another feature extractor, or a value cannot be.
+        """
+        kind = values.get("feature_extractor_type", "ASTFeatureExtractor")
+        if kind != "ASTFeatureExtractor":
+            raise CheckpointError(f"the checkpoint needs another front end, {kind}: its scores would be wrong here")
+        values = {key: value for key, value in values.items() if key not in ("feature_extractor_type", "fbank_backend")}
+        try:
+            return cls(**{**values, **overrides})
+        except (UsageError, TypeError) as error:
+            raise CheckpointError(f"{PREPROCESSOR_CONFIG_NAME}: {error}") from error
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **overrides: Any) -> ASTFeatureExtractor:
+        """Read the extractor of a checkpoint: a folder, an alias or a hub id.
+
+        Args:
+            model: As in `ast_cli.ASTForAudioClassification.from_pretrained`.
+            **overrides: Parameters to change, e.g. ``max_length=512``.
+
+        Raises:
+            CheckpointError: The file is no JSON, foreign, or holds what cannot be.
+            HubError: The checkpoint is not on this machine and cannot be fetched.
+        """
+        from ast_cli.hub import checkpoint_folder
+
+        file = checkpoint_folder(model) / PREPROCESSOR_CONFIG_NAME
+        if not file.is_file():
+            return cls(**overrides)
+        return cls.from_dict(read_json_object(file), **overrides)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``preprocessor_config.json`` into a folder, which is made if needed."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False)
+        (folder / PREPROCESSOR_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def __repr__(self) -> str:
+        """Show the parameters."""
+        return f"ASTFeatureExtractor({json.dumps(self.to_dict())})"
+
+
+def _as_batch(raw_speech: Any) -> list[Any]:
+    """Return a list of waveforms from one waveform or several, without copying them."""
+    if isinstance(raw_speech, np.ndarray | Tensor):
+        if raw_speech.ndim > 2:
+            raise UsageError(f"waveforms have one dimension, a batch two; this array has {raw_speech.ndim}")
+        batch = list(raw_speech) if raw_speech.ndim == 2 else [raw_speech]
+    elif isinstance(raw_speech, list | tuple) and raw_speech and not np.isscalar(raw_speech[0]):
+        batch = list(raw_speech)
+    else:
+        batch = [raw_speech]
+    if not batch:
+        raise AudioError(ErrorCode.NO_SAMPLES, "the batch holds no waveform")
+    return batch
+
+
+def as_float32(waveform: Waveform) -> NDArray[np.float32]:
+    """Return one waveform as float32 samples in [-1, 1], shape (num_samples,).
+
+    The reference takes integer samples as they are, 32,768 times too loud; here their type tells their scale.
+
+    Raises:
+        UsageError: Not one-dimensional, or of a type without a known scale.
+        AudioError: No samples, or samples that are not finite.
+    """
+    if isinstance(waveform, Tensor):
+        waveform = waveform.detach().cpu()
+        array: NDArray[Any] = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
+    elif isinstance(waveform, np.ndarray):
+        array = waveform
+    else:
+        array = np.asarray(waveform, dtype=np.float32)  # a list of Python numbers: floats, as documented
+    if array.ndim != 1:
+        raise UsageError(
+            f"a waveform must be mono, shape (num_samples,), not {array.shape}: "
+            "mix it down first, e.g. waveform.mean(axis=0) for (num_channels, num_samples)"
+        )
+    if array.size == 0:
+        raise AudioError(ErrorCode.NO_SAMPLES, "the waveform holds no samples")
+    samples = scale_to_float32(array)
+    if samples is None:
+        raise UsageError(f"samples of type {array.dtype} have no known scale: convert them to floats in [-1, 1]")
+    if not np.isfinite(samples).all():
+        raise AudioError(ErrorCode.NON_FINITE, "the waveform holds NaN or infinite samples: replace them by 0 first")
+    return samples

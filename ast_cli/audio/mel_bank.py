@@ -1,0 +1,98 @@
+"""The one description of the Kaldi mel filter bank, in NumPy, for every form of the fbank.
+
+Formula and constants: ``get_mel_banks`` of Kaldi's feature code with its defaults, as torchaudio's
+``compliance.kaldi.fbank`` computes it: 25 ms frames every 10 ms, an FFT of the next power of two, triangles that are
+straight in mel, from 20 Hz to half the sampling rate.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.errors import UsageError
+
+FRAME_LENGTH_MS = 25
+FRAME_SHIFT_MS = 10
+FRAME_SHIFT_S = FRAME_SHIFT_MS / 1000
+LOW_HZ = 20.0
+PREEMPHASIS = 0.97
+ENERGY_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi's floor before the logarithm: 1.1920929e-07
+MAX_MEL_BINS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FbankConfig:
+    """Which filter bank: everything else is fixed by Kaldi's defaults.
+
+    Attributes:
+        sampling_rate: Of the waveforms, in Hz.
+        num_mel_bins: Number of triangular filters.
+    """
+
+    sampling_rate: int = 16000
+    num_mel_bins: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if not 1000 <= self.sampling_rate <= 768000:
+            raise UsageError(f"sampling_rate must be from 1000 to 768000 Hz, not {self.sampling_rate}")
+        if not 4 <= self.num_mel_bins <= MAX_MEL_BINS:  # Kaldi refuses fewer than 4
+            raise UsageError(f"num_mel_bins must be from 4 to {MAX_MEL_BINS}, not {self.num_mel_bins}")
+
+    @property
+    def frame_length_samples(self) -> int:
+        """Samples in a frame: 400 at 16 kHz."""
+        return self.sampling_rate * FRAME_LENGTH_MS // 1000
+
+    @property
+    def frame_shift_samples(self) -> int:
+        """Samples from one frame to the next: 160 at 16 kHz."""
+        return self.sampling_rate * FRAME_SHIFT_MS // 1000
+
+    @property
+    def fft_length(self) -> int:
+        """The power of two that holds a frame: 512 at 16 kHz."""
+        return 1 << (self.frame_length_samples - 1).bit_length()
+
+    def num_frames(self, num_samples: int) -> int:
+        """Return how many whole frames a waveform holds (Kaldi's ``snip_edges``)."""
+        if num_samples < self.frame_length_samples:
+            return 0
+        return 1 + (num_samples - self.frame_length_samples) // self.frame_shift_samples
+
+    def num_samples(self, num_frames: int) -> int:
+        """Return how many samples so many frames cover: 164,080 for 1024 frames at 16 kHz."""
+        return (num_frames - 1) * self.frame_shift_samples + self.frame_length_samples if num_frames else 0
+
+
+def mel_scale(frequency_hz: NDArray[np.float32] | float) -> NDArray[np.float32]:
+    """Convert hertz to mel, Kaldi's (HTK's) way."""
+    return np.asarray(1127.0 * np.log1p(np.asarray(frequency_hz, np.float32) / np.float32(700.0)), np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def mel_filter_bank(config: FbankConfig) -> NDArray[np.float32]:
+    """Build the triangular filters.
+
+    At 16 kHz with 128 bins the filter of index 3 lies between two FFT bins and is empty: its energy is the floor and
+    its column a constant log(1.19e-07) = -15.9424. The models were trained with it, so it stays.
+
+    Returns:
+        Weights, read-only, shape (num_mel_bins, fft_length // 2 + 1); the last column (half the rate) is 0.
+    """
+    num_fft_bins = config.fft_length // 2
+    low = float(mel_scale(LOW_HZ))
+    high = float(mel_scale(config.sampling_rate / 2))
+    step = (high - low) / (config.num_mel_bins + 1)
+    edges = low + np.arange(config.num_mel_bins + 2) * step
+    left, center, right = (edges[i : i + config.num_mel_bins, None] for i in range(3))
+    mel = mel_scale(np.arange(num_fft_bins, dtype=np.float32) * (config.sampling_rate / config.fft_length))[None]
+    up, down = (mel - left) / (center - left), (right - mel) / (right - center)
+    bank = np.zeros((config.num_mel_bins, num_fft_bins + 1), np.float32)
+    bank[:, :num_fft_bins] = np.maximum(0.0, np.minimum(up, down))
+    bank.flags.writeable = False
+    return bank

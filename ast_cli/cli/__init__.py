@@ -1,0 +1,72 @@
+"""The command line: one file a command, and the one place that turns errors into exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from ast_cli import __version__
+from ast_cli.cli import benchmark, classify, doctor, download, extract
+from ast_cli.errors import AstError, ExitCode
+
+app = typer.Typer(
+    name="ast",
+    help="Tag audio files with AudioSet labels, by the Audio Spectrogram Transformer.",
+    epilog="Start with: ast classify song.wav --top-k 5",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("classify")(classify.classify)
+app.command("extract")(extract.extract)
+app.command("benchmark")(benchmark.benchmark)
+app.command("download")(download.download)
+app.command("doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ast(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Tag audio files with AudioSet labels, by the Audio Spectrogram Transformer."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; unwinds like Ctrl-C, so that files are flushed and closed."""
+
+
+def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def main() -> NoReturn:
+    """Run the command line; every error ends here as one sentence and an exit code, anything else is a bug."""
+    signal.signal(signal.SIGTERM, _terminate)
+    code = ExitCode.OK
+    try:
+        app()
+    except AstError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except Terminated:
+        code = ExitCode.TERMINATED
+    except BrokenPipeError:  # the reader has seen enough: `ast ... | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.FATAL
+    sys.exit(code)

@@ -1,0 +1,8 @@
+"""``ast classify``."""
+
+from __future__ import annotations
+
+
+def classify() -> None:
+    """Not written yet."""
+    raise NotImplementedError

@@ -1,0 +1,8 @@
+"""``ast extract``."""
+
+from __future__ import annotations
+
+
+def extract() -> None:
+    """Not written yet."""
+    raise NotImplementedError

@@ -1,0 +1,57 @@
+"""Which device and which data type: what was asked for, checked, or what suits the machine."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from ast_cli.errors import DeviceError, UsageError
+from ast_cli.model.checkpoint import resolve_dtype
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` is the first CUDA device if there is one, else Apple's GPU, else the CPU.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises:
+        UsageError: No such name.
+        DeviceError: Asked for by name, and not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, not {name!r}")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            reason = "this torch is built without CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+            raise DeviceError(f"device {name!r} cannot be used: {reason}; use --device cpu or auto")
+        if int(index or 0) >= torch.cuda.device_count():
+            raise DeviceError(
+                f"device {name!r} does not exist: this machine has {torch.cuda.device_count()} CUDA device(s)"
+            )
+        return torch.device("cuda", int(index or 0))
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device 'mps' cannot be used: this machine has no Apple GPU; use --device cpu or auto")
+    return torch.device(kind)
+
+
+def resolve_dtype_for(name: str, device: torch.device) -> torch.dtype:
+    """Return the data type of a name; ``auto`` is float16 on CUDA and float32 elsewhere.
+
+    float16 on a CPU works, and warns: there are no fast kernels for it.
+
+    Raises:
+        UsageError: No such name.
+    """
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    dtype = resolve_dtype(name)
+    if dtype == torch.float16 and device.type == "cpu":
+        warnings.warn("float16 is slow on a CPU; float32 or bfloat16 is faster there", stacklevel=3)
+    return dtype

@@ -1,0 +1,92 @@
+"""The torch engine: a model on a device, from features to logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ast_cli.engine.device import resolve_device, resolve_dtype_for
+from ast_cli.model.config import ASTConfig
+from ast_cli.model.transformer import ASTClassifierOutput, ASTForAudioClassification
+
+
+class TorchEngine:
+    """A loaded classifier that is only run, never trained.
+
+    Args:
+        model: In evaluation mode.
+        device: Where to run it.
+        dtype: Of its weights and inputs.
+    """
+
+    def __init__(
+        self, model: ASTForAudioClassification, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.model = model.to(device=self.device, dtype=dtype).eval()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        attn_implementation: str = "sdpa",
+        unnamed_labels: bool = False,
+    ) -> TorchEngine:
+        """Load a checkpoint; arguments and errors as in ``ASTForAudioClassification.from_pretrained``.
+
+        Raises:
+            DeviceError: The device was asked for by name and is not there.
+        """
+        on = resolve_device(device)
+        as_dtype = resolve_dtype_for(dtype, on)
+        loaded = ASTForAudioClassification.from_pretrained(
+            model,
+            attn_implementation=attn_implementation,
+            dtype=as_dtype,
+            device=on,
+            unnamed_labels=unnamed_labels,
+        )
+        return cls(loaded, on, as_dtype)
+
+    @property
+    def config(self) -> ASTConfig:
+        """The model's configuration."""
+        return self.model.config
+
+    def logits(self, input_values: Tensor) -> Tensor:
+        """Compute logits.
+
+        Args:
+            input_values: Normalised features on any device, shape (batch, max_length, num_mel_bins).
+
+        Returns:
+            float32 on the CPU, shape (batch, num_labels).
+        """
+        output = self.forward(input_values)
+        return output.logits.float().cpu()
+
+    @torch.inference_mode()
+    def forward(
+        self, input_values: Tensor, *, output_attentions: bool = False, output_hidden_states: bool = False
+    ) -> ASTClassifierOutput:
+        """Run the model and return all it was asked for, on its device and in its data type."""
+        output = self.model(
+            input_values.to(self.device, self.dtype),
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        assert isinstance(output, ASTClassifierOutput)
+        return output
+
+    @torch.inference_mode()
+    def embeddings(self, input_values: Tensor) -> Tensor:
+        """Return the pooled output of the encoder, what the head reads: float32 on the CPU, (batch, hidden_size)."""
+        output = self.model.audio_spectrogram_transformer(input_values.to(self.device, self.dtype), return_dict=True)
+        return output.pooler_output.float().cpu()  # type: ignore[no-any-return]

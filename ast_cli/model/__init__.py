@@ -1,0 +1,1 @@
+"""From input_values to logits."""

@@ -1,0 +1,468 @@
+"""The Audio Spectrogram Transformer (Gong, Chung, Glass, 2021), bottom up, in the words of timm's vision transformer.
+
+A spectrogram is cut into overlapping square patches; each becomes a token; a classification and a distillation token
+go before them, as in DeiT; pre-norm transformer blocks follow; the mean of the two first tokens goes to the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ast_cli.errors import UsageError
+from ast_cli.model.attention import ATTN_IMPLEMENTATIONS, eager_attention, sdpa_attention
+from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig
+from ast_cli.outputs import KeyedOutput
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "selu": F.selu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+class ASTModelOutput(KeyedOutput):
+    """What `ASTModel` returns.
+
+    Attributes:
+        last_hidden_state: After the last layer normalisation, shape (batch, num_tokens, hidden_size).
+        pooler_output: Mean of the two first tokens, shape (batch, hidden_size).
+        hidden_states: If asked for: the embeddings and every block's output, num_hidden_layers + 1 tensors shaped as
+            ``last_hidden_state``, before the last normalisation.
+        attentions: If asked for: one tensor a block, shape (batch, num_heads, num_tokens, num_tokens).
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+
+class ASTClassifierOutput(KeyedOutput):
+    """What `ASTForAudioClassification` returns.
+
+    Attributes:
+        loss: If labels were given: a scalar.
+        logits: Before softmax or sigmoid, shape (batch, num_labels).
+        hidden_states: As in `ASTModelOutput`.
+        attentions: As in `ASTModelOutput`.
+    """
+
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+
+class PatchEmbed(nn.Module):
+    """Cut a spectrogram into overlapping square patches and embed each."""
+
+    def __init__(self, config: ASTConfig) -> None:
+        super().__init__()
+        stride = (config.frequency_stride, config.time_stride)
+        self.proj = nn.Conv2d(1, config.hidden_size, kernel_size=config.patch_size, stride=stride)
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        """Map (B, max_length, num_mel_bins) to (B, num_patches, hidden_size), frequency-major."""
+        x = input_values.transpose(1, 2).unsqueeze(1)  # (B, 1, num_mel_bins, max_length)
+        return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with fused query, key and value."""
+
+    def __init__(self, config: ASTConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.dropout_p = config.attention_probs_dropout_prob
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.attn_implementation = "sdpa"
+
+    def forward(
+        self, x: Tensor, head_mask: Tensor | None, output_attentions: bool, num_queries: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from the first ``num_queries`` tokens (None: from all) to all tokens.
+
+        B is the batch, N the tokens, Q the queries, C the width.
+        """
+        q, k, v = self._project(x, num_queries)  # (B, heads, Q, C / heads), (B, heads, N, C / heads) twice
+        dropout_p = self.dropout_p if self.training else 0.0
+        probabilities = None
+        if output_attentions or self.attn_implementation == "eager":
+            output, probabilities = eager_attention(q, k, v, head_mask, dropout_p)
+        else:
+            output = sdpa_attention(q, k, v, head_mask, dropout_p)
+        output = output.transpose(1, 2).flatten(2)  # (B, Q, C)
+        return self.proj(output), probabilities if output_attentions else None
+
+    def _project(self, x: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Project tokens to queries, keys and values by head."""
+        B, N, C = x.shape
+        if num_queries is None:
+            q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+            return q, k, v
+        weight, bias = self.qkv.weight, self.qkv.bias  # rows: queries, keys, values
+        q = F.linear(x[:, :num_queries], weight[:C], None if bias is None else bias[:C])  # (B, Q, C)
+        kv = F.linear(x, weight[C:], None if bias is None else bias[C:])  # (B, N, 2C)
+        k, v = kv.view(B, N, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return q.view(B, num_queries, self.num_heads, -1).transpose(1, 2), k, v
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, config: ASTConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.act = config.hidden_act if callable(config.hidden_act) else ACTIVATIONS[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, N, C) to (B, N, C)."""
+        return self.fc2(self.act(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: ASTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attn = Attention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = Mlp(config)
+        self.drop = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        x: Tensor,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        num_queries: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map (B, N, C) to (B, N, C), or to (B, num_queries, C): the first tokens' rows alone."""
+        attended, probabilities = self.attn(self.norm1(x), head_mask, output_attentions, num_queries)
+        x = x[:, :num_queries] + self.drop(attended)
+        x = x + self.drop(self.mlp(self.norm2(x)))
+        return x, probabilities
+
+
+class PretrainedAST(nn.Module):
+    """What both public models share: a configuration, the choice of attention, reading and writing checkpoints."""
+
+    config: ASTConfig
+
+    @property
+    def attn_implementation(self) -> str:
+        """``sdpa`` or ``eager``, of all blocks; may be set at any time."""
+        return next(m.attn_implementation for m in self.modules() if isinstance(m, Attention))
+
+    @attn_implementation.setter
+    def attn_implementation(self, value: str) -> None:
+        if value not in ATTN_IMPLEMENTATIONS:
+            raise UsageError(f"attn_implementation must be one of {', '.join(ATTN_IMPLEMENTATIONS)}, not {value!r}")
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.attn_implementation = value
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Start afresh: truncated normal weights, zero biases and tokens, as the reference does."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=self.config.initializer_range)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, ASTModel):
+                for token in (module.cls_token, module.dist_token, module.pos_embed):
+                    nn.init.zeros_(token)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        attn_implementation: str = "sdpa",
+        dtype: torch.dtype | str = torch.float32,
+        device: torch.device | str = "cpu",
+        config: ASTConfig | None = None,
+        unnamed_labels: bool = False,
+    ) -> Self:
+        """Load a checkpoint, strictly: what is missing, unexpected, misshapen or not finite is refused.
+
+        Args:
+            model: ``builtin``, a folder in the hub's layout, an alias (``audioset``), a hub id, or an original
+                ``.pth`` file.
+            attn_implementation: ``sdpa`` or ``eager``.
+            dtype: To convert the weights to: ``torch.float16`` or ``"float16"``, ``"fp16"`` and so on.
+            device: To put them on.
+            config: Instead of the checkpoint's own; for a ``.pth`` whose strides cannot be told from its tensors.
+            unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged, foreign, or at odds with its configuration.
+            HubError: It is not on this machine and cannot be fetched.
+        """
+        from ast_cli.model.checkpoint import load_checkpoint
+
+        loaded = load_checkpoint(cls, model, dtype=dtype, device=device, config=config, unnamed_labels=unnamed_labels)
+        loaded.attn_implementation = attn_implementation
+        return loaded
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` in the hub's layout, which the reference library loads.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        from ast_cli.model.checkpoint import save_checkpoint
+
+        save_checkpoint(self, folder)
+
+
+class ASTModel(PretrainedAST):
+    """The bare encoder.
+
+    Args:
+        config: The architecture.
+        attn_implementation: ``sdpa`` or ``eager``.
+    """
+
+    def __init__(self, config: ASTConfig, attn_implementation: str = "sdpa") -> None:
+        super().__init__()
+        config.validate()
+        self.config = config
+        self.patch_embed = PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.num_tokens, config.hidden_size))
+        self.pos_drop = nn.Dropout(config.hidden_dropout_prob)
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_hidden_layers)])
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attn_implementation = attn_implementation
+        self.init_weights()
+
+    def embed(self, input_values: Tensor) -> Tensor:
+        """Map spectrograms (B, max_length, num_mel_bins) to tokens (B, N, C)."""
+        self._check_input(input_values)
+        x = self.patch_embed(input_values)
+        B = x.shape[0]
+        x = torch.cat([self.cls_token.expand(B, -1, -1), self.dist_token.expand(B, -1, -1), x], dim=1)
+        return self.pos_drop(x + self.pos_embed)  # type: ignore[no-any-return]
+
+    def _check_input(self, input_values: Tensor) -> None:
+        expected = (self.config.max_length, self.config.num_mel_bins)
+        if input_values is None or input_values.ndim != 3 or tuple(input_values.shape[1:]) != expected:
+            shape = None if input_values is None else tuple(input_values.shape)
+            raise UsageError(f"input_values must have shape (batch, {expected[0]}, {expected[1]}), not {shape}")
+
+    def forward(
+        self,
+        input_values: Tensor,
+        head_mask: Tensor | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ASTModelOutput | tuple[Any, ...]:
+        """Encode spectrograms.
+
+        Args:
+            input_values: From `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins).
+            head_mask: Between 0 (head off) and 1, shape (num_heads,) or (num_layers, num_heads).
+            attention_mask: Taken so that ``model(**features)`` works, and not used: AST hears padding as a part of
+                its input, in training as well.
+            output_attentions: Return every block's probabilities; the eager branch computes them.
+            output_hidden_states: Return every block's output.
+            return_dict: False for a tuple. These three default to the configuration's.
+
+        Raises:
+            UsageError: A shape that does not fit the configuration.
+        """
+        x = self.embed(input_values)
+        want = _wanted(self.config, output_attentions, output_hidden_states)
+        x, hidden_states, attentions = self.run_blocks(x, head_mask, *want)
+        x = self.norm(x)
+        output = ASTModelOutput(last_hidden_state=x, pooler_output=pool(x))
+        if hidden_states is not None:
+            output["hidden_states"] = hidden_states
+        if attentions is not None:
+            output["attentions"] = attentions
+        return output if _as_dict(self.config, return_dict) else output.to_tuple()
+
+    def run_blocks(
+        self,
+        x: Tensor,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        num_queries: int | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """Send tokens (B, N, C) through the blocks.
+
+        With ``num_queries`` the last block computes the rows of the first tokens alone, (B, num_queries, C): the same
+        numbers for 7 % fewer operations at base size, as the head reads two rows.
+        """
+        masks = self._head_masks(head_mask)
+        hidden_states, attentions = [x], []
+        for i, block in enumerate(self.blocks):
+            is_last = i == len(self.blocks) - 1
+            x, probabilities = block(x, masks[i], output_attentions, num_queries if is_last else None)
+            if output_hidden_states:
+                hidden_states.append(x)
+            attentions.append(probabilities)
+        return (
+            x,
+            tuple(hidden_states) if output_hidden_states else None,
+            tuple(attentions) if output_attentions else None,
+        )
+
+    def _head_masks(self, head_mask: Tensor | None) -> list[Tensor | None]:
+        """Return one mask (num_heads,) a block."""
+        num_layers, num_heads = len(self.blocks), self.config.num_attention_heads
+        if head_mask is None:
+            return [None] * num_layers
+        if tuple(head_mask.shape) not in ((num_heads,), (num_layers, num_heads)):
+            shape = tuple(head_mask.shape)
+            raise UsageError(f"head_mask must have shape ({num_heads},) or ({num_layers}, {num_heads}), not {shape}")
+        return list(head_mask.to(self.device).expand(num_layers, num_heads))
+
+
+class Head(nn.Module):
+    """Layer normalisation and a linear layer on the pooled token."""
+
+    def __init__(self, config: ASTConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C) to logits (B, num_labels)."""
+        return self.fc(self.norm(x))  # type: ignore[no-any-return]
+
+
+class ASTForAudioClassification(PretrainedAST):
+    """The encoder with a classification head.
+
+    Args:
+        config: The architecture and the labels.
+        attn_implementation: ``sdpa`` or ``eager``.
+    """
+
+    def __init__(self, config: ASTConfig, attn_implementation: str = "sdpa") -> None:
+        super().__init__()
+        self.config = config
+        self.audio_spectrogram_transformer = ASTModel(config)
+        self.head = Head(config)
+        self.attn_implementation = attn_implementation
+        self.init_weights()
+
+    def forward(
+        self,
+        input_values: Tensor,
+        head_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ASTClassifierOutput | tuple[Any, ...]:
+        """Compute logits and, with labels, the loss.
+
+        Args:
+            input_values: From `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins).
+            head_mask: As in `ASTModel.forward`.
+            labels: Class indices (batch,), multi-hot floats (batch, num_labels), or values for a regression.
+            attention_mask: As in `ASTModel.forward`.
+            output_attentions: As in `ASTModel.forward`.
+            output_hidden_states: As in `ASTModel.forward`.
+            return_dict: As in `ASTModel.forward`.
+
+        Raises:
+            UsageError: A shape that does not fit the configuration.
+        """
+        encoder = self.audio_spectrogram_transformer
+        want = _wanted(self.config, output_attentions, output_hidden_states)
+        x = encoder.embed(input_values)
+        num_queries = None if any(want) else NUM_PREFIX_TOKENS
+        x, hidden_states, attentions = encoder.run_blocks(x, head_mask, *want, num_queries=num_queries)
+        logits = self.head(pool(encoder.norm(x[:, :NUM_PREFIX_TOKENS])))
+        output = ASTClassifierOutput()
+        if labels is not None:
+            output["loss"] = classification_loss(logits, labels, self.config)
+        output["logits"] = logits
+        if hidden_states is not None:
+            output["hidden_states"] = hidden_states
+        if attentions is not None:
+            output["attentions"] = attentions
+        return output if _as_dict(self.config, return_dict) else output.to_tuple()
+
+
+def pool(x: Tensor) -> Tensor:
+    """Average the classification and the distillation token of (B, N, C): (B, C)."""
+    return (x[:, 0] + x[:, 1]) / 2
+
+
+def classification_loss(logits: Tensor, labels: Tensor, config: ASTConfig) -> Tensor:
+    """Compute the loss that the problem calls for.
+
+    ``config.problem_type`` decides; where it is None: mean squared error for one label, cross-entropy for class
+    indices, binary cross-entropy for floating-point (multi-hot) targets.
+
+    Args:
+        logits: Shape (batch, num_labels).
+        labels: Shape (batch,) or (batch, num_labels).
+        config: Whose ``problem_type`` and ``num_labels`` count.
+
+    Returns:
+        A scalar.
+    """
+    problem_type = config.problem_type
+    if problem_type is None:
+        indices = labels.dtype in (torch.int64, torch.int32)
+        problem_type = "single_label_classification" if indices else "multi_label_classification"
+        if config.num_labels == 1:
+            problem_type = "regression"
+    labels = labels.to(logits.device)
+    if problem_type == "regression":
+        labels = labels.to(logits.dtype)
+        return F.mse_loss(logits.squeeze(), labels.squeeze()) if config.num_labels == 1 else F.mse_loss(logits, labels)
+    if problem_type == "single_label_classification":
+        return F.cross_entropy(logits.view(-1, config.num_labels), labels.view(-1).long())
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+def _wanted(config: ASTConfig, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
+    """Return what is to be returned beside the output, by argument or by configuration."""
+    attentions = config.output_attentions if output_attentions is None else output_attentions
+    hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+    return attentions, hidden_states
+
+
+def _as_dict(config: ASTConfig, return_dict: bool | None) -> bool:
+    return config.return_dict if return_dict is None else return_dict

@@ -1,0 +1,128 @@
+"""The result of tagging one input: frozen, plain data. Standard library only."""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ast_cli.errors import ErrorCode
+
+SCHEMA_VERSION = 1
+SCORE_DECIMALS = 6  # scores are float32; differences below 1e-6 carry nothing
+SECONDS_DECIMALS = 6  # finer than one sample at 768 kHz
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One label with its score.
+
+    Attributes:
+        label: Name of the class in the checkpoint.
+        label_id: Index of the class in the logits.
+        mid: AudioSet's machine identifier, such as ``/m/06mb1``, where the label is one of AudioSet's.
+        score: After the activation: a probability for sigmoid and softmax, the raw logit for none.
+    """
+
+    label: str
+    label_id: int
+    mid: str | None
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        score = round(self.score, SCORE_DECIMALS)
+        return {"label": self.label, "label_id": self.label_id, "mid": self.mid, "score": score}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The tags of one model window, from ``start_s`` to ``end_s`` of the recording."""
+
+    start_s: float
+    end_s: float
+    tags: tuple[Tag, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "start_s": round(self.start_s, SECONDS_DECIMALS),
+            "end_s": round(self.end_s, SECONDS_DECIMALS),
+            "tags": [tag.to_dict() for tag in self.tags],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FileError:
+    """Why an input has no tags."""
+
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaggingResult:
+    """Everything that is known about one input after tagging it.
+
+    Attributes:
+        path: As the user or the folder walk named it; ``-`` for standard input, ``None`` for a waveform from memory.
+        duration_s: Length of the audio that was decoded, in seconds; ``None`` when nothing could be.
+        sampling_rate: The input's own, in Hz, before resampling.
+        num_channels: The input's own, before the mix-down.
+        model: Name of the checkpoint.
+        activation: ``sigmoid``, ``softmax`` or ``none``.
+        tags: The best labels of the whole recording, best first.
+        windows: The best labels per window, where timestamps were asked for, else ``None``.
+        warnings: Codes of what was odd, see `ast_cli.errors.WarningCode`.
+        error: Set when the input could not be scored; then there are no tags.
+    """
+
+    path: str | None
+    model: str
+    activation: str
+    duration_s: float | None = None
+    sampling_rate: int | None = None
+    num_channels: int | None = None
+    tags: tuple[Tag, ...] = ()
+    windows: tuple[Window, ...] | None = None
+    warnings: tuple[str, ...] = ()
+    error: FileError | None = None
+
+    @property
+    def status(self) -> str:
+        """``ok`` or ``error``."""
+        return "ok" if self.error is None else "error"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form; the order of its keys is part of the format."""
+        record: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "type": "file"}
+        record |= path_fields(self.path)
+        record |= {
+            "status": self.status,
+            "duration_s": None if self.duration_s is None else round(self.duration_s, SECONDS_DECIMALS),
+            "sampling_rate": self.sampling_rate,
+            "num_channels": self.num_channels,
+            "model": self.model,
+            "activation": self.activation,
+            "tags": [tag.to_dict() for tag in self.tags],
+        }
+        if self.windows is not None:
+            record["windows"] = [window.to_dict() for window in self.windows]
+        record["warnings"] = list(self.warnings)
+        record["error"] = None if self.error is None else {"code": str(self.error.code), "message": self.error.message}
+        return record
+
+
+def path_fields(path: str | None) -> dict[str, str | None]:
+    """Return ``path``, and ``path_b64`` with the exact bytes where the name is not UTF-8.
+
+    Python holds bytes that are not UTF-8 as lone surrogates, which strict JSON readers refuse.
+    """
+    if path is None:
+        return {"path": None}
+    raw = os.fsencode(path) if os.name == "posix" else path.encode("utf-8", "surrogatepass")
+    readable = raw.decode("utf-8", "replace")
+    if readable == path:
+        return {"path": path}
+    return {"path": readable, "path_b64": base64.b64encode(raw).decode("ascii")}
