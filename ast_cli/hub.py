@@ -9,25 +9,37 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
 import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ast_cli.errors import HubError, UsageError
+from ast_cli.errors import AstError, HubError, UsageError
+from ast_cli.json_object import read_json_object
+
+Fetched = TypeVar("Fetched")
 
 BUILTIN = "builtin"
 DEFAULT_ALIAS = "audioset"
 CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
 WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
 PICKLE_NAME = "pytorch_model.bin"
 DEFAULT_REVISION = "main"
 ATTEMPTS = 3
-HASH_BLOCK_BYTES = 1 << 20
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+FIRST_WAIT_S = 1.0  # before the second attempt; doubled before each further one
+NOT_THE_HUB = (ValueError, KeyError, TypeError)  # what the client makes of an answer that is not the hub's
+# The hub's own rules for names: ASCII words, no "--" or "..", at most 96 characters.
+HUB_ID = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?(?<!\.git)", re.ASCII)
+REVISION = re.compile(r"(?!.*\.\.)\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +80,49 @@ CHECKPOINTS = {
 SHORT_ALIASES = {DEFAULT_ALIAS: "audioset-10-10-0.4593", "fast": "audioset-16-16-0.442"}
 
 
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The files of one commit of a checkpoint as the hub states them.
+
+    Attributes:
+        repo_id: On the hub.
+        revision: What was asked for: a branch, a tag or a commit.
+        commit: What that is now, so that all files are of one commit even if the branch moves meanwhile.
+        files: Sizes and hashes (the client's ``RepoSibling``) of what is to be fetched, by name, config.json last.
+    """
+
+    repo_id: str
+    revision: str
+    commit: str
+    files: dict[str, Any]
+
+
+class _WrongFileError(Exception):
+    """A file arrived whole but is not what the hub states; it has been removed."""
+
+
 def known_aliases() -> dict[str, str]:
-    """Return every alias and the hub id it stands for."""
+    """Return every alias and the hub id it stands for, the short ones first."""
     full = {alias: checkpoint.repo_id for alias, checkpoint in CHECKPOINTS.items()}
     return {alias: full[name] for alias, name in SHORT_ALIASES.items()} | full
+
+
+def repo_id_of(name: str) -> str:
+    """Return the hub id that an alias stands for, or the hub id itself.
+
+    Raises:
+        UsageError: Neither; near aliases are offered.
+    """
+    aliases = known_aliases()
+    if name in aliases:
+        return aliases[name]
+    if HUB_ID.fullmatch(name):
+        return name
+    if "://" in name:
+        raise UsageError(f"{name!r} is an address; name a checkpoint by its alias or as org/name")
+    near = difflib.get_close_matches(name, [*aliases, BUILTIN], n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {BUILTIN}, {', '.join(aliases)}"
+    raise UsageError(f"no checkpoint folder or name {name!r}; {hint}")
 
 
 def builtin_folder() -> Path:
@@ -89,6 +140,9 @@ def default_model() -> str:
 def checkpoint_folder(model: str | Path) -> Path:
     """Find the folder of a checkpoint, fetching it only if it is a hub id that is not in the cache.
 
+    ``builtin`` and the aliases always mean the checkpoint: a folder of recordings called ``audioset`` must not take
+    the place of the default model. A folder of such a name is ``./audioset``.
+
     Args:
         model: ``builtin``, a folder, an alias, or a hub id such as ``MIT/ast-finetuned-audioset-10-10-0.4593``.
 
@@ -99,160 +153,317 @@ def checkpoint_folder(model: str | Path) -> Path:
     name = os.fspath(model)
     if name == BUILTIN:
         return builtin_folder()
+    if name in known_aliases():
+        if folder := cached_folder(repo_id_of(name)):
+            return folder
+        elsewhere = f" (or say ./{name} for the folder)" if Path(name).is_dir() else ""
+        raise HubError(f"{name!r} is not on this machine: fetch it with `ast download {name}`{elsewhere}")
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     if path.is_file():
         return path.parent
-    aliases = known_aliases()
-    if name in aliases:
-        if folder := cached_folder(aliases[name]):
-            return folder
-        raise HubError(f"the checkpoint {name!r} is not on this machine: fetch it with `ast download {name}`")
-    if HUB_ID.fullmatch(name) and not name.startswith("."):
-        return cached_folder(name) or download(name)
-    near = difflib.get_close_matches(name, [*aliases, BUILTIN], n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {BUILTIN}, {', '.join(aliases)}"
-    raise UsageError(f"no checkpoint folder or name {name!r}; {hint}")
+    return cached_folder(repo_id_of(name)) or download(name)
 
 
 def cached_folder(repo_id: str, revision: str = DEFAULT_REVISION) -> Path | None:
     """Return the folder of a checkpoint that is whole in the hub client's cache, or None. Never uses the network."""
+    config = _cached_file(repo_id, CONFIG_NAME, revision)
+    return config.parent if config and _holds_weights(config.parent) else None
+
+
+def _cached_file(repo_id: str, name: str, revision: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(repo_id, CONFIG_NAME, revision=revision)
-    if not isinstance(config, str):
+    try:
+        file = try_to_load_from_cache(repo_id, name, revision=revision)
+    except OSError:  # a cache that may not be read holds nothing for us
         return None
-    folder = Path(config).parent
-    names = (WEIGHTS_NAME, PICKLE_NAME, f"{WEIGHTS_NAME}.index.json")
-    return folder if any((folder / name).exists() for name in names) else None
+    return Path(file) if isinstance(file, str) else None
 
 
-def download(repo_id: str, revision: str = DEFAULT_REVISION, output_dir: Path | None = None) -> Path:
+def _holds_weights(folder: Path) -> bool:
+    """Tell whether a folder holds one file of weights, or every shard that its index names."""
+    if any((folder / name).is_file() for name in (WEIGHTS_NAME, PICKLE_NAME)):
+        return True
+    if not (folder / INDEX_NAME).is_file():
+        return False
+    weight_map = read_json_object(folder / INDEX_NAME).get("weight_map")
+    return isinstance(weight_map, dict) and all((folder / str(name)).is_file() for name in weight_map.values())
+
+
+def download(
+    repo_id: str, revision: str = DEFAULT_REVISION, output_dir: Path | None = None, *, quiet: bool = False
+) -> Path:
     """Fetch a checkpoint and compare every file's size and hash with what the hub states.
+
+    A file is under its final name only when it is whole, and a revision points to its files in the cache only when
+    all of them are verified: an interrupted update leaves the previous files in use.
 
     Args:
         repo_id: On the hub.
         revision: Branch, tag or commit.
-        output_dir: A folder to put it into; None for the hub client's cache.
+        output_dir: A folder to put the files into; None for the hub client's cache.
+        quiet: Show neither the client's progress bar (which shows on a terminal only) nor its warnings.
 
     Returns:
         The folder.
 
     Raises:
-        HubError: Offline, no such checkpoint, a network that fails three times, a file that arrives wrong, no space;
-            no file that is not whole stays under its name.
+        HubError: Offline, no such checkpoint, a network that fails repeatedly, files that arrive wrong, no space.
+        UsageError: A revision that cannot be, or a folder that holds other files of the same names.
     """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise HubError(
-            f"{repo_id} is not in the cache and HF_HUB_OFFLINE forbids the network: unset it for one run of "
-            f"`ast download {repo_id}`, or copy the folder from another machine and name it with --model"
+    from huggingface_hub import constants
+
+    if not REVISION.fullmatch(revision):
+        raise UsageError(f"{revision!r} is no revision; name a branch, a tag or a commit")
+    if constants.HF_HUB_OFFLINE:
+        if output_dir is None and (folder := cached_folder(repo_id, revision)):
+            return folder
+        raise HubError(f"{repo_id}: HF_HUB_OFFLINE forbids the network, and {_missing(repo_id, revision)}")
+    with _client_output(quiet):
+        snapshot = _ask_hub(repo_id, revision)
+        return _fetch_to_cache(snapshot) if output_dir is None else _fetch_to_folder(snapshot, output_dir)
+
+
+def _missing(repo_id: str, revision: str) -> str:
+    """Say which files of a checkpoint are not on this machine, and how to bring them without its network."""
+    weights = [_cached_file(repo_id, name, revision) for name in (WEIGHTS_NAME, PICKLE_NAME)]
+    absent = [] if _cached_file(repo_id, CONFIG_NAME, revision) else [CONFIG_NAME]
+    absent += [] if any(weights) else [WEIGHTS_NAME]
+    if not absent:
+        return "the copy in the cache stays as it is"
+    name = next((alias for alias, known in known_aliases().items() if known == repo_id), repo_id)
+    return (
+        f"{' and '.join(absent)} must be fetched; where there is a network, run "
+        f"`ast download {name} --output-dir FOLDER`, copy FOLDER/{name.rsplit('/')[-1]} here and name it with --model"
+    )
+
+
+def _ask_hub(repo_id: str, revision: str) -> _Snapshot:
+    """Ask for the files of a checkpoint with their sizes and hashes, and choose what is needed."""
+    from huggingface_hub import HfApi, constants
+
+    def ask(_attempt: int) -> Any:  # the client neither tries this request again nor limits its time by itself
+        return HfApi().model_info(
+            repo_id, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
         )
-    siblings = _retry(repo_id, lambda: _file_list(repo_id, revision))
-    folder: Path | None = None
-    for name in _wanted_files(repo_id, siblings):
-        file = _retry(repo_id, lambda name=name: _fetch(repo_id, name, revision, output_dir))
-        _verify(repo_id, file, siblings[name])
-        folder = file.parent if "/" not in name else folder
-    assert folder is not None  # config.json is always among them
-    return folder
+
+    info = _retry(repo_id, revision, ask, _is_passing)
+    stated = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    files = {name: stated[name] for name in _needed_files(repo_id, list(stated))}
+    for name, file in files.items():
+        if file.lfs is None and not file.blob_id:
+            raise HubError(f"{repo_id}: the hub states no hash of {name}, so it could not be verified")
+    return _Snapshot(repo_id, revision, info.sha or revision, files)
 
 
-def _file_list(repo_id: str, revision: str) -> dict[str, Any]:
-    """Return the files of a checkpoint with their sizes and hashes, by name."""
-    from huggingface_hub import HfApi
-
-    info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
-    return {sibling.rfilename: sibling for sibling in info.siblings or []}
-
-
-def _wanted_files(repo_id: str, siblings: dict[str, Any]) -> list[str]:
-    """Choose what to fetch: the configuration files, and safetensors, or a pickle only where there are none."""
-    if CONFIG_NAME not in siblings:
+def _needed_files(repo_id: str, names: list[str]) -> list[str]:
+    """Choose what to fetch: safetensors, or a pickle only where there are none, and the configuration last."""
+    if CONFIG_NAME not in names:
         raise HubError(f"{repo_id}: has no {CONFIG_NAME}; it is no model checkpoint")
-    shards = [name for name in siblings if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
-    if WEIGHTS_NAME in siblings:
+    shards = sorted(name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name))
+    if WEIGHTS_NAME in names:
         weights = [WEIGHTS_NAME]
-    elif f"{WEIGHTS_NAME}.index.json" in siblings and shards:
-        weights = [f"{WEIGHTS_NAME}.index.json", *sorted(shards)]
-    elif PICKLE_NAME in siblings:
+    elif INDEX_NAME in names and shards:
+        weights = [*shards, INDEX_NAME]
+    elif PICKLE_NAME in names:
         weights = [PICKLE_NAME]
     else:
         raise HubError(f"{repo_id}: has neither {WEIGHTS_NAME} nor {PICKLE_NAME}")
-    optional = [PREPROCESSOR_NAME] if PREPROCESSOR_NAME in siblings else []
-    return [CONFIG_NAME, *optional, *weights]
+    optional = [PREPROCESSOR_NAME] if PREPROCESSOR_NAME in names else []
+    return [*weights, *optional, CONFIG_NAME]
 
 
-def _fetch(repo_id: str, name: str, revision: str, output_dir: Path | None) -> Path:
+def _fetch_to_cache(snapshot: _Snapshot) -> Path:
+    """Fetch into the hub client's cache; the revision is pointed at the files once all of them are right."""
+    folder = [_fetch(snapshot, name) for name in snapshot.files][-1].parent
+    reference = folder.parent.parent / "refs" / snapshot.revision  # the client's documented layout
+    try:
+        known = reference.read_text() if reference.is_file() else None
+        if snapshot.commit not in (snapshot.revision, known):
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            temporary = reference.with_name(f"{reference.name}.{os.getpid()}.tmp")
+            temporary.write_text(snapshot.commit)
+            os.replace(temporary, reference)
+    except OSError as error:
+        raise HubError(f"{snapshot.repo_id}: {_unwritable(error)}") from error
+    return folder
+
+
+def _fetch_to_folder(snapshot: _Snapshot, folder: Path) -> Path:
+    """Fetch into a hidden folder inside the given one, then move what is right to its final name, config.json last."""
+    try:
+        here = _right_files(snapshot, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as staging:
+            fetched = [_fetch(snapshot, name, Path(staging)) for name in snapshot.files if name not in here]
+            for file in fetched:
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise HubError(f"{snapshot.repo_id}: {_unwritable(error)}") from error
+    return folder
+
+
+def _right_files(snapshot: _Snapshot, folder: Path) -> set[str]:
+    """Return which files are there already, refusing to overwrite or to mix with those of another checkpoint."""
+    names = {*snapshot.files, PREPROCESSOR_NAME, WEIGHTS_NAME, INDEX_NAME, PICKLE_NAME}
+    here = {name for name in names if (folder / name).is_file()}
+    for name in sorted(here):
+        if name not in snapshot.files or _difference(folder / name, snapshot.files[name]):
+            raise UsageError(
+                f"{folder / name}: is there already and is not {snapshot.repo_id}'s; "
+                "remove it or choose another --output-dir"
+            )
+    return here
+
+
+def _fetch(snapshot: _Snapshot, name: str, local_dir: Path | None = None) -> Path:
+    """Fetch one file, or find it in the cache, and compare it with what the hub states; again if it arrives wrong."""
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(repo_id, name, revision=revision, local_dir=output_dir))
+    def fetch(attempt: int) -> Path:
+        # Into a folder the client would copy the same wrong file from its cache again, were it not forced.
+        again = attempt > 1 and local_dir is not None
+        file = Path(
+            hf_hub_download(snapshot.repo_id, name, revision=snapshot.commit, local_dir=local_dir, force_download=again)
+        )
+        if difference := _difference(file, snapshot.files[name]):
+            for wrong in {file.resolve(), file}:  # the cache's blob and the link to it
+                wrong.unlink(missing_ok=True)
+            raise _WrongFileError(f"{name} arrived wrong ({difference}) and was removed; try again later")
+        return file
+
+    return _retry(snapshot.repo_id, snapshot.revision, fetch, _may_arrive_right)
 
 
-def _verify(repo_id: str, file: Path, expected: Any) -> None:
-    """Compare a file with the hub's statement; a wrong one is removed, so that the next try fetches it anew."""
+def _difference(file: Path, stated: Any) -> str | None:
+    """Say how a file differs from what the hub states: size, SHA-256 of a large file, Git hash of a small one."""
     size = file.stat().st_size
-    problem = None
-    if expected.size is not None and size != expected.size:
-        problem = f"{size} bytes instead of {expected.size}"
-    elif expected.lfs is not None:
-        if _digest(file, hashlib.sha256()) != expected.lfs.sha256:
-            problem = "its SHA-256 is not the one the hub states"
-    elif (
-        expected.blob_id and _digest(file, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)) != expected.blob_id
-    ):
-        problem = "its Git hash is not the one the hub states"
-    if problem:
-        for wrong in {file.resolve(), file}:
-            wrong.unlink(missing_ok=True)
-        raise HubError(f"{repo_id}: {file.name} arrived wrong ({problem}) and was removed; run the download again")
-
-
-def _digest(file: Path, hasher: Any) -> str:
+    if stated.size is not None and size != stated.size:
+        return f"{size} bytes instead of {stated.size}"
     with file.open("rb") as opened:
-        while block := opened.read(HASH_BLOCK_BYTES):
-            hasher.update(block)
-    return str(hasher.hexdigest())
+        if stated.lfs is not None:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            return None if digest == stated.lfs.sha256 else "its SHA-256 is not the one the hub states"
+        blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        digest = hashlib.file_digest(opened, lambda: blob).hexdigest()
+        return None if digest == stated.blob_id else "its Git hash is not the one the hub states"
 
 
-def _retry(repo_id: str, action: Any) -> Any:
-    """Run a request, again after a passing fault; turn what the hub client raises into one sentence."""
-    import time
+def _retry(
+    repo_id: str, revision: str, request: Callable[[int], Fetched], passes: Callable[[Exception], bool]
+) -> Fetched:
+    """Make a request of the hub client, again after a fault that may pass; its exceptions become one sentence."""
+    attempt = 1
+    while True:
+        try:
+            return request(attempt)
+        except AstError:
+            raise
+        except Exception as error:  # the client lets the exceptions of its HTTP and Xet libraries through
+            if attempt == ATTEMPTS or not passes(error):
+                raise HubError(f"{repo_id}: {_reason(error, repo_id, revision)}") from error
+        time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
+        attempt += 1
 
+
+def _is_passing(error: Exception) -> bool:
+    """Tell whether a request may succeed a little later: an overloaded hub, or a network that faltered."""
+    status = _status(error)
+    if status is not None:
+        return status == 429 or status >= 500
+    return not isinstance(error, NOT_THE_HUB) and not _is_of_disk(error)
+
+
+def _may_arrive_right(error: Exception) -> bool:
+    """Tell whether to fetch a file again; of network faults the client itself has tried six times before."""
+    status = _status(error)
+    # The client reports a size that differs from the announced one as a bare OSError.
+    is_cut = type(error) is OSError and error.errno is None
+    return isinstance(error, _WrongFileError) or is_cut or (status is not None and status >= 500)
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status behind an exception of the client."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _is_of_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
+
+
+def _reason(error: BaseException, repo_id: str, revision: str) -> str:
+    """Say in one sentence why a request failed and what to do."""
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return action()
-        except GatedRepoError as error:
-            raise HubError(f"{repo_id}: its owner must grant you access; then set HF_TOKEN") from error
-        except RepositoryNotFoundError as error:
-            raise HubError(
-                f"{repo_id}: no such checkpoint on the hub, or it is private and HF_TOKEN is missing"
-            ) from error
-        except RevisionNotFoundError as error:
-            raise HubError(f"{repo_id}: has no such revision") from error
-        except HfHubHTTPError as error:
-            status = error.response.status_code if error.response is not None else None
-            if attempt == ATTEMPTS or (status is not None and status < 500 and status != 429):
-                raise HubError(f"{repo_id}: the hub answered {status or 'with an error'}; try again later") from error
-        except PermissionError as error:
-            raise HubError(f"{error.filename}: cannot be written; set HF_HOME to a folder that can") from error
-        except (OSError, LocalEntryNotFoundError, ValueError) as error:
-            if attempt == ATTEMPTS or getattr(error, "errno", None) in (28, 30, 122):  # no space, read-only, quota
-                raise HubError(f"{repo_id}: could not be fetched ({_short(error)}); is there a network?") from error
-        except Exception as error:
-            if attempt == ATTEMPTS:
-                raise HubError(f"{repo_id}: could not be fetched ({_short(error)}); is there a network?") from error
-        time.sleep(2.0 ** (attempt - 1))
-    raise AssertionError("unreachable")
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__  # "not in the cache either": what the network said comes before
+    if isinstance(error, GatedRepoError):
+        return "its owner must grant you access first; then set HF_TOKEN"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such folder here and no such checkpoint on the hub, or it is private and HF_TOKEN is not set"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the hub has no revision {revision!r} of it"
+    if (status := _status(error)) is not None:
+        return f"the hub answered {status}; {'check HF_TOKEN' if status in (401, 403) else 'try again later'}"
+    if isinstance(error, _WrongFileError):
+        return str(error)
+    if isinstance(error, OSError) and _is_of_disk(error):
+        return _unwritable(error)
+    if isinstance(error, NOT_THE_HUB):
+        return "what answers is not the hub: check HF_ENDPOINT, and whether the network asks for a login first"
+    return f"the hub cannot be reached ({_short(error)}), and {_missing(repo_id, revision)}"
 
 
-def _short(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+def _unwritable(error: OSError) -> str:
+    where = error.filename or "the cache"
+    return f"{where}: {error.strerror}; set HF_HOME or --output-dir to a writable folder with enough space"
+
+
+def _short(error: BaseException) -> str:
+    """Return the first line of an exception's text without the queries of addresses, which may be signed."""
+    return _without_queries((str(error) or type(error).__name__).splitlines()[0][:200])
+
+
+def _without_queries(text: str) -> str:
+    return re.sub(r"\?\S+", "?...", text)
+
+
+class _QueryFilter(logging.Filter):
+    """Leaves the query out of every address the client logs: it may hold a signature that opens a private file."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the message of a record; none is dropped."""
+        record.msg, record.args = _without_queries(record.getMessage()), None
+        return True
+
+
+@contextmanager
+def _client_output(quiet: bool) -> Iterator[None]:
+    """Let the client's warnings and its progress bar through to stderr, or hide them; restored at the end."""
+    import huggingface_hub.utils.logging  # which makes the handlers
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    logger = logging.getLogger(huggingface_hub.__name__)
+    level, had_bars, query_filter = logger.level, not are_progress_bars_disabled(), _QueryFilter()
+    for handler in logger.handlers:
+        handler.addFilter(query_filter)
+    if quiet:
+        logger.setLevel(logging.ERROR)
+    if quiet and had_bars:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for handler in logger.handlers:
+            handler.removeFilter(query_filter)
+        if quiet and had_bars:
+            enable_progress_bars()

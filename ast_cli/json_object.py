@@ -1,14 +1,16 @@
-"""Reading the JSON files of a checkpoint, which may come from anywhere."""
+"""Reading and writing the JSON files of a checkpoint; what is read may come from anywhere."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from ast_cli.errors import CheckpointError
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
+MAX_SHOWN = 80  # characters of a value in a message
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
@@ -30,6 +32,31 @@ def read_json_object(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{file}: a JSON object is needed, not a {type(value).__name__}")
     return value
+
+
+def write_json_object(file: Path, value: dict[str, Any]) -> None:
+    """Write one JSON object into a folder that is made if needed; the file is old or new, never half.
+
+    Raises:
+        CheckpointError: The folder cannot be written, or strict JSON cannot hold the value.
+    """
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: JSON cannot hold a value of it ({error})") from error
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be written ({error.strerror})") from error
+
+
+def shown(value: object) -> str:
+    """Return a foreign value as a message can show it: on one line, printable, and short."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def foreign_content(head: bytes) -> str | None:

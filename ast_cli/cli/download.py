@@ -1,8 +1,87 @@
-"""``ast download``."""
+"""``ast download``: fetch published checkpoints, verified, and load each once."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
 
-def download() -> None:
-    """Not written yet."""
-    raise NotImplementedError
+import typer
+
+from ast_cli import hub
+from ast_cli.cli.parameters import Quiet
+from ast_cli.cli.streams import note
+from ast_cli.errors import UsageError
+
+BYTES_PER_MB = 1_000_000
+
+
+def download(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Aliases (see --list) or hub ids such as org/name.", show_default=False),
+    ] = None,
+    list_checkpoints: Annotated[
+        bool, typer.Option("--list", help="List the published checkpoints and which are here; uses no network.")
+    ] = False,
+    revision: Annotated[
+        str, typer.Option(help="Branch, tag or commit; for any but main, give the printed folder to --model.")
+    ] = hub.DEFAULT_REVISION,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Put each checkpoint into FOLDER/NAME instead of the cache."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch checkpoints (by default audioset), verify sizes and hashes, and load each once to prove it."""
+    if list_checkpoints:
+        if names:
+            raise UsageError("--list takes no names")
+        typer.echo("\n".join(_table()))
+        return
+    repo_ids = {name: _repo_id(name) for name in names or [hub.DEFAULT_ALIAS]}
+    for name, repo_id in repo_ids.items():
+        note(f"fetching {name}" + (f" ({repo_id})" if name != repo_id else ""), quiet=quiet)
+        target = output_dir / name.rsplit("/")[-1] if output_dir else None
+        folder = hub.download(repo_id, revision, target, quiet=quiet)
+        num_labels = _load_once(folder)
+        size_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        typer.echo(f"{name}: {num_labels} labels, {size_bytes / BYTES_PER_MB:.1f} MB, {folder}")
+
+
+def _repo_id(name: str) -> str:
+    """Return the hub id of a name, refusing what cannot be fetched before anything is."""
+    if name == hub.BUILTIN:
+        raise UsageError(f"{hub.BUILTIN!r} ships with the package: there is nothing to fetch")
+    return hub.repo_id_of(name)
+
+
+def _load_once(folder: Path) -> int:
+    """Load model and feature extractor as every command will, and return the number of labels."""
+    from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+    from ast_cli.model.transformer import ASTForAudioClassification
+
+    ASTFeatureExtractor.from_pretrained(folder)
+    # A checkpoint without label names is whole all the same; the commands that print names will ask about them.
+    return ASTForAudioClassification.from_pretrained(folder, unnamed_labels=True).config.num_labels
+
+
+def _table() -> list[str]:
+    """Return the published checkpoints as the lines of a plain table."""
+    from ast_cli.audio.mel_bank import FRAME_SHIFT_S
+
+    rows = [("alias", "hub id", "labels", "window", "strides", "quality", "here")]
+    shortest = {name: alias for alias, name in hub.SHORT_ALIASES.items()}
+    for name, checkpoint in hub.CHECKPOINTS.items():
+        rows.append(
+            (
+                shortest.get(name, name),
+                checkpoint.repo_id,
+                str(checkpoint.num_labels),
+                f"{checkpoint.max_length * FRAME_SHIFT_S:.2f} s",
+                f"{checkpoint.stride}x{checkpoint.stride}",
+                checkpoint.quality,
+                "yes" if hub.cached_folder(checkpoint.repo_id) else "no",
+            )
+        )
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from fake_hub import REPO, FakeHub, Fault, client_environment, final_files, run_ast, running_hub, start
+
+from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, hub
+from ast_cli.cli.download import download
+from ast_cli.errors import UsageError
+
+AUDIOSET = hub.CHECKPOINTS["audioset-10-10-0.4593"].repo_id
+FAST = hub.CHECKPOINTS["audioset-16-16-0.442"].repo_id
+COMMIT = "a" * 40
+LIST = """\
+alias                    hub id                                     labels  window   strides  quality           here
+audioset                 MIT/ast-finetuned-audioset-10-10-0.4593    527     10.24 s  10x10    mAP 0.4593        no
+audioset-10-10-0.450     MIT/ast-finetuned-audioset-10-10-0.450     527     10.24 s  10x10    mAP 0.450         no
+audioset-10-10-0.448     MIT/ast-finetuned-audioset-10-10-0.448     527     10.24 s  10x10    mAP 0.448         no
+audioset-10-10-0.448-v2  MIT/ast-finetuned-audioset-10-10-0.448-v2  527     10.24 s  10x10    mAP 0.448         no
+audioset-12-12-0.447     MIT/ast-finetuned-audioset-12-12-0.447     527     10.24 s  12x12    mAP 0.447         no
+audioset-14-14-0.443     MIT/ast-finetuned-audioset-14-14-0.443     527     10.24 s  14x14    mAP 0.443         no
+fast                     MIT/ast-finetuned-audioset-16-16-0.442     527     10.24 s  16x16    mAP 0.442         yes
+speech-commands          MIT/ast-finetuned-speech-commands-v2       35      1.28 s   10x10    accuracy 98.12 %  no
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> ASTForAudioClassification:
+    torch.manual_seed(0)
+    config = ASTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_length=64,
+        num_mel_bins=32,
+        num_labels=527,
+        problem_type="multi_label_classification",
+    )
+    return ASTForAudioClassification(config).eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model: ASTForAudioClassification, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    ASTFeatureExtractor(num_mel_bins=32, max_length=64).save_pretrained(folder)
+    return final_files(folder)
+
+
+@pytest.fixture(scope="module")
+def pickled_checkpoint(checkpoint: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    from safetensors.torch import load
+
+    file = tmp_path_factory.mktemp("pickled") / "pytorch_model.bin"
+    torch.save(load(checkpoint["model.safetensors"]), file)
+    rest = {name: content for name, content in checkpoint.items() if name != "model.safetensors"}
+    return rest | {file.name: file.read_bytes()}
+
+
+@pytest.fixture
+def fake_hub() -> Iterator[FakeHub]:
+    with running_hub() as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "hf"
+
+
+def size_mb(files: dict[str, bytes]) -> str:
+    return f"{sum(map(len, files.values())) / 1e6:.1f} MB"
+
+
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
+    return all(name == other and torch.equal(value, equal) for (name, value), (other, equal) in pairs)
+
+
+def test_bare_it_fetches_audioset_which_is_then_the_default_model_without_any_hub(
+    fake_hub: FakeHub,
+    home: Path,
+    model: ASTForAudioClassification,
+    checkpoint: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_hub.repos[AUDIOSET] = checkpoint
+    run = run_ast(fake_hub, home, "download")
+    snapshot = home / "hub" / f"models--{AUDIOSET.replace('/', '--')}" / "snapshots" / COMMIT
+    assert (run.exit_code, run.stdout) == (0, f"audioset: 527 labels, {size_mb(checkpoint)}, {snapshot}\n")
+    assert run.stderr == f"fetching audioset ({AUDIOSET})\n"  # no progress bar: this is no terminal
+    fake_hub.stop()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.delenv("AST_MODEL", raising=False)
+    assert hub.default_model() == "audioset"
+    assert same_weights(ASTForAudioClassification.from_pretrained(hub.default_model()), model)
+    assert ASTFeatureExtractor.from_pretrained(AUDIOSET).max_length == 64
+
+
+def test_output_dir_gets_a_usable_folder_for_each_name_and_a_pickle_only_repository_works(
+    fake_hub: FakeHub,
+    home: Path,
+    tmp_path: Path,
+    model: ASTForAudioClassification,
+    checkpoint: dict[str, bytes],
+    pickled_checkpoint: dict[str, bytes],
+) -> None:
+    fake_hub.repos |= {REPO: pickled_checkpoint, FAST: checkpoint}
+    out = tmp_path / "models"
+    run = run_ast(fake_hub, home, "download", "fast", REPO, "--output-dir", str(out), "--quiet")
+    assert run.stdout == (
+        f"fast: 527 labels, {size_mb(checkpoint)}, {out / 'fast'}\n"
+        f"{REPO}: 527 labels, {size_mb(pickled_checkpoint)}, {out / 'tiny'}\n"
+    )
+    assert (run.exit_code, run.stderr) == (0, "")
+    assert (final_files(out / "fast"), final_files(out / "tiny")) == (checkpoint, pickled_checkpoint)
+    assert same_weights(ASTForAudioClassification.from_pretrained(out / "tiny"), model)
+
+
+class _Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (str(self.file),)
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(
+    fake_hub: FakeHub, home: Path, tmp_path: Path, pickled_checkpoint: dict[str, bytes]
+) -> None:
+    harm = tmp_path / "harm"
+    fake_hub.repos[REPO] = pickled_checkpoint | {"pytorch_model.bin": pickle.dumps({"a": _Payload(harm)})}
+    run = run_ast(fake_hub, home, "download", REPO)
+    assert (run.exit_code, run.stdout) == (1, "")
+    assert "pytorch_model.bin: refused, because it holds" in run.stderr
+    assert not harm.exists()
+
+
+def test_a_checkpoint_that_arrives_whole_but_cannot_be_loaded_is_an_error(
+    fake_hub: FakeHub, home: Path, checkpoint: dict[str, bytes]
+) -> None:
+    config = checkpoint["config.json"].replace(b'"hidden_size": 16', b'"hidden_size": 24')
+    assert config != checkpoint["config.json"]
+    fake_hub.repos[REPO] = checkpoint | {"config.json": config}
+    run = run_ast(fake_hub, home, "download", REPO, "--quiet")
+    assert (run.exit_code, run.stdout) == (1, "")
+    assert run.stderr.startswith("error: ")
+    assert "its tensors do not fit its configuration" in run.stderr
+
+
+def test_the_list_is_a_plain_table_made_without_network_or_torch(fake_hub: FakeHub, home: Path) -> None:
+    snapshots = home / "hub" / f"models--{FAST.replace('/', '--')}" / "snapshots" / COMMIT
+    snapshots.mkdir(parents=True)
+    (snapshots.parents[1] / "refs").mkdir()
+    (snapshots.parents[1] / "refs" / "main").write_text(COMMIT)
+    for name in ("config.json", "model.safetensors"):
+        (snapshots / name).write_bytes(b"")
+    run = run_ast(fake_hub, home, "download", "--list")
+    assert (run.exit_code, run.stderr, fake_hub.requests) == (0, "", [])
+    assert run.stdout == LIST
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("http://example.org/model", "is an address; name a checkpoint by its alias or as org/name"),
+        ("builtin", "ships with the package: there is nothing to fetch"),
+        ("audiosett", "did you mean audioset"),
+    ],
+)
+def test_a_name_that_cannot_be_fetched_is_refused_before_the_others_are(
+    fake_hub: FakeHub, home: Path, name: str, told: str
+) -> None:
+    run = run_ast(fake_hub, home, "download", REPO, name)
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: ")
+    assert told in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert fake_hub.requests == []
+
+
+def test_a_list_of_names_is_refused() -> None:
+    with pytest.raises(UsageError, match="--list takes no names"):
+        download(["fast"], list_checkpoints=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_progress_bar_shows_on_a_terminal_unless_quiet(
+    fake_hub: FakeHub, home: Path, checkpoint: dict[str, bytes], quiet: bool
+) -> None:
+    import pty
+    import termios
+
+    fake_hub.repos[REPO] = checkpoint
+    fake_hub.faults["config.json"] = Fault("status", status=404)  # the last file: an end before the model is loaded
+    terminal, stderr = pty.openpty()
+    termios.tcsetwinsize(stderr, (24, 120))  # one of no width shows no bar
+    args = ["-m", "ast_cli", "download", REPO, *(["--quiet"] if quiet else [])]
+    process = start(client_environment(fake_hub, home), *args, stderr=stderr)
+    os.close(stderr)
+    process.communicate(timeout=60)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert ("model.safetensors: 100%" in shown) == (not quiet)
+    assert "the hub answered 404" in shown
