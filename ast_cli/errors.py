@@ -83,3 +83,7 @@ class HubError(AstError):
 
 class DeviceError(AstError):
     """A device, data type or engine that this machine does not offer."""
+
+
+class AstWarning(UserWarning):
+    """Something a user should know that stops nothing; the command line prints it on stderr."""

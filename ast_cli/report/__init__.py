@@ -1,1 +1,35 @@
-"""Results as text: one file a format, one dictionary of writers."""
+"""Results as text: one file a format, one dictionary of writers, each imported when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Protocol, TextIO
+
+from ast_cli.results import TaggingResult
+
+
+class Writer(Protocol):
+    """Takes results one by one."""
+
+    def write(self, result: TaggingResult) -> None:
+        """Write one result at once."""
+
+    def close(self) -> None:
+        """Write what the format needs at its end; the stream stays open."""
+
+
+_WRITERS = {
+    "table": "table.TableWriter",
+    "json": "json_lines.JSONWriter",
+    "jsonl": "json_lines.JSONLinesWriter",
+    "csv": "comma_separated.CSVWriter",
+}
+FORMATS = tuple(_WRITERS)
+
+
+def open_writer(format_name: str, stream: TextIO) -> Writer:
+    """Return a writer of one of `FORMATS` onto a text stream."""
+    module, name = _WRITERS[format_name].split(".")
+    kind: Callable[[TextIO], Writer] = getattr(import_module(f"ast_cli.report.{module}"), name)
+    return kind(stream)

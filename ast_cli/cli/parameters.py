@@ -1,0 +1,105 @@
+"""Arguments and options that several commands share, and reading them. Light: no torch, no numpy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ast_cli import hub
+from ast_cli.cli.streams import note
+from ast_cli.errors import AstError, UsageError
+from ast_cli.tagging.inputs import STDIN, Input, list_inputs, read_file_list
+
+DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16"]
+
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PATHS...", help="Files, folders (searched by extension), glob patterns, or - for stdin."),
+]
+FilesFrom = Annotated[
+    str | None, typer.Option("--files-from", metavar="FILE", help="Read paths from a file, one a line, or - for stdin.")
+]
+NulSeparated = Annotated[bool, typer.Option("-0", "--null", help="The paths of --files-from are separated by NUL.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="builtin, a folder, an alias (audioset, fast, speech-commands ...) or a hub id. "
+        "[default: AST_MODEL, else audioset if downloaded, else builtin]",
+        show_default=False,
+    ),
+]
+UnnamedLabels = Annotated[
+    bool, typer.Option("--unnamed-labels", help="Take LABEL_n where a checkpoint does not name its labels.")
+]
+Start = Annotated[float, typer.Option("--start", metavar="SECONDS", help="Where to start in each recording.")]
+Duration = Annotated[
+    float | None, typer.Option("--duration", metavar="SECONDS", help="How much of each recording to read.")
+]
+Hop = Annotated[
+    float | None,
+    typer.Option(
+        "--hop", metavar="SECONDS", help="From one window's start to the next. [default: the window's length]"
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Of the model. auto: float16 on CUDA, else float32.")]
+Attn = Annotated[Literal["sdpa", "eager"], typer.Option("--attn", help="Attention implementation.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Windows given to the model at once. [default: by device and model]")
+]
+Fbank = Annotated[
+    Literal["native", "torchaudio"], typer.Option("--fbank", help="Filter bank; torchaudio must be installed for its.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
+
+BUILTIN_NOTE = (
+    "note: tagging with the built-in model, which knows ten sounds and nothing else; "
+    "`ast download` fetches the AudioSet model with its 527 labels"
+)
+
+
+def read_inputs(paths: list[str] | None, files_from: str | None, nul_separated: bool) -> list[Input]:
+    """List the inputs that the command line names.
+
+    Raises:
+        UsageError: None was named, or standard input is wanted twice.
+        AstError: The list of files cannot be read.
+    """
+    named = list(paths or [])
+    if files_from is not None:
+        if files_from == STDIN and STDIN in named:
+            raise UsageError("standard input cannot be both the list of files and a file")
+        named += read_file_list(_read_bytes(files_from), nul_separated=nul_separated)
+    elif nul_separated:
+        raise UsageError("-0 needs --files-from")
+    elif not named:
+        raise UsageError("name files, folders or patterns to read, - for standard input, or --files-from")
+    if STDIN in named and sys.stdin.isatty():
+        raise UsageError("standard input is a terminal: pipe a file into it, or name a file")
+    return list(list_inputs(named))
+
+
+def _read_bytes(file: str) -> bytes:
+    if file == STDIN:
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise AstError(f"--files-from {file}: cannot be read ({error.strerror})") from error
+
+
+def choose_model(model: str | None, *, quiet: bool) -> str:
+    """Return the model to load; where nobody chose the built-in one, say that it is used."""
+    if model is not None:
+        return model
+    chosen = hub.default_model()
+    if chosen == hub.BUILTIN and not os.environ.get("AST_MODEL"):
+        note(BUILTIN_NOTE, quiet=quiet)
+    return chosen

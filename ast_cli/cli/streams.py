@@ -1,0 +1,89 @@
+"""Standard output for results, standard error for everything else, and the file that ``--output`` names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from ast_cli.errors import AstError, UsageError
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Tell the user something on standard error, unless ``--quiet``."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def check_output(output: Path | None, inputs: Iterable[str], *, force: bool) -> None:
+    """Refuse to overwrite: an existing file, a link, an input.
+
+    Raises:
+        UsageError: With what to do.
+    """
+    if output is None:
+        return
+    if any(path != "-" and os.path.exists(path) and _same_file(output, path) for path in inputs):
+        raise UsageError(f"--output {output} is one of the inputs")
+    if output.is_symlink():
+        raise UsageError(f"--output {output} is a link: name the file itself")
+    if output.is_dir():
+        raise UsageError(f"--output {output} is a folder: name a file in it")
+    if output.is_file() and not force:
+        raise UsageError(f"--output {output} exists: add --force to replace it")
+    if not output.parent.is_dir():
+        raise UsageError(f"--output {output}: there is no folder {output.parent}")
+
+
+def _same_file(output: Path, path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samefile(output, path)
+    return False
+
+
+@contextlib.contextmanager
+def results_stream(output: Path | None) -> Iterator[TextIO]:
+    """Open ``--output``, or standard output in UTF-8 where there is none.
+
+    Raises:
+        AstError: The file cannot be written; the message says why.
+    """
+    if output is None:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")
+        yield sys.stdout
+        return
+    try:
+        with open(output, "w", encoding="utf-8", errors="replace", newline="\n") as stream:
+            yield stream
+    except OSError as error:
+        raise AstError(f"{output}: cannot be written ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def quiet_native_libraries() -> Iterator[None]:
+    """Keep C libraries off the terminal: mpg123 and others write to file descriptor 2 about broken files.
+
+    Python's own ``sys.stderr`` goes on to where it went.
+    """
+    try:
+        number = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # replaced by something without a descriptor
+        yield
+        return
+    sys.stderr.flush()
+    kept, python_stderr = os.dup(number), sys.stderr
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
+    sys.stderr = open(kept, "w", encoding=python_stderr.encoding, errors="backslashreplace", buffering=1)  # noqa: SIM115
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(sys.stderr.fileno(), number)
+        sys.stderr.close()
+        sys.stderr = python_stderr

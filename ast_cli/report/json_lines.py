@@ -1,0 +1,47 @@
+"""JSON and JSON Lines: strict (no NaN), ASCII, one physical line a record whatever the names hold."""
+
+from __future__ import annotations
+
+import json
+from typing import TextIO
+
+from ast_cli.results import TaggingResult
+
+
+def json_line(result: TaggingResult) -> str:
+    """Return one result as one line of JSON, without the line end."""
+    return json.dumps(result.to_dict(), allow_nan=False)
+
+
+class JSONLinesWriter:
+    """One record a line, flushed as it comes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, result: TaggingResult) -> None:
+        """Write one result."""
+        self.stream.write(json_line(result) + "\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Do nothing: every line stands alone."""
+
+
+class JSONWriter:
+    """One document, a list of records; written as they come, and valid however the run ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.num_written = 0
+
+    def write(self, result: TaggingResult) -> None:
+        """Write one result."""
+        self.stream.write(("[\n" if self.num_written == 0 else ",\n") + json_line(result))
+        self.stream.flush()
+        self.num_written += 1
+
+    def close(self) -> None:
+        """Close the list."""
+        self.stream.write("\n]\n" if self.num_written else "[]\n")
+        self.stream.flush()

@@ -1,0 +1,71 @@
+"""The table for people: a heading for each input, its labels below, coloured only on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from ast_cli.report.text import clock, printable
+from ast_cli.results import Tag, TaggingResult
+
+BAR_WIDTH = 20  # characters for a score of 1
+MISSING = "no label above the threshold"
+
+
+class TableWriter:
+    """Prints each result as it comes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.num_written = 0
+
+    def write(self, result: TaggingResult) -> None:
+        """Print one result."""
+        if self.num_written:
+            self.console.print()
+        self.num_written += 1
+        self.console.print(_heading(result))
+        if result.error is not None:
+            return
+        if result.windows is not None:
+            for window in result.windows:
+                times = f"  {clock(window.start_s)} - {clock(window.end_s)}  "
+                self.console.print(Text.assemble((times, "cyan"), _one_line(window.tags)))
+        else:
+            for line in _bars(result.tags, result.activation):
+                self.console.print(line)
+        self.console.file.flush()
+
+    def close(self) -> None:
+        """Do nothing: the table has no foot."""
+
+
+def _heading(result: TaggingResult) -> Text:
+    """Return the input's name and length, or what is wrong with it."""
+    name = Text(printable(result.path or "(waveform)"), style="bold")
+    if result.error is not None:
+        return name + Text(f"  error: {printable(result.error.message)}", style="red")
+    odd = f"  warning: {', '.join(result.warnings)}" if result.warnings else ""
+    return Text.assemble(name, (f"  {clock(result.duration_s or 0.0)}", "dim"), (odd, "yellow"))
+
+
+def _bars(tags: Sequence[Tag], activation: str) -> list[Text]:
+    """Return one line a tag: score, bar, label; logits are no probabilities and get no bar."""
+    if not tags:
+        return [Text(f"  {MISSING}", style="dim")]
+    lines = []
+    for tag in tags:
+        bar = "" if activation == "none" else "█" * round(BAR_WIDTH * tag.score)
+        width = 0 if activation == "none" else BAR_WIDTH + 2
+        lines.append(Text.assemble(f"  {tag.score:8.4f}  ", (f"{bar:<{width}}", "green"), printable(tag.label)))
+    return lines
+
+
+def _one_line(tags: Sequence[Tag]) -> Text:
+    """Return the tags of a window on one line."""
+    if not tags:
+        return Text(MISSING, style="dim")
+    return Text("   ".join(f"{tag.score:.3f} {printable(tag.label)}" for tag in tags))

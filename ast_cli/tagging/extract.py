@@ -1,0 +1,124 @@
+"""Numbers instead of tags: features, embeddings, logits, hidden states and attentions of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.errors import UsageError
+from ast_cli.tagging.options import ExtractOptions
+from ast_cli.tagging.recording import Recording, RecordingWindow
+
+NEEDS_NO_MODEL = ("fbank", "input-values")
+FIRST_WINDOW_ONLY = ("hidden-states", "attentions")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extraction:
+    """What was extracted from one recording.
+
+    Attributes:
+        what: What was asked for.
+        arrays: By name. The first is the main one:
+            ``fbank``: ``fbank`` (num_frames, num_mel_bins).
+            ``input-values``: ``input_values`` (num_windows, max_length, num_mel_bins).
+            ``embedding``: ``embedding`` (hidden_size,), the mean over windows, and ``window_embeddings`` (num_windows,
+            hidden_size).
+            ``logits``: ``logits`` (num_labels,), likewise, and ``window_logits`` (num_windows, num_labels).
+            ``hidden-states``: ``hidden_states`` (num_windows, num_layers + 1, num_tokens, hidden_size).
+            ``attentions``: ``attentions`` (num_windows, num_layers, num_heads, num_tokens, num_tokens).
+            All but ``fbank`` also hold ``start_s`` and ``end_s`` (num_windows,).
+        duration_s: Of the audio read.
+        sampling_rate: The recording's own, in Hz.
+        num_channels: The recording's own.
+        warnings: What was odd.
+    """
+
+    what: str
+    arrays: dict[str, NDArray[Any]]
+    duration_s: float
+    sampling_rate: int
+    num_channels: int
+    warnings: tuple[str, ...]
+
+    @property
+    def main(self) -> NDArray[Any]:
+        """The array that bears the name of what was asked for."""
+        return next(iter(self.arrays.values()))
+
+
+def extract_features(recording: Recording, engine: TorchEngine | None, options: ExtractOptions) -> Extraction:
+    """Extract from one recording.
+
+    Args:
+        recording: Opened, not yet iterated.
+        engine: The model; None for the fbank and the input values, which need none.
+        options: What, and of which windows.
+
+    Raises:
+        AudioError: The recording cannot be decoded.
+        UsageError: A model is needed and there is none.
+    """
+    if options.what == "fbank":
+        arrays: dict[str, NDArray[Any]] = {"fbank": np.concatenate(list(recording.fbank_blocks()))}
+    else:
+        arrays = _of_windows(recording, engine, options)
+    stream = recording.stream
+    return Extraction(
+        options.what, arrays, stream.duration_s, stream.sampling_rate, stream.num_channels, recording.warnings
+    )
+
+
+def _of_windows(recording: Recording, engine: TorchEngine | None, options: ExtractOptions) -> dict[str, NDArray[Any]]:
+    """Run what was asked for over the windows, batch by batch."""
+    extractor = recording.feature_extractor
+    windows: Iterator[RecordingWindow] = recording.windows()
+    if options.what in FIRST_WINDOW_ONLY and not options.all_windows:
+        windows = islice(windows, 1)
+    compute = _computation(engine, options.what)
+    times: list[tuple[float, float]] = []
+    parts: list[NDArray[Any]] = []
+    batch_size = options.batch_size or (engine.default_batch_size if engine else 1)
+    while batch := list(islice(windows, batch_size)):
+        times += [(window.start_s, window.end_s) for window in batch]
+        parts.append(compute(_input_values(batch, extractor)).numpy())
+    values = np.concatenate(parts)
+    starts, ends = np.array(times, dtype=np.float64).T
+    key = options.what.replace("-", "_")
+    if options.what in ("embedding", "logits"):
+        plural = {"embedding": "window_embeddings", "logits": "window_logits"}[options.what]
+        return {key: values.mean(axis=0), plural: values, "start_s": starts, "end_s": ends}
+    return {key: values, "start_s": starts, "end_s": ends}
+
+
+def _input_values(batch: list[RecordingWindow], extractor: ASTFeatureExtractor) -> Tensor:
+    return extractor.input_values([torch.from_numpy(window.fbank) for window in batch])
+
+
+def _computation(engine: TorchEngine | None, what: str) -> Callable[[Tensor], Tensor]:
+    """Return the function from input_values (B, max_length, num_mel_bins) to float32 numbers (B, ...) on the CPU."""
+    if what == "input-values":
+        return lambda input_values: input_values
+    if engine is None:
+        raise UsageError(f"{what} needs a model")
+    if what == "embedding":
+        return engine.embeddings
+    if what == "logits":
+        return engine.logits
+    wanted = "output_hidden_states" if what == "hidden-states" else "output_attentions"
+    key = what.replace("-", "_")
+
+    def stacked(input_values: Tensor) -> Tensor:
+        layers = engine.forward(input_values, **{wanted: True})[key]
+        return torch.stack(layers, dim=1).float().cpu()
+
+    return stacked

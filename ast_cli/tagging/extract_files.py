@@ -1,0 +1,128 @@
+"""Extraction of many inputs into files, each whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from safetensors.numpy import save as save_safetensors
+
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.errors import AstError, AudioError
+from ast_cli.results import FileError, path_fields
+from ast_cli.tagging.batch import file_error
+from ast_cli.tagging.extract import NEEDS_NO_MODEL, Extraction, extract_features
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import ExtractOptions
+from ast_cli.tagging.recording import Recording
+from ast_cli.tagging.tagger import check_fit, encoded_audio, extractor_for
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one input ended: a summary of what was written, or an error."""
+
+    summary: str = ""
+    warnings: tuple[str, ...] = ()
+    error: FileError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionRun:
+    """A feature extractor, a model where one is needed, and what to extract."""
+
+    model: str | None
+    feature_extractor: ASTFeatureExtractor
+    engine: TorchEngine | None
+    options: ExtractOptions
+
+    @classmethod
+    def load(
+        cls,
+        model: str | None,
+        options: ExtractOptions,
+        *,
+        device: str,
+        dtype: str,
+        attn_implementation: str,
+        fbank_backend: Literal["native", "torchaudio"],
+        unnamed_labels: bool,
+    ) -> ExtractionRun:
+        """Load what the extraction needs and no more; arguments as in `Tagger.from_pretrained`."""
+        if model is None:
+            return cls(None, ASTFeatureExtractor(fbank_backend=fbank_backend), None, options)
+        if options.what in NEEDS_NO_MODEL:
+            return cls(model, extractor_for(model, None, fbank_backend), None, options)
+        engine = TorchEngine.load(
+            model, device=device, dtype=dtype, attn_implementation=attn_implementation, unnamed_labels=unnamed_labels
+        )
+        feature_extractor = extractor_for(model, engine.config, fbank_backend)
+        check_fit(engine.config, feature_extractor, model)
+        return cls(model, feature_extractor, engine, options)
+
+    def extract(self, item: Input, target: Path) -> Outcome:
+        """Extract one input into one file; an input that cannot be read is an outcome with an error.
+
+        Raises:
+            AstError: The file cannot be written.
+        """
+        if item.error is not None:
+            return Outcome(error=item.error)
+        try:
+            recording = Recording(encoded_audio(item), self.feature_extractor, self.options)
+            extraction = extract_features(recording, self.engine, self.options)
+        except AudioError as error:
+            return Outcome(error=file_error(item, error))
+        write_extraction(extraction, target, self._facts(item, extraction))
+        shapes = (f"{name} {'x'.join(map(str, array.shape))}" for name, array in extraction.arrays.items())
+        return Outcome(", ".join(shapes), extraction.warnings)
+
+    def _facts(self, item: Input, extraction: Extraction) -> dict[str, Any]:
+        """Return what a file of numbers should say about itself."""
+        facts: dict[str, Any] = {
+            **path_fields(item.path),
+            "what": extraction.what,
+            "model": self.model,
+            "duration_s": extraction.duration_s,
+            "sampling_rate": extraction.sampling_rate,
+            "num_channels": extraction.num_channels,
+        }
+        if extraction.what == "logits" and self.engine is not None:
+            facts["id2label"] = self.engine.config.id2label
+        return facts
+
+
+def write_extraction(extraction: Extraction, target: Path, facts: dict[str, Any]) -> None:
+    """Write arrays to a file, by its suffix; a file that was there is replaced whole.
+
+    ``npz`` holds every array and ``metadata``, a string of JSON; ``safetensors`` the same with the JSON in its own
+    metadata; ``npy`` the main array alone.
+
+    Raises:
+        AstError: The file cannot be written.
+    """
+    temporary = target.with_name(f".{target.name[:200]}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            _write_arrays(extraction, file, target.suffix.lower(), json.dumps(facts))
+        os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise AstError(f"{target}: cannot be written ({error.strerror})") from error
+
+
+def _write_arrays(extraction: Extraction, file: BinaryIO, suffix: str, metadata: str) -> None:
+    if suffix == ".npy":
+        np.save(file, extraction.main, allow_pickle=False)
+    elif suffix == ".safetensors":
+        arrays = {name: np.ascontiguousarray(array) for name, array in extraction.arrays.items()}
+        file.write(save_safetensors(arrays, metadata={"ast": metadata}))
+    else:
+        named: dict[str, Any] = {**extraction.arrays, "metadata": np.array(metadata)}
+        np.savez(file, **named)

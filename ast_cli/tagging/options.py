@@ -1,0 +1,107 @@
+"""What can be asked of a run, as frozen data passed down whole. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ast_cli.errors import UsageError
+
+Aggregate = Literal["mean", "max"]
+Activation = Literal["auto", "sigmoid", "softmax", "none"]
+Extractable = Literal["fbank", "input-values", "embedding", "hidden-states", "attentions", "logits"]
+DEFAULT_TOP_K = 5
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value outside a closed list.
+
+    Raises:
+        UsageError: Naming the choices.
+    """
+    if value not in choices:
+        raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class PartOptions:
+    """Which part of each recording, cut into which windows.
+
+    Attributes:
+        start_s: Where to start, in seconds.
+        duration_s: How much to read, in seconds; None for the rest.
+        hop_s: Seconds from one window's start to the next; None for windows side by side.
+        batch_size: Windows given to the model at once; None to let the device decide.
+    """
+
+    start_s: float = 0.0
+    duration_s: float | None = None
+    hop_s: float | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if not (math.isfinite(self.start_s) and self.start_s >= 0):
+            raise UsageError(f"start must be at least 0 s, not {self.start_s:g}")
+        for name in ("duration_s", "hop_s"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{name.removesuffix('_s')} must be above 0 s, not {value:g}")
+        if self.batch_size is not None and not 1 <= self.batch_size <= 65_536:
+            raise UsageError(f"batch size must be from 1 to 65536, not {self.batch_size}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyOptions(PartOptions):
+    """How recordings are tagged.
+
+    Attributes:
+        top_k: How many labels to keep; None for 5, or for all of ``labels`` where they are given.
+        threshold: The lowest score to keep; None for any.
+        labels: Only these labels, by name or AudioSet identifier.
+        exclude_labels: Not these labels.
+        aggregate: How the scores of a recording's windows become one: their mean or their largest.
+        timestamps: Whether the result holds each window's labels too.
+        activation: From logits to scores; ``auto`` is sigmoid for multi-label and softmax for single-label models.
+    """
+
+    top_k: int | None = None
+    threshold: float | None = None
+    labels: tuple[str, ...] = ()
+    exclude_labels: tuple[str, ...] = ()
+    aggregate: Aggregate = "mean"
+    timestamps: bool = False
+    activation: Activation = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        PartOptions.__post_init__(self)
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top k must be at least 1, not {self.top_k}")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise UsageError(f"threshold must be a number, not {self.threshold}")
+        for name in ("labels", "exclude_labels"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} must be a sequence of names, not one string")
+        check_choice("aggregate", self.aggregate, get_args(Aggregate))
+        check_choice("activation", self.activation, get_args(Activation))
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions(PartOptions):
+    """What is extracted from recordings.
+
+    Attributes:
+        what: Which numbers; see `ast_cli.tagging.extract`.
+        all_windows: For hidden states and attentions: every window, not the first alone. Attentions of one window
+            take 849 MB at base size.
+    """
+
+    what: Extractable = "embedding"
+    all_windows: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        PartOptions.__post_init__(self)
+        check_choice("what", self.what, get_args(Extractable))

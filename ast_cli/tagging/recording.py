@@ -1,0 +1,148 @@
+"""One recording on its way through the front end: decoded, filtered, cut into windows, in constant memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soxr
+import torch
+from numpy.typing import NDArray
+
+from ast_cli.audio.decode import open_audio
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32
+from ast_cli.audio.mel_bank import FRAME_SHIFT_MS
+from ast_cli.audio.windows import hop_frames_of, slice_windows
+from ast_cli.errors import AstWarning, UsageError, WarningCode
+from ast_cli.tagging.options import PartOptions
+
+Audio = str | Path | bytes | NDArray[Any] | torch.Tensor
+
+
+class SampleStream(Protocol):
+    """Mono samples in blocks at the model's rate, and what is known about where they come from."""
+
+    sampling_rate: int
+    num_channels: int
+    start_s: float
+    duration_s: float
+    warnings: set[WarningCode]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield blocks of shape (num_samples,)."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordingWindow:
+    """One window of a recording.
+
+    Attributes:
+        start_s: From the recording's beginning, in seconds.
+        end_s: Likewise; no later than the recording's end.
+        fbank: Shape (num_frames, num_mel_bins).
+    """
+
+    start_s: float
+    end_s: float
+    fbank: NDArray[np.float32]
+
+
+class Recording:
+    """An opened recording, to be iterated once.
+
+    Args:
+        audio: A path, the bytes of one encoded file, or a mono waveform of shape (num_samples,).
+        feature_extractor: Of the model.
+        options: Which part and which windows.
+        sampling_rate: Of a waveform, in Hz.
+
+    Raises:
+        AudioError: It cannot be opened.
+        UsageError: A waveform that is not mono, or options that do not fit the model.
+    """
+
+    def __init__(
+        self,
+        audio: Audio,
+        feature_extractor: ASTFeatureExtractor,
+        options: PartOptions,
+        sampling_rate: int | None = None,
+    ) -> None:
+        self.feature_extractor = feature_extractor
+        self.hop_frames = hop_frames_of(options.hop_s, feature_extractor.max_length)
+        rate = feature_extractor.sampling_rate
+        if isinstance(audio, str | Path | bytes):
+            self.stream: SampleStream = open_audio(audio, rate, options.start_s, options.duration_s)
+        else:
+            self.stream = WaveformStream(audio, sampling_rate, rate, options)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was odd, once iterated."""
+        codes = {str(code) for code in self.stream.warnings}
+        config = self.feature_extractor.fbank_config
+        if round(self.stream.duration_s * config.sampling_rate) < config.frame_length_samples:
+            codes.add(WarningCode.TOO_SHORT.value)
+        return tuple(sorted(codes))
+
+    def fbank_blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield consecutive frames, each block of shape (num_frames, num_mel_bins)."""
+        try:
+            yield from self.feature_extractor.fbank_blocks(self.stream)
+        finally:
+            self.stream.close()
+
+    def windows(self) -> Iterator[RecordingWindow]:
+        """Yield the recording's windows in order.
+
+        Raises:
+            AudioError: The audio cannot be decoded, or there is none.
+        """
+        max_length = self.feature_extractor.max_length
+        for window in slice_windows(self.fbank_blocks(), max_length, self.hop_frames):
+            origin_s = self.stream.start_s
+            start_s = origin_s + window.start_frame * FRAME_SHIFT_MS / 1000
+            end_s = origin_s + (window.start_frame + max_length) * FRAME_SHIFT_MS / 1000
+            yield RecordingWindow(start_s, min(end_s, origin_s + self.stream.duration_s), window.fbank)
+
+
+class WaveformStream:
+    """A waveform from memory that behaves as an opened file."""
+
+    def __init__(
+        self, waveform: NDArray[Any] | torch.Tensor, sampling_rate: int | None, target_rate: int, options: PartOptions
+    ) -> None:
+        if sampling_rate is None:
+            warnings.warn(
+                f"pass sampling_rate with a waveform: without it {target_rate} Hz is assumed, and another rate stays "
+                "unnoticed and gives wrong tags",
+                AstWarning,
+                stacklevel=5,
+            )
+        samples = as_float32(waveform)
+        self.sampling_rate = sampling_rate or target_rate
+        if not 1_000 <= self.sampling_rate <= 768_000:
+            raise UsageError(f"sampling_rate must be from 1000 to 768000 Hz, not {sampling_rate}")
+        start = round(options.start_s * self.sampling_rate)
+        length = None if options.duration_s is None else round(options.duration_s * self.sampling_rate)
+        part = as_float32(samples[start:][:length])
+        self.num_channels = 1
+        self.start_s = options.start_s
+        self.duration_s = part.size / self.sampling_rate
+        self.warnings: set[WarningCode] = set()
+        same_rate = self.sampling_rate == target_rate
+        self._samples = part if same_rate else soxr.resample(part, self.sampling_rate, target_rate, quality="HQ")
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the whole waveform as one block."""
+        yield self._samples
+
+    def close(self) -> None:
+        """Do nothing: there is no file."""

@@ -1,0 +1,189 @@
+"""Tagger: a checkpoint ready to tag recordings, from Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from ast_cli import hub
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.errors import AudioError, CheckpointError
+from ast_cli.model.config import ASTConfig
+from ast_cli.results import TaggingResult
+from ast_cli.tagging.batch import Batcher, classify_inputs
+from ast_cli.tagging.extract import Extraction, extract_features
+from ast_cli.tagging.inputs import STDIN, Input, list_inputs
+from ast_cli.tagging.options import ClassifyOptions, ExtractOptions
+from ast_cli.tagging.recording import Audio, Recording
+from ast_cli.tagging.scoring import TagChooser
+
+
+class Tagger:
+    """Tags recordings with the labels of a checkpoint.
+
+    Args:
+        engine: The loaded model.
+        feature_extractor: Of the same checkpoint.
+        name: Of the checkpoint, repeated in results.
+
+    Raises:
+        CheckpointError: Model and feature extractor do not fit each other.
+    """
+
+    def __init__(self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor, name: str) -> None:
+        check_fit(engine.config, feature_extractor, name)
+        self.engine = engine
+        self.feature_extractor = feature_extractor
+        self.name = name
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        attn_implementation: str = "sdpa",
+        fbank_backend: Literal["native", "torchaudio"] = "native",
+        unnamed_labels: bool = False,
+    ) -> Tagger:
+        """Load a checkpoint for tagging.
+
+        Args:
+            model: ``builtin``, a folder, an alias (``audioset``, ``fast``), a hub id, an original ``.pth`` file; None
+                for ``AST_MODEL``, else the AudioSet checkpoint if it was fetched, else the built-in one.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
+            attn_implementation: ``sdpa`` or ``eager``.
+            fbank_backend: ``native``, or ``torchaudio`` where it is installed.
+            unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged, foreign, or at odds with itself.
+            HubError: It is not on this machine.
+            DeviceError: The device was asked for by name and is not there.
+        """
+        name = str(model) if model is not None else hub.default_model()
+        engine = TorchEngine.load(
+            name, device=device, dtype=dtype, attn_implementation=attn_implementation, unnamed_labels=unnamed_labels
+        )
+        return cls(engine, extractor_for(name, engine.config, fbank_backend), name)
+
+    @property
+    def config(self) -> ASTConfig:
+        """The model's configuration, labels included."""
+        return self.engine.config
+
+    def classify(
+        self,
+        audio: Audio,
+        *,
+        sampling_rate: int | None = None,
+        options: ClassifyOptions | None = None,
+        **changes: Any,
+    ) -> TaggingResult:
+        """Tag one recording.
+
+        Args:
+            audio: A path, the bytes of one encoded file, or a mono waveform of shape (num_samples,).
+            sampling_rate: Of a waveform, in Hz; it is resampled if it must be.
+            options: How; None for the defaults.
+            **changes: Single fields of `ClassifyOptions`, e.g. ``top_k=3, timestamps=True``.
+
+        Raises:
+            AudioError: The recording cannot be read; here, unlike in a batch, it is raised.
+            UsageError: Options that cannot be, or a waveform that is not mono.
+        """
+        options = dataclasses.replace(options or ClassifyOptions(), **changes)
+        path = str(audio) if isinstance(audio, str | Path) else None
+        recording = Recording(audio, self.feature_extractor, options, sampling_rate)
+        (result,) = self._run([Input(path or "the waveform")], options, lambda _: recording)
+        if result.error is not None:
+            raise AudioError(result.error.code, result.error.message)
+        return dataclasses.replace(result, path=path)
+
+    def classify_paths(
+        self, paths: Iterable[str], options: ClassifyOptions | None = None, **changes: Any
+    ) -> Iterator[TaggingResult]:
+        """Tag many inputs; an input that cannot be read is a result with an error.
+
+        Args:
+            paths: Files, folders, glob patterns, or ``-`` for one file's bytes on standard input.
+            options: How; None for the defaults.
+            **changes: Single fields of `ClassifyOptions`.
+
+        Returns:
+            One result an input, in order, each as soon as it is complete.
+
+        Raises:
+            UsageError: Options that cannot be, a label the model does not have.
+        """
+        options = dataclasses.replace(options or ClassifyOptions(), **changes)
+        return self.classify_inputs(list_inputs(paths), options)
+
+    def classify_inputs(self, inputs: Iterable[Input], options: ClassifyOptions) -> Iterator[TaggingResult]:
+        """Tag inputs that are listed already; otherwise as `classify_paths`."""
+        return self._run(inputs, options, lambda item: Recording(encoded_audio(item), self.feature_extractor, options))
+
+    def extract(
+        self, audio: Audio, *, sampling_rate: int | None = None, options: ExtractOptions | None = None, **changes: Any
+    ) -> Extraction:
+        """Return features, embeddings, logits, hidden states or attentions of one recording.
+
+        Args:
+            audio: As in `classify`.
+            sampling_rate: As in `classify`.
+            options: What and how; None for the embedding.
+            **changes: Single fields of `ExtractOptions`, e.g. ``what="logits"``.
+
+        Raises:
+            AudioError: The recording cannot be read.
+            UsageError: Options that cannot be.
+        """
+        options = dataclasses.replace(options or ExtractOptions(), **changes)
+        recording = Recording(audio, self.feature_extractor, options, sampling_rate)
+        return extract_features(recording, self.engine, options)
+
+    def _run(
+        self, inputs: Iterable[Input], options: ClassifyOptions, open_recording: Callable[[Input], Recording]
+    ) -> Iterator[TaggingResult]:
+        chooser = TagChooser(self.config, options)
+        batch_size = options.batch_size or self.engine.default_batch_size
+        batcher = Batcher(self.engine, self.feature_extractor, chooser, batch_size)
+        return classify_inputs(inputs, open_recording, batcher, options, self.name)
+
+
+def encoded_audio(item: Input) -> str | bytes:
+    """Return an input's path, or the bytes of standard input."""
+    return sys.stdin.buffer.read() if item.path == STDIN else item.path
+
+
+def extractor_for(
+    name: str, config: ASTConfig | None, fbank_backend: Literal["native", "torchaudio"] = "native"
+) -> ASTFeatureExtractor:
+    """Return a checkpoint's feature extractor; where it brings none, one that fits the model, with AudioSet's mean."""
+    folder = hub.checkpoint_folder(name)
+    if config is None or (folder / hub.PREPROCESSOR_NAME).is_file():
+        return ASTFeatureExtractor.from_pretrained(folder, fbank_backend=fbank_backend)
+    return ASTFeatureExtractor(
+        num_mel_bins=config.num_mel_bins, max_length=config.max_length, fbank_backend=fbank_backend
+    )
+
+
+def check_fit(config: ASTConfig, feature_extractor: ASTFeatureExtractor, name: str) -> None:
+    """Refuse a checkpoint whose two halves are at odds.
+
+    Raises:
+        CheckpointError: Naming what differs.
+    """
+    for field in ("num_mel_bins", "max_length"):
+        of_model, of_features = getattr(config, field), getattr(feature_extractor, field)
+        if of_model != of_features:
+            raise CheckpointError(
+                f"{name}: its config.json says {field} {of_model} and its preprocessor_config.json {of_features}; "
+                "one of them belongs to another model"
+            )

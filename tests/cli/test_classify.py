@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ast_cli.errors import ExitCode
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Write = Callable[..., Path]
+BUILTIN = ("--model", "builtin")
+
+
+def test_table_goes_to_stdout_and_the_note_to_stderr(run_ast: Run, write_wav: Write) -> None:
+    write_wav("a.wav", 6.0)
+    done = run_ast("classify", "a.wav", "--top-k", "2", cwd=write_wav("a.wav", 6.0).parent)
+    lines = done.stdout.splitlines()
+    assert done.returncode == ExitCode.OK
+    assert lines[0] == "a.wav  00:06.00"
+    assert len(lines) == 3
+    assert done.stderr.startswith("note: tagging with the built-in model")
+    assert "ast download" in done.stderr
+
+
+def test_quiet_says_nothing_but_results(run_ast: Run, write_wav: Write) -> None:
+    done = run_ast("classify", str(write_wav("a.wav")), "--quiet", "--dtype", "fp16")
+    assert (done.returncode, done.stderr) == (ExitCode.OK, "")
+
+
+def test_half_precision_on_a_cpu_works_and_warns(run_ast: Run, write_wav: Write) -> None:
+    path = str(write_wav("a.wav"))
+    half = run_ast("classify", path, *BUILTIN, "--dtype", "fp16", "--device", "cpu", "--json")
+    full = run_ast("classify", path, *BUILTIN, "--json")
+    assert half.stderr == "warning: float16 is slow on a CPU; float32 or bfloat16 is faster there\n"
+    scores = [{tag["label"]: tag["score"] for tag in json.loads(done.stdout)[0]["tags"]} for done in (half, full)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)  # 11 significant bits
+
+
+def test_json_is_one_list_with_an_error_record_and_exit_code_3(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    good, empty = write_wav("good.wav"), tmp_path / "empty.wav"
+    empty.write_bytes(b"")
+    done = run_ast("classify", str(empty), str(good), str(tmp_path / "nope.wav"), *BUILTIN, "--json")
+    records = json.loads(done.stdout)
+    assert done.returncode == ExitCode.SOME_FAILED
+    assert [(record["status"], (record["error"] or {}).get("code")) for record in records] == [
+        ("error", "empty_file"), ("ok", None), ("error", "not_found"),
+    ]  # fmt: skip
+    assert "error: " in done.stderr
+    assert "1 of 3 inputs tagged, 2 failed: empty_file 1, not_found 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_folder_list_and_standard_input_name_inputs(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    write_wav("clips/b.wav")
+    write_wav("clips/sub/a.flac")
+    single = write_wav("single.wav")
+    listing = tmp_path / "list.txt"
+    listing.write_bytes(os.fsencode(single) + b"\0" + b"clips/b.wav\0")
+    done = run_ast("classify", "clips", "--files-from", "list.txt", "-0", *BUILTIN, "-f", "jsonl", cwd=tmp_path)
+    paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert paths == [os.path.join("clips", "b.wav"), os.path.join("clips", "sub", "a.flac"), str(single)]
+    piped = run_ast("classify", "-", *BUILTIN, "-f", "jsonl", stdin=single.read_bytes())
+    record = json.loads(piped.stdout)
+    assert (record["path"], record["status"], record["duration_s"]) == ("-", "ok", 1.0)
+    named = run_ast("classify", "--files-from", "-", *BUILTIN, "-f", "csv", stdin=os.fsencode(single) + b"\n")
+    assert {row["path"] for row in csv.DictReader(io.StringIO(named.stdout))} == {str(single)}
+
+
+def test_timestamps_labels_and_threshold_reach_the_result(run_ast: Run, write_wav: Write) -> None:
+    path = str(write_wav("long.wav", 12.0))
+    done = run_ast("classify", path, *BUILTIN, "--timestamps", "--labels", "Rain,Waves, surf", "--json")
+    (record,) = json.loads(done.stdout)
+    assert [(window["start_s"], window["end_s"]) for window in record["windows"]] == [
+        (0.0, 5.12), (5.12, 10.24), (6.86, 11.98),
+    ]  # fmt: skip
+    assert {tag["label"] for tag in record["tags"]} == {"Rain", "Waves, surf"}
+    none = run_ast("classify", path, *BUILTIN, "--threshold", "1.1", "--json")
+    assert json.loads(none.stdout)[0]["tags"] == []
+    unknown = run_ast("classify", path, *BUILTIN, "--labels", "Rainn")
+    assert (unknown.returncode, unknown.stdout) == (ExitCode.USAGE, "")
+    assert unknown.stderr == "error: the model has no label 'Rainn'; near ones: 'Rain'\n"
+
+
+def test_output_file_is_never_overwritten_unasked(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    path, output = str(write_wav("a.wav")), tmp_path / "tags.json"
+    first = run_ast("classify", path, *BUILTIN, "--json", "--output", str(output))
+    assert (first.returncode, first.stdout) == (ExitCode.OK, "")
+    written = output.read_bytes()
+    assert len(json.loads(written)) == 1
+    second = run_ast("classify", path, *BUILTIN, "--json", "--output", str(output))
+    assert second.returncode == ExitCode.USAGE
+    assert second.stderr == f"error: --output {output} exists: add --force to replace it\n"
+    assert output.read_bytes() == written
+    assert run_ast("classify", path, *BUILTIN, "--json", "-o", str(output), "--force").returncode == ExitCode.OK
+    onto_input = run_ast("classify", path, *BUILTIN, "-o", path, "--force")
+    assert (onto_input.returncode, "is one of the inputs" in onto_input.stderr) == (ExitCode.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nothing/*.wav"], ExitCode.NO_INPUTS, "error: nothing matched"),
+        (["x.wav", "--model", "audioset"], ExitCode.FATAL, "ast download audioset"),
+        (["x.wav", "--model", "audiosett"], ExitCode.USAGE, "audioset"),
+        (["x.wav", "--device", "tpu"], ExitCode.USAGE, "device must be auto, cpu, cuda, cuda:N or mps, not 'tpu'"),
+        (["x.wav", "--json", "--format", "csv"], ExitCode.USAGE, "contradict"),
+        (["-0", "x.wav"], ExitCode.USAGE, "-0 needs --files-from"),
+        (["--files-from", "nope.txt"], ExitCode.FATAL, "--files-from nope.txt: cannot be read"),
+        (["-", "--files-from", "-"], ExitCode.USAGE, "cannot be both"),
+    ],
+)
+def test_each_mistake_gets_one_sentence_and_its_exit_code(
+    run_ast: Run, tmp_path: Path, arguments: list[str], code: ExitCode, message: str
+) -> None:
+    done = run_ast("classify", *arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert done.stdout == ""
+    (error,) = [line for line in done.stderr.splitlines() if not line.startswith("note:")]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_cuda_that_is_not_there_is_an_error_not_a_silent_cpu(run_ast: Run, write_wav: Write) -> None:
+    done = run_ast("classify", str(write_wav("a.wav")), *BUILTIN, "--device", "cuda:77")
+    assert done.returncode == ExitCode.FATAL
+    assert done.stderr.startswith("error: device 'cuda:77' ")
+
+
+def test_remote_address_is_no_local_file(run_ast: Run) -> None:
+    done = run_ast("classify", "https://example.org/x.wav", *BUILTIN, "--json")
+    (record,) = json.loads(done.stdout)
+    assert (done.returncode, record["error"]["code"]) == (ExitCode.SOME_FAILED, "not_found")
+    assert "not a local file" in record["error"]["message"]
+
+
+def test_model_is_chosen_by_environment_variable(run_ast: Run, write_wav: Write) -> None:
+    path = str(write_wav("a.wav"))
+    chosen = run_ast("classify", path, AST_MODEL="builtin")
+    assert (chosen.returncode, chosen.stderr) == (ExitCode.OK, "")  # no note: somebody did choose
+    assert "is not on this machine" in run_ast("classify", path, AST_MODEL="fast").stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and pipes")
+def test_closed_pipe_ends_quietly(write_wav: Write, tmp_path: Path) -> None:
+    for i in range(30):
+        write_wav(f"clips/{i}.wav", 0.5)
+    command = f"{sys.executable} -m ast_cli classify {tmp_path}/clips --model builtin --format jsonl | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)]
+)
+def test_signal_ends_with_its_code_and_whole_lines(
+    write_wav: Write, tmp_path: Path, signum: signal.Signals, code: ExitCode
+) -> None:
+    clip = write_wav("clip.wav", 20.0)
+    for i in range(400):
+        os.link(clip, tmp_path / f"{i:03d}.wav")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ast_cli", "classify", str(tmp_path), *BUILTIN, "-f", "jsonl", "--batch-size", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signum)
+    started = time.monotonic()
+    rest, errors = process.communicate(timeout=60)
+    assert time.monotonic() - started < 5
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert all(json.loads(line)["status"] == "ok" for line in [first, *rest.splitlines()])

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from ast_cli.errors import ExitCode, UsageError
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.targets import plan_targets
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Write = Callable[..., Path]
+
+
+def test_embedding_of_one_file_goes_to_the_file_named(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    target = tmp_path / "out.npz"
+    done = run_ast("extract", str(write_wav("a.wav", 12.0)), "--model", "builtin", "--output", str(target))
+    assert done.returncode == ExitCode.OK
+    assert done.stdout == f"{target}  embedding 192, window_embeddings 3x192, start_s 3, end_s 3\n"
+    with np.load(target) as arrays:
+        assert arrays["embedding"].dtype == np.float32
+        np.testing.assert_allclose(arrays["embedding"], arrays["window_embeddings"].mean(axis=0), atol=1e-6)
+        metadata = json.loads(str(arrays["metadata"]))
+    assert (metadata["model"], metadata["what"], metadata["duration_s"]) == ("builtin", "embedding", 12.0)
+
+
+def test_folder_is_mirrored_and_the_bad_file_is_reported(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    write_wav("in/x.wav")
+    write_wav("in/sub/x.wav")
+    write_wav("in/x.flac")
+    (tmp_path / "in" / "bad.wav").write_bytes(b"")
+    done = run_ast("extract", "in", "--what", "fbank", "--format", "npy", "--output", "out", cwd=tmp_path)
+    assert done.returncode == ExitCode.SOME_FAILED
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    assert written == ["sub/x.wav.npy", "x.flac.npy", "x.wav.npy"]
+    assert np.load(tmp_path / "out" / "x.wav.npy").shape == (98, 128)
+    assert "error: " in done.stderr
+    assert "3 of 4 inputs extracted, 1 failed" in done.stderr
+    assert "note:" not in done.stderr  # the fbank needs no model, so none is chosen
+
+
+def test_logits_in_safetensors_bring_their_labels(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    target = tmp_path / "out.safetensors"
+    done = run_ast("extract", str(write_wav("a.wav")), "--what", "logits", "-m", "builtin", "-o", str(target))
+    assert done.returncode == ExitCode.OK
+    with safe_open(target, "np") as opened:
+        assert opened.get_tensor("logits").shape == (10,)
+        assert json.loads(opened.metadata()["ast"])["id2label"]["1"] == "Rain"
+
+
+def test_existing_file_is_kept_unless_forced(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    target, path = tmp_path / "out.npy", str(write_wav("a.wav"))
+    target.write_bytes(b"precious")
+    refused = run_ast("extract", path, "--what", "fbank", "-o", str(target))
+    assert (refused.returncode, target.read_bytes()) == (ExitCode.USAGE, b"precious")
+    assert run_ast("extract", path, "--what", "fbank", "-o", str(target), "--force").returncode == ExitCode.OK
+    assert np.load(target).shape == (98, 128)
+
+
+def inputs(*paths: str) -> list[Input]:
+    return [Input(path) for path in paths]
+
+
+def test_targets_leave_the_common_folder_away(tmp_path: Path) -> None:
+    planned = plan_targets(inputs("in/a/x.wav", "in/b/x.wav", "in/b/y.mp3"), tmp_path / "out", None, force=False)
+    relative = [path.relative_to(tmp_path / "out").as_posix() for path in planned]
+    assert relative == ["a/x.wav.npz", "b/x.wav.npz", "b/y.mp3.npz"]
+
+
+def test_targets_stay_inside_the_folder_and_apart(tmp_path: Path) -> None:
+    planned = plan_targets(inputs("../../x.wav", "a.wav", "A.WAV", "a.mp3", "-"), tmp_path, "npy", force=False)
+    assert all(path.resolve().is_relative_to(tmp_path.resolve()) for path in planned)
+    assert len({str(path).casefold() for path in planned}) == 5
+
+
+@pytest.mark.parametrize(
+    ("paths", "output", "format_name", "message"),
+    [
+        (["a.wav", "b.wav"], "out.npz", None, "is one file and there are 2 inputs: name a folder"),
+        (["a.wav"], "out.npz", "npy", "does not end in .npy"),
+    ],
+)
+def test_impossible_targets_are_refused(paths: list[str], output: str, format_name: str | None, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan_targets(inputs(*paths), Path(output), format_name, force=False)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "numpy", "av", "soundfile", "soxr", "safetensors", "huggingface_hub", "transformers", "rich")
+PROGRAM = """
+import json, sys
+sys.argv = ["ast", *json.loads(sys.argv[1])]
+from ast_cli.cli import main
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code
+print("\\nMODULES", json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+
+
+def run(*arguments: str) -> tuple[int, set[str], str]:
+    """Return the exit code, the top-level modules imported, and what was printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(arguments)], capture_output=True, text=True, timeout=60, check=True
+    )
+    printed, _, report = done.stdout.rpartition("\nMODULES ")
+    code, modules = json.loads(report)
+    return int(code), set(modules), printed + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["classify", "--help"], 0),
+        (["extract", "--help"], 0),
+        (["benchmark", "--help"], 0),
+        (["download", "--help"], 0),
+        (["doctor", "--help"], 0),
+        ([], 2),
+        (["clasify"], 2),
+        (["classify"], 2),
+        (["classify", "--top-k", "0", "x.wav"], 2),
+        (["classify", "--top-k", "many", "x.wav"], 2),
+        (["classify", "--format", "xml", "x.wav"], 2),
+        (["classify", "--hop", "-1", "x.wav"], 2),
+        (["extract", "x.wav"], 2),
+    ],
+)
+def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str], code: int) -> None:
+    found, modules, printed = run(*arguments)
+    assert found == code, printed
+    assert modules.isdisjoint(HEAVY)
+    assert "Traceback" not in printed
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    program = "import sys, ast_cli; dir(ast_cli); print(sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert not any(f"'{name}'" in done.stdout for name in HEAVY)
+
+
+def test_every_public_name_can_be_had() -> None:
+    import ast_cli
+
+    for name in ast_cli.__all__:
+        assert getattr(ast_cli, name) is not None
+    assert set(ast_cli.__all__) == set(dir(ast_cli))
+    with pytest.raises(AttributeError, match="no attribute 'Spectrogram'"):
+        _ = ast_cli.Spectrogram

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from ast_cli.errors import ErrorCode
+from ast_cli.report import FORMATS, open_writer
+from ast_cli.report.text import clock, printable
+from ast_cli.results import FileError, Tag, TaggingResult, Window
+
+RAIN = Tag("Rain", 1, "/m/06mb1", 0.71304321)
+WAVES = Tag("Waves, surf", 2, "/m/034srq", 0.14831)
+OWN = Tag('=cmd|"x"', 0, None, 0.1)
+PLAIN = TaggingResult("a/rain.ogg", "builtin", "softmax", 6.0, 44100, 2, (RAIN, WAVES))
+TIMED = TaggingResult(
+    "long.wav", "builtin", "softmax", 8.02133333333, 48000, 1, (WAVES,),
+    windows=(Window(0.0, 5.12, (WAVES, RAIN)), Window(2.9, 8.02, ())), warnings=("truncated",),
+)  # fmt: skip
+FAILED = TaggingResult(
+    "bad.wav", "builtin", "softmax", error=FileError(ErrorCode.EMPTY_FILE, "bad.wav: the file is empty")
+)
+
+
+def written(format_name: str, *results: TaggingResult) -> str:
+    stream = io.StringIO()
+    writer = open_writer(format_name, stream)
+    for result in results:
+        writer.write(result)
+    writer.close()
+    return stream.getvalue()
+
+
+def test_json_lines_has_the_documented_keys_in_order() -> None:
+    line = written("jsonl", PLAIN)
+    assert line == (
+        '{"schema_version": 1, "type": "file", "path": "a/rain.ogg", "status": "ok", "duration_s": 6.0, '
+        '"sampling_rate": 44100, "num_channels": 2, "model": "builtin", "activation": "softmax", '
+        '"tags": [{"label": "Rain", "label_id": 1, "mid": "/m/06mb1", "score": 0.713043}, '
+        '{"label": "Waves, surf", "label_id": 2, "mid": "/m/034srq", "score": 0.14831}], '
+        '"warnings": [], "error": null}\n'
+    )
+
+
+def test_json_holds_windows_between_tags_and_warnings_only_where_asked_for() -> None:
+    (record,) = json.loads(written("json", TIMED))
+    assert list(record)[-4:] == ["tags", "windows", "warnings", "error"]
+    assert record["windows"][0]["start_s"] == 0.0
+    assert record["windows"][1] == {"start_s": 2.9, "end_s": 8.02, "tags": []}
+    assert record["warnings"] == ["truncated"]
+    assert "windows" not in json.loads(written("jsonl", PLAIN))
+
+
+def test_json_error_record() -> None:
+    record = json.loads(written("jsonl", FAILED))
+    assert record["status"] == "error"
+    assert record["error"] == {"code": "empty_file", "message": "bad.wav: the file is empty"}
+    assert record["tags"] == []
+    assert record["duration_s"] is None
+
+
+def test_json_document_is_a_valid_list_of_any_length() -> None:
+    assert json.loads(written("json")) == []
+    assert [record["path"] for record in json.loads(written("json", PLAIN, FAILED))] == ["a/rain.ogg", "bad.wav"]
+
+
+@pytest.mark.parametrize(
+    "name", ["new\nline.wav", "tab\t.wav", "\u2028.wav", "\x1b[31m.wav", "caf\udce9.wav", "\u202egpj.wav"]
+)
+@pytest.mark.parametrize("format_name", ["json", "jsonl"])
+def test_hostile_names_stay_on_one_line_of_strict_ascii_json(format_name: str, name: str) -> None:
+    text = written(format_name, TaggingResult(name, "m", "softmax", 1.0, 16000, 1, (RAIN,)))
+    assert text.isascii()
+    lines = [line for line in text.splitlines() if "schema_version" in line]
+    assert len(lines) == 1
+    loaded: Any = json.loads(text)
+    record = loaded[0] if format_name == "json" else loaded
+    if "\udce9" in name:
+        assert record["path"] == "caf\ufffd.wav"
+        assert record["path_b64"] == "Y2Fm6S53YXY="
+    else:
+        assert record["path"] == name
+        assert "path_b64" not in record
+
+
+def test_json_refuses_a_score_that_is_no_number() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        written("jsonl", TaggingResult("x", "m", "none", 1.0, 16000, 1, (Tag("Rain", 1, None, float("nan")),)))
+
+
+def test_csv_has_one_row_a_tag() -> None:
+    assert written("csv", PLAIN, FAILED) == (
+        "path,start_s,end_s,rank,label,label_id,mid,score,status,error_code\n"
+        "a/rain.ogg,0.000,6.000,1,Rain,1,/m/06mb1,0.713043,ok,\n"
+        'a/rain.ogg,0.000,6.000,2,"Waves, surf",2,/m/034srq,0.148310,ok,\n'
+        "bad.wav,,,,,,,,error,empty_file\n"
+    )
+
+
+def test_csv_with_timestamps_has_the_windows_rows() -> None:
+    rows = list(csv.DictReader(io.StringIO(written("csv", TIMED))))
+    assert [(row["start_s"], row["end_s"], row["rank"], row["label"]) for row in rows] == [
+        ("0.000", "5.120", "1", "Waves, surf"),
+        ("0.000", "5.120", "2", "Rain"),
+        ("2.900", "8.020", "", ""),
+    ]
+
+
+def test_csv_cells_are_no_formulas() -> None:
+    text = written("csv", TaggingResult("-x\n.wav", "m", "softmax", 1.0, 16000, 1, (OWN,)))
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["path"] == "'-x\n.wav"
+    assert row["label"] == '\'=cmd|"x"'
+
+
+def test_table_shows_scores_bars_and_errors() -> None:
+    assert written("table", PLAIN, FAILED) == (
+        "a/rain.ogg  00:06.00\n"
+        "    0.7130  ██████████████        Rain\n"
+        "    0.1483  ███                   Waves, surf\n"
+        "\n"
+        "bad.wav  error: bad.wav: the file is empty\n"
+    )
+
+
+def test_table_with_timestamps_has_a_line_a_window() -> None:
+    assert written("table", TIMED) == (
+        "long.wav  00:08.02  warning: truncated\n"
+        "  00:00.00 - 00:05.12  0.148 Waves, surf   0.713 Rain\n"
+        "  00:02.90 - 00:08.02  no label above the threshold\n"
+    )
+
+
+def test_table_of_logits_has_no_bars_and_keeps_signs() -> None:
+    result = TaggingResult("x.wav", "m", "none", 1.0, 16000, 1, (Tag("Rain", 1, None, -3.25),))
+    assert written("table", result) == "x.wav  00:01.00\n   -3.2500  Rain\n"
+
+
+def test_table_does_not_obey_names() -> None:
+    result = TaggingResult("[red]\x1b[2J\u202e.wav", "m", "softmax", 1.0, 16000, 1, ())
+    assert written("table", result).startswith("[red]\\x1b[2J\\u202e.wav  00:01.00\n")
+
+
+def test_table_does_not_wrap_long_names() -> None:
+    name = "x" * 300 + ".wav"
+    assert written("table", TaggingResult(name, "m", "softmax", 1.0, 16000, 1, ())).splitlines()[0].startswith(name)
+
+
+def test_every_format_takes_a_waveform_without_a_path() -> None:
+    nameless = TaggingResult(None, "m", "softmax", 1.0, 16000, 1, (RAIN,))
+    assert all("Rain" in written(format_name, nameless) for format_name in FORMATS)
+
+
+def test_clock_shows_hours_only_where_there_are_some() -> None:
+    assert [clock(0), clock(65.1234), clock(3599.999), clock(36065.5)] == [
+        "00:00.00", "01:05.12", "1:00:00.00", "10:01:05.50",
+    ]  # fmt: skip
+
+
+def test_printable_keeps_ordinary_letters_of_every_script() -> None:
+    assert printable("Höhle 雨 мороз.wav") == "Höhle 雨 мороз.wav"
+    assert printable("a\x00b\x7f") == "a\\x00b\\x7f"

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from ast_cli.errors import ErrorCode, UsageError
+from ast_cli.tagging.inputs import Input, list_inputs, read_file_list
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX file names and links")
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def relative(folder: Path, *paths: str) -> list[str]:
+    return [os.path.relpath(found.path, folder) for found in list_inputs(paths)]
+
+
+def test_folder_is_walked_by_extension_in_order_of_name(tmp_path: Path) -> None:
+    touch(tmp_path, "b.wav", "a.MP3", "notes.txt", "sub/c.flac", "sub/d.jpg", "z.opus")
+    assert relative(tmp_path, str(tmp_path)) == ["a.MP3", "b.wav", os.path.join("sub", "c.flac"), "z.opus"]
+
+
+def test_file_named_by_itself_needs_no_audio_extension(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.txt")
+    assert relative(tmp_path, str(tmp_path / "notes.txt")) == ["notes.txt"]
+
+
+def test_pattern_is_expanded_when_the_shell_did_not(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.wav", "c.mp3")
+    assert relative(tmp_path, str(tmp_path / "*.wav")) == ["a.wav", "b.wav"]
+    assert relative(tmp_path, str(tmp_path / "*.ogg")) == []
+
+
+def test_existing_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    touch(tmp_path, "song [live].wav", "song l.wav")
+    assert relative(tmp_path, str(tmp_path / "song [live].wav")) == ["song [live].wav"]
+
+
+def test_repeated_and_overlapping_arguments_give_one_input(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "sub/b.wav")
+    found = relative(
+        tmp_path, str(tmp_path / "sub"), str(tmp_path), str(tmp_path / "a.wav"), str(tmp_path / "sub" / ".." / "a.wav")
+    )
+    assert found == [os.path.join("sub", "b.wav"), "a.wav"]
+
+
+@POSIX
+def test_links_to_one_file_are_one_input_and_hard_links_are_two(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    (tmp_path / "b.wav").symlink_to(tmp_path / "a.wav")
+    os.link(tmp_path / "a.wav", tmp_path / "c.wav")
+    assert relative(tmp_path, str(tmp_path)) == ["a.wav", "c.wav"]
+
+
+@POSIX
+def test_walk_with_a_cycle_ends(tmp_path: Path) -> None:
+    touch(tmp_path, "sub/a.wav")
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    assert relative(tmp_path, str(tmp_path)) == [os.path.join("sub", "a.wav")]
+
+
+@POSIX
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_folder_is_an_error_not_a_silence(tmp_path: Path) -> None:
+    touch(tmp_path, "locked/a.wav", "b.wav")
+    (tmp_path / "locked").chmod(0)
+    try:
+        found = list(list_inputs([str(tmp_path)]))
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+    assert [item.error.code if item.error else None for item in found] == [None, ErrorCode.PERMISSION]
+
+
+def test_missing_path_stays_an_input_so_that_it_gets_a_record(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.wav")
+    assert list(list_inputs([missing, "-", "-"])) == [Input(missing), Input("-")]
+
+
+@POSIX
+def test_names_that_are_not_utf8_are_kept_exactly(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    try:
+        with open(raw, "wb") as file:
+            file.write(b"x")
+    except OSError:
+        pytest.skip("this file system refuses names that are not UTF-8")
+    (found,) = list_inputs([str(tmp_path)])
+    assert os.fsencode(found.path) == raw
+
+
+def test_file_list_is_split_at_lines_or_at_nul() -> None:
+    assert read_file_list(b"a.wav\nb c.wav\r\n\n-x.wav\n") == ["a.wav", "b c.wav", "-x.wav"]
+    assert read_file_list(b"a\nb.wav\0c.wav\0", nul_separated=True) == ["a\nb.wav", "c.wav"]
+    with pytest.raises(UsageError, match="-0"):
+        read_file_list(b"a.wav\0b.wav")

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ast_cli.errors import UsageError
+from ast_cli.tagging.options import ClassifyOptions, ExtractOptions
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start_s": -1.0}, "start must be at least 0 s, not -1"),
+        ({"start_s": float("nan")}, "start must be at least 0 s"),
+        ({"duration_s": 0.0}, "duration must be above 0 s, not 0"),
+        ({"hop_s": float("inf")}, "hop must be above 0 s, not inf"),
+        ({"batch_size": 0}, "batch size must be from 1 to 65536, not 0"),
+        ({"top_k": 0}, "top k must be at least 1, not 0"),
+        ({"threshold": float("nan")}, "threshold must be a number"),
+        ({"labels": "Rain"}, "labels must be a sequence of names"),
+        ({"aggregate": "median"}, "aggregate must be one of mean, max, not 'median'"),
+        ({"activation": "tanh"}, "activation must be one of auto, sigmoid, softmax, none"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ClassifyOptions(**change)
+
+
+def test_unknown_thing_to_extract_is_refused() -> None:
+    with pytest.raises(UsageError, match="what must be one of fbank, input-values"):
+        ExtractOptions(what="spectrum")  # type: ignore[arg-type]

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ClassifyOptions, Tagger, load_waveform
+from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
+from ast_cli.labels import audioset_id2label
+from ast_cli.tagging.inputs import Input
+
+SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batch sizes make them
+LABELS = ["Rain", "Speech", "Music", "Waves, surf"]
+
+
+def tiny_tagger(problem_type: str | None = "multi_label_classification", labels: list[str] = LABELS) -> Tagger:
+    torch.manual_seed(0)
+    config = ASTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_length=64,
+        num_mel_bins=32,
+        id2label=dict(enumerate(labels)),
+        problem_type=problem_type,
+    )
+    model = ASTForAudioClassification(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=64)
+    return Tagger(TorchEngine(model), extractor, "tiny")
+
+
+@pytest.fixture(scope="module")
+def tagger() -> Tagger:
+    return tiny_tagger()
+
+
+def expected_scores(tagger: Tagger, waveform: np.ndarray, start_frames: list[int]) -> np.ndarray:
+    """Score windows one by one through the public extractor and model, without any of the batch's code."""
+    fbank = tagger.feature_extractor.fbank(torch.from_numpy(waveform)[None])[0]
+    scores = []
+    for start in start_frames:
+        values = tagger.feature_extractor.input_values([fbank[start : start + 64]])
+        with torch.inference_mode():
+            scores.append(tagger.engine.model(values).logits.sigmoid()[0].numpy())
+    return np.stack(scores)
+
+
+def test_long_recording_is_the_mean_of_frame_exact_windows(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    path = write_wav("long.wav", 2.0)  # 198 frames: windows at 0, 64, 128 and, moved back, 134
+    result = tagger.classify(path, timestamps=True, top_k=4)
+    expected = expected_scores(tagger, load_waveform(path), [0, 64, 128, 134])
+    by_id = {tag.label_id: tag.score for tag in result.tags}
+    np.testing.assert_allclose([by_id[i] for i in range(4)], expected.mean(axis=0), atol=SCORE_TOLERANCE)
+    assert result.windows is not None
+    assert [(w.start_s, w.end_s) for w in result.windows] == [(0, 0.64), (0.64, 1.28), (1.28, 1.92), (1.34, 1.98)]
+    for window, scores in zip(result.windows, expected, strict=True):
+        assert [tag.label_id for tag in window.tags] == np.argsort(-scores).tolist()
+
+
+def test_aggregate_max_keeps_the_largest_score(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    path = write_wav("long.wav", 2.0)
+    result = tagger.classify(path, aggregate="max", top_k=4)
+    expected = expected_scores(tagger, load_waveform(path), [0, 64, 128, 134]).max(axis=0)
+    by_id = {tag.label_id: tag.score for tag in result.tags}
+    np.testing.assert_allclose([by_id[i] for i in range(4)], expected, atol=SCORE_TOLERANCE)
+
+
+def test_hop_is_rounded_to_whole_frames(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    result = tagger.classify(write_wav("long.wav", 1.5), timestamps=True, hop_s=0.324)
+    assert result.windows is not None
+    assert [window.start_s for window in result.windows] == [0.0, 0.32, 0.64, 0.84]
+
+
+def test_window_times_count_from_the_recordings_beginning(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    path = write_wav("long.wav", 3.0)
+    result = tagger.classify(path, timestamps=True, start_s=0.5, duration_s=1.0, top_k=4)
+    assert result.windows is not None
+    times = [time for window in result.windows for time in (window.start_s, window.end_s)]
+    assert times == pytest.approx([0.5, 1.14, 0.84, 1.48])
+    part = load_waveform(path)[8000:24000]
+    expected = expected_scores(tagger, part, [0, 34]).mean(axis=0)
+    np.testing.assert_allclose(result.tags[0].score, expected.max(), atol=SCORE_TOLERANCE)
+
+
+def test_batch_size_and_neighbours_do_not_change_scores(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    paths = [str(write_wav(f"{i}.wav", 0.3 + 0.37 * i)) for i in range(6)]
+    alone = [tagger.classify(path, batch_size=1, top_k=4) for path in paths]
+    for batch_size in (2, 3, 64):
+        together = list(tagger.classify_paths(reversed(paths), batch_size=batch_size, top_k=4))
+        assert [result.path for result in together] == paths[::-1]
+        for result, single in zip(together, alone[::-1], strict=True):
+            assert [tag.label for tag in result.tags] == [tag.label for tag in single.tags]
+            np.testing.assert_allclose(
+                [tag.score for tag in result.tags], [tag.score for tag in single.tags], atol=SCORE_TOLERANCE
+            )
+
+
+def test_bad_files_become_errors_and_leave_their_neighbours_alone(
+    tagger: Tagger, write_wav: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = [str(write_wav(f"good{i}.wav", 0.9)) for i in range(3)]
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("this is no audio at all")
+    nan = tmp_path / "nan.wav"
+    samples = np.full(8000, 0.1, np.float32)
+    samples[100] = np.nan
+    soundfile.write(nan, samples, 16000, subtype="FLOAT")
+    bad = [str(tmp_path / "missing.wav"), str(tmp_path / "empty.wav"), str(tmp_path / "text.wav")]
+    paths = [good[0], bad[0], good[1], bad[1], str(nan), bad[2], good[2]]
+    results = list(tagger.classify_paths(paths, batch_size=4, top_k=4))
+    assert [result.error.code if result.error else "ok" for result in results] == [
+        "ok", ErrorCode.NOT_FOUND, "ok", ErrorCode.EMPTY_FILE, "ok", ErrorCode.NOT_AUDIO, "ok",
+    ]  # fmt: skip
+    assert results[4].warnings == ("non_finite_samples",)
+    for index, path in ((0, good[0]), (2, good[1]), (6, good[2])):
+        clean = tagger.classify(path, top_k=4)
+        np.testing.assert_allclose(
+            [tag.score for tag in results[index].tags], [tag.score for tag in clean.tags], atol=SCORE_TOLERANCE
+        )
+
+
+def test_file_that_was_listed_and_is_gone_has_vanished(tagger: Tagger, tmp_path: Path) -> None:
+    gone = Input(str(tmp_path / "gone.wav"), listed=True)
+    (result,) = tagger.classify_inputs([gone], options=ClassifyOptions())
+    assert result.error is not None
+    assert result.error.code == ErrorCode.VANISHED
+
+
+def test_classify_takes_a_path_bytes_a_waveform_and_a_tensor_alike(
+    tagger: Tagger, write_wav: Callable[..., Path]
+) -> None:
+    path = write_wav("clip.wav", 0.7)
+    waveform = load_waveform(path)
+    scores = [
+        [tag.score for tag in result.tags]
+        for result in (
+            tagger.classify(path),
+            tagger.classify(str(path)),
+            tagger.classify(path.read_bytes()),
+            tagger.classify(waveform, sampling_rate=16000),
+            tagger.classify(torch.from_numpy(waveform), sampling_rate=16000),
+        )
+    ]
+    assert all(other == scores[0] for other in scores)
+
+
+def test_waveform_at_another_rate_is_resampled(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    path = write_wav("clip44.wav", 0.8, sampling_rate=44100)
+    samples, rate = soundfile.read(path, dtype="float32")
+    from_memory, from_file = tagger.classify(samples, sampling_rate=rate), tagger.classify(path)
+    np.testing.assert_allclose(
+        [tag.score for tag in from_memory.tags], [tag.score for tag in from_file.tags], atol=SCORE_TOLERANCE
+    )
+    assert (from_memory.sampling_rate, from_memory.duration_s) == (44100, 0.8)
+
+
+def test_two_dimensional_waveform_is_refused_with_a_way_out(tagger: Tagger) -> None:
+    with pytest.raises(UsageError, match=r"must be mono.*waveform\.mean\(axis=0\)"):
+        tagger.classify(np.zeros((2, 16000), np.float32), sampling_rate=16000)
+
+
+def test_waveform_without_a_rate_warns(tagger: Tagger) -> None:
+    with pytest.warns(AstWarning, match="pass sampling_rate"):
+        tagger.classify(np.zeros(16000, np.float32))
+
+
+def test_unreadable_file_is_raised_from_classify(tagger: Tagger, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"missing\.wav: no such file") as raised:
+        tagger.classify(tmp_path / "missing.wav")
+    assert raised.value.code == ErrorCode.NOT_FOUND
+
+
+def test_short_clip_is_padded_and_says_so(tagger: Tagger) -> None:
+    result = tagger.classify(np.full(100, 0.1, np.float32), sampling_rate=16000)
+    assert result.warnings == ("too_short",)
+    assert all(np.isfinite(tag.score) for tag in result.tags)
+
+
+def test_threshold_labels_and_exclusions_choose_the_tags(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    path = write_wav("clip.wav", 0.7)
+    everything = tagger.classify(path, top_k=99).tags
+    assert len(everything) == 4
+    assert list(everything) == sorted(everything, key=lambda tag: -tag.score)
+    threshold = everything[1].score
+    assert tagger.classify(path, threshold=threshold).tags == everything[:2]
+    chosen = tagger.classify(path, labels=("speech,Waves, surf",)).tags
+    assert {tag.label for tag in chosen} == {"Speech", "Waves, surf"}
+    rest = tagger.classify(path, exclude_labels=("Speech",)).tags
+    assert {tag.label for tag in rest} == {"Rain", "Music", "Waves, surf"}
+    with pytest.raises(UsageError, match="no label 'Ran'; near ones: 'Rain'"):
+        tagger.classify(path, labels=("Ran",))
+
+
+def test_tags_carry_audioset_identifiers(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    mids = {tag.label: tag.mid for tag in tagger.classify(write_wav("clip.wav"), top_k=4).tags}
+    assert mids == {"Rain": "/m/06mb1", "Speech": "/m/09x0r", "Music": "/m/04rlf", "Waves, surf": "/m/034srq"}
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "activation"),
+    [
+        ("multi_label_classification", LABELS, "sigmoid"),
+        ("single_label_classification", LABELS, "softmax"),
+        (None, LABELS, "softmax"),
+        (None, list(audioset_id2label().values()), "sigmoid"),
+        ("single_label_classification", list(audioset_id2label().values()), "sigmoid"),
+        ("regression", ["loudness"], "none"),
+    ],
+)
+def test_activation_follows_the_checkpoint(problem_type: str | None, labels: list[str], activation: str) -> None:
+    tagger = tiny_tagger(problem_type, labels)
+    result = tagger.classify(np.full(8000, 0.1, np.float32), sampling_rate=16000, top_k=len(labels))
+    assert result.activation == activation
+    if activation == "softmax":
+        assert sum(tag.score for tag in result.tags) == pytest.approx(1, abs=1e-5)
+
+
+def test_no_activation_gives_the_logits(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    path = write_wav("clip.wav", 0.6)
+    logits = tagger.extract(path, what="logits").arrays["logits"]
+    result = tagger.classify(path, activation="none", top_k=4)
+    by_id = {tag.label_id: tag.score for tag in result.tags}
+    np.testing.assert_allclose([by_id[i] for i in range(4)], logits, atol=SCORE_TOLERANCE)
+
+
+def test_halves_of_a_checkpoint_that_do_not_fit_are_refused(tagger: Tagger) -> None:
+    with pytest.raises(CheckpointError, match=r"num_mel_bins 32 .* 128"):
+        Tagger(tagger.engine, ASTFeatureExtractor(max_length=64), "mixed")
+
+
+def test_extract_agrees_with_the_public_parts(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    path = write_wav("long.wav", 2.0)
+    waveform = load_waveform(path)
+    fbank = tagger.feature_extractor.fbank(torch.from_numpy(waveform)[None])[0].numpy()
+    np.testing.assert_allclose(tagger.extract(path, what="fbank").main, fbank, atol=1e-5)
+    values = tagger.extract(path, what="input-values")
+    assert values.main.shape == (4, 64, 32)
+    assert values.arrays["start_s"].tolist() == [0.0, 0.64, 1.28, 1.34]
+    with torch.inference_mode():
+        output = tagger.engine.model(torch.from_numpy(values.main), output_hidden_states=True, output_attentions=True)
+        pooled = tagger.engine.model.audio_spectrogram_transformer(torch.from_numpy(values.main)).pooler_output
+    embedding = tagger.extract(path, what="embedding")
+    np.testing.assert_allclose(embedding.arrays["window_embeddings"], pooled, atol=SCORE_TOLERANCE)
+    np.testing.assert_allclose(embedding.main, pooled.mean(0), atol=SCORE_TOLERANCE)
+    np.testing.assert_allclose(tagger.extract(path, what="logits").main, output.logits.mean(0), atol=SCORE_TOLERANCE)
+    hidden = tagger.extract(path, what="hidden-states", all_windows=True).main
+    np.testing.assert_allclose(hidden, torch.stack(output.hidden_states, 1), atol=SCORE_TOLERANCE)
+    first = tagger.extract(path, what="attentions").main
+    np.testing.assert_allclose(first, torch.stack(output.attentions, 1)[:1], atol=SCORE_TOLERANCE)
+
+
+def test_builtin_names_its_ten_sounds() -> None:
+    tagger = Tagger.from_pretrained("builtin")
+    assert tagger.name == "builtin"
+    assert {
+        mid
+        for tag in tagger.classify(np.zeros(16000, np.float32), sampling_rate=16000, top_k=10).tags
+        if (mid := tag.mid)
+    } >= {"/m/06mb1"}
+    assert len(tagger.config.id2label) == 10
+
+
+def test_silence_in_wav_bytes_is_tagged_without_a_warning(tagger: Tagger) -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(16000, np.int16), 16000, format="WAV")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tagger.classify(buffer.getvalue()).status == "ok"
