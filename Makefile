@@ -1,0 +1,59 @@
+# Everything runs in one virtual environment, .venv, which the first target that needs it makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SMOKE := .venv-smoke
+SMOKE_BIN := $(SMOKE)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test parity lint typecheck smoke format benchmark clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.installed ## set up and tag the sample files with the built-in model
+	$(BIN)/ast classify sample_audio --model builtin --top-k 3
+
+test: $(VENV)/.installed-dev ## set up and run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.installed-dev ## check types
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## put the code into the house's format
+	$(BIN)/ruff format .
+
+benchmark: $(VENV)/.installed-dev ## measure start-up, filter bank and model against their peers
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/fbank.py
+	$(BIN)/python benchmarks/model.py
+
+smoke: $(VENV)/.installed-dev ## build the wheel, install it alone in a new environment, run it
+	rm -rf $(SMOKE) dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	$(PYTHON) -m venv $(SMOKE)
+	$(SMOKE_BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt dist/*.whl
+	cd $(SMOKE) && ../$(SMOKE_BIN)/ast --help
+	cd $(SMOKE) && ../$(SMOKE_BIN)/ast classify ../sample_audio/rain.ogg --model builtin
+	rm -rf $(SMOKE)
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) $(SMOKE) dist build .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.created:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(VENV)/.installed $@
