@@ -85,5 +85,6 @@ def _no_such_label(name: str, id2label: Mapping[int, str]) -> str:
     folded = name.casefold()
     near = [label for fold, label in by_fold.items() if folded and folded in fold][:3]
     near += [by_fold[fold] for fold in difflib.get_close_matches(folded, by_fold, n=3, cutoff=0.6)]
-    hint = ", ".join(repr(label) for label in dict.fromkeys(near)) or "see the id2label of its config.json"
-    return f"the model has no label {name!r}; near ones: {hint}"
+    if not near:
+        return f"the model has no label {name!r}, nor one near it; its config.json lists them under id2label"
+    return f"the model has no label {name!r}; near ones: {', '.join(repr(label) for label in dict.fromkeys(near))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 
@@ -15,7 +16,7 @@ class KeyedOutput(dict[str, Any]):
         """Look an attribute up as a key."""
         if name in self:
             return super().__getitem__(name)
-        if any(name in vars(kind).get("__annotations__", {}) for kind in type(self).__mro__):
+        if any(name in inspect.get_annotations(kind) for kind in type(self).__mro__):
             return None
         raise AttributeError(f"{type(self).__name__} has no {name!r}; it has {', '.join(self) or 'nothing'}")
 

@@ -1,30 +1,36 @@
 """Reading and writing checkpoint folders; whatever the names in the file, one pure function renames them.
 
-A checkpoint may come from anywhere. Nothing in it is executed: safetensors, or pickles with ``weights_only=True``.
-Everything is compared with the configuration before a model exists, and a head that was not in the file is impossible.
+A checkpoint may come from anywhere: everything is compared with the configuration before a model exists, and a head
+that was not in the file is impossible.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from ast_cli import hub
 from ast_cli import labels as audioset
 from ast_cli.errors import CheckpointError, DeviceError, UsageError
-from ast_cli.json_object import foreign_content, read_json_object
-from ast_cli.model.config import CONFIG_NAME, NUM_PREFIX_TOKENS, ASTConfig
+from ast_cli.json_object import read_json_object, shown, write_json_object
+from ast_cli.model.config import (
+    CONFIG_NAME,
+    MODEL_TYPE,
+    NUM_PREFIX_TOKENS,
+    ASTConfig,
+    implied_problem_type,
+    placeholder_labels,
+    read_config,
+)
+from ast_cli.model.weight_files import read_weights, read_weights_folder
 
 if TYPE_CHECKING:
     from ast_cli.model.transformer import PretrainedAST
@@ -34,8 +40,10 @@ Model = TypeVar("Model", bound="PretrainedAST")
 ENCODER_PREFIX = "audio_spectrogram_transformer."
 HEAD_PREFIX = "head."
 PUBLISHED_STRIDES = (10, 12, 14, 16)
+PUBLISHED_MEL_BINS = 128
 PUBLISHED_LENGTHS = (1024, 512, 128, 256, 998, 2048)  # frames, likeliest first
 TIMM_HEAD_DIM = 64  # of every DeiT size, which the original checkpoints start from
+MAX_SHOWN_NAME = 120  # characters of a tensor's name in a message
 DTYPES = {
     "float32": torch.float32,
     "fp32": torch.float32,
@@ -96,11 +104,10 @@ HUB_RENAMES = [
 
 def resolve_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """Return a torch data type from itself or its name (``float16``, ``fp16``, ...)."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    return DTYPES[dtype]
+    found = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
+    if found not in (*DTYPES.values(), torch.float64):
+        raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, not {str(dtype)!r}")
+    return found
 
 
 def load_checkpoint(
@@ -114,29 +121,43 @@ def load_checkpoint(
 ) -> Model:
     """Load a model; see ``from_pretrained`` of the models, which is this."""
     target_dtype = resolve_dtype(dtype)
-    path = Path(model).expanduser()
-    if path.is_file():
-        tensors = rename(_read_file(path))
-        config = config or infer_config(tensors, str(path))
-        where = str(path)
-    else:
-        folder = hub.checkpoint_folder(model)
-        where = str(model)
-        _refuse_foreign_front_end(folder)
-        config = config or ASTConfig.from_dict(read_json_object(folder / CONFIG_NAME))
-        tensors = rename(_read_folder(folder))
-    name_labels(config, tensors, where, unnamed_labels=unnamed_labels)
+    where = str(model)
+    tensors, found_config = _read(model, config, forget_bad_labels=unnamed_labels)
+    if kind.has_head:
+        found_config = name_labels(found_config, tensors, where, allow_unnamed=unnamed_labels)
     with torch.device("meta"):  # shapes without memory: nothing is built before the tensors fit
-        skeleton = kind(config)
-    state = _own_names(tensors, with_head=hasattr(skeleton, "head"))
+        skeleton = kind(found_config)
+    state = _own_names(tensors, with_head=kind.has_head)
     _compare(state, {name: tensor.shape for name, tensor in skeleton.state_dict().items()}, where)
     try:
-        state = {name: tensor.to(device=device, dtype=target_dtype) for name, tensor in state.items()}
+        converted = {name: tensor.to(device=device, dtype=target_dtype) for name, tensor in state.items()}
     except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
         raise DeviceError(f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
-    _refuse_non_finite(state, where)
-    skeleton.load_state_dict(state, strict=True, assign=True)
+    _refuse_non_finite(converted, state, where)
+    skeleton.load_state_dict(converted, strict=True, assign=True)
     return skeleton.eval()
+
+
+def _read(
+    model: str | Path, config: ASTConfig | None, *, forget_bad_labels: bool
+) -> tuple[dict[str, Tensor], ASTConfig]:
+    """Read renamed tensors, and the configuration unless it is given: from a folder, or from one file of weights."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        if config is None and _has_config(path.parent):
+            config = read_config(path.parent, forget_bad_labels=forget_bad_labels)
+        tensors = rename(read_weights(path))
+        return tensors, config or infer_config(tensors, str(path))
+    folder = hub.checkpoint_folder(model)
+    _refuse_foreign_front_end(folder)
+    config = config or read_config(folder, forget_bad_labels=forget_bad_labels)
+    return rename(read_weights_folder(folder)), config
+
+
+def _has_config(folder: Path) -> bool:
+    """Tell whether an AST's configuration lies beside a file of weights; another program's does not count."""
+    file = folder / CONFIG_NAME
+    return file.is_file() and read_json_object(file).get("model_type") == MODEL_TYPE
 
 
 def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
@@ -146,21 +167,22 @@ def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
         CheckpointError: The folder cannot be written.
     """
     folder = Path(folder)
-    config = model.config.to_dict()
+    config = model.config.to_dict() | {
+        "architectures": [type(model).__name__],
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "problem_type": implied_problem_type(model.config),  # readers take the activation from it
+    }
     config.pop("torch_dtype", None)
-    config |= {"architectures": [type(model).__name__], "dtype": str(model.dtype).removeprefix("torch.")}
     tensors = {name.removeprefix(ENCODER_PREFIX): tensor.detach() for name, tensor in model.state_dict().items()}
-    prefix = ENCODER_PREFIX if hasattr(model, "head") else ""
+    prefix = ENCODER_PREFIX if model.has_head else ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".model.safetensors.tmp"
+        temporary = folder / f".{hub.WEIGHTS_NAME}.tmp"
         temporary.write_bytes(save(hub_names(tensors, prefix), metadata={"format": "pt"}))
         os.replace(temporary, folder / hub.WEIGHTS_NAME)
-        temporary = folder / ".config.json.tmp"
-        temporary.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / CONFIG_NAME)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
+    write_json_object(folder / CONFIG_NAME, config)
 
 
 def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -170,18 +192,28 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     is_original = any(re.match(r"(module\.)?v\.", name) for name in tensors)
     renamed: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if is_original and re.match(r"(module\.)?v\.head", name):
+    for original, tensor in tensors.items():
+        if is_original and re.match(r"(module\.)?v\.head", original):
             continue  # the ImageNet head of the vision model that training started from
+        name = original
         for pattern, replacement in RENAMES:
             name = pattern.sub(replacement, name)
-        renamed[name] = tensor
+        renamed[name if name not in renamed else f"{original} (twice)"] = tensor
     for name in [name for name in renamed if ".attn.query." in name]:
         parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        if all(part in renamed for part in parts):
+        if _are_alike([renamed.get(part) for part in parts]):
             fused = [renamed.pop(part) for part in parts]
             renamed[name.replace(".query.", ".qkv.")] = torch.cat(fused)
     return renamed
+
+
+def _are_alike(tensors: list[Tensor | None]) -> bool:
+    """Tell whether tensors are all there and of one shape and type; others might fuse to what only looks right."""
+    first = tensors[0]
+    return first is not None and all(
+        tensor is not None and tensor.ndim > 0 and tensor.shape == first.shape and tensor.dtype == first.dtype
+        for tensor in tensors
+    )
 
 
 def hub_names(tensors: Mapping[str, Tensor], encoder_prefix: str = "") -> dict[str, Tensor]:
@@ -218,62 +250,77 @@ def infer_config(tensors: Mapping[str, Tensor], where: str) -> ASTConfig:
         num_labels = tensors["head.fc.weight"].shape[0]
     except (KeyError, IndexError) as error:
         raise CheckpointError(f"{where}: holds no AST classifier (no usable tensor {error})") from error
-    num_mel_bins = 128
-    for max_length in PUBLISHED_LENGTHS:
-        for stride in PUBLISHED_STRIDES:
-            frequency = (num_mel_bins - patch_size) // stride + 1
-            if frequency * ((max_length - patch_size) // stride + 1) == num_patches:
-                return ASTConfig(
-                    hidden_size=hidden_size,
-                    num_hidden_layers=len({name.split(".")[1] for name in tensors if name.startswith("blocks.")}),
-                    num_attention_heads=max(1, hidden_size // TIMM_HEAD_DIM),
-                    intermediate_size=intermediate_size,
-                    patch_size=patch_size,
-                    qkv_bias="blocks.0.attn.qkv.bias" in tensors,
-                    frequency_stride=stride,
-                    time_stride=stride,
-                    max_length=max_length,
-                    num_mel_bins=num_mel_bins,
-                    num_labels=num_labels,
-                )
-    raise CheckpointError(
-        f"{where}: {num_patches} position embeddings fit no published stride and length; "
-        "put it into a folder with its config.json, or pass config=ASTConfig(...)"
+    if hidden_size % TIMM_HEAD_DIM:
+        raise CheckpointError(
+            f"{where}: the number of attention heads cannot be told from a width of {hidden_size}; "
+            f"put its {CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
+        )
+    stride, max_length = _published_geometry(num_patches, patch_size, where)
+    return ASTConfig.from_dict(
+        {
+            "hidden_size": hidden_size,
+            "num_hidden_layers": len({name.split(".")[1] for name in tensors if name.startswith("blocks.")}),
+            "num_attention_heads": hidden_size // TIMM_HEAD_DIM,
+            "intermediate_size": intermediate_size,
+            "patch_size": patch_size,
+            "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
+            "frequency_stride": stride,
+            "time_stride": stride,
+            "max_length": max_length,
+            "num_mel_bins": PUBLISHED_MEL_BINS,
+            "num_labels": num_labels,
+        }
     )
 
 
-def name_labels(config: ASTConfig, tensors: Mapping[str, Tensor], where: str, *, unnamed_labels: bool) -> None:
-    """Give the configuration the label names that the head's size calls for, or refuse to guess.
+def _published_geometry(num_patches: int, patch_size: int, where: str) -> tuple[int, int]:
+    """Return the stride and the length in frames that give this number of patches."""
+    for max_length in PUBLISHED_LENGTHS:
+        for stride in PUBLISHED_STRIDES:
+            frequency = (PUBLISHED_MEL_BINS - patch_size) // stride + 1
+            if frequency * ((max_length - patch_size) // stride + 1) == num_patches:
+                return stride, max_length
+    raise CheckpointError(
+        f"{where}: {num_patches} position embeddings fit no published stride and length; "
+        f"put its {CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
+    )
+
+
+def name_labels(config: ASTConfig, tensors: Mapping[str, Tensor], where: str, *, allow_unnamed: bool) -> ASTConfig:
+    """Return the configuration with the label names that the head's size calls for, or refuse to guess.
 
     527 outputs without names are AudioSet's; published configurations leave the names out or say ``LABEL_n``.
 
     Raises:
-        CheckpointError: Names and outputs do not go together, or there are no names and ``unnamed_labels`` is false.
+        CheckpointError: Names and outputs do not go together, or there are no names and ``allow_unnamed`` is false.
     """
     head = tensors.get("head.fc.weight")
-    if head is None or head.ndim != 2:
-        return  # a bare encoder, or a shape the strict comparison will report
-    num_outputs = head.shape[0]
-    placeholders = all(label == f"LABEL_{label_id}" for label_id, label in config.id2label.items())
-    if placeholders and num_outputs == audioset.NUM_AUDIOSET_LABELS:
+    if head is None or head.ndim != 2 or not head.shape[0]:
+        return config  # the strict comparison will report it
+    num_outputs, num_labels = head.shape[0], config.num_labels
+    says_nothing = not config.has_own_labels and num_labels == 2  # two is the reference's default
+    has_names = config.id2label != placeholder_labels(num_labels)
+    config = copy.copy(config)
+    if num_outputs == audioset.NUM_AUDIOSET_LABELS and not has_names and (num_labels == num_outputs or says_nothing):
         config.id2label = audioset.audioset_id2label()
-    elif num_outputs != config.num_labels or (placeholders and not config.has_own_labels and num_outputs != 2):
-        if not unnamed_labels:
-            named = f"names {config.num_labels} labels" if config.has_own_labels else "names no labels"
+    elif num_outputs != num_labels or not (config.has_own_labels or says_nothing):
+        if not allow_unnamed:
+            named = f"names {num_labels} labels" if config.has_own_labels else "names no labels"
             raise CheckpointError(
                 f"{where}: {CONFIG_NAME} {named} for {num_outputs} outputs; correct its id2label, "
                 "or ask for unnamed labels (--unnamed-labels)"
             )
-        config.id2label = {label_id: f"LABEL_{label_id}" for label_id in range(num_outputs)}
+        config.id2label = placeholder_labels(num_outputs)
+    return config
 
 
 def _refuse_foreign_front_end(folder: Path) -> None:
     """Refuse a checkpoint of the same model type that needs other features, such as MAEST."""
     file = folder / hub.PREPROCESSOR_NAME
     if file.is_file():
-        kind = read_json_object(file).get("feature_extractor_type", "ASTFeatureExtractor")
-        if kind != "ASTFeatureExtractor":
-            raise CheckpointError(f"{folder}: needs another front end, {kind}: its scores would be wrong here")
+        kind = read_json_object(file).get("feature_extractor_type")
+        if kind not in (None, "ASTFeatureExtractor"):
+            raise CheckpointError(f"{folder}: needs another front end, {shown(kind)}: its scores would be wrong here")
 
 
 def _own_names(tensors: Mapping[str, Tensor], *, with_head: bool) -> dict[str, Tensor]:
@@ -299,90 +346,13 @@ def _compare(state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], wh
 
 
 def _first(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    plain = [name if name.isprintable() and len(name) <= MAX_SHOWN_NAME else shown(name) for name in names[:most]]
+    return ", ".join(plain) + (", ..." if len(names) > most else "")
 
 
-def _refuse_non_finite(state: Mapping[str, Tensor], where: str) -> None:
-    for name, tensor in state.items():
+def _refuse_non_finite(converted: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in converted.items():
         if not torch.isfinite(tensor).all():
+            if torch.isfinite(state[name].double()).all():
+                raise CheckpointError(f"{where}: {name} holds weights too large for {tensor.dtype}; use float32")
             raise CheckpointError(f"{where}: {name} holds NaN or infinite weights")
-
-
-def _read_folder(folder: Path) -> dict[str, Tensor]:
-    """Read the weights of a folder: safetensors in one file or several, else a pickle of tensors."""
-    if (folder / hub.WEIGHTS_NAME).is_file():
-        return _read_file(folder / hub.WEIGHTS_NAME)
-    for index_name in (f"{hub.WEIGHTS_NAME}.index.json", f"{hub.PICKLE_NAME}.index.json"):
-        if (folder / index_name).is_file():
-            return _read_shards(folder, folder / index_name)
-    if (folder / hub.PICKLE_NAME).is_file():
-        return _read_file(folder / hub.PICKLE_NAME)
-    raise CheckpointError(f"{folder}: holds neither {hub.WEIGHTS_NAME} nor {hub.PICKLE_NAME}")
-
-
-def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
-    weight_map = read_json_object(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(f"{index}: has no weight_map of file names")
-    tensors: dict[str, Tensor] = {}
-    for name in sorted(set(weight_map.values())):
-        if Path(name).name != name:
-            raise CheckpointError(f"{index}: {name!r} is not a plain file name")
-        tensors |= _read_file(folder / name)
-    return tensors
-
-
-def _read_file(file: Path) -> dict[str, Tensor]:
-    """Read the tensors of one file, by its content: safetensors or a pickle."""
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(512)
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
-    if reason := foreign_content(head):
-        raise CheckpointError(f"{file}: {reason}")
-    return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{file}: no valid safetensors file ({error})") from error
-
-
-def _read_pickle(file: Path) -> dict[str, Tensor]:
-    """Read a state dictionary with ``weights_only=True``; anything else in the file is refused."""
-    _refuse_zip_bomb(file)
-    try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file}: refused, because it holds more than tensors and could run code; "
-            "ask its author for a safetensors file"
-        ) from error
-    except Exception as error:  # torch.load raises whatever a broken archive happens to cause
-        raise CheckpointError(f"{file}: no valid PyTorch checkpoint ({str(error).splitlines()[0][:200]})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{file}: holds something else than a dictionary of tensors")
-    return {str(name): tensor for name, tensor in content.items()}
-
-
-def _refuse_zip_bomb(file: Path) -> None:
-    """Look at the archive's directory before torch unpacks anything: torch itself never compresses."""
-    if not zipfile.is_zipfile(file):
-        return  # the old format, a plain pickle
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: a damaged archive ({error})") from error
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise CheckpointError(f"{file}: refused, because it holds compressed parts, which no PyTorch checkpoint does")
-    if sum(member.file_size for member in members) > file.stat().st_size:
-        raise CheckpointError(f"{file}: refused, because its parts claim to be larger than the file")
-    if any(member.filename.startswith("/") or ".." in Path(member.filename).parts for member in members):
-        raise CheckpointError(f"{file}: refused, because of a file name in it that points elsewhere")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ast_cli import labels as audioset
 from ast_cli.errors import CheckpointError, UsageError
-from ast_cli.json_object import read_json_object
+from ast_cli.json_object import read_json_object, shown, write_json_object
 
 CONFIG_NAME = "config.json"
 MODEL_TYPE = "audio-spectrogram-transformer"
 HIDDEN_ACTS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+LABEL_KEYS = ("id2label", "label2id", "num_labels")
+CODE_KEYS = ("auto_map", "custom_pipelines")  # name code to import: never followed, and not passed on
+MAX_LABELS = 100_000
 NUM_PREFIX_TOKENS = 2  # the classification and the distillation token
 MAX_TOKENS = 1_000_000  # position embeddings above this are no model but an attack on the memory
 # Far above every published AST (hidden 768, 12 layers); a configuration beyond is refused before anything is built.
@@ -51,7 +55,8 @@ class ASTConfig:
         max_length: Frames of the input.
         num_mel_bins: Mel bins of the input.
         **kwargs: ``id2label``, ``label2id``, ``num_labels``, ``problem_type``, ``output_attentions``,
-            ``output_hidden_states`` and ``return_dict``; any other key is kept in ``extra`` and written back.
+            ``output_hidden_states`` and ``return_dict``; any other key is kept in ``extra`` and written back, unless
+            it names code to import.
 
     Raises:
         UsageError: A value that cannot be; the message names it.
@@ -95,14 +100,14 @@ class ASTConfig:
         self.num_mel_bins = num_mel_bins
 
         self.problem_type: str | None = kwargs.pop("problem_type", None)
-        self.output_attentions = bool(kwargs.pop("output_attentions", False))
-        self.output_hidden_states = bool(kwargs.pop("output_hidden_states", False))
-        self.return_dict = bool(kwargs.pop("return_dict", True))
-        num_labels, label2id = kwargs.pop("num_labels", None), kwargs.pop("label2id", None)
-        id2label = kwargs.pop("id2label", None)
+        self.output_attentions: bool = kwargs.pop("output_attentions", False)
+        self.output_hidden_states: bool = kwargs.pop("output_hidden_states", False)
+        self.return_dict: bool = kwargs.pop("return_dict", True)
+        id2label, label2id, num_labels = (kwargs.pop(key, None) for key in LABEL_KEYS)
         self.id2label = named_labels(id2label, label2id, num_labels)
         self.has_own_labels = id2label is not None or label2id is not None
-        kwargs.pop("model_type", None)
+        for key in ("model_type", *CODE_KEYS):
+            kwargs.pop(key, None)
         self.extra: dict[str, Any] = kwargs
         self.validate()
 
@@ -138,8 +143,8 @@ class ASTConfig:
         for name, limit in LIMITS.items():
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= limit:
-                raise UsageError(f"{name} must be a whole number from 1 to {limit}, not {value!r}")
-        for name, low, high in (
+                raise UsageError(f"{name} must be a whole number from 1 to {limit}, not {shown(value)}")
+        for name, low, high in (  # NaN lies in no range
             ("hidden_dropout_prob", 0.0, 1.0),
             ("attention_probs_dropout_prob", 0.0, 1.0),
             ("initializer_range", 0.0, 10.0),
@@ -147,13 +152,14 @@ class ASTConfig:
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise UsageError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")  # NaN fails too
-        if type(self.qkv_bias) is not bool:
-            raise UsageError(f"qkv_bias must be true or false, not {self.qkv_bias!r}")
+                raise UsageError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}")
+        for name in ("qkv_bias", "output_attentions", "output_hidden_states", "return_dict"):
+            if type(getattr(self, name)) is not bool:
+                raise UsageError(f"{name} must be true or false, not {shown(getattr(self, name))}")
         if not callable(self.hidden_act) and self.hidden_act not in HIDDEN_ACTS:
-            raise UsageError(f"hidden_act must be one of {', '.join(HIDDEN_ACTS)}, not {self.hidden_act!r}")
+            raise UsageError(f"hidden_act must be one of {', '.join(HIDDEN_ACTS)}, not {shown(self.hidden_act)}")
         if self.problem_type not in (None, *PROBLEM_TYPES):
-            raise UsageError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, not {self.problem_type!r}")
+            raise UsageError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, not {shown(self.problem_type)}")
         if self.hidden_size % self.num_attention_heads:
             raise UsageError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
@@ -177,7 +183,6 @@ class ASTConfig:
                 f"hidden_act is a function: name one of {', '.join(HIDDEN_ACTS)} to write the configuration"
             )
         return {
-            "architectures": ["ASTForAudioClassification"],
             **self.extra,
             "model_type": MODEL_TYPE,
             "hidden_size": self.hidden_size,
@@ -208,14 +213,16 @@ class ASTConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> ASTConfig:
-        """Build from the content of ``config.json``.
+        """Build from the content of ``config.json``; an override of the labels takes the place of all it says of them.
 
         Raises:
             CheckpointError: It describes another kind of model, or holds what cannot be.
         """
         kind = values.get("model_type", MODEL_TYPE)
         if kind != MODEL_TYPE:
-            raise CheckpointError(f"{CONFIG_NAME}: this is a {kind!r} model, not an Audio Spectrogram Transformer")
+            raise CheckpointError(f"{CONFIG_NAME}: this is a {shown(kind)} model, not an Audio Spectrogram Transformer")
+        if not overrides.keys().isdisjoint(LABEL_KEYS):
+            values = {name: value for name, value in values.items() if name not in LABEL_KEYS}
         try:
             return cls(**{**values, **overrides})
         except (UsageError, TypeError) as error:
@@ -231,18 +238,21 @@ class ASTConfig:
         """
         from ast_cli.hub import checkpoint_folder
 
-        return cls.from_dict(read_json_object(checkpoint_folder(model) / CONFIG_NAME), **overrides)
+        return read_config(checkpoint_folder(model), **overrides)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` into a folder, which is made if needed."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
-        (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+        """Write ``config.json`` into a folder, which is made if needed.
+
+        Raises:
+            CheckpointError: The folder cannot be written, or JSON cannot hold a value of ``extra``.
+        """
+        write_json_object(Path(folder) / CONFIG_NAME, self.to_dict())
 
     def __eq__(self, other: object) -> bool:
-        """Compare field by field."""
-        return isinstance(other, ASTConfig) and vars(self) == vars(other)
+        """Compare field by field; where the label names came from does not count."""
+        if not isinstance(other, ASTConfig):
+            return NotImplemented
+        return vars(self) | {"has_own_labels": None} == vars(other) | {"has_own_labels": None}
 
     __hash__ = None  # type: ignore[assignment]  # mutable
 
@@ -253,52 +263,104 @@ class ASTConfig:
         return f"ASTConfig({', '.join(changed)})"
 
 
+def read_config(folder: Path, *, forget_bad_labels: bool = False, **overrides: Any) -> ASTConfig:
+    """Read a folder's ``config.json``.
+
+    Args:
+        folder: Of the checkpoint.
+        forget_bad_labels: Whether a label map with gaps, duplicates or other faults counts as none at all.
+        **overrides: Take the place of what the file says.
+
+    Raises:
+        CheckpointError: No valid AST configuration; the message begins with the path.
+    """
+    file = folder / CONFIG_NAME
+    values = read_json_object(file)
+    if forget_bad_labels:
+        try:
+            named_labels(*(values.get(key) for key in LABEL_KEYS))
+        except UsageError:
+            values = {name: value for name, value in values.items() if name not in LABEL_KEYS}
+    try:
+        return ASTConfig.from_dict(values, **overrides)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+
+
 def named_labels(
-    id2label: Mapping[Any, str] | None, label2id: Mapping[str, Any] | None, num_labels: int | None
+    id2label: Mapping[Any, Any] | None, label2id: Mapping[Any, Any] | None, num_labels: int | None
 ) -> dict[int, str]:
     """Return class index to label, in index order, from whatever a configuration holds.
 
-    Keys may be integers or, as in JSON, strings, in any order.
+    Indices may be integers or, as in JSON, strings, in any order.
 
     Raises:
         UsageError: Gaps, duplicates, keys that are no integers, or a count at odds with ``num_labels``.
     """
-    if id2label is None and label2id is not None:
-        id2label = {label_id: label for label, label_id in label2id.items()}
-        if len(id2label) != len(label2id):
-            raise UsageError("label2id gives one index to several labels")
-    if id2label is None:
-        num_labels = 2 if num_labels is None else num_labels  # the reference's default
-        if type(num_labels) is not int or not 1 <= num_labels <= 100_000:
-            raise UsageError(f"num_labels must be a whole number from 1 to 100000, not {num_labels!r}")
-        return {label_id: f"LABEL_{label_id}" for label_id in range(num_labels)}
-    if not isinstance(id2label, Mapping) or not id2label:
-        raise UsageError("id2label must name at least one label")
-    try:
-        by_id = {int(label_id): str(label) for label_id, label in id2label.items()}
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"the keys of id2label must be whole numbers ({error})") from error
-    if sorted(by_id) != list(range(len(id2label))):
-        raise UsageError(f"id2label must name every class from 0 to {len(id2label) - 1} once")
-    if len(set(by_id.values())) != len(by_id):
-        twice = sorted({label for label in by_id.values() if list(by_id.values()).count(label) > 1})
-        raise UsageError(f"id2label names {twice[0]!r} twice")
-    if num_labels is not None and num_labels != len(by_id):
-        raise UsageError(f"num_labels is {num_labels} but id2label names {len(by_id)} labels")
-    return {label_id: by_id[label_id] for label_id in range(len(by_id))}
+    if num_labels is not None and (type(num_labels) is not int or not 1 <= num_labels <= MAX_LABELS):
+        raise UsageError(f"num_labels must be a whole number from 1 to {MAX_LABELS}, not {shown(num_labels)}")
+    if id2label is None and label2id is None:
+        return placeholder_labels(2 if num_labels is None else num_labels)  # the reference's default
+    field, labels = ("label2id", label2id) if id2label is None else ("id2label", id2label)
+    if not isinstance(labels, Mapping) or not 1 <= len(labels) <= MAX_LABELS:
+        raise UsageError(f"{field} must map 1 to {MAX_LABELS} labels, not {shown(labels)}")
+    pairs = [(index, label) if field == "id2label" else (label, index) for index, label in labels.items()]
+    indices = [_class_index(index, field) for index, _ in pairs]
+    names = [_label_name(label, field) for _, label in pairs]
+    if sorted(indices) != list(range(len(pairs))):
+        raise UsageError(f"{field} must name every class from 0 to {len(pairs) - 1} once")
+    if len(set(names)) != len(names):
+        twice, _ = Counter(names).most_common(1)[0]
+        raise UsageError(f"{field} names {shown(twice)} twice")
+    if num_labels is not None and num_labels != len(pairs):
+        raise UsageError(f"num_labels is {num_labels} but {field} names {len(pairs)} labels")
+    return dict(sorted(zip(indices, names, strict=True)))
+
+
+def placeholder_labels(num_labels: int) -> dict[int, str]:
+    """Return the names that stand for none, as the reference has them: ``LABEL_0``, ``LABEL_1`` ..."""
+    return {label_id: f"LABEL_{label_id}" for label_id in range(num_labels)}
+
+
+def _class_index(value: Any, field: str) -> int:
+    """Read a class index: a whole number, or its decimal digits, which is how JSON writes keys."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    raise UsageError(f"the class indices of {field} must be whole numbers, not {shown(value)}")
+
+
+def _label_name(value: Any, field: str) -> str:
+    """Read a label: text, or a number that serves as a name."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UsageError(f"the labels of {field} must be text, not {shown(value)}")
+    return str(value)
 
 
 def activation_of(config: ASTConfig) -> str:
-    """Return which activation turns this checkpoint's logits into scores: ``sigmoid``, ``softmax`` or ``none``.
+    """Return which activation turns this checkpoint's logits into scores: ``sigmoid``, ``softmax`` or ``none``."""
+    by_problem_type = {
+        "regression": "none",
+        "single_label_classification": "softmax",
+        "multi_label_classification": "sigmoid",
+    }
+    return by_problem_type[implied_problem_type(config)]
 
-    AudioSet is multi-label, whatever the configuration says: the published checkpoints leave ``problem_type`` empty,
-    and a softmax over 527 classes that occur together is a well-known mistake.
+
+def implied_problem_type(config: ASTConfig) -> str:
+    """Return the problem type, told from the labels where the configuration leaves it empty.
+
+    AudioSet is multi-label, whatever its configuration says: the published ones leave ``problem_type`` empty, copies say
+    single-label, and a softmax over 527 classes that occur together is a well-known mistake. 527 labels without names
+    are AudioSet's. One label is a regression, as in the loss.
     """
-    if audioset.is_audioset(config.id2label) or config.problem_type == "multi_label_classification":
-        return "sigmoid"
-    if config.problem_type == "regression" or config.num_labels == 1:
-        return "none"
-    return "softmax"
+    are_unnamed = config.id2label == placeholder_labels(config.num_labels)
+    if audioset.is_audioset(config.id2label) or (are_unnamed and config.num_labels == audioset.NUM_AUDIOSET_LABELS):
+        return "multi_label_classification"
+    if config.problem_type is not None:
+        return config.problem_type
+    return "regression" if config.num_labels == 1 else "single_label_classification"
 
 
 _DEFAULT = ASTConfig()

@@ -6,6 +6,7 @@ go before them, as in DeiT; pre-norm transformer blocks follow; the mean of the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "relu": F.relu,
     "selu": F.selu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": functools.partial(F.gelu, approximate="tanh"),
 }
 
 
@@ -70,7 +71,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Map (B, max_length, num_mel_bins) to (B, num_patches, hidden_size), frequency-major."""
-        x = input_values.transpose(1, 2).unsqueeze(1)  # (B, 1, num_mel_bins, max_length)
+        x = input_values.to(self.proj.weight.dtype)  # features are float32, whatever the weights are
+        x = x.transpose(1, 2).unsqueeze(1)  # (B, 1, num_mel_bins, max_length)
         return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
@@ -105,14 +107,15 @@ class Attention(nn.Module):
     def _project(self, x: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Project tokens to queries, keys and values by head."""
         B, N, C = x.shape
+        heads = (self.num_heads, C // self.num_heads)
         if num_queries is None:
-            q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+            q, k, v = self.qkv(x).view(B, N, 3, *heads).permute(2, 0, 3, 1, 4)
             return q, k, v
         weight, bias = self.qkv.weight, self.qkv.bias  # rows: queries, keys, values
         q = F.linear(x[:, :num_queries], weight[:C], None if bias is None else bias[:C])  # (B, Q, C)
         kv = F.linear(x, weight[C:], None if bias is None else bias[C:])  # (B, N, 2C)
-        k, v = kv.view(B, N, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        return q.view(B, num_queries, self.num_heads, -1).transpose(1, 2), k, v
+        k, v = kv.view(B, N, 2, *heads).permute(2, 0, 3, 1, 4)
+        return q.view(B, num_queries, *heads).transpose(1, 2), k, v
 
 
 class Mlp(nn.Module):
@@ -158,6 +161,7 @@ class PretrainedAST(nn.Module):
     """What both public models share: a configuration, the choice of attention, reading and writing checkpoints."""
 
     config: ASTConfig
+    has_head = False
 
     @property
     def attn_implementation(self) -> str:
@@ -186,16 +190,23 @@ class PretrainedAST(nn.Module):
     def init_weights(self) -> None:
         """Start afresh: truncated normal weights, zero biases and tokens, as the reference does."""
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            self._init_module(module)
+
+    @torch.no_grad()
+    def _init_module(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            if self.config.initializer_range:
                 nn.init.trunc_normal_(module.weight, std=self.config.initializer_range)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
-                nn.init.ones_(module.weight)
+            else:  # trunc_normal_ divides by it
+                nn.init.zeros_(module.weight)
+            if module.bias is not None:
                 nn.init.zeros_(module.bias)
-            elif isinstance(module, ASTModel):
-                for token in (module.cls_token, module.dist_token, module.pos_embed):
-                    nn.init.zeros_(token)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, ASTModel):
+            for token in (module.cls_token, module.dist_token, module.pos_embed):
+                nn.init.zeros_(token)
 
     @classmethod
     def from_pretrained(
@@ -292,7 +303,7 @@ class ASTModel(PretrainedAST):
         """Encode spectrograms.
 
         Args:
-            input_values: From `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins).
+            input_values: From `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins), of any type.
             head_mask: Between 0 (head off) and 1, shape (num_heads,) or (num_layers, num_heads).
             attention_mask: Taken so that ``model(**features)`` works, and not used: AST hears padding as a part of
                 its input, in training as well.
@@ -373,13 +384,15 @@ class ASTForAudioClassification(PretrainedAST):
         attn_implementation: ``sdpa`` or ``eager``.
     """
 
+    has_head = True
+
     def __init__(self, config: ASTConfig, attn_implementation: str = "sdpa") -> None:
         super().__init__()
         self.config = config
-        self.audio_spectrogram_transformer = ASTModel(config)
+        self.audio_spectrogram_transformer = ASTModel(config, attn_implementation)
         self.head = Head(config)
-        self.attn_implementation = attn_implementation
-        self.init_weights()
+        for module in self.head.modules():  # the encoder has done its own
+            self._init_module(module)
 
     def forward(
         self,

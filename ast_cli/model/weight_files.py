@@ -1,0 +1,165 @@
+"""Reading tensors from files that may come from anywhere: safetensors, or pickles of nothing but tensors.
+
+Nothing in a file is executed, and nothing is unpacked that could fill the memory.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ast_cli import hub
+from ast_cli.errors import CheckpointError
+from ast_cli.json_object import foreign_content, read_json_object, shown
+
+# All that a pickled dictionary of plain tensors names. torch's own list is longer: with `bytearray` on it, a file of a
+# hundred bytes can fill the memory.
+TENSOR_GLOBALS = re.compile(
+    r"collections\.OrderedDict"
+    r"|torch\._utils\._rebuild_(?:tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
+    r"|torch\.(?:cuda\.|storage\.)?[A-Z]\w*Storage"
+    r"|torch\.(?:float|bfloat|int|uint)\w+|torch\.(?:Size|device|bool)"
+)
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_PICKLES = 5  # magic number, protocol, system, content, storage keys: what torch wrote before version 1.6
+
+
+def read_weights_folder(folder: Path) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint folder: safetensors in one file or several, else a pickle of tensors.
+
+    Returns:
+        Tensors by the names the files give them.
+
+    Raises:
+        CheckpointError: There are none, or a file is damaged, foreign or hostile.
+    """
+    if (folder / hub.WEIGHTS_NAME).is_file():
+        return read_weights(folder / hub.WEIGHTS_NAME)
+    for index_name in (f"{hub.WEIGHTS_NAME}.index.json", f"{hub.PICKLE_NAME}.index.json"):
+        if (folder / index_name).is_file():
+            return _read_shards(folder, folder / index_name)
+    if (folder / hub.PICKLE_NAME).is_file():
+        return read_weights(folder / hub.PICKLE_NAME)
+    raise CheckpointError(f"{folder}: holds neither {hub.WEIGHTS_NAME} nor {hub.PICKLE_NAME}")
+
+
+def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"{index}: has no weight_map of file names")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name or not name.isprintable():
+            raise CheckpointError(f"{index}: {shown(name)} is not a plain file name")
+        tensors |= read_weights(folder / name)
+    return tensors
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read the tensors of one file: safetensors by its suffix, else a pickle.
+
+    Raises:
+        CheckpointError: The file is damaged, foreign or hostile.
+    """
+    try:
+        if not file.is_file():  # a pipe would be waited for without end
+            raise CheckpointError(f"{file}: there is no such file")
+        with file.open("rb") as opened:
+            head = opened.read(512)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({getattr(error, 'strerror', error)})") from error
+    if reason := foreign_content(head):
+        raise CheckpointError(f"{file}: {reason}")
+    return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file, head)
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{file}: no valid safetensors file ({shown(str(error))})") from error
+
+
+def _read_pickle(file: Path, head: bytes) -> dict[str, Tensor]:
+    """Read a state dictionary with ``weights_only=True``, after a look at what it would import."""
+    try:
+        named = _globals_of_archive(file) if head.startswith(ZIP_MAGIC) else _globals_of_legacy(file)
+        if strange := sorted(name for name in named if not TENSOR_GLOBALS.fullmatch(name)):
+            raise CheckpointError(
+                f"{file}: refused, because it holds {shown(strange[0])}: more than tensors, which could run code; "
+                "ask its author for a safetensors file"
+            )
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError as error:  # not quoted: torch's message advises to switch the protection off
+        raise CheckpointError(
+            f"{file}: refused, because it holds something else than tensors, or is damaged"
+        ) from error
+    except Exception as error:  # a broken archive or pickle causes whatever it happens to cause
+        raise CheckpointError(f"{file}: no valid PyTorch checkpoint; it is damaged or something else") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{file}: holds something else than a dictionary of tensors")
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def _globals_of(opened: IO[bytes]) -> Iterator[str]:
+    """List what one pickle imports, as ``module.name``, without running it."""
+    words: list[str] = []
+    for opcode, argument, _ in pickletools.genops(opened):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".")
+        elif opcode.name == "STACK_GLOBAL":  # most likely the last two strings; torch writes none
+            yield ".".join(words[-2:]) + " (protocol 4)"
+        elif isinstance(argument, str):
+            words.append(argument)
+
+
+def _globals_of_legacy(file: Path) -> set[str]:
+    """Look through the pickles that a file of the old format is a row of."""
+    found: set[str] = set()
+    with file.open("rb") as opened:
+        for _ in range(LEGACY_PICKLES):
+            if opened.peek(1):
+                found.update(_globals_of(opened))
+    return found
+
+
+def _globals_of_archive(file: Path) -> set[str]:
+    """Look at an archive's directory before torch unpacks anything (torch itself never compresses), then its pickle.
+
+    Raises:
+        CheckpointError: Parts that are compressed, claim more than the file holds, or bear strange names.
+    """
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise CheckpointError(
+                f"{file}: refused, because it holds compressed parts, which no PyTorch checkpoint does"
+            )
+        if sum(member.file_size for member in members) > file.stat().st_size:
+            raise CheckpointError(f"{file}: refused, because its parts claim to be larger than the file")
+        names = [member.filename for member in members]
+        if any(name.startswith("/") or ".." in Path(name).parts for name in names):
+            raise CheckpointError(f"{file}: refused, because of a file name in it that points elsewhere")
+        if any(name.endswith("constants.pkl") for name in names):
+            raise CheckpointError(f"{file}: refused, because it is a TorchScript program; a state dictionary is needed")
+        found: set[str] = set()
+        for member in members:  # not by name, which two of them may bear
+            if member.filename.casefold().endswith(".pkl"):
+                with archive.open(member) as opened:
+                    found.update(_globals_of(opened))
+    return found

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ast_cli.errors import UsageError
+from ast_cli.labels import audioset_id2label, audioset_mids, is_audioset, mid_of, select_label_ids
+
+AUDIOSET = audioset_id2label()
+FEW = {0: "Bark", 1: "Rain", 2: "Waves, surf", 3: "rain on tin", 4: "RAIN ON GLASS"}
+
+
+def test_audioset_has_527_unique_names_and_machine_identifiers() -> None:
+    assert list(AUDIOSET) == list(range(527))
+    assert len(set(AUDIOSET.values())) == 527
+    assert len(set(audioset_mids().values())) == 527
+    assert all(re.fullmatch(r"/[mtg]/[0-9a-z_]+", mid) for mid in audioset_mids().values())
+    assert all(name == name.strip() and name.isprintable() and name for name in AUDIOSET.values())
+
+
+def test_75_names_contain_commas() -> None:
+    assert sum("," in name for name in AUDIOSET.values()) == 75
+
+
+@pytest.mark.parametrize(
+    ("label_id", "name", "mid"),
+    [
+        (0, "Speech", "/m/09x0r"),
+        (72, "Animal", "/m/0jbk"),
+        (137, "Music", "/m/04rlf"),
+        (300, "Vehicle", "/m/07yv9"),
+        (526, "Field recording", "/m/07hvw1"),
+    ],
+)
+def test_names_stand_at_their_class_index_with_their_identifier(label_id: int, name: str, mid: str) -> None:
+    assert AUDIOSET[label_id] == name
+    assert mid_of(name) == mid
+
+
+def test_a_foreign_label_has_no_identifier() -> None:
+    assert mid_of("rain on tin") is None
+    assert mid_of("speech") is None  # exact: labels are not guessed at
+
+
+def test_audioset_is_recognised_in_any_order_and_only_whole() -> None:
+    turned = dict(enumerate(reversed(AUDIOSET.values())))
+    assert is_audioset(AUDIOSET)
+    assert is_audioset(turned)
+    assert not is_audioset({index: name for index, name in AUDIOSET.items() if index < 526})
+    assert not is_audioset(AUDIOSET | {526: "other"})
+    assert not is_audioset(AUDIOSET | {527: "one more"})
+
+
+def test_every_name_and_identifier_selects_its_own_class() -> None:
+    for label_id, name in AUDIOSET.items():
+        assert select_label_ids([name], AUDIOSET) == [label_id]
+        assert select_label_ids([audioset_mids()[name]], AUDIOSET) == [label_id]
+
+
+def test_all_names_in_one_string_select_all_classes_despite_their_commas() -> None:
+    assert select_label_ids([",".join(AUDIOSET.values())], AUDIOSET) == list(range(527))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["Bark"], [0]),
+        (["bARK"], [0]),
+        (["Waves, surf"], [2]),
+        (["Bark,Waves, surf,Rain"], [0, 2, 1]),
+        ([" Rain , Bark "], [1, 0]),
+        (["Rain", "Bark", "rain"], [1, 0]),
+        (["/m/05tny_"], [0]),
+        (["/M/05TNY_,Rain"], [0, 1]),
+        ([], []),
+    ],
+)
+def test_labels_are_selected_by_what_a_person_types(names: list[str], expected: list[int]) -> None:
+    assert select_label_ids(names, FEW) == expected
+
+
+def test_the_longest_match_wins() -> None:
+    id2label = {0: "a", 1: "b", 2: "a, b", 3: "a, b, c"}
+    assert select_label_ids(["a, b"], id2label) == [2]
+    assert select_label_ids(["a, b, c"], id2label) == [3]
+    assert select_label_ids(["b, a"], id2label) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Brak", "the model has no label 'Brak'; near ones: 'Bark'"),
+        ("rain on", "the model has no label 'rain on'; near ones: 'rain on tin', 'RAIN ON GLASS', 'Rain'"),
+        ("surf", "the model has no label 'surf'; near ones: 'Waves, surf'"),
+        ("Bark,zzz", "the model has no label 'zzz', nor one near it; its config.json lists them under id2label"),
+        ("", "the model has no label '', nor one near it; its config.json lists them under id2label"),
+        ("Bark,", "the model has no label '', nor one near it; its config.json lists them under id2label"),
+        ("Waves,  surf", "the model has no label 'Waves'; near ones: 'Waves, surf'"),  # two spaces
+    ],
+)
+def test_an_unknown_label_is_refused_with_near_ones(name: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        select_label_ids([name], FEW)
+    assert str(caught.value) == message
