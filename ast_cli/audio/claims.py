@@ -6,19 +6,34 @@ Sizes that recorders and pipes write for "unknown" (0, all ones, 2^31 - 1, -1) a
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
-UNKNOWN_SIZES_32 = (0, 0xFFFFFFFF)
-STREAMED_SIZE_32 = 0x7FFFFF00  # sizes from here to 0x7fffffff are what pipes write
+from ast_cli.audio import ogg
+
+UNKNOWN_SIZES = (0, -1, 0xFFFFFFFF)
+STREAMED_SIZES = range(0x7FFFF000, 0x80000000)  # what sox and others write into a pipe
+UNKNOWN_LENGTH = 1 << 62
 PADDING_BYTES = 1  # chunks are padded to an even size, and writers forget it
 MAX_CHUNKS = 10_000
-OGG_TAIL_BYTES = 128 * 1024  # a page is at most 65,307 bytes
+CHUNK_NAME = re.compile(rb"[ -~]{4}")
+MP3_TAGS_BYTES = 4096  # ID3v1, APE, Lyrics3 behind the audio
 XING_SEARCH_BYTES = 8192
 
 
-def is_cut(file: BinaryIO, file_size: int) -> bool:
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A named piece of a RIFF, AIFF or CAF file; ``start`` and ``size`` are those of its content, in bytes."""
+
+    name: bytes
+    start: int
+    size: int
+
+
+def is_cut(file: BinaryIO, file_size: int) -> bool | None:
     """Tell whether the file ends before its own container says it does.
 
     Args:
@@ -26,95 +41,159 @@ def is_cut(file: BinaryIO, file_size: int) -> bool:
         file_size: In bytes.
 
     Returns:
-        True only where the format carries a claim and the bytes are missing: RIFF, RF64, AIFF, W64, CAF and AU chunk
-        sizes, and the end-of-stream flag of Ogg.
+        True where bytes are missing, False where all are there, None where the format or the file makes no claim: the
+        sizes in RIFF, RF64, AIFF, W64, CAF, AU, MP4 and Matroska, an MP3's Xing frame, and the end-of-stream flag of
+        Ogg are claims.
     """
     file.seek(0)
     head = file.read(16)
-    for magic, check in _CHECKS.items():
-        if head.startswith(magic):
+    for offset, magic, check in _CHECKS:
+        if head[offset:].startswith(magic):
             try:
                 return check(file, file_size)
-            except struct.error:  # a header that is itself cut
+            except (struct.error, IndexError):  # a header that is itself cut
                 return True
-    return False
+    return None
 
 
-def _riff_is_cut(file: BinaryIO, file_size: int) -> bool:
+def _chunks(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> Iterator[Chunk]:
+    """Yield chunks, from the one at byte ``first`` to the end of the file or one that reaches past it."""
+    position, header_bytes = first, struct.calcsize(layout)
+    long_data_size = 0xFFFFFFFF
+    for _ in range(MAX_CHUNKS):
+        if file_size - position <= PADDING_BYTES:
+            return
+        file.seek(position)
+        name, size = struct.unpack(layout, file.read(header_bytes))
+        if name == b"ds64":  # RF64 keeps the real size of its samples here: the second of the 64-bit numbers
+            long_data_size = struct.unpack("<QQ", file.read(16))[1]
+        if name == b"data" and size == 0xFFFFFFFF:
+            size = long_data_size
+        yield Chunk(name, position + header_bytes, size)
+        position += header_bytes + max(0, size) + (size & padding)
+
+
+def _chunks_are_cut(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> bool | None:
+    """Walk up to the samples: they, and what comes before, must be there."""
+    end = first
+    for chunk in _chunks(file, file_size, first, layout, padding):
+        end = chunk.start + chunk.size
+        if chunk.name in (b"data", b"SSND"):
+            unknown = chunk.size in UNKNOWN_SIZES or chunk.size in STREAMED_SIZES
+            return None if unknown or not 0 < chunk.size < UNKNOWN_LENGTH else end > file_size
+    return end > file_size
+
+
+def _riff_is_cut(file: BinaryIO, file_size: int) -> bool | None:
     return _chunks_are_cut(file, file_size, first=12, layout="<4sI")
 
 
-def _aiff_is_cut(file: BinaryIO, file_size: int) -> bool:
+def _big_endian_is_cut(file: BinaryIO, file_size: int) -> bool | None:
+    """AIFF and RIFX."""
     return _chunks_are_cut(file, file_size, first=12, layout=">4sI")
 
 
-def _caf_is_cut(file: BinaryIO, file_size: int) -> bool:
+def _caf_is_cut(file: BinaryIO, file_size: int) -> bool | None:
     return _chunks_are_cut(file, file_size, first=8, layout=">4sq", padding=0)
 
 
-def _chunks_are_cut(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> bool:
-    """Walk chunks of (name, size) until one reaches past the end of the file."""
-    position, header_bytes, long_data_size = first, struct.calcsize(layout), 0
-    for _ in range(MAX_CHUNKS):
-        if position >= file_size:
-            return position > file_size + PADDING_BYTES
-        file.seek(position)
-        name, size = struct.unpack(layout, file.read(header_bytes))
-        if name == b"ds64":  # RF64 keeps its real sizes here
-            long_data_size = struct.unpack("<QQ", file.read(16))[1]
-        if name == b"data" and size == 0xFFFFFFFF and 0 < long_data_size < 1 << 62:
-            size = long_data_size
-        elif name == b"data" and (size in UNKNOWN_SIZES_32 or size < 0 or STREAMED_SIZE_32 <= size < 1 << 31):
-            return False
-        elif not name.isascii():  # no chunk at all: junk after the audio
-            return False
-        position += header_bytes + size + (size & padding)
-    return False
-
-
-def _w64_is_cut(file: BinaryIO, file_size: int) -> bool:
+def _w64_is_cut(file: BinaryIO, file_size: int) -> bool | None:
     """W64: a 16-byte GUID, then the size of the whole file in 8 bytes."""
     file.seek(16)
     (size,) = struct.unpack("<q", file.read(8))
-    return bool(file_size < size < 1 << 62)
+    return file_size < size if 0 < size < UNKNOWN_LENGTH else None
 
 
-def _au_is_cut(file: BinaryIO, file_size: int) -> bool:
+def _au_is_cut(file: BinaryIO, file_size: int) -> bool | None:
     """AU: magic, offset of the data, size of the data."""
     file.seek(4)
     offset, size = struct.unpack(">II", file.read(8))
-    return size not in UNKNOWN_SIZES_32 and not STREAMED_SIZE_32 <= size < 1 << 31 and offset + size > file_size
+    return None if size in UNKNOWN_SIZES or size in STREAMED_SIZES else offset + size > file_size
 
 
-def _ogg_is_cut(file: BinaryIO, file_size: int) -> bool:
-    """Ogg: the last page must carry the end-of-stream flag and be there in full."""
-    start = max(0, file_size - OGG_TAIL_BYTES)
-    file.seek(start)
-    tail = file.read(OGG_TAIL_BYTES)
-    page = tail.rfind(b"OggS")
-    if page < 0 or page + 27 > len(tail):
-        return True
-    num_segments = tail[page + 26]
-    lacing = tail[page + 27 : page + 27 + num_segments]
-    whole = len(lacing) == num_segments and page + 27 + num_segments + sum(lacing) <= len(tail)
-    return not (whole and tail[page + 5] & 0x04)
+def _mp4_is_cut(file: BinaryIO, file_size: int) -> bool | None:
+    """MP4: boxes of (size, name); a size of 1 means that 8 bytes of size follow, 0 that the box ends the file."""
+    position = 0
+    for _ in range(MAX_CHUNKS):
+        if position >= file_size:
+            return position > file_size
+        file.seek(position)
+        size, name = struct.unpack(">I4s", file.read(8))
+        if not name.isascii():  # no box at all: junk after the audio
+            return None
+        if size == 0:
+            return None
+        position += struct.unpack(">Q", file.read(8))[0] if size == 1 else size
+    return None
 
 
-_CHECKS: dict[bytes, Callable[[BinaryIO, int], bool]] = {
-    b"RIFF": _riff_is_cut,
-    b"RF64": _riff_is_cut,
-    b"FORM": _aiff_is_cut,
-    b"caff": _caf_is_cut,
-    b"riff": _w64_is_cut,
-    b".snd": _au_is_cut,
-    b"OggS": _ogg_is_cut,
-}
+def _matroska_is_cut(file: BinaryIO, file_size: int) -> bool | None:
+    """Matroska and WebM: the EBML header, then one segment, whose size live recorders leave unknown."""
+    file.seek(4)
+    header_size = _ebml_number(file)
+    file.seek(header_size or 0, 1)
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return None
+    segment_size = _ebml_number(file)
+    return None if segment_size is None else file.tell() + segment_size > file_size
 
 
-def xing_num_samples(file: BinaryIO) -> int | None:
-    """Return how many samples an MP3's Xing or Info frame claims, or None where it has none.
+def _ebml_number(file: BinaryIO) -> int | None:
+    """Read a number whose length in bytes is the position of its first 1 bit; None where all bits say unknown."""
+    first = file.read(1)[0]
+    num_bytes = 9 - first.bit_length()
+    rest = file.read(num_bytes - 1)
+    value = int.from_bytes(bytes([first]) + rest) - (1 << 7 * num_bytes)
+    return None if value == (1 << 7 * num_bytes) - 1 else value
 
-    Without that frame an MP3's length is an estimate from its bit rate, not a claim.
+
+def riff_goes_on(file: BinaryIO, file_size: int) -> bool:
+    """Tell whether samples go on beyond the size a WAV states: it wrapped at 4 GiB, or the recorder lost power.
+
+    What may follow the samples is a chain of chunks with readable names, up to the end of the file.
+    """
+    file.seek(0)
+    if file.read(4) not in (b"RIFF", b"RF64"):
+        return False
+    after_data = False
+    try:
+        for chunk in _chunks(file, file_size, first=12, layout="<4sI"):
+            if after_data and not (CHUNK_NAME.fullmatch(chunk.name) and chunk.start + chunk.size <= file_size + 1):
+                return True
+            after_data = after_data or chunk.name == b"data"
+    except struct.error:  # fewer bytes than a chunk's header: a few samples more would not matter
+        pass
+    return False
+
+
+def riff_sampling_rate(file: BinaryIO, file_size: int) -> int | None:
+    """Return the sampling rate in Hz that a WAV states, which a decoder may refuse to repeat."""
+    file.seek(0)
+    if file.read(4) not in (b"RIFF", b"RF64"):
+        return None
+    try:
+        for chunk in _chunks(file, file_size, first=12, layout="<4sI"):
+            if chunk.name == b"fmt ":
+                file.seek(chunk.start + 4)
+                return int(struct.unpack("<I", file.read(4))[0])
+    except struct.error:
+        pass
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class XingClaim:
+    """What an MP3's first frame says of the whole: samples after decoding, and the byte where the audio ends."""
+
+    num_samples: int
+    end_byte: int | None
+
+
+def xing_claim(file: BinaryIO) -> XingClaim | None:
+    """Read an MP3's Xing or Info frame; None where it has none.
+
+    Without that frame an MP3's length is an estimate from its bit rate, not a claim. Where LAME wrote how many samples
+    its encoder added in front and at the end, they are not counted: decoders drop them.
     """
     file.seek(0)
     head = file.read(10)
@@ -126,8 +205,47 @@ def xing_num_samples(file: BinaryIO) -> int | None:
     frame = file.read(XING_SEARCH_BYTES)
     tag = max(frame.find(b"Xing", 0, 200), frame.find(b"Info", 0, 200))
     sync = frame.find(b"\xff")
-    if tag < 0 or len(frame) < tag + 12 or not frame[tag + 7] & 1 or not 0 <= sync < tag:
+    if tag < 0 or len(frame) < tag + 16 or not frame[tag + 7] & 1 or not 0 <= sync < tag:
         return None
     is_mpeg1 = frame[sync + 1] & 0x18 == 0x18
-    (num_mpeg_frames,) = struct.unpack(">I", frame[tag + 8 : tag + 12])
-    return int(num_mpeg_frames) * (1152 if is_mpeg1 else 576)
+    num_mpeg_frames, num_bytes = struct.unpack_from(">II", frame, tag + 8)
+    num_samples = max(0, int(num_mpeg_frames) * (1152 if is_mpeg1 else 576) - _lame_padding(frame[tag:]))
+    return XingClaim(num_samples, start + sync + num_bytes if frame[tag + 7] & 2 else None)
+
+
+def _mp3_is_cut(file: BinaryIO, file_size: int) -> bool | None:
+    claim = xing_claim(file)
+    return None if claim is None or claim.end_byte is None else claim.end_byte > file_size
+
+
+def mp3_goes_on(file: BinaryIO, file_size: int) -> bool:
+    """Tell whether much follows the audio that an MP3's first frame counts, as in files that were joined."""
+    claim = xing_claim(file)
+    return claim is not None and claim.end_byte is not None and file_size > claim.end_byte + MP3_TAGS_BYTES
+
+
+def _lame_padding(tag: bytes) -> int:
+    """Return the samples that LAME's part of a Xing frame says were added; two numbers of 12 bits."""
+    flags = tag[7]
+    lame = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
+    field = tag[lame + 21 : lame + 24]
+    if not tag[lame : lame + 4].isalnum() or len(field) < 3:  # no encoder's name
+        return 0
+    both = int.from_bytes(field)
+    return (both >> 12) + (both & 0xFFF)
+
+
+_CHECKS: tuple[tuple[int, bytes, Callable[[BinaryIO, int], bool | None]], ...] = (
+    (0, b"RIFF", _riff_is_cut),
+    (0, b"RF64", _riff_is_cut),
+    (0, b"RIFX", _big_endian_is_cut),
+    (0, b"FORM", _big_endian_is_cut),
+    (0, b"caff", _caf_is_cut),
+    (0, b"riff", _w64_is_cut),
+    (0, b".snd", _au_is_cut),
+    (0, b"OggS", ogg.is_cut),
+    (4, b"ftyp", _mp4_is_cut),
+    (0, b"\x1aE\xdf\xa3", _matroska_is_cut),
+    (0, b"ID3", _mp3_is_cut),
+    (0, b"\xff", _mp3_is_cut),
+)

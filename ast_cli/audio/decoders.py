@@ -18,15 +18,21 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from ast_cli.audio.claims import is_cut, xing_num_samples
+from ast_cli.audio import ogg
+from ast_cli.audio.claims import UNKNOWN_LENGTH, is_cut, mp3_goes_on, riff_goes_on, riff_sampling_rate, xing_claim
 from ast_cli.audio.samples import scale_to_float32
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
 
 BLOCK_SAMPLES = 65_536  # read at a time, per channel
+JOINED_SAMPLES = 16_384  # frames of FFmpeg are joined to about so many, per channel
 MESSAGE_LENGTH = 500  # of a decoder's own words
-LENGTH_TOLERANCE_S = 0.1  # container time stamps of lossy codecs count priming and padding
+LENGTH_TOLERANCE_S = 0.1
 MAX_DAMAGED_PACKETS = 1_000_000  # then give up on a file of nothing but damage
-UNKNOWN_LENGTH = 1 << 62
+MP3_STOPPED_EARLY = 0.98  # of the length that was foreseen
+MP3_DECODERS_DIFFER_SAMPLES = 2304  # by at most two frames, in what they drop at both ends
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1_000, 768_000  # Hz
+READ_BYTES = 1 << 18  # FFmpeg's reads pass through Python: few and large ones
+ENCRYPTED_TAGS = {"enca", "drms", "aavd"}
 
 # The first bytes of formats that are meant to hold audio: a file with them that cannot be decoded is damaged, a file
 # without them is no audio.
@@ -66,6 +72,9 @@ REFUSED_DEMUXERS = {
 }
 
 
+Block = tuple[int, NDArray[np.float32]]  # sampling rate in Hz, samples of shape (num_samples, num_channels)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where encoded audio comes from: a path, or bytes already in memory (standard input)."""
@@ -74,12 +83,41 @@ class Source:
     data: bytes | None = None
 
     def open(self) -> BinaryIO:
-        """Open for reading; the caller closes."""
-        return io.BytesIO(self.data) if self.data is not None else open(self.name, "rb")
+        """Open for reading; the caller closes.
 
-    def for_decoder(self) -> Any:
-        """Return what both decoders take; an absolute path, so that no name reads as a protocol (``concat:x``)."""
-        return io.BytesIO(self.data) if self.data is not None else os.path.abspath(self.name)
+        Raises:
+            AudioError: The file has gone, or may not be read, since it was looked at.
+        """
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        try:
+            return open(self.name, "rb")
+        except FileNotFoundError as error:
+            raise AudioError(ErrorCode.VANISHED, f"{self.name}: the file has vanished") from error
+        except PermissionError as error:
+            raise AudioError(ErrorCode.PERMISSION, f"{self.name}: permission denied") from error
+        except OSError as error:
+            raise AudioError(ErrorCode.DECODE_ERROR, f"{self.name}: cannot be read ({error.strerror})") from error
+
+    def for_soundfile(self) -> Any:
+        """Return what libsndfile opens: an absolute path, since ``-`` would be standard input.
+
+        As bytes where names are bytes, since soundfile refuses to encode a name that is not UTF-8.
+        """
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        path = os.path.abspath(self.name)
+        return os.fsencode(path) if os.name == "posix" else path
+
+    def is_cut(self) -> bool | None:
+        """Tell whether bytes are missing by the container's own claim; None where it makes none."""
+        with self.open() as raw:
+            return is_cut(raw, raw.seek(0, os.SEEK_END))
+
+    def is_damaged(self) -> bool:
+        """Tell whether the container's checksums show damage that both decoders step over in silence: only in Ogg."""
+        with self.open() as raw:
+            return raw.read(4) == b"OggS" and ogg.is_damaged(raw)
 
 
 class Decoder(Protocol):
@@ -88,12 +126,13 @@ class Decoder(Protocol):
     sampling_rate: int
     num_channels: int
     claimed_s: float | None
+    tolerance_s: float
     warnings: set[WarningCode]
 
-    def seek(self, start_s: float) -> float:
-        """Skip to a time if that can be done exactly; return the seconds skipped."""
+    def seek(self, start_s: int) -> int:
+        """Skip whole seconds if that can be done exactly; return how many were skipped."""
 
-    def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def blocks(self) -> Iterator[Block]:
         """Yield (sampling rate, samples of shape (num_samples, num_channels))."""
 
     def close(self) -> None:
@@ -105,41 +144,61 @@ class SoundFileDecoder:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.file = soundfile.SoundFile(source.for_decoder())
+        self.file = soundfile.SoundFile(source.for_soundfile())
+        if self.file.format == "RAW":  # no header: libsndfile went by the file's name alone
+            self.file.close()
+            raise AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: nothing in it says that it is audio")
         self.sampling_rate: int = self.file.samplerate
         self.num_channels: int = self.file.channels
         self.warnings: set[WarningCode] = set()
         with source.open() as raw:
             self.file_size = raw.seek(0, os.SEEK_END)
-            if is_cut(raw, self.file_size):
-                self.warnings.add(WarningCode.TRUNCATED)
-            claimed = self.file.frames if self.file.format != "MP3" else xing_num_samples(raw)
-        self.claimed_s = None if claimed is None else claimed / max(1, self.sampling_rate)
+            self.claimed_s = self._claimed_s(raw)
+            self.joined = ogg.is_chained(raw, self.file_size) or mp3_goes_on(raw, self.file_size)
+        # MP3 encoders disagree on whether they count the frame that holds the claim.
+        self.tolerance_s = 1152 / max(1, self.sampling_rate) if self.file.format == "MP3" else LENGTH_TOLERANCE_S
+        self._position = 0
+
+    def _claimed_s(self, raw: BinaryIO) -> float | None:
+        """Return the length that the file states; libsndfile's own figure is an estimate for MP3 and Ogg."""
+        claimed: int | None = int(self.file.frames)
+        if self.file.format == "OGG":
+            stated_s = ogg.duration_s(raw, self.file_size)
+            if stated_s is not None:
+                return stated_s
+        if self.file.format == "MP3":
+            claim = xing_claim(raw)
+            claimed = None if claim is None else claim.num_samples
+        if claimed is None or not 0 < claimed < UNKNOWN_LENGTH:
+            return None
+        return claimed / max(1, self.sampling_rate)
 
     def is_credible(self) -> bool:
         """Tell whether the length libsndfile will read explains the size of the file.
 
         Not so: a FLAC of unknown length (2^63 - 1, where libsndfile loses the last block), a WAV whose data size is 0
-        because the recorder lost power, a size that wrapped at 4 GiB, a FLAC that claims one sample.
+        because the recorder lost power, a size that wrapped at 4 GiB, a FLAC that claims one sample, Ogg or MP3 files
+        that were joined, of which libsndfile reads the first.
         """
         frames = int(self.file.frames)
-        if frames <= 1 or frames >= UNKNOWN_LENGTH:
+        if frames <= 1 or frames >= UNKNOWN_LENGTH or self.joined:
             return False
         if self.file.format not in SEEKABLE_FORMATS or self.file.subtype not in PCM_BYTES:
             return True  # compressed at an unknown rate
         largest = frames * self.num_channels * PCM_BYTES[self.file.subtype]
         return largest >= self.file_size / 2
 
-    def seek(self, start_s: float) -> float:
-        """Skip to a time where libsndfile does so to the sample: not in MP3 and Ogg."""
+    def seek(self, start_s: int) -> int:
+        """Skip whole seconds where libsndfile does so to the sample: not in MP3 and Ogg."""
         if self.file.format not in SEEKABLE_FORMATS or self.file.subtype not in PCM_BYTES:
-            return 0.0
-        start = min(round(start_s * self.sampling_rate), self.file.frames)
-        return float(self.file.seek(start)) / self.sampling_rate
+            return 0
+        start_s = min(start_s, int(self.file.frames) // self.sampling_rate)
+        self._position = self.file.seek(start_s * self.sampling_rate)
+        return start_s
 
-    def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def blocks(self) -> Iterator[Block]:
         """Read until nothing comes; on damage let FFmpeg go on where libsndfile stopped."""
-        first = num_read = self.file.tell()
+        first = num_read = self._position  # not tell(), which some codecs (GSM, G.721) refuse
         error: Exception | None = None
         while True:
             try:
@@ -151,22 +210,37 @@ class SoundFileDecoder:
                 break
             num_read += len(block)
             yield self.sampling_rate, block
-        stopped_early = self.file.format == "FLAC" and num_read < self.file.frames
-        if error is None and not stopped_early:
+        if error is None and not self._stopped_early(num_read):
             return
-        rest = 0
+        num_rest = 0
         for rate, block in self._rest_by_ffmpeg(num_read):
-            rest += len(block)
+            num_rest += len(block)
             yield rate, block
-        if rest:
-            self.warnings.add(WarningCode.PARTIAL)
-        elif num_read > first:
-            self.warnings.add(WarningCode.TRUNCATED)
-        else:
+        if num_read + num_rest == first:
             raise AudioError(ErrorCode.DECODE_ERROR, f"{self.source.name}: cannot be decoded ({own_words(error)})")
+        self._judge(error, num_rest)
 
-    def _rest_by_ffmpeg(self, num_read: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def _judge(self, error: Exception | None, num_rest: int) -> None:
+        """Say what was lost, where FFmpeg has not said it."""
+        if self.warnings:
+            return
+        if self.file.format == "FLAC":  # FFmpeg would have seen a gap in its numbered frames: the end is missing
+            self.warnings.add(WarningCode.TRUNCATED)
+        elif num_rest:
+            self.warnings.add(WarningCode.PARTIAL)
+        elif error is not None:
+            self.warnings.add(WarningCode.TRUNCATED)
+
+    def _stopped_early(self, num_read: int) -> bool:
+        """Tell whether libsndfile may have given up at damage without a word, as it does in FLAC and MP3."""
+        if self.file.format == "MP3":  # its length may be an estimate
+            return num_read < MP3_STOPPED_EARLY * int(self.file.frames)
+        return self.file.format == "FLAC" and num_read < int(self.file.frames)
+
+    def _rest_by_ffmpeg(self, num_read: int) -> Iterator[Block]:
         """Yield what FFmpeg decodes beyond the first ``num_read`` samples."""
+        if self.file.format == "MP3":
+            num_read += MP3_DECODERS_DIFFER_SAMPLES
         try:
             other = PyAVDecoder(self.source)
         except AudioError:
@@ -179,11 +253,29 @@ class SoundFileDecoder:
         except AudioError:
             return
         finally:
+            self.warnings |= other.warnings
             other.close()
 
     def close(self) -> None:
         """Release the file."""
         self.file.close()
+
+
+class NamelessFile:
+    """An open file without the name by which FFmpeg would choose a demuxer where the content is none's."""
+
+    def __init__(self, file: BinaryIO, seekable: bool) -> None:
+        self._file = file
+        self.read = file.read
+        if seekable:
+            self.seek, self.tell = self._seek, file.tell
+
+    def _seek(self, offset: int, whence: int = 0) -> int:
+        """Move, or return -1 where a damaged file asks for what cannot be; PyAV would print an exception."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
 
 
 class PyAVDecoder:
@@ -192,92 +284,151 @@ class PyAVDecoder:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.warnings: set[WarningCode] = set()
-        with source.open() as raw:
-            head, size = raw.read(16), raw.seek(0, os.SEEK_END)
-        options = {"protocol_whitelist": "file", "format_whitelist": allowed_demuxers()}
-        if head.startswith(b"RIFF") and size >= 1 << 32:
-            options["ignore_length"] = "1"  # a 32-bit size has wrapped
+        self.container: Any = None
+        self._raw = source.open()
         try:
-            self.container = av.open(source.for_decoder(), options=options, metadata_errors="ignore")
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise undecodable(source, error) from error
-        try:
-            self._choose_stream(head)
-        except BaseException:
-            self.container.close()
-            raise
+            self._open_container()
+            self._choose_stream()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, AudioError | MemoryError) or not isinstance(error, Exception):
+                raise
+            raise undecodable(source, error) from error  # FFmpeg's, or UnicodeDecodeError and others of PyAV's
 
-    def _choose_stream(self, head: bytes) -> None:
+    def _open_container(self) -> None:
+        """Let FFmpeg read our open file, so that content alone decides, and no other file or protocol is in reach."""
+        options = {"protocol_whitelist": "none", "format_whitelist": allowed_demuxers()}
+        goes_on = riff_goes_on(self._raw, self._raw.seek(0, os.SEEK_END))
+        if goes_on:
+            options["ignore_length"] = "1"
+        self._raw.seek(0)
+        # Where it can seek, FFmpeg would first look for chunks behind the stated size: in silence, 8 bytes at a time.
+        file = NamelessFile(self._raw, seekable=not goes_on)
+        self.container = av.open(file, options=options, metadata_errors="ignore", buffer_size=READ_BYTES)
+
+    def _choose_stream(self) -> None:
         name = self.source.name
+        if not self.container.streams and self.source.is_cut():
+            raise undecodable(self.source, EOFError("cut off in its header"))
         if not self.container.streams.audio:
-            if self.container.streams.video:
-                raise AudioError(ErrorCode.NO_AUDIO_STREAM, f"{name}: this video has no audio")
-            raise AudioError(ErrorCode.NO_AUDIO_STREAM, f"{name}: the file has no audio stream")
+            what = "this video has no audio" if self.container.streams.video else "the file has no audio stream"
+            raise AudioError(ErrorCode.NO_AUDIO_STREAM, f"{name}: {what}")
         self.stream = self.container.streams.audio[0]
         codec = self.stream.codec_context
         if codec is None:
             raise AudioError(
                 ErrorCode.UNSUPPORTED_CODEC, f"{name}: its audio codec is unknown; convert it to WAV or FLAC"
             )
-        if codec.codec_tag in ("enca", "drms", "aavd"):
+        if codec.codec_tag in ENCRYPTED_TAGS:
             raise AudioError(ErrorCode.ENCRYPTED, f"{name}: the audio is encrypted")
         self.sampling_rate = int(codec.sample_rate or 0)
         self.num_channels = int(codec.channels or 0)
+        if not (self.sampling_rate and self.num_channels) and not looks_like_audio(self._head()):
+            raise undecodable(self.source, ValueError("neither a sampling rate nor channels"))
         self.claimed_s = self._claimed_s()
-        if head.startswith(b"OggS"):
-            with self.source.open() as raw:
-                if is_cut(raw, raw.seek(0, os.SEEK_END)):
-                    self.warnings.add(WarningCode.TRUNCATED)
+        # Time stamps of lossy codecs count what the encoder added at both ends: up to three of its frames.
+        self.tolerance_s = max(LENGTH_TOLERANCE_S, 3 * (codec.frame_size or 0) / max(1, self.sampling_rate))
+
+    def _head(self) -> bytes:
+        with self.source.open() as raw:
+            return raw.read(16)
 
     def _claimed_s(self) -> float | None:
         """Return the length that the container's tables state; None where FFmpeg only estimates it."""
-        if "mov" in self.container.format.name and self.stream.duration and self.stream.time_base:
+        name = self.container.format.name
+        if "mov" in name and self.stream.duration and self.stream.time_base:
             return float(self.stream.duration * self.stream.time_base)
-        if "matroska" in self.container.format.name and self.container.duration:
+        if "matroska" in name and self.container.duration:
             return float(self.container.duration) / 1_000_000  # AV_TIME_BASE is microseconds
+        if name == "ogg":
+            with self.source.open() as raw:
+                return ogg.duration_s(raw, raw.seek(0, os.SEEK_END))
         return None
 
-    def seek(self, start_s: float) -> float:
+    def seek(self, start_s: int) -> int:
         """Skip nothing: seeking compressed audio is not exact to the sample."""
-        return 0.0
+        return 0
 
-    def blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def blocks(self) -> Iterator[Block]:
+        """Decode; the 20 ms frames of most codecs are joined, since every block costs its steps in Python."""
+        rate, held = 0, list[NDArray[np.float32]]()
+        for frame_rate, block in self._without_padding():
+            if held and (frame_rate, block.shape[1]) != (rate, held[0].shape[1]):
+                yield rate, np.concatenate(held)
+                held = []
+            rate = frame_rate
+            held.append(block)
+            if len(held) * len(block) >= JOINED_SAMPLES:
+                yield rate, np.concatenate(held)
+                held = []
+        if held:
+            yield rate, np.concatenate(held)
+
+    def _without_padding(self) -> Iterator[Block]:
+        """Decode, without the encoder's padding: what the last frame holds beyond the length that MP4 tables state."""
+        if self.claimed_s is None or "mov" not in self.container.format.name:
+            yield from self._frames()
+            return
+        num_left = round(self.claimed_s * self.sampling_rate)
+        beyond: Block | None = None
+        for rate, block in self._frames():
+            if beyond is not None:  # not the last frame after all: the tables understate the length
+                yield beyond
+                beyond, num_left = None, UNKNOWN_LENGTH
+            if len(block) > num_left:
+                beyond = rate, block[num_left:]
+                block = block[:num_left]
+            num_left -= len(block)
+            yield rate, block
+
+    def _frames(self) -> Iterator[Block]:
         """Decode packet by packet; a damaged packet is left out and the next one tried."""
-        num_decoded, num_damaged = 0, 0
-        error: Exception | None = None
+        num_decoded, stated_end = 0, 0
+        error: Exception | None = None  # the last one, while nothing good has followed it
+        is_flac = self.container.format.name == "flac"
+        for packet, frames in self._packets():
+            if isinstance(frames, Exception):
+                error = frames
+                continue
+            if error is not None and frames and packet.size:  # not what only the end of the file flushed out
+                self.warnings.add(WarningCode.PARTIAL)
+                error = None
+            for frame, samples in frames:
+                num_decoded += len(samples)
+                if is_flac:  # its frames are numbered
+                    stated_end = stated_end_samples(frame)
+                yield int(frame.sample_rate), samples
+        if error is not None and not num_decoded:
+            raise undecodable(self.source, error)
+        if error is not None:
+            self.warnings.add(WarningCode.TRUNCATED)
+        if stated_end > num_decoded:
+            self.warnings.add(WarningCode.PARTIAL)
+
+    def _packets(self) -> Iterator[tuple[Any, list[tuple[Any, NDArray[np.float32]]] | Exception]]:
+        """Yield packets with the frames and samples in them, or with the error that decoding ended in."""
         packets = self.container.demux(self.stream)
+        num_damaged = 0
         while num_damaged < MAX_DAMAGED_PACKETS:
+            packet: Any = None
             try:
                 packet = next(packets)
+                yield packet, [(frame, frame_samples(frame)) for frame in packet.decode()]
             except StopIteration:
-                break
+                return
             except MemoryError:
                 raise
-            except Exception as raised:
-                error = raised
-                break
-            try:
-                frames = packet.decode()
-            except MemoryError:
-                raise
-            except Exception as raised:
-                error = raised
+            except Exception as error:
                 num_damaged += 1
-                continue
-            for frame in frames:
-                samples = frame_samples(frame)
-                num_decoded += len(samples)
-                yield int(frame.sample_rate), samples
-        if error is not None:
-            if not num_decoded:
-                raise undecodable(self.source, error)
-            self.warnings.add(WarningCode.PARTIAL)
+                yield packet, error
+                if packet is None:  # the container itself is broken
+                    return
 
     def close(self) -> None:
         """Release the file."""
-        self.container.close()
+        if self.container is not None:
+            self.container.close()
+        self._raw.close()
 
 
 def frame_samples(frame: Any) -> NDArray[np.float32]:
@@ -293,6 +444,13 @@ def frame_samples(frame: Any) -> NDArray[np.float32]:
     return samples
 
 
+def stated_end_samples(frame: Any) -> int:
+    """Return where an FFmpeg audio frame ends by its own time stamp, in samples; 0 where it has none."""
+    if frame.pts is None or frame.time_base is None:
+        return 0
+    return int(round(frame.pts * frame.time_base * frame.sample_rate) + frame.samples)
+
+
 @cache
 def allowed_demuxers() -> str:
     """Return FFmpeg's ``format_whitelist``: every demuxer of this build but the refused ones."""
@@ -304,13 +462,29 @@ def undecodable(source: Source, error: Exception) -> AudioError:
     """Say why no decoder reads a file: damaged audio, or no audio at all."""
     with source.open() as raw:
         head = raw.read(16)
+        rate = riff_sampling_rate(raw, raw.seek(0, os.SEEK_END))
     if isinstance(error, av.error.DecoderNotFoundError):
         return AudioError(
             ErrorCode.UNSUPPORTED_CODEC, f"{source.name}: no decoder for its audio codec; convert it to WAV or FLAC"
         )
-    if head.startswith(AUDIO_MAGIC) or head[4:8] == b"ftyp":
+    if rate is not None and not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:  # FFmpeg only says "invalid data"
+        return bad_sampling_rate(source, rate)
+    if looks_like_audio(head):
         return AudioError(ErrorCode.DECODE_ERROR, f"{source.name}: damaged audio ({own_words(error)})")
     return AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: this is no audio that can be decoded ({own_words(error)})")
+
+
+def looks_like_audio(head: bytes) -> bool:
+    """Tell by its first 16 bytes whether a file is meant to hold audio."""
+    return head.startswith(AUDIO_MAGIC) or head[4:8] == b"ftyp"
+
+
+def bad_sampling_rate(source: Source, rate: int) -> AudioError:
+    """Say that a rate is none of audio's, before anything is allocated for it."""
+    return AudioError(
+        ErrorCode.BAD_SAMPLE_RATE,
+        f"{source.name}: a sampling rate of {rate} Hz; {MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE} Hz can be read",
+    )
 
 
 def own_words(error: Exception | None) -> str:

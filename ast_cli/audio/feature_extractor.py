@@ -270,6 +270,21 @@ def _as_batch(raw_speech: Any) -> list[Any]:
     return batch
 
 
+def _as_array(numbers: Any) -> NDArray[Any]:
+    """Return a list of Python numbers as an array of floats; integers above 1 stay integers, of no known scale."""
+    try:
+        array = np.asarray(numbers)
+    except ValueError:  # rows of unequal length
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiu":
+        raise UsageError(
+            f"a waveform is an array, a tensor or a list of floats, not {type(numbers).__name__} "
+            "(ast_cli.load_waveform reads a file)"
+        )
+    is_unambiguous = array.dtype.kind != "f" and array.size and np.abs(array).max() <= 1
+    return array.astype(np.float32) if is_unambiguous else array
+
+
 def as_float32(waveform: Waveform) -> NDArray[np.float32]:
     """Return one waveform as float32 samples in [-1, 1], shape (num_samples,).
 
@@ -285,7 +300,7 @@ def as_float32(waveform: Waveform) -> NDArray[np.float32]:
     elif isinstance(waveform, np.ndarray):
         array = waveform
     else:
-        array = np.asarray(waveform, dtype=np.float32)  # a list of Python numbers: floats, as documented
+        array = _as_array(waveform)
     if array.ndim != 1:
         raise UsageError(
             f"a waveform must be mono, shape (num_samples,), not {array.shape}: "

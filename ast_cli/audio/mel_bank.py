@@ -38,10 +38,10 @@ class FbankConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if not 1000 <= self.sampling_rate <= 768000:
-            raise UsageError(f"sampling_rate must be from 1000 to 768000 Hz, not {self.sampling_rate}")
-        if not 4 <= self.num_mel_bins <= MAX_MEL_BINS:  # Kaldi refuses fewer than 4
-            raise UsageError(f"num_mel_bins must be from 4 to {MAX_MEL_BINS}, not {self.num_mel_bins}")
+        if type(self.sampling_rate) is not int or not 1000 <= self.sampling_rate <= 768000:
+            raise UsageError(f"sampling_rate must be from 1000 to 768000 Hz, not {self.sampling_rate!r}")
+        if type(self.num_mel_bins) is not int or not 4 <= self.num_mel_bins <= MAX_MEL_BINS:  # Kaldi refuses fewer
+            raise UsageError(f"num_mel_bins must be from 4 to {MAX_MEL_BINS}, not {self.num_mel_bins!r}")
 
     @property
     def frame_length_samples(self) -> int:

@@ -7,6 +7,7 @@ recording shorter than a window gives one short window, which the feature extrac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ def hop_frames_of(hop_s: float | None, max_length: int) -> int:
     """
     if hop_s is None:
         return max_length
-    hop_frames = round(hop_s / FRAME_SHIFT_S)
+    hop_frames = round(hop_s / FRAME_SHIFT_S) if math.isfinite(hop_s) else 0
     if not 1 <= hop_frames <= max_length:
         window_s = max_length * FRAME_SHIFT_S
         raise UsageError(f"the hop must be from 0.01 s to the model's window of {window_s:.2f} s, not {hop_s:g} s")

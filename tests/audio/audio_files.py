@@ -1,0 +1,137 @@
+"""Small audio files of every kind, made on the spot, and the surgery that breaks them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+RATE = 16000  # Hz; what is not about resampling is made at the model's own rate
+WRITE_SAMPLES = 4096  # libsndfile's Vorbis encoder can crash on a long array: write in blocks
+
+
+def sound(duration_s: float = 1.0, rate: int = RATE, num_channels: int = 1, seed: int = 0) -> NDArray[np.float64]:
+    """Return three tones with a slow swell and a little noise, peak below 0.6, shape (num_samples, num_channels)."""
+    num_samples = round(duration_s * rate)
+    time = np.arange(num_samples)[:, None] / rate
+    phase = np.arange(num_channels)[None]
+    tones = sum(0.15 * np.sin(2 * np.pi * hz * time + phase) for hz in (220.0, 450.0, 1100.0))
+    noise = np.random.default_rng(seed).uniform(-0.02, 0.02, (num_samples, num_channels))
+    swell = 0.75 + 0.25 * np.sin(2 * np.pi * 1.7 * time)
+    samples: NDArray[np.float64] = tones * swell + noise
+    return samples
+
+
+def write_sound(
+    path: Path,
+    samples: NDArray[Any],
+    rate: int = RATE,
+    container: str | None = None,
+    subtype: str | None = None,
+    endian: str | None = None,
+) -> Path:
+    """Write by libsndfile, in blocks; the format comes from the name where it is not given."""
+    num_channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with soundfile.SoundFile(path, "w", rate, num_channels, subtype, endian, container) as file:
+        for start in range(0, len(samples), WRITE_SAMPLES):
+            file.write(samples[start : start + WRITE_SAMPLES])
+    return path
+
+
+def write_by_ffmpeg(
+    path: Path,
+    samples: NDArray[Any],
+    rate: int = RATE,
+    codec: str = "aac",
+    container: str | None = None,
+    video: bool = False,
+    audio: bool = True,
+    bit_rate: int | None = None,
+    options: dict[str, str] | None = None,
+    into_pipe: bool = False,
+) -> Path:
+    """Write by FFmpeg, optionally beside a second of black video, or as into a pipe: without going back."""
+    if into_pipe:
+        with path.open("wb") as raw:
+            return _write(Pipe(raw), path, samples, rate, codec, container, video, audio, bit_rate, options)
+    return _write(str(path), path, samples, rate, codec, container, video, audio, bit_rate, options)
+
+
+class Pipe:
+    """A file that can only be written to."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self.write = raw.write
+
+
+def _write(
+    target: Any,
+    path: Path,
+    samples: NDArray[Any],
+    rate: int,
+    codec: str,
+    container: str | None,
+    video: bool,
+    audio: bool,
+    bit_rate: int | None,
+    options: dict[str, str] | None,
+) -> Path:
+    with av.open(target, "w", format=container, options=options or {}) as output:
+        picture = _add_picture(output) if video else None
+        if audio:
+            _mux_audio(output, samples, rate, codec, bit_rate)
+        if picture is not None:
+            _mux_picture(output, picture)
+    return path
+
+
+def _mux_audio(output: Any, samples: NDArray[Any], rate: int, codec: str, bit_rate: int | None) -> None:
+    samples = np.atleast_2d(samples.T).T
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]
+    stream = output.add_stream(codec, rate=rate, layout=layout)
+    if bit_rate is not None:
+        stream.bit_rate = bit_rate
+    for start in range(0, len(samples), WRITE_SAMPLES):
+        planes = np.ascontiguousarray(samples[start : start + WRITE_SAMPLES].T, dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+        frame.sample_rate, frame.pts = rate, start
+        output.mux(stream.encode(frame))
+    output.mux(stream.encode(None))
+
+
+def _add_picture(output: Any) -> Any:
+    stream = output.add_stream("mpeg4", rate=10)
+    stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+    return stream
+
+
+def _mux_picture(output: Any, stream: Any) -> None:
+    for index in range(10):
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        frame.pts = index
+        output.mux(stream.encode(frame))
+    output.mux(stream.encode(None))
+
+
+def patched(path: Path, offset: int, replacement: bytes) -> Path:
+    """Overwrite bytes of a file in place."""
+    content = bytearray(path.read_bytes())
+    content[offset : offset + len(replacement)] = replacement
+    path.write_bytes(content)
+    return path
+
+
+def truncated(path: Path, num_bytes: int) -> Path:
+    """Cut a file in place."""
+    os.truncate(path, num_bytes)
+    return path
+
+
+def data_offset(path: Path, name: bytes = b"data") -> int:
+    """Return where the content of a RIFF chunk starts: 8 bytes after its name."""
+    return path.read_bytes().index(name) + 8

@@ -1,0 +1,119 @@
+"""Windows are frame-exact slices of one long fbank, whatever the blocks it arrives in."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ast_cli.audio.windows import hop_frames_of, slice_windows
+from ast_cli.errors import UsageError
+
+NUM_MEL_BINS = 2
+
+
+def numbered_frames(num_frames: int) -> NDArray[np.float32]:
+    """Return frames that hold their own index."""
+    return np.repeat(np.arange(num_frames, dtype=np.float32)[:, None], NUM_MEL_BINS, axis=1)
+
+
+def in_blocks(fbank: NDArray[np.float32], seed: int, largest: int) -> Iterator[NDArray[np.float32]]:
+    draw = np.random.default_rng(seed)
+    start = 0
+    while start < len(fbank):
+        size = int(draw.integers(0, largest + 1))
+        yield fbank[start : start + size]
+        start += size
+
+
+def plain_starts(num_frames: int, max_length: int, hop_frames: int) -> list[int]:
+    """Say where windows start, by the rule and not by the stream."""
+    if num_frames == 0:
+        return []
+    if num_frames <= max_length:
+        return [0]
+    starts = list(range(0, num_frames - max_length + 1, hop_frames))
+    end = num_frames - max_length
+    return starts if starts[-1] == end else [*starts, end]
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 7, 16])
+@pytest.mark.parametrize("largest_block", [1, 5, 40])
+def test_windows_equal_plain_slices_for_every_length_and_hop(max_length: int, largest_block: int) -> None:
+    for num_frames in range(3 * max_length + 4):
+        fbank = numbered_frames(num_frames)
+        for hop_frames in range(1, max_length + 1):
+            blocks = in_blocks(fbank, seed=num_frames * 100 + hop_frames, largest=largest_block)
+            windows = list(slice_windows(blocks, max_length, hop_frames))
+            starts = plain_starts(num_frames, max_length, hop_frames)
+            assert [window.start_frame for window in windows] == starts, (num_frames, hop_frames)
+            for window, start in zip(windows, starts, strict=True):
+                np.testing.assert_array_equal(window.fbank, fbank[start : start + max_length])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_equal_plain_slices_for_long_recordings(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    max_length = int(draw.choice([128, 512, 1024]))
+    num_frames, hop_frames = int(draw.integers(1, 20_000)), int(draw.integers(10, max_length + 1))
+    fbank = numbered_frames(num_frames)
+    windows = list(slice_windows(in_blocks(fbank, seed, largest=3000), max_length, hop_frames))
+    assert [window.start_frame for window in windows] == plain_starts(num_frames, max_length, hop_frames)
+    for window in windows:
+        np.testing.assert_array_equal(window.fbank, fbank[window.start_frame : window.start_frame + max_length])
+
+
+def test_the_last_window_is_moved_back_to_the_last_frame() -> None:
+    windows = list(slice_windows([numbered_frames(2500)], 1024, 1024))
+    assert [(window.start_frame, len(window.fbank)) for window in windows] == [(0, 1024), (1024, 1024), (1476, 1024)]
+    assert windows[-1].fbank[-1, 0] == 2499
+
+
+def test_a_short_recording_is_one_short_window() -> None:
+    (window,) = slice_windows([numbered_frames(10), numbered_frames(10)], 1024, 1024)
+    assert (window.start_frame, window.fbank.shape) == (0, (20, NUM_MEL_BINS))
+
+
+def test_no_frames_are_no_windows() -> None:
+    assert list(slice_windows([], 1024, 1024)) == []
+    assert list(slice_windows([numbered_frames(0)], 1024, 1024)) == []
+
+
+def test_windows_kept_do_not_change_as_the_stream_goes_on() -> None:
+    fbank = numbered_frames(500)
+    windows = list(slice_windows(in_blocks(fbank, 0, 30), 64, 16))
+    for window in windows:
+        np.testing.assert_array_equal(window.fbank, fbank[window.start_frame : window.start_frame + 64])
+
+
+def test_memory_does_not_grow_with_the_recording() -> None:
+    def peak_bytes(num_blocks: int) -> int:
+        tracemalloc.start()
+        for _ in slice_windows((np.zeros((400, 128), np.float32) for _ in range(num_blocks)), 1024, 512):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    short, long = peak_bytes(10), peak_bytes(300)
+    assert long <= 1.1 * short  # 40 s and 20 min of audio
+    assert long < 5 * 1024 * 128 * 4  # a window, the joined frames, and what is kept of them
+
+
+@pytest.mark.parametrize(
+    ("hop_s", "hop_frames"),
+    [(None, 1024), (10.24, 1024), (5.12, 512), (1, 100), (0.01, 1), (0.0149, 1), (0.0151, 2), (10.2449, 1024)],
+)
+def test_a_hop_is_rounded_to_whole_frames(hop_s: float | None, hop_frames: int) -> None:
+    assert hop_frames_of(hop_s, 1024) == hop_frames
+
+
+@pytest.mark.parametrize("hop_s", [0, 0.004, -1, 10.25, 11, math.inf, -math.inf, math.nan, 1e300])
+def test_a_hop_that_cannot_be_is_refused(hop_s: float) -> None:
+    with pytest.raises(UsageError) as raised:
+        hop_frames_of(hop_s, 1024)
+    assert str(raised.value) == f"the hop must be from 0.01 s to the model's window of 10.24 s, not {hop_s:g} s"
