@@ -1,0 +1,718 @@
+"""How fast the model runs here: attention, data type and batch size against each other, and every stage apart.
+
+All contestants of a cell (one data type and batch size) take turns, round after round, so that a machine that is busy
+or throttles treats them alike; medians are compared, and the spread is the interquartile range.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.metadata
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor, nn
+
+from ast_cli import __version__
+from ast_cli.audio.decode import MODEL_SAMPLING_RATE, open_audio
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.mel_bank import FRAME_SHIFT_S
+from ast_cli.engine.device import resolve_device, resolve_dtype_for
+from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.errors import AstError, DeviceError, UsageError
+from ast_cli.labels import NUM_AUDIOSET_LABELS
+from ast_cli.model.attention import ATTN_IMPLEMENTATIONS
+from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig
+from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.results import SCHEMA_VERSION
+
+SIZES = {"base": (768, 12), "small": (384, 6), "tiny": (192, 3)}  # DeiT's hidden_size and num_attention_heads
+OURS, REFERENCE = "ast", "transformers"
+SEED = 0  # of random weights and inputs
+DEFAULT_BATCH_SIZES = (1, 2, 4, 8)  # those of the reference's own table
+CPU_BATCH_SIZES = (1, 2)  # a window of base size takes seconds there, and larger batches gain nothing
+MAX_BATCH_SIZE = 65_536
+MAX_THREADS = 1_024
+CELL_S = 3.0  # to spend on one contestant in one cell
+MIN_REPEATS, MAX_REPEATS = 5, 100
+SLOW_S, MIN_SLOW_REPEATS = 1.0, 3  # a pass this long needs fewer repeats: the clock's noise is small beside it
+CPU_WARMUPS, WARMUPS = 1, 5  # a GPU also has to raise its clock and choose its kernels
+LOGITS_TOLERANCE = 1e-3  # float32 logits of two implementations; they differ by 1e-5 and less at base size
+
+CLIP_S = 10.0  # what a stage's time refers to
+CLIP_SAMPLING_RATE = 44_100  # Hz; the commonest rate of files, so that decoding includes resampling
+FBANK_BATCH_SIZE = 8
+
+FLOP_FORMULA = (
+    "2 x multiply-adds: patches P*p^2*C; a block 3NC^2 (qkv) + 2N^2C (attention) + NC^2 (proj) + 2NCM (MLP); the last "
+    "block 2QC^2 + 2NC^2 + 2QNC + 2QCM, as the head reads Q=2 rows (transformers: as the others); head CL. "
+    "N tokens, P patches of side p, C hidden_size, M intermediate_size, L labels"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkOptions:
+    """What to run against what.
+
+    Attributes:
+        model: ``base``, ``small`` or ``tiny`` with random weights; else a checkpoint as in
+            ``ASTForAudioClassification.from_pretrained``. A folder of such a name is ``./base``.
+        attn_implementations: Which attentions, in the order they take turns.
+        dtypes: Names of data types; ``auto`` is float16 on CUDA and float32 elsewhere.
+        batch_sizes: Windows at once; None for 1, 2, 4, 8, on a CPU 1, 2.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        compare: ``transformers`` to have the reference implementation take turns too.
+        num_repeats: Timed passes of a contestant in a cell; None for as many as fit 3 s, 5 to 100, and 3 where a
+            pass takes longer than 1 s.
+        num_warmups: Passes before those; None for 1 on a CPU and 5 elsewhere.
+        num_threads: Of torch on the CPU; None for torch's own choice.
+    """
+
+    model: str = "base"
+    attn_implementations: tuple[str, ...] = ("sdpa", "eager")
+    dtypes: tuple[str, ...] = ("auto",)
+    batch_sizes: tuple[int, ...] | None = None
+    device: str = "auto"
+    compare: str | None = None
+    num_repeats: int | None = None
+    num_warmups: int | None = None
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; names of devices and data types are checked where they are resolved."""
+        if not self.attn_implementations or set(self.attn_implementations) - set(ATTN_IMPLEMENTATIONS):
+            chosen = ",".join(self.attn_implementations)
+            raise UsageError(f"attn must be one or more of {', '.join(ATTN_IMPLEMENTATIONS)}, not {chosen!r}")
+        if not self.dtypes:
+            raise UsageError("dtype must name at least one data type")
+        if self.batch_sizes is not None and not self.batch_sizes:
+            raise UsageError("batch size must name at least one number")
+        if self.compare not in (None, REFERENCE):
+            raise UsageError(f"compare must be {REFERENCE}, not {self.compare!r}")
+        for batch_size in self.batch_sizes or ():
+            _check_count("batch size", batch_size, MAX_BATCH_SIZE)
+        _check_count("repeats", self.num_repeats)
+        _check_count("warmup", self.num_warmups)
+        _check_count("threads", self.num_threads, MAX_THREADS)
+
+
+def _check_count(name: str, value: int | None, most: int = 1_000_000) -> None:
+    if value is not None and not 1 <= value <= most:
+        raise UsageError(f"{name} must be from 1 to {most}, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the numbers are from.
+
+    Attributes:
+        platform: Operating system and architecture.
+        processor: The processor's name.
+        device: Where the model ran.
+        device_name: The GPU's name, or the processor's again.
+        num_threads: Of torch on the CPU.
+        versions: Of Python, torch, this package, and transformers where it took part.
+    """
+
+    platform: str
+    processor: str
+    device: str
+    device_name: str
+    num_threads: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What ran.
+
+    Attributes:
+        name: As asked for.
+        weights: ``random`` or ``checkpoint``; the time does not depend on it.
+        num_parameters: In all.
+        num_tokens: Length of the sequence.
+        window_s: Audio that one window covers, in seconds.
+        flop_per_window: Floating-point operations of one window, by ``FLOP_FORMULA``.
+    """
+
+    name: str
+    weights: str
+    num_parameters: int
+    num_tokens: int
+    window_s: float
+    flop_per_window: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One contestant in one cell.
+
+    Attributes:
+        library: ``ast`` or ``transformers``.
+        attn: ``sdpa`` or ``eager``.
+        dtype: Of weights and inputs.
+        batch_size: Windows at once.
+        num_repeats: Timed passes.
+        median_ms: Of one pass.
+        spread_ms: Interquartile range of the passes.
+        windows_per_s: By the median.
+        real_time_factor: Processing time / audio time.
+        tflop_per_s: Achieved, by ``FLOP_FORMULA``.
+    """
+
+    library: str
+    attn: str
+    dtype: str
+    batch_size: int
+    num_repeats: int
+    median_ms: float
+    spread_ms: float
+    windows_per_s: float
+    real_time_factor: float
+    tflop_per_s: float
+
+    @property
+    def contestant(self) -> str:
+        """``sdpa``, ``eager``, or ``transformers sdpa`` and ``transformers eager``."""
+        return contestant_name(self.library, self.attn)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedUp:
+    """Two contestants of one cell.
+
+    Attributes:
+        dtype: Of the cell.
+        batch_size: Of the cell.
+        baseline: The contestant that is compared with.
+        contestant: The contestant in question.
+        baseline_ms: Its median.
+        contestant_ms: Its median.
+        speed_up: Their ratio; above 1 the contestant is faster.
+    """
+
+    dtype: str
+    batch_size: int
+    baseline: str
+    contestant: str
+    baseline_ms: float
+    contestant_ms: float
+    speed_up: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """One stage of the way from a file to logits.
+
+    Attributes:
+        stage: ``decode``, ``fbank`` or ``model``.
+        device: Where it ran.
+        batch_size: Clips or windows at once.
+        ms_per_10_s: Median time for 10 s of audio.
+        spread_ms_per_10_s: Its interquartile range.
+        times_real_time: Audio time / processing time.
+    """
+
+    stage: str
+    device: str
+    batch_size: int
+    ms_per_10_s: float
+    spread_ms_per_10_s: float
+    times_real_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkReport:
+    """What `run_benchmark` returns.
+
+    Attributes:
+        machine: Where.
+        model: What.
+        max_abs_difference: Between our float32 logits and the reference's, where it took part.
+        measurements: By data type, batch size and contestant, in the order asked for.
+        speed_ups: sdpa over eager, and ours over the reference.
+        stages: Decode, fbank and model apart; the model as its fastest measurement.
+    """
+
+    machine: Machine
+    model: ModelFacts
+    max_abs_difference: float | None
+    measurements: tuple[Measurement, ...]
+    speed_ups: tuple[SpeedUp, ...]
+    stages: tuple[StageTime, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form; the order of its keys is part of the format."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "type": "benchmark",
+            "machine": _record(self.machine),
+            "model": _record(self.model),
+            "flop_formula": FLOP_FORMULA,
+            "max_abs_difference": self.max_abs_difference,
+            "measurements": [_record(measurement) for measurement in self.measurements],
+            "speed_ups": [_record(speed_up) for speed_up in self.speed_ups],
+            "stages": [_record(stage) for stage in self.stages],
+        }
+
+
+def _record(part: Any) -> dict[str, Any]:
+    """Return a dataclass as a dictionary, its floats at 6 significant digits: more than any clock holds."""
+    return {key: float(f"{value:.6g}") if type(value) is float else value for key, value in asdict(part).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Contestant:
+    """One model that takes turns: ``run`` maps (batch, max_length, num_mel_bins) to whatever it returns."""
+
+    library: str
+    attn: str
+    flop_per_window: int
+    run: Callable[[Tensor], object]
+
+
+def run_benchmark(
+    options: BenchmarkOptions, report_progress: Callable[[str], None] = lambda _what: None
+) -> BenchmarkReport:
+    """Time a model on this machine.
+
+    Args:
+        options: What to run against what.
+        report_progress: Is told what comes next.
+
+    Raises:
+        UsageError: An option that cannot be, or no model of that name.
+        DeviceError: A device that is not there, a batch that does not fit, or transformers that is not installed.
+        AstError: The reference implementation gives other logits.
+    """
+    device = resolve_device(options.device)
+    dtypes = tuple(dict.fromkeys(resolve_dtype_for(name, device) for name in options.dtypes))
+    batch_sizes = options.batch_sizes or (CPU_BATCH_SIZES if device.type == "cpu" else DEFAULT_BATCH_SIZES)
+    attns = tuple(dict.fromkeys(options.attn_implementations))
+    with _threads(options.num_threads):
+        report_progress(f"loading {options.model}")
+        model = load_model(options.model)
+        references = load_references(model, attns) if options.compare else {}
+        difference = check_agreement(model, references, device) if references else None
+        measurements: list[Measurement] = []
+        for dtype in dtypes:
+            contestants = _contestants(model, references, attns, device, dtype)
+            for batch_size in dict.fromkeys(batch_sizes):
+                report_progress(f"timing {dtype_name(dtype)}, batch size {batch_size}")
+                measurements += _measure_cell(contestants, model.config, device, dtype, batch_size, options)
+        report_progress("timing decode and fbank")
+        stages = (*_front_end_stages(model.config, device, options), _model_stage(measurements, model.config, device))
+        return BenchmarkReport(
+            describe_machine(device, with_reference=bool(references)),
+            _describe_model(options.model, model),
+            difference,
+            tuple(measurements),
+            tuple(compare_measurements(measurements)),
+            stages,
+        )
+
+
+def load_model(name: str) -> ASTForAudioClassification:
+    """Return a model in float32 on the CPU: of a named size with random weights, or a checkpoint.
+
+    Raises:
+        UsageError: No model of that name.
+    """
+    if name in SIZES:
+        return random_model(size_config(name))
+    try:
+        return ASTForAudioClassification.from_pretrained(name, unnamed_labels=True)
+    except UsageError as error:
+        raise UsageError(f"{error}; or a size with random weights: {', '.join(SIZES)}") from error
+
+
+def size_config(size: str) -> ASTConfig:
+    """Return the architecture of a named size: DeiT's widths, AST's patches of 10-10 strides at 1024 frames."""
+    hidden_size, num_heads = SIZES[size]
+    return ASTConfig(
+        hidden_size=hidden_size,
+        num_attention_heads=num_heads,
+        intermediate_size=4 * hidden_size,
+        num_labels=NUM_AUDIOSET_LABELS,
+    )
+
+
+def random_model(config: ASTConfig) -> ASTForAudioClassification:
+    """Return a model of random weights, always the same, leaving the random state of others alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return ASTForAudioClassification(config).eval()
+
+
+def flop_per_window(config: ASTConfig, *, trimmed: bool = True) -> int:
+    """Count the floating-point operations of one window's matrix products, the rest being far below 1 %.
+
+    Args:
+        config: The architecture.
+        trimmed: Whether the last block computes only the two rows that the head reads.
+
+    Returns:
+        Twice the multiply-adds: 261 GFLOP for base size at 1024 frames, 242 trimmed.
+    """
+    N, C, M = config.num_tokens, config.hidden_size, config.intermediate_size
+    patches = (N - NUM_PREFIX_TOKENS) * config.patch_size**2 * C
+
+    def block(num_queries: int) -> int:
+        per_query = 2 * C * C + 2 * N * C + 2 * C * M  # query and output projection, attention, MLP
+        return num_queries * per_query + 2 * N * C * C  # keys and values are of all tokens
+
+    last = block(NUM_PREFIX_TOKENS if trimmed else N)
+    multiply_adds = patches + (config.num_hidden_layers - 1) * block(N) + last + C * config.num_labels
+    return 2 * multiply_adds
+
+
+def time_alternating(
+    steps: Sequence[Callable[[], object]],
+    device: torch.device,
+    num_repeats: int | None = None,
+    num_warmups: int | None = None,
+) -> list[list[float]]:
+    """Time steps in turn, round after round.
+
+    Args:
+        steps: What to time.
+        device: Whose queue to wait for before and after each step.
+        num_repeats: Rounds; None for as many as fit `CELL_S` seconds a step.
+        num_warmups: Untimed rounds before those, at least 1; None for what suits the device.
+
+    Returns:
+        Seconds, one list of ``num_repeats`` a step.
+    """
+    latest_s = [0.0]
+    for _ in range(num_warmups or (CPU_WARMUPS if device.type == "cpu" else WARMUPS)):
+        latest_s = [_time_once(step, device) for step in steps]
+    num_repeats = num_repeats or repeats_that_fit(statistics.mean(latest_s))
+    rounds = [[_time_once(step, device) for step in steps] for _ in range(num_repeats)]
+    return [list(times_s) for times_s in zip(*rounds, strict=True)]
+
+
+def _time_once(step: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds one step takes, from an idle device to an idle device."""
+    synchronize(device)
+    start = time.perf_counter()
+    step()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU still has to do: its kernels are only queued by the call that asks for them."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def repeats_that_fit(pass_s: float) -> int:
+    """Return how many passes of so many seconds to time."""
+    least = MIN_SLOW_REPEATS if pass_s > SLOW_S else MIN_REPEATS
+    return max(least, min(MAX_REPEATS, int(CELL_S / max(pass_s, 1e-9))))
+
+
+def median_and_spread_ms(times_s: Sequence[float]) -> tuple[float, float]:
+    """Return the median and the interquartile range, in milliseconds, of times in seconds."""
+    if len(times_s) == 1:
+        return times_s[0] * 1000, 0.0
+    first, median, third = statistics.quantiles(times_s, n=4, method="inclusive")
+    return median * 1000, (third - first) * 1000
+
+
+def load_references(model: ASTForAudioClassification, attns: Sequence[str]) -> dict[str, nn.Module]:
+    """Return transformers' model with the same weights, one for each attention, in float32 on the CPU.
+
+    Raises:
+        DeviceError: transformers is missing or does not load.
+    """
+    try:
+        from transformers import ASTForAudioClassification as ReferenceModel
+    except (
+        ImportError,
+        OSError,
+        RuntimeError,
+    ) as error:  # OSError: a torchaudio built for another torch, imported by it
+        raise DeviceError(
+            f"transformers cannot be used here ({str(error).splitlines()[0]}); "
+            "install it with `pip install transformers`"
+        ) from error
+    references: dict[str, nn.Module] = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _no_loading_bar():
+        model.save_pretrained(folder)
+        for attn in attns:
+            references[attn] = ReferenceModel.from_pretrained(folder, attn_implementation=attn)
+            references[attn].eval()
+    return references
+
+
+@contextlib.contextmanager
+def _no_loading_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar on stderr, which it does even where that is no terminal."""
+    from transformers.utils import logging
+
+    bars: Any = logging
+    if not bars.is_progress_bar_enabled():
+        yield
+        return
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bar()
+
+
+def check_agreement(model: ASTForAudioClassification, references: dict[str, nn.Module], device: torch.device) -> float:
+    """Compare logits with the reference's in float32: a faster model that computes something else is no faster model.
+
+    Returns:
+        The largest absolute difference, over all attentions.
+
+    Raises:
+        AstError: It is above `LOGITS_TOLERANCE`.
+    """
+    input_values = random_input_values(model.config, 1, device, torch.float32)
+    engines = _engines(model, tuple(references), device, torch.float32)
+    differences = [0.0]
+    for attn, reference in references.items():
+        expected = _reference_logits(copy.deepcopy(reference).to(device), input_values).cpu()
+        differences.append(float((engines[attn].logits(input_values) - expected).abs().max()))
+    if not all(difference <= LOGITS_TOLERANCE for difference in differences):  # NaN fails too
+        raise AstError(
+            f"transformers gives other logits than ast (differences up to {max(differences):.2g}, rounding explains "
+            f"{LOGITS_TOLERANCE:g}): there is nothing to compare; please report it with the model's config.json"
+        )
+    return max(differences)
+
+
+def random_input_values(config: ASTConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return features like those of real audio, mean 0 and std 0.5: (batch_size, max_length, num_mel_bins)."""
+    generator = torch.Generator().manual_seed(SEED)
+    input_values = torch.randn(batch_size, config.max_length, config.num_mel_bins, generator=generator) * 0.5
+    return input_values.to(device, dtype)
+
+
+@torch.inference_mode()
+def _reference_logits(reference: nn.Module, input_values: Tensor) -> Tensor:
+    logits: Tensor = reference(input_values).logits
+    return logits
+
+
+def _engines(
+    model: ASTForAudioClassification, attns: Sequence[str], device: torch.device, dtype: torch.dtype
+) -> dict[str, TorchEngine]:
+    """Return one engine for each attention, on one copy of the weights."""
+    state = {name: tensor.to(device, dtype) for name, tensor in model.state_dict().items()}
+    engines = {}
+    for attn in attns:
+        with torch.device("meta"):  # the module alone: its weights are assigned
+            twin = ASTForAudioClassification(model.config, attn)
+        twin.load_state_dict(state, assign=True)
+        engines[attn] = TorchEngine(twin, device, dtype)
+    return engines
+
+
+def _contestants(
+    model: ASTForAudioClassification,
+    references: dict[str, nn.Module],
+    attns: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[_Contestant]:
+    """Put everyone who takes turns on the device, in the data type."""
+    flop = flop_per_window(model.config)
+    engines = _engines(model, attns, device, dtype)
+    contestants = [_Contestant(OURS, attn, flop, engine.forward) for attn, engine in engines.items()]
+    flop = flop_per_window(model.config, trimmed=False)
+    for attn, reference in references.items():
+        run = partial(_reference_logits, copy.deepcopy(reference).to(device, dtype))
+        contestants.append(_Contestant(REFERENCE, attn, flop, run))
+    return contestants
+
+
+def _measure_cell(
+    contestants: Sequence[_Contestant],
+    config: ASTConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int,
+    options: BenchmarkOptions,
+) -> list[Measurement]:
+    """Time all contestants on one batch."""
+    try:
+        input_values = random_input_values(config, batch_size, device, dtype)
+        steps = [partial(contestant.run, input_values) for contestant in contestants]
+        times_s = time_alternating(steps, device, options.num_repeats, options.num_warmups)
+    except RuntimeError as error:
+        if not (isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)):  # GPU, CPU
+            raise
+        raise DeviceError(f"a batch of {batch_size} does not fit into memory; choose a smaller --batch-size") from error
+    return [
+        _measurement(contestant, times, dtype, batch_size, window_s(config))
+        for contestant, times in zip(contestants, times_s, strict=True)
+    ]
+
+
+def _measurement(
+    contestant: _Contestant, times_s: Sequence[float], dtype: torch.dtype, batch_size: int, audio_s: float
+) -> Measurement:
+    """Turn seconds a pass into what is reported; ``audio_s`` is the length of one window."""
+    median_ms, spread_ms = median_and_spread_ms(times_s)
+    windows_per_s = batch_size / (median_ms / 1000)
+    return Measurement(
+        contestant.library,
+        contestant.attn,
+        dtype_name(dtype),
+        batch_size,
+        len(times_s),
+        median_ms,
+        spread_ms,
+        windows_per_s,
+        real_time_factor=1 / (windows_per_s * audio_s),
+        tflop_per_s=windows_per_s * contestant.flop_per_window / 1e12,
+    )
+
+
+def compare_measurements(measurements: Sequence[Measurement]) -> Iterator[SpeedUp]:
+    """Yield sdpa over eager, then ours over the reference, pair by pair, for each cell that holds both."""
+    medians = {(m.dtype, m.batch_size, m.contestant): m.median_ms for m in measurements}
+    cells = dict.fromkeys((m.dtype, m.batch_size) for m in measurements)
+    pairs = [("eager", "sdpa")] + [(contestant_name(REFERENCE, attn), attn) for attn in ATTN_IMPLEMENTATIONS]
+    for baseline, contestant in pairs:
+        for cell in cells:
+            if (*cell, baseline) in medians and (*cell, contestant) in medians:
+                baseline_ms, contestant_ms = medians[*cell, baseline], medians[*cell, contestant]
+                yield SpeedUp(*cell, baseline, contestant, baseline_ms, contestant_ms, baseline_ms / contestant_ms)
+
+
+def _front_end_stages(config: ASTConfig, device: torch.device, options: BenchmarkOptions) -> Iterator[StageTime]:
+    """Time reading a compressed file, and the filter bank of one clip and of several."""
+    cpu = torch.device("cpu")
+    clip = _generate_clip(CLIP_SAMPLING_RATE)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clip.flac"
+        soundfile.write(file, clip, CLIP_SAMPLING_RATE)
+        yield _time_stage("decode", partial(_decode, file), cpu, 1, options)
+    extractor = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins)  # its 1024 frames hold the whole clip
+    waveform = _generate_clip(MODEL_SAMPLING_RATE).mean(axis=1, dtype=np.float32)
+    for batch_size in (1, FBANK_BATCH_SIZE):
+        clips = [waveform] * batch_size
+        yield _time_stage("fbank", partial(extractor, clips, MODEL_SAMPLING_RATE, "pt"), cpu, batch_size, options)
+    if device.type == "cuda":
+        waveforms = torch.from_numpy(waveform).to(device).expand(FBANK_BATCH_SIZE, -1).contiguous()
+        on_device = partial(_fbank_on_device, extractor, waveforms)
+        yield _time_stage("fbank", on_device, device, FBANK_BATCH_SIZE, options)
+
+
+def _generate_clip(sampling_rate: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return a stereo clip, shape (num_samples, 2): tones in noise, which compress about as music does."""
+    time_s = np.arange(int(CLIP_S * sampling_rate)) / sampling_rate
+    tones = np.stack([np.sin(2 * np.pi * pitch_hz * time_s) for pitch_hz in (440.0, 554.4)], axis=1)
+    noise = np.random.default_rng(SEED).standard_normal(tones.shape)
+    return (0.3 * tones + 0.03 * noise).astype(np.float32)
+
+
+def _decode(file: Path) -> int:
+    """Read a file as the tagger does and return its number of samples."""
+    with open_audio(file) as stream:
+        return sum(block.size for block in stream)
+
+
+def _fbank_on_device(extractor: ASTFeatureExtractor, waveforms: Tensor) -> Tensor:
+    """Featurise waveforms (batch, num_samples) where they are."""
+    return extractor.input_values(list(extractor.fbank(waveforms)))
+
+
+def _time_stage(
+    stage: str, step: Callable[[], object], device: torch.device, batch_size: int, options: BenchmarkOptions
+) -> StageTime:
+    """Time one step that handles ``batch_size`` clips of `CLIP_S` seconds."""
+    times_s = time_alternating([step], device, options.num_repeats, options.num_warmups)[0]
+    return _stage_time(stage, device, batch_size, *median_and_spread_ms(times_s), batch_size * CLIP_S)
+
+
+def _model_stage(measurements: Sequence[Measurement], config: ASTConfig, device: torch.device) -> StageTime:
+    """Return our fastest measurement as a stage."""
+    best = max((m for m in measurements if m.library == OURS), key=lambda m: m.windows_per_s)
+    audio_s = best.batch_size * window_s(config)
+    return _stage_time("model", device, best.batch_size, best.median_ms, best.spread_ms, audio_s)
+
+
+def _stage_time(
+    stage: str, device: torch.device, batch_size: int, median_ms: float, spread_ms: float, audio_s: float
+) -> StageTime:
+    """Scale the times of ``audio_s`` seconds of audio to 10."""
+    scale = 10 / audio_s
+    return StageTime(
+        stage, str(device), batch_size, median_ms * scale, spread_ms * scale, times_real_time=audio_s * 1000 / median_ms
+    )
+
+
+def describe_machine(device: torch.device, *, with_reference: bool) -> Machine:
+    """Say where this runs."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "ast": __version__}
+    if with_reference:
+        versions[REFERENCE] = importlib.metadata.version(REFERENCE)
+    processor = processor_name()
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor
+    return Machine(platform.platform(), processor, str(device), device_name, torch.get_num_threads(), versions)
+
+
+def processor_name() -> str:
+    """Return the processor's name; Linux says it only in a file."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _describe_model(name: str, model: ASTForAudioClassification) -> ModelFacts:
+    return ModelFacts(
+        name,
+        weights="random" if name in SIZES else "checkpoint",
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_tokens=model.config.num_tokens,
+        window_s=window_s(model.config),
+        flop_per_window=flop_per_window(model.config),
+    )
+
+
+def window_s(config: ASTConfig) -> float:
+    """Return the seconds of audio between windows laid side by side: 10.24 for 1024 frames."""
+    return config.max_length * FRAME_SHIFT_S
+
+
+def contestant_name(library: str, attn: str) -> str:
+    """Return what a contestant is called in tables."""
+    return attn if library == OURS else f"{library} {attn}"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return ``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+@contextlib.contextmanager
+def _threads(num_threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads on the CPU, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

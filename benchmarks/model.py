@@ -1,0 +1,14 @@
+"""Our model against transformers', eager and sdpa, base size, one window: ``ast benchmark --compare transformers``.
+
+Run: ``python benchmarks/model.py``
+"""
+
+from __future__ import annotations
+
+from ast_cli.benchmark import BenchmarkOptions, run_benchmark
+from ast_cli.cli.benchmark import render
+
+NUM_REPEATS = 9
+
+if __name__ == "__main__":
+    render(run_benchmark(BenchmarkOptions(batch_sizes=(1,), compare="transformers", num_repeats=NUM_REPEATS)))
