@@ -54,6 +54,44 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """One label heard without a break: consecutive windows whose score reaches the threshold, merged."""
+
+    label: str
+    label_id: int
+    mid: str | None
+    start_s: float
+    end_s: float
+    mean_score: float
+    max_score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "label": self.label,
+            "label_id": self.label_id,
+            "mid": self.mid,
+            "start_s": round(self.start_s, SECONDS_DECIMALS),
+            "end_s": round(self.end_s, SECONDS_DECIMALS),
+            "mean_score": round(self.mean_score, SCORE_DECIMALS),
+            "max_score": round(self.max_score, SCORE_DECIMALS),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedPart:
+    """A window or an event of an input that is still being read, for ``--stream``."""
+
+    path: str | None
+    part: Window | Event
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: the part's own, with the kind of record and the path before it."""
+        kind = "window" if isinstance(self.part, Window) else "event"
+        return {"schema_version": SCHEMA_VERSION, "type": kind, **path_fields(self.path), **self.part.to_dict()}
+
+
+@dataclass(frozen=True, slots=True)
 class FileError:
     """Why an input has no tags."""
 
@@ -74,6 +112,7 @@ class TaggingResult:
         activation: ``sigmoid``, ``softmax`` or ``none``.
         tags: The best labels of the whole recording, best first.
         windows: The best labels per window, where timestamps were asked for, else ``None``.
+        events: Labels with their beginnings and ends, where events were asked for, else ``None``.
         warnings: Codes of what was odd, see `ast_cli.errors.WarningCode`.
         error: Set when the input could not be scored; then there are no tags.
     """
@@ -86,6 +125,7 @@ class TaggingResult:
     num_channels: int | None = None
     tags: tuple[Tag, ...] = ()
     windows: tuple[Window, ...] | None = None
+    events: tuple[Event, ...] | None = None
     warnings: tuple[str, ...] = ()
     error: FileError | None = None
 
@@ -109,6 +149,8 @@ class TaggingResult:
         }
         if self.windows is not None:
             record["windows"] = [window.to_dict() for window in self.windows]
+        if self.events is not None:
+            record["events"] = [event.to_dict() for event in self.events]
         record["warnings"] = list(self.warnings)
         record["error"] = None if self.error is None else {"code": str(self.error.code), "message": self.error.message}
         return record

@@ -14,6 +14,7 @@ import typer
 from ast_cli import __version__
 from ast_cli.cli import benchmark, classify, doctor, download, extract
 from ast_cli.errors import AstError, AstWarning, ExitCode
+from ast_cli.report.text import printable
 
 app = typer.Typer(
     name="ast",
@@ -55,7 +56,7 @@ def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+    print(f"warning: {printable(str(message))}", file=sys.stderr)  # noqa: T201
 
 
 def _show_own_warnings() -> None:
@@ -76,7 +77,7 @@ def main() -> NoReturn:
     try:
         app()
     except AstError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         code = error.exit_code
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED

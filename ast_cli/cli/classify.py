@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import contextlib
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ast_cli.cli import parameters as p
+from ast_cli.cli.progress import Record, watched
 from ast_cli.cli.streams import check_output, note, quiet_native_libraries, results_stream
 from ast_cli.errors import ExitCode, UsageError
-from ast_cli.report import open_writer
+from ast_cli.report import Writer, open_writer
+from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
-from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.inputs import STDIN
 from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.tally import Tally
 
 
 def classify(
@@ -40,6 +43,20 @@ def classify(
         Literal["mean", "max"], typer.Option("--aggregate", help="From the windows' scores to the recording's.")
     ] = "mean",
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Report each window too.")] = False,
+    events: Annotated[
+        bool,
+        typer.Option("--events", help="Report events: consecutive windows over --threshold (0.5), merged per label."),
+    ] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Write windows and events as they close, as records of their own (jsonl).")
+    ] = False,
+    raw_rate: Annotated[
+        int | None, typer.Option("--raw-rate", metavar="HZ", help="Standard input is raw samples at this rate.")
+    ] = None,
+    raw_format: Annotated[
+        str, typer.Option("--raw-format", help="Of raw samples: s16le, s32le, f32le, u8 ...")
+    ] = "s16le",
+    raw_channels: Annotated[int, typer.Option("--raw-channels", help="Of raw samples, interleaved.")] = 1,
     activation: Annotated[
         Literal["auto", "sigmoid", "softmax", "none"],
         typer.Option("--activation", help="From logits to scores. auto: by the checkpoint."),
@@ -60,6 +77,8 @@ def classify(
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
     unnamed_labels: p.UnnamedLabels = False,
+    max_errors: Annotated[int | None, typer.Option("--max-errors", help="Stop after so many failed inputs.")] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed input.")] = False,
     force: p.Force = False,
     quiet: p.Quiet = False,
 ) -> None:
@@ -78,11 +97,20 @@ def classify(
         exclude_labels=tuple(exclude_labels or ()),
         aggregate=aggregate,
         timestamps=timestamps,
+        events=events,
+        stream=stream or raw_rate is not None,
         activation=activation,
     )
     if as_json and format_name not in ("table", "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
+    chosen_format = "json" if as_json else format_name
+    if options.stream and chosen_format != "jsonl":
+        raise UsageError("windows and events can be streamed as JSON Lines only: add --format jsonl")
+    if max_errors is not None and max_errors < 1:
+        raise UsageError(f"max errors must be at least 1, not {max_errors}")
     inputs = p.read_inputs(paths, files_from, nul_separated)
+    if raw_rate is not None and [item.path for item in inputs] != [STDIN]:
+        raise UsageError("raw samples are read from standard input: name - and nothing else")
     check_output(output, [item.path for item in inputs], force=force)
     if not inputs:
         note("error: nothing matched: no audio file in the folders or patterns named")
@@ -99,52 +127,45 @@ def classify(
             fbank_backend=fbank,
             unnamed_labels=unnamed_labels,
         )
-        results = tagger.classify_inputs(inputs, options)
-        if not quiet and (output is not None or not sys.stdout.isatty()):
-            results = _with_progress(results, inputs)
-        outcomes = _write(results, "json" if as_json else format_name, output, quiet=quiet)
-    _finish(outcomes, quiet=quiet)
-
-
-def _write(results: Iterable[TaggingResult], format_name: str, output: Path | None, *, quiet: bool) -> Counter[str]:
-    """Write results as they come; return how many ended how, ``ok`` or an error code."""
-    outcomes: Counter[str] = Counter()
-    with results_stream(output) as stream:
-        writer = open_writer(format_name, stream)
-        shows_errors = format_name == "table" and output is None
-        try:
-            for result in results:
-                writer.write(result)
-                outcomes[result.error.code if result.error else "ok"] += 1
-                if result.error and not shows_errors:
-                    note(f"error: {result.error.message}")
-                elif result.warnings and not shows_errors:
-                    note(f"warning: {result.path}: {', '.join(result.warnings)}", quiet=quiet)
-        finally:
-            writer.close()
-    return outcomes
-
-
-def _with_progress(results: Iterator[TaggingResult], inputs: list[Input]) -> Iterator[TaggingResult]:
-    """Show a bar on standard error while results come, if that is a terminal."""
-    if not sys.stderr.isatty() or len(inputs) < 2:
-        yield from results
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("tagging"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(inputs))
-        for result in results:
-            yield result
-            progress.advance(task)
-
-
-def _finish(outcomes: Counter[str], *, quiet: bool) -> None:
-    """Say how many inputs failed, and end with the exit code that says so too."""
-    num_failed = outcomes.total() - outcomes["ok"]
-    if num_failed:
-        codes = ", ".join(f"{code} {count}" for code, count in sorted(outcomes.items()) if code != "ok")
-        note(f"{outcomes['ok']} of {outcomes.total()} inputs tagged, {num_failed} failed: {codes}", quiet=quiet)
+        if raw_rate is None:
+            records = tagger.classify_sources(tagger.sources(inputs, options), options)
+        else:
+            records = tagger.classify_live(raw_rate, raw_format, raw_channels, options)
+        tally = Tally(1 if fail_fast else max_errors)
+        with results_stream(output) as stream_out:
+            shows_errors = chosen_format == "table" and output is None
+            writer = open_writer(chosen_format, stream_out)
+            _write(records, writer, tally, len(inputs), quiet=quiet, tells=not shows_errors)
+    if tally.num_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _write(
+    records: Iterable[Record], writer: Writer, tally: Tally, num_inputs: int, *, quiet: bool, tells: bool
+) -> None:
+    """Write records as they come, keep the tally, and sum up at the end, whatever the end is."""
+    started = time.monotonic()
+    try:
+        with contextlib.closing(writer):
+            for record in watched(records, tally, num_inputs, quiet=quiet):
+                writer.write(record)
+                if isinstance(record, TaggingResult):
+                    if tells:
+                        _tell(record, quiet=quiet)
+                    tally.add(record)
+        tally.check(num_inputs)
+    except BrokenPipeError:  # the reader has seen enough and wants no summary
+        raise
+    except BaseException:
+        note(tally.summary(time.monotonic() - started), quiet=quiet)
+        raise
+    if num_inputs > 1 or tally.num_failed:
+        note(tally.summary(time.monotonic() - started), quiet=quiet)
+
+
+def _tell(result: TaggingResult, *, quiet: bool) -> None:
+    """Repeat on standard error what went wrong with one input."""
+    if result.error is not None:
+        note(f"error: {printable(result.error.message)}")
+    elif result.warnings:
+        note(f"warning: {printable(result.path or '')}: {', '.join(result.warnings)}", quiet=quiet)

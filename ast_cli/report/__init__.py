@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Protocol, TextIO
-
-from ast_cli.results import TaggingResult
+from typing import Any, Protocol, TextIO
 
 
 class Writer(Protocol):
     """Takes results one by one."""
 
-    def write(self, result: TaggingResult) -> None:
-        """Write one result at once."""
+    def write(self, result: Any) -> None:
+        """Write one `TaggingResult` at once; JSON Lines take a `StreamedPart` too."""
 
     def close(self) -> None:
         """Write what the format needs at its end; the stream stays open."""

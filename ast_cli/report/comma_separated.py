@@ -13,7 +13,10 @@ COLUMNS = ("path", "start_s", "end_s", "rank", "label", "label_id", "mid", "scor
 
 
 class CSVWriter:
-    """A header, then rows. With timestamps the rows are those of the windows; without, those of the whole recording."""
+    """A header, then rows: those of the windows with timestamps, else of the events, else of the whole recording.
+
+    An event's score is its mean.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -28,6 +31,10 @@ class CSVWriter:
         elif result.windows is not None:
             for window in result.windows:
                 self._write_tags(path, window.start_s, window.end_s, window.tags)
+        elif result.events is not None:
+            for event in result.events:
+                tag = Tag(event.label, event.label_id, event.mid, event.mean_score)
+                self._write_tags(path, event.start_s, event.end_s, [tag])
         else:
             self._write_tags(path, 0.0, result.duration_s or 0.0, result.tags)
         self.stream.flush()

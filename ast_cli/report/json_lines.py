@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TextIO
 
-from ast_cli.results import TaggingResult
+from ast_cli.results import StreamedPart, TaggingResult
 
 
-def json_line(result: TaggingResult) -> str:
-    """Return one result as one line of JSON, without the line end."""
+def json_line(result: TaggingResult | StreamedPart) -> str:
+    """Return one record as one line of JSON, without the line end."""
     return json.dumps(result.to_dict(), allow_nan=False)
 
 
@@ -19,8 +19,8 @@ class JSONLinesWriter:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    def write(self, result: TaggingResult) -> None:
-        """Write one result."""
+    def write(self, result: TaggingResult | StreamedPart) -> None:
+        """Write one record: a result, or a part of one that is still being read."""
         self.stream.write(json_line(result) + "\n")
         self.stream.flush()
 

@@ -30,10 +30,12 @@ class TableWriter:
         self.console.print(_heading(result))
         if result.error is not None:
             return
-        if result.windows is not None:
-            for window in result.windows:
-                times = f"  {clock(window.start_s)} - {clock(window.end_s)}  "
-                self.console.print(Text.assemble((times, "cyan"), _one_line(window.tags)))
+        if result.windows is not None or result.events is not None:
+            for window in result.windows or ():
+                self.console.print(_times(window.start_s, window.end_s) + _one_line(window.tags))
+            for event in result.events or ():
+                scores = f"{event.mean_score:.3f} (up to {event.max_score:.3f}) "
+                self.console.print(_times(event.start_s, event.end_s) + Text(scores + printable(event.label)))
         else:
             for line in _bars(result.tags, result.activation):
                 self.console.print(line)
@@ -62,6 +64,10 @@ def _bars(tags: Sequence[Tag], activation: str) -> list[Text]:
         width = 0 if activation == "none" else BAR_WIDTH + 2
         lines.append(Text.assemble(f"  {tag.score:8.4f}  ", (f"{bar:<{width}}", "green"), printable(tag.label)))
     return lines
+
+
+def _times(start_s: float, end_s: float) -> Text:
+    return Text(f"  {clock(start_s)} - {clock(end_s)}  ", style="cyan")
 
 
 def _one_line(tags: Sequence[Tag]) -> Text:

@@ -5,6 +5,7 @@ A file that cannot be scored is a result with an error; it never stops the other
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -14,13 +15,14 @@ from torch import Tensor
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AudioError, ErrorCode
-from ast_cli.results import FileError, TaggingResult, Window
+from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
+from ast_cli.tagging.events import EventMerger
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import ClassifyOptions
-from ast_cli.tagging.recording import Recording, RecordingWindow
+from ast_cli.tagging.options import DEFAULT_EVENT_THRESHOLD, ClassifyOptions
+from ast_cli.tagging.recording import Recording, RecordingWindow, SampleStream
 from ast_cli.tagging.scoring import TagChooser
 
-OpenRecording = Callable[[Input], Recording]
+Source = tuple[Input, Callable[[], SampleStream]]  # an input and what opens it, or raises why it cannot
 
 
 class PendingResult:
@@ -37,6 +39,11 @@ class PendingResult:
         self.num_windows = 0
         self.total: Tensor | None = None  # (num_labels,), the sum or the maximum so far
         self.windows: list[Window] = []
+        self.events: list[Event] = []
+        self.merger: EventMerger | None = None
+        if options.events:
+            threshold = DEFAULT_EVENT_THRESHOLD if options.threshold is None else options.threshold
+            self.merger = EventMerger(chooser.id2label, chooser.label_ids, threshold)
 
     @property
     def is_complete(self) -> bool:
@@ -55,31 +62,44 @@ class PendingResult:
             self.total += scores
         if self.options.timestamps:
             self.windows.append(Window(window.start_s, window.end_s, self.chooser.choose(scores)))
+        if self.merger is not None:
+            self.events += self.merger.add(window.start_s, window.end_s, scores)
+
+    def take_parts(self) -> Iterator[StreamedPart]:
+        """Hand out the windows and events that have closed since the last call."""
+        if self.merger is not None and self.is_complete:
+            self.events += self.merger.finish()
+        parts: list[Window | Event] = [*self.windows, *self.events]
+        self.windows.clear()
+        self.events.clear()
+        for part in parts:
+            yield StreamedPart(self.path, part)
 
     def result(self, model: str) -> TaggingResult:
-        """Return the finished result."""
+        """Return the finished result; of a streamed input without the windows and events handed out before."""
+        if self.merger is not None:
+            self.events += self.merger.finish()
+        if self.error is None and self.total is None:
+            self.error = FileError(ErrorCode.NO_SAMPLES, f"{self.path}: holds no audio")
         stream = self.recording.stream if self.recording else None
-        facts = (stream.sampling_rate, stream.num_channels) if stream else (None, None)
-        if self.error is not None or self.total is None or self.recording is None or stream is None:
-            return TaggingResult(
-                self.path,
-                model,
-                self.chooser.activation,
-                sampling_rate=facts[0],
-                num_channels=facts[1],
-                windows=() if self.options.timestamps else None,
-                error=self.error or FileError(ErrorCode.NO_SAMPLES, f"{self.path}: holds no audio"),
-            )
-        scores = self.total if self.options.aggregate == "max" else self.total / self.num_windows
-        return TaggingResult(
+        result = TaggingResult(
             self.path,
             model,
             self.chooser.activation,
-            duration_s=stream.duration_s,
-            sampling_rate=facts[0],
-            num_channels=facts[1],
-            tags=self.chooser.choose(scores),
-            windows=tuple(self.windows) if self.options.timestamps else None,
+            sampling_rate=stream.sampling_rate if stream else None,
+            num_channels=stream.num_channels if stream else None,
+            windows=() if self.options.timestamps and not self.options.stream else None,
+            events=() if self.options.events and not self.options.stream else None,
+            error=self.error,
+        )
+        if self.error is not None or self.total is None or self.recording is None:
+            return result
+        return dataclasses.replace(
+            result,
+            duration_s=self.recording.stream.duration_s,
+            tags=self.chooser.choose(self.total if self.options.aggregate == "max" else self.total / self.num_windows),
+            windows=None if result.windows is None else tuple(self.windows),
+            events=None if result.events is None else tuple(self.events),
             warnings=self.recording.warnings,
         )
 
@@ -114,36 +134,51 @@ class Batcher:
         self.waiting.clear()
 
 
-def classify_inputs(
-    inputs: Iterable[Input],
-    open_recording: OpenRecording,
+def classify_sources(
+    sources: Iterable[Source],
     batcher: Batcher,
     options: ClassifyOptions,
     model: str,
-) -> Iterator[TaggingResult]:
-    """Tag inputs one after another, yielding each result as soon as it and all before it are complete."""
+) -> Iterator[TaggingResult | StreamedPart]:
+    """Tag sources one after another, yielding each result as soon as it and all before it are complete.
+
+    With ``options.stream`` windows and events come before their input's result, as they close.
+    """
     unfinished: deque[PendingResult] = deque()
-    for item in inputs:
+    for item, open_stream in sources:
         pending = PendingResult(item.path, batcher.chooser, options)
         unfinished.append(pending)
-        _read_windows(item, pending, open_recording, batcher)
+        for window in _windows(item, open_stream, pending, batcher):
+            batcher.put(pending, window)
+            yield from _ready(unfinished, options, model)
         pending.all_windows_read = True
-        while unfinished and unfinished[0].is_complete:
-            yield unfinished.popleft().result(model)
+        yield from _ready(unfinished, options, model)
     batcher.flush()
-    for pending in unfinished:
-        yield pending.result(model)
+    yield from _ready(unfinished, options, model)
 
 
-def _read_windows(item: Input, pending: PendingResult, open_recording: OpenRecording, batcher: Batcher) -> None:
-    """Send an input's windows to the batcher; what goes wrong becomes its error."""
+def _ready(
+    unfinished: deque[PendingResult], options: ClassifyOptions, model: str
+) -> Iterator[TaggingResult | StreamedPart]:
+    """Hand out what is complete, in input order."""
+    while unfinished:
+        if options.stream:
+            yield from unfinished[0].take_parts()
+        if not unfinished[0].is_complete:
+            return
+        yield unfinished.popleft().result(model)
+
+
+def _windows(
+    item: Input, open_stream: Callable[[], SampleStream], pending: PendingResult, batcher: Batcher
+) -> Iterator[RecordingWindow]:
+    """Yield an input's windows; what goes wrong becomes its error."""
     if item.error is not None:
         pending.error = item.error
         return
     try:
-        pending.recording = open_recording(item)
-        for window in pending.recording.windows():
-            batcher.put(pending, window)
+        pending.recording = Recording(open_stream(), batcher.feature_extractor, pending.options)
+        yield from pending.recording.windows()
     except AudioError as error:
         pending.error = file_error(item, error)
 

@@ -19,7 +19,7 @@ from ast_cli.tagging.batch import file_error
 from ast_cli.tagging.extract import NEEDS_NO_MODEL, Extraction, extract_features
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ExtractOptions
-from ast_cli.tagging.recording import Recording
+from ast_cli.tagging.recording import Recording, open_stream
 from ast_cli.tagging.tagger import check_fit, encoded_audio, extractor_for
 
 
@@ -74,7 +74,11 @@ class ExtractionRun:
         if item.error is not None:
             return Outcome(error=item.error)
         try:
-            recording = Recording(encoded_audio(item), self.feature_extractor, self.options)
+            recording = Recording(
+                open_stream(encoded_audio(item), self.feature_extractor.sampling_rate, self.options),
+                self.feature_extractor,
+                self.options,
+            )
             extraction = extract_features(recording, self.engine, self.options)
         except AudioError as error:
             return Outcome(error=file_error(item, error))

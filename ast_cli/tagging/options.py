@@ -12,6 +12,7 @@ Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
 Extractable = Literal["fbank", "input-values", "embedding", "hidden-states", "attentions", "logits"]
 DEFAULT_TOP_K = 5
+DEFAULT_EVENT_THRESHOLD = 0.5
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -63,6 +64,9 @@ class ClassifyOptions(PartOptions):
         exclude_labels: Not these labels.
         aggregate: How the scores of a recording's windows become one: their mean or their largest.
         timestamps: Whether the result holds each window's labels too.
+        events: Whether the result holds events: per label, consecutive windows whose score reaches the threshold (0.5
+            where none is given), merged.
+        stream: Whether windows and events are handed out as they close, and the result comes without them.
         activation: From logits to scores; ``auto`` is sigmoid for multi-label and softmax for single-label models.
     """
 
@@ -72,6 +76,8 @@ class ClassifyOptions(PartOptions):
     exclude_labels: tuple[str, ...] = ()
     aggregate: Aggregate = "mean"
     timestamps: bool = False
+    events: bool = False
+    stream: bool = False
     activation: Activation = "auto"
 
     def __post_init__(self) -> None:

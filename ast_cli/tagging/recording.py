@@ -29,8 +29,11 @@ class SampleStream(Protocol):
     sampling_rate: int
     num_channels: int
     start_s: float
-    duration_s: float
     warnings: set[WarningCode]
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds read so far."""
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield blocks of shape (num_samples,)."""
@@ -58,30 +61,18 @@ class Recording:
     """An opened recording, to be iterated once.
 
     Args:
-        audio: A path, the bytes of one encoded file, or a mono waveform of shape (num_samples,).
+        stream: Its samples, at the feature extractor's rate.
         feature_extractor: Of the model.
-        options: Which part and which windows.
-        sampling_rate: Of a waveform, in Hz.
+        options: Which windows.
 
     Raises:
-        AudioError: It cannot be opened.
-        UsageError: A waveform that is not mono, or options that do not fit the model.
+        UsageError: A hop that does not fit the model.
     """
 
-    def __init__(
-        self,
-        audio: Audio,
-        feature_extractor: ASTFeatureExtractor,
-        options: PartOptions,
-        sampling_rate: int | None = None,
-    ) -> None:
+    def __init__(self, stream: SampleStream, feature_extractor: ASTFeatureExtractor, options: PartOptions) -> None:
+        self.stream = stream
         self.feature_extractor = feature_extractor
         self.hop_frames = hop_frames_of(options.hop_s, feature_extractor.max_length)
-        rate = feature_extractor.sampling_rate
-        if isinstance(audio, str | Path | bytes):
-            self.stream: SampleStream = open_audio(audio, rate, options.start_s, options.duration_s)
-        else:
-            self.stream = WaveformStream(audio, sampling_rate, rate, options)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -111,6 +102,24 @@ class Recording:
             start_s = origin_s + window.start_frame * FRAME_SHIFT_MS / 1000
             end_s = origin_s + (window.start_frame + max_length) * FRAME_SHIFT_MS / 1000
             yield RecordingWindow(start_s, min(end_s, origin_s + self.stream.duration_s), window.fbank)
+
+
+def open_stream(audio: Audio, target_rate: int, options: PartOptions, sampling_rate: int | None = None) -> SampleStream:
+    """Open whatever holds audio.
+
+    Args:
+        audio: A path, the bytes of one encoded file, or a mono waveform of shape (num_samples,).
+        target_rate: To resample to, in Hz.
+        options: Which part.
+        sampling_rate: Of a waveform, in Hz.
+
+    Raises:
+        AudioError: It cannot be opened.
+        UsageError: A waveform that is not mono.
+    """
+    if isinstance(audio, str | Path | bytes):
+        return open_audio(audio, target_rate, options.start_s, options.duration_s)
+    return WaveformStream(audio, sampling_rate, target_rate, options)
 
 
 class WaveformStream:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from ast_cli import hub
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.raw_stream import RawFormat, RawStream
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AudioError, CheckpointError
 from ast_cli.model.config import ASTConfig
-from ast_cli.results import TaggingResult
-from ast_cli.tagging.batch import Batcher, classify_inputs
+from ast_cli.results import StreamedPart, TaggingResult
+from ast_cli.tagging.batch import Batcher, Source, classify_sources
 from ast_cli.tagging.extract import Extraction, extract_features
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs
-from ast_cli.tagging.options import ClassifyOptions, ExtractOptions
-from ast_cli.tagging.recording import Audio, Recording
+from ast_cli.tagging.options import ClassifyOptions, ExtractOptions, PartOptions
+from ast_cli.tagging.recording import Audio, Recording, SampleStream, open_stream
 from ast_cli.tagging.scoring import TagChooser
 
 
@@ -100,8 +102,10 @@ class Tagger:
         """
         options = dataclasses.replace(options or ClassifyOptions(), **changes)
         path = str(audio) if isinstance(audio, str | Path) else None
-        recording = Recording(audio, self.feature_extractor, options, sampling_rate)
-        (result,) = self._run([Input(path or "the waveform")], options, lambda _: recording)
+        options = dataclasses.replace(options, stream=False)
+        stream = open_stream(audio, self.feature_extractor.sampling_rate, options, sampling_rate)
+        (result,) = self.classify_sources([(Input(path or "the waveform"), lambda: stream)], options)
+        assert isinstance(result, TaggingResult)
         if result.error is not None:
             raise AudioError(result.error.code, result.error.message)
         return dataclasses.replace(result, path=path)
@@ -122,12 +126,44 @@ class Tagger:
         Raises:
             UsageError: Options that cannot be, a label the model does not have.
         """
-        options = dataclasses.replace(options or ClassifyOptions(), **changes)
-        return self.classify_inputs(list_inputs(paths), options)
+        options = dataclasses.replace(options or ClassifyOptions(), **{**changes, "stream": False})
+        for record in self.classify_sources(self.sources(list_inputs(paths), options), options):
+            assert isinstance(record, TaggingResult)
+            yield record
 
-    def classify_inputs(self, inputs: Iterable[Input], options: ClassifyOptions) -> Iterator[TaggingResult]:
-        """Tag inputs that are listed already; otherwise as `classify_paths`."""
-        return self._run(inputs, options, lambda item: Recording(encoded_audio(item), self.feature_extractor, options))
+    def sources(self, inputs: Iterable[Input], options: PartOptions) -> Iterator[Source]:
+        """Return inputs with what opens them, in this process and one after another."""
+        rate = self.feature_extractor.sampling_rate
+        for item in inputs:
+            yield item, partial(_open_input, item, rate, options)
+
+    def classify_sources(
+        self, sources: Iterable[Source], options: ClassifyOptions
+    ) -> Iterator[TaggingResult | StreamedPart]:
+        """Tag opened or openable sources; with ``options.stream`` windows and events come before their result."""
+        chooser = TagChooser(self.config, options)
+        batch_size = options.batch_size or self.engine.default_batch_size
+        batcher = Batcher(self.engine, self.feature_extractor, chooser, batch_size)
+        return classify_sources(sources, batcher, options, self.name)
+
+    def classify_live(
+        self, raw_rate: int, raw_format: str, raw_channels: int, options: ClassifyOptions
+    ) -> Iterator[TaggingResult | StreamedPart]:
+        """Tag raw samples from standard input while they come, each window on its own and at once.
+
+        Args:
+            raw_rate: Of the samples, in Hz.
+            raw_format: One of `ast_cli.audio.raw_stream.RAW_DTYPES`.
+            raw_channels: Interleaved.
+            options: How; windows and events are streamed whatever it says.
+
+        Raises:
+            UsageError: A format that cannot be.
+        """
+        raw = RawFormat(raw_rate, raw_format, raw_channels)
+        stream = RawStream(sys.stdin.buffer, raw, self.feature_extractor.sampling_rate)
+        live = dataclasses.replace(options, batch_size=1, stream=True)
+        return self.classify_sources([(Input(STDIN), lambda: stream)], live)
 
     def extract(
         self, audio: Audio, *, sampling_rate: int | None = None, options: ExtractOptions | None = None, **changes: Any
@@ -145,21 +181,17 @@ class Tagger:
             UsageError: Options that cannot be.
         """
         options = dataclasses.replace(options or ExtractOptions(), **changes)
-        recording = Recording(audio, self.feature_extractor, options, sampling_rate)
-        return extract_features(recording, self.engine, options)
-
-    def _run(
-        self, inputs: Iterable[Input], options: ClassifyOptions, open_recording: Callable[[Input], Recording]
-    ) -> Iterator[TaggingResult]:
-        chooser = TagChooser(self.config, options)
-        batch_size = options.batch_size or self.engine.default_batch_size
-        batcher = Batcher(self.engine, self.feature_extractor, chooser, batch_size)
-        return classify_inputs(inputs, open_recording, batcher, options, self.name)
+        stream = open_stream(audio, self.feature_extractor.sampling_rate, options, sampling_rate)
+        return extract_features(Recording(stream, self.feature_extractor, options), self.engine, options)
 
 
 def encoded_audio(item: Input) -> str | bytes:
     """Return an input's path, or the bytes of standard input."""
     return sys.stdin.buffer.read() if item.path == STDIN else item.path
+
+
+def _open_input(item: Input, target_rate: int, options: PartOptions) -> SampleStream:
+    return open_stream(encoded_audio(item), target_rate, options)
 
 
 def extractor_for(

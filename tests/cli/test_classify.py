@@ -55,7 +55,7 @@ def test_json_is_one_list_with_an_error_record_and_exit_code_3(run_ast: Run, wri
         ("error", "empty_file"), ("ok", None), ("error", "not_found"),
     ]  # fmt: skip
     assert "error: " in done.stderr
-    assert "1 of 3 inputs tagged, 2 failed: empty_file 1, not_found 1" in done.stderr
+    assert "3 inputs: 1 ok, 2 failed (empty_file 1, not_found 1); 0.00 h of audio in " in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -10,7 +10,7 @@ import pytest
 from ast_cli.errors import ErrorCode
 from ast_cli.report import FORMATS, open_writer
 from ast_cli.report.text import clock, printable
-from ast_cli.results import FileError, Tag, TaggingResult, Window
+from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window
 
 RAIN = Tag("Rain", 1, "/m/06mb1", 0.71304321)
 WAVES = Tag("Waves, surf", 2, "/m/034srq", 0.14831)
@@ -25,7 +25,7 @@ FAILED = TaggingResult(
 )
 
 
-def written(format_name: str, *results: TaggingResult) -> str:
+def written(format_name: str, *results: TaggingResult | StreamedPart) -> str:
     stream = io.StringIO()
     writer = open_writer(format_name, stream)
     for result in results:
@@ -152,6 +152,26 @@ def test_table_does_not_wrap_long_names() -> None:
 def test_every_format_takes_a_waveform_without_a_path() -> None:
     nameless = TaggingResult(None, "m", "softmax", 1.0, 16000, 1, (RAIN,))
     assert all("Rain" in written(format_name, nameless) for format_name in FORMATS)
+
+
+def test_events_have_rows_lines_and_records() -> None:
+    result = TaggingResult(
+        "a.wav", "m", "sigmoid", 9.0, 16000, 1, (), events=(Event("Rain", 1, "/m/06mb1", 1.0, 4.5, 0.6, 0.9),)
+    )  # fmt: skip
+    assert written("csv", result).splitlines()[1] == "a.wav,1.000,4.500,1,Rain,1,/m/06mb1,0.600000,ok,"
+    assert written("table", result) == "a.wav  00:09.00\n  00:01.00 - 00:04.50  0.600 (up to 0.900) Rain\n"
+    assert json.loads(written("jsonl", result))["events"] == [
+        {
+            "label": "Rain", "label_id": 1, "mid": "/m/06mb1",
+            "start_s": 1.0, "end_s": 4.5, "mean_score": 0.6, "max_score": 0.9,
+        }
+    ]  # fmt: skip
+
+
+def test_streamed_part_is_a_line_with_its_kind_and_path() -> None:
+    assert written("jsonl", StreamedPart("a.wav", Window(0.0, 5.12, ()))) == (
+        '{"schema_version": 1, "type": "window", "path": "a.wav", "start_s": 0.0, "end_s": 5.12, "tags": []}\n'
+    )
 
 
 def test_clock_shows_hours_only_where_there_are_some() -> None:

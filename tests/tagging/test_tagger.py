@@ -9,34 +9,20 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_tagger import LABELS, tiny_tagger
 
-from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ClassifyOptions, Tagger, load_waveform
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli import (
+    ASTFeatureExtractor,
+    ClassifyOptions,
+    Tagger,
+    TaggingResult,
+    load_waveform,
+)
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
 from ast_cli.labels import audioset_id2label
 from ast_cli.tagging.inputs import Input
 
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batch sizes make them
-LABELS = ["Rain", "Speech", "Music", "Waves, surf"]
-
-
-def tiny_tagger(problem_type: str | None = "multi_label_classification", labels: list[str] = LABELS) -> Tagger:
-    torch.manual_seed(0)
-    config = ASTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_length=64,
-        num_mel_bins=32,
-        id2label=dict(enumerate(labels)),
-        problem_type=problem_type,
-    )
-    model = ASTForAudioClassification(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=64)
-    return Tagger(TorchEngine(model), extractor, "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +117,9 @@ def test_bad_files_become_errors_and_leave_their_neighbours_alone(
 
 def test_file_that_was_listed_and_is_gone_has_vanished(tagger: Tagger, tmp_path: Path) -> None:
     gone = Input(str(tmp_path / "gone.wav"), listed=True)
-    (result,) = tagger.classify_inputs([gone], options=ClassifyOptions())
+    options = ClassifyOptions()
+    (result,) = tagger.classify_sources(tagger.sources([gone], options), options)
+    assert isinstance(result, TaggingResult)
     assert result.error is not None
     assert result.error.code == ErrorCode.VANISHED
 

@@ -1,0 +1,122 @@
+"""Raw samples from a pipe that may never end, such as a microphone's: mono blocks at the model's rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from ast_cli.audio.decode import MAX_CHANNELS
+from ast_cli.audio.decoders import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+from ast_cli.audio.samples import replace_absurd, scale_to_float32
+from ast_cli.errors import AudioError, ErrorCode, UsageError, WarningCode
+
+RAW_DTYPES = {
+    "u8": "u1",
+    "s16le": "<i2",
+    "s16be": ">i2",
+    "s32le": "<i4",
+    "s32be": ">i4",
+    "f32le": "<f4",
+    "f32be": ">f4",
+    "f64le": "<f8",
+    "f64be": ">f8",
+}
+READ_S = 0.1  # a tenth of a second at a time, so that a window is complete soon after its end
+
+
+@dataclass(frozen=True, slots=True)
+class RawFormat:
+    """What the bytes of a raw stream mean.
+
+    Attributes:
+        sampling_rate: In Hz.
+        sample_format: One of `RAW_DTYPES`, by FFmpeg's names.
+        num_channels: Interleaved.
+    """
+
+    sampling_rate: int
+    sample_format: str = "s16le"
+    num_channels: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if not MIN_SAMPLING_RATE <= self.sampling_rate <= MAX_SAMPLING_RATE:
+            limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
+            raise UsageError(f"raw rate must be from {limits} Hz, not {self.sampling_rate}")
+        if self.sample_format not in RAW_DTYPES:
+            raise UsageError(f"raw format must be one of {', '.join(RAW_DTYPES)}, not {self.sample_format!r}")
+        if not 1 <= self.num_channels <= MAX_CHANNELS:
+            raise UsageError(f"raw channels must be from 1 to {MAX_CHANNELS}, not {self.num_channels}")
+
+
+class RawStream:
+    """Reads raw samples as they come; behaves as an opened file.
+
+    Args:
+        file: Unbuffered or buffered; read as far as it has something.
+        raw: What its bytes mean.
+        target_rate: To resample to, in Hz.
+    """
+
+    def __init__(self, file: BinaryIO, raw: RawFormat, target_rate: int) -> None:
+        self.file = file
+        self.raw = raw
+        self.target_rate = target_rate
+        self.sampling_rate = raw.sampling_rate
+        self.num_channels = raw.num_channels
+        self.start_s = 0.0
+        self.warnings: set[WarningCode] = set()
+        self.num_read = 0  # samples per channel
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds read so far."""
+        return self.num_read / self.sampling_rate
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield samples in [-1, 1], each block of shape (num_samples,), until the stream ends.
+
+        Raises:
+            AudioError: It ended before the first sample.
+        """
+        resampler = None
+        if self.sampling_rate != self.target_rate:
+            resampler = soxr.ResampleStream(self.sampling_rate, self.target_rate, 1, dtype="float32", quality="HQ")
+        for block in self._mono_blocks():
+            self.num_read += block.size
+            resampled = block if resampler is None else resampler.resample_chunk(block)
+            if resampled.size:
+                yield resampled
+        if not self.num_read:
+            raise AudioError(ErrorCode.NO_SAMPLES, "-: the raw stream held no samples")
+        if resampler is not None:
+            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+    def _mono_blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield what has arrived, mixed down; a frame of samples that is cut waits for its rest."""
+        dtype = np.dtype(RAW_DTYPES[self.raw.sample_format])
+        frame_bytes = dtype.itemsize * self.num_channels
+        most = max(1, round(READ_S * self.sampling_rate)) * frame_bytes
+        read = getattr(self.file, "read1", self.file.read)
+        rest = b""
+        while data := read(most):
+            data = rest + data
+            whole = len(data) // frame_bytes * frame_bytes
+            rest = data[whole:]
+            frames = np.frombuffer(data[:whole], dtype).reshape(-1, self.num_channels)
+            samples = scale_to_float32(frames.astype(dtype.newbyteorder("=")))
+            if samples is None:
+                raise UsageError(f"raw format {self.raw.sample_format} has no known scale")
+            samples, num_absurd = replace_absurd(samples)
+            if num_absurd:
+                self.warnings.add(WarningCode.NON_FINITE_SAMPLES)
+            if len(samples):
+                yield np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32))
+
+    def close(self) -> None:
+        """Do nothing: the stream belongs to the caller."""

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from ast_cli.errors import AstError, ErrorCode
+from ast_cli.results import FileError, TaggingResult
+from ast_cli.tagging.tally import MAX_STORAGE_ERRORS_IN_A_ROW, Tally
+
+
+def ok(duration_s: float = 10.0, warnings: tuple[str, ...] = ()) -> TaggingResult:
+    return TaggingResult("a.wav", "m", "softmax", duration_s, 16000, 1, warnings=warnings)
+
+
+def failed(code: ErrorCode) -> TaggingResult:
+    return TaggingResult("b.wav", "m", "softmax", error=FileError(code, f"b.wav: {code}"))
+
+
+def test_summary_counts_every_outcome() -> None:
+    tally = Tally()
+    tally.num_skipped = 4
+    for result in (ok(1800.0), ok(1800.0, ("truncated",)), failed(ErrorCode.NOT_AUDIO), failed(ErrorCode.EMPTY_FILE)):
+        tally.add(result)
+    assert tally.summary(36.0) == (
+        "8 inputs: 2 ok (1 with warnings), 2 failed (empty_file 1, not_audio 1), 4 done before; "
+        "1.00 h of audio in 36.0 s, 100.0 x real time, real-time factor 0.01"
+    )
+
+
+def test_counts_that_do_not_add_up_are_an_error() -> None:
+    tally = Tally()
+    tally.add(ok())
+    tally.check(1)
+    with pytest.raises(AstError, match="1 of 2 inputs are accounted for"):
+        tally.check(2)
+
+
+def test_run_stops_at_the_errors_asked_for() -> None:
+    tally = Tally(max_errors=2)
+    tally.add(failed(ErrorCode.NOT_AUDIO))
+    tally.add(ok())
+    with pytest.raises(AstError, match=r"stopped after 2 failed inputs, as asked; the last: b\.wav: decode_error"):
+        tally.add(failed(ErrorCode.DECODE_ERROR))
+
+
+def test_storage_that_is_gone_stops_the_run_and_bad_audio_does_not() -> None:
+    tally = Tally()
+    for _ in range(3 * MAX_STORAGE_ERRORS_IN_A_ROW):
+        tally.add(failed(ErrorCode.NOT_AUDIO))
+    for _ in range(MAX_STORAGE_ERRORS_IN_A_ROW - 1):
+        tally.add(failed(ErrorCode.VANISHED))
+    tally.add(ok())
+    for _ in range(MAX_STORAGE_ERRORS_IN_A_ROW - 1):
+        tally.add(failed(ErrorCode.PERMISSION))
+    with pytest.raises(AstError, match="is the disk mounted"):
+        tally.add(failed(ErrorCode.VANISHED))

@@ -1,0 +1,29 @@
+"""A tagger small enough to make in a test, with weights that make its scores differ."""
+
+from __future__ import annotations
+
+import torch
+
+from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, Tagger
+from ast_cli.engine.torch_engine import TorchEngine
+
+LABELS = ["Rain", "Speech", "Music", "Waves, surf"]
+
+
+def tiny_tagger(problem_type: str | None = "multi_label_classification", labels: list[str] = LABELS) -> Tagger:
+    torch.manual_seed(0)
+    config = ASTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_length=64,
+        num_mel_bins=32,
+        id2label=dict(enumerate(labels)),
+        problem_type=problem_type,
+    )
+    model = ASTForAudioClassification(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=64)
+    return Tagger(TorchEngine(model), extractor, "tiny")
