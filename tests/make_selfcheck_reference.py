@@ -30,7 +30,9 @@ def main() -> None:
     with torch.inference_mode():
         logits = model(input_values).logits[0].numpy()
     arrays = {"waveform": waveform, "fbank": fbank, "logits": np.ascontiguousarray(logits)}
+    REFERENCE.unlink(missing_ok=True)
     save_file(arrays, REFERENCE, metadata={"clip": CLIP, "model": "builtin"})
+    REFERENCE.chmod(0o644)  # the library makes files that only their owner may read
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ import soxr
 from numpy.typing import NDArray
 
 from ast_cli.audio.decoders import (
-    MAX_SAMPLING_RATE,
-    MIN_SAMPLING_RATE,
     Decoder,
     PyAVDecoder,
     SoundFileDecoder,
     Source,
     bad_sampling_rate,
 )
-from ast_cli.audio.samples import replace_absurd
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, replace_absurd
 from ast_cli.errors import AudioError, ErrorCode, UsageError, WarningCode
 
 MODEL_SAMPLING_RATE = 16000  # Hz; what every published AST was trained on

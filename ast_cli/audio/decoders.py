@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ast_cli.audio import ogg
 from ast_cli.audio.claims import UNKNOWN_LENGTH, is_cut, mp3_goes_on, riff_goes_on, riff_sampling_rate, xing_claim
-from ast_cli.audio.samples import scale_to_float32
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, scale_to_float32
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
 
 BLOCK_SAMPLES = 65_536  # read at a time, per channel
@@ -30,7 +30,6 @@ LENGTH_TOLERANCE_S = 0.1
 MAX_DAMAGED_PACKETS = 1_000_000  # then give up on a file of nothing but damage
 MP3_STOPPED_EARLY = 0.98  # of the length that was foreseen
 MP3_DECODERS_DIFFER_SAMPLES = 2304  # by at most two frames, in what they drop at both ends
-MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1_000, 768_000  # Hz
 READ_BYTES = 1 << 18  # FFmpeg's reads pass through Python: few and large ones
 ENCRYPTED_TAGS = {"enca", "drms", "aavd"}
 

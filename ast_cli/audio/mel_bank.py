@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from ast_cli.errors import UsageError
 
 FRAME_LENGTH_MS = 25
@@ -38,8 +39,10 @@ class FbankConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if type(self.sampling_rate) is not int or not 1000 <= self.sampling_rate <= 768000:
-            raise UsageError(f"sampling_rate must be from 1000 to 768000 Hz, not {self.sampling_rate!r}")
+        rate = self.sampling_rate
+        if type(rate) is not int or not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
+            limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
+            raise UsageError(f"sampling_rate must be from {limits} Hz, not {rate!r}")
         if type(self.num_mel_bins) is not int or not 4 <= self.num_mel_bins <= MAX_MEL_BINS:  # Kaldi refuses fewer
             raise UsageError(f"num_mel_bins must be from 4 to {MAX_MEL_BINS}, not {self.num_mel_bins!r}")
 

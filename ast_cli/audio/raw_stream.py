@@ -11,8 +11,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ast_cli.audio.decode import MAX_CHANNELS
-from ast_cli.audio.decoders import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
-from ast_cli.audio.samples import replace_absurd, scale_to_float32
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, replace_absurd, scale_to_float32
 from ast_cli.errors import AudioError, ErrorCode, UsageError, WarningCode
 
 RAW_DTYPES = {

@@ -351,9 +351,9 @@ def activation_of(config: ASTConfig) -> str:
 def implied_problem_type(config: ASTConfig) -> str:
     """Return the problem type, told from the labels where the configuration leaves it empty.
 
-    AudioSet is multi-label, whatever its configuration says: the published ones leave ``problem_type`` empty, copies say
-    single-label, and a softmax over 527 classes that occur together is a well-known mistake. 527 labels without names
-    are AudioSet's. One label is a regression, as in the loss.
+    AudioSet is multi-label, whatever its configuration says: the published ones leave ``problem_type`` empty, copies
+    say single-label, and a softmax over 527 classes that occur together is a well-known mistake. 527 labels without
+    names are AudioSet's. One label is a regression, as in the loss.
     """
     are_unnamed = config.id2label == placeholder_labels(config.num_labels)
     if audioset.is_audioset(config.id2label) or (are_unnamed and config.num_labels == audioset.NUM_AUDIOSET_LABELS):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ast_cli.audio.decode import open_audio
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32
 from ast_cli.audio.mel_bank import FRAME_SHIFT_MS
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of, slice_windows
 from ast_cli.errors import AstWarning, UsageError, WarningCode
 from ast_cli.tagging.options import PartOptions
@@ -137,8 +138,9 @@ class WaveformStream:
             )
         samples = as_float32(waveform)
         self.sampling_rate = sampling_rate or target_rate
-        if not 1_000 <= self.sampling_rate <= 768_000:
-            raise UsageError(f"sampling_rate must be from 1000 to 768000 Hz, not {sampling_rate}")
+        if not MIN_SAMPLING_RATE <= self.sampling_rate <= MAX_SAMPLING_RATE:
+            limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
+            raise UsageError(f"sampling_rate must be from {limits} Hz, not {sampling_rate}")
         start = round(options.start_s * self.sampling_rate)
         length = None if options.duration_s is None else round(options.duration_s * self.sampling_rate)
         part = as_float32(samples[start:][:length])
