@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,9 +17,15 @@ from ast_cli.errors import ExitCode, UsageError
 from ast_cli.report import Writer, open_writer
 from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
-from ast_cli.tagging.inputs import STDIN
+from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.tally import Tally
+
+if TYPE_CHECKING:
+    from ast_cli.tagging.batch import Source
+    from ast_cli.tagging.tagger import Tagger
+
+MAX_WORKERS = 256
 
 
 def classify(
@@ -77,6 +83,14 @@ def classify(
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
     unnamed_labels: p.UnnamedLabels = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Processes that decode; 0 to decode in this one. [default: half of the cores]"),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="SECONDS", help="Give up on a file that yields nothing for so long."),
+    ] = 60.0,
     max_errors: Annotated[int | None, typer.Option("--max-errors", help="Stop after so many failed inputs.")] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed input.")] = False,
     force: p.Force = False,
@@ -106,6 +120,10 @@ def classify(
     chosen_format = "json" if as_json else format_name
     if options.stream and chosen_format != "jsonl":
         raise UsageError("windows and events can be streamed as JSON Lines only: add --format jsonl")
+    if workers is not None and not 0 <= workers <= MAX_WORKERS:
+        raise UsageError(f"workers must be from 0 to {MAX_WORKERS}, not {workers}")
+    if not timeout > 0:
+        raise UsageError(f"timeout must be above 0 s, not {timeout:g}")
     if max_errors is not None and max_errors < 1:
         raise UsageError(f"max errors must be at least 1, not {max_errors}")
     inputs = p.read_inputs(paths, files_from, nul_separated)
@@ -127,17 +145,32 @@ def classify(
             fbank_backend=fbank,
             unnamed_labels=unnamed_labels,
         )
-        if raw_rate is None:
-            records = tagger.classify_sources(tagger.sources(inputs, options), options)
-        else:
-            records = tagger.classify_live(raw_rate, raw_format, raw_channels, options)
         tally = Tally(1 if fail_fast else max_errors)
-        with results_stream(output) as stream_out:
+        with _decoding(tagger, inputs, options, workers, timeout) as sources, results_stream(output) as stream_out:
+            if raw_rate is None:
+                records = tagger.classify_sources(sources, options)
+            else:
+                records = tagger.classify_live(raw_rate, raw_format, raw_channels, options)
             shows_errors = chosen_format == "table" and output is None
             writer = open_writer(chosen_format, stream_out)
             _write(records, writer, tally, len(inputs), quiet=quiet, tells=not shows_errors)
     if tally.num_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+@contextlib.contextmanager
+def _decoding(
+    tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions, num_workers: int | None, timeout_s: float
+) -> Iterator[Iterable[Source]]:
+    """Decode inputs in worker processes, which a broken file may kill or hang, or with 0 workers in this one."""
+    if num_workers == 0:
+        yield tagger.sources(inputs, options)
+        return
+    from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
+
+    rate = tagger.feature_extractor.sampling_rate
+    with DecodePool(num_workers or default_num_workers(), rate, options, timeout_s) as pool:
+        yield pool.open_streams(inputs)
 
 
 def _write(
