@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ast_cli import __version__
-from ast_cli.cli import benchmark, classify, doctor, download, extract
+from ast_cli.cli import benchmark, classify, doctor, download, extract, merge
 from ast_cli.errors import AstError, AstWarning, ExitCode
 from ast_cli.report.text import printable
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("classify")(classify.classify)
 app.command("extract")(extract.extract)
+app.command("merge")(merge.merge)
 app.command("benchmark")(benchmark.benchmark)
 app.command("download")(download.download)
 app.command("doctor")(doctor.doctor)

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ast_cli.cli import parameters as p
-from ast_cli.cli.progress import Record, watched
-from ast_cli.cli.streams import check_output, note, quiet_native_libraries, results_stream
+from ast_cli.cli.streams import check_output, note, quiet_native_libraries
+from ast_cli.cli.tag_run import RunOptions, tag_inputs, tag_live
 from ast_cli.errors import ExitCode, UsageError
-from ast_cli.report import Writer, open_writer
-from ast_cli.report.text import printable
-from ast_cli.results import TaggingResult
-from ast_cli.tagging.inputs import STDIN, Input
+from ast_cli.tagging.inputs import STDIN
 from ast_cli.tagging.options import ClassifyOptions
-from ast_cli.tagging.tally import Tally
-
-if TYPE_CHECKING:
-    from ast_cli.tagging.batch import Source
-    from ast_cli.tagging.tagger import Tagger
-
-MAX_WORKERS = 256
+from ast_cli.tagging.shards import parse_shard
 
 
 def classify(
@@ -93,6 +81,14 @@ def classify(
     ] = 60.0,
     max_errors: Annotated[int | None, typer.Option("--max-errors", help="Stop after so many failed inputs.")] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed input.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an --output that was begun: what is done is left out.")
+    ] = False,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="With --resume, redo failures.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Only part I (from 0) of N, for job arrays."),
+    ] = None,
     force: p.Force = False,
     quiet: p.Quiet = False,
 ) -> None:
@@ -120,16 +116,22 @@ def classify(
     chosen_format = "json" if as_json else format_name
     if options.stream and chosen_format != "jsonl":
         raise UsageError("windows and events can be streamed as JSON Lines only: add --format jsonl")
-    if workers is not None and not 0 <= workers <= MAX_WORKERS:
-        raise UsageError(f"workers must be from 0 to {MAX_WORKERS}, not {workers}")
-    if not timeout > 0:
-        raise UsageError(f"timeout must be above 0 s, not {timeout:g}")
-    if max_errors is not None and max_errors < 1:
-        raise UsageError(f"max errors must be at least 1, not {max_errors}")
+    run = RunOptions(
+        format_name=chosen_format,
+        output=output,
+        resume=resume,
+        retry_errors=retry_errors,
+        force=force,
+        shard=parse_shard(shard) if shard else None,
+        num_workers=workers,
+        timeout_s=timeout,
+        max_errors=1 if fail_fast else max_errors,
+        quiet=quiet,
+    )
     inputs = p.read_inputs(paths, files_from, nul_separated)
     if raw_rate is not None and [item.path for item in inputs] != [STDIN]:
         raise UsageError("raw samples are read from standard input: name - and nothing else")
-    check_output(output, [item.path for item in inputs], force=force)
+    check_output(output, [item.path for item in inputs], force=force, resume=resume)
     if not inputs:
         note("error: nothing matched: no audio file in the folders or patterns named")
         raise typer.Exit(ExitCode.NO_INPUTS)
@@ -145,60 +147,9 @@ def classify(
             fbank_backend=fbank,
             unnamed_labels=unnamed_labels,
         )
-        tally = Tally(1 if fail_fast else max_errors)
-        with _decoding(tagger, inputs, options, workers, timeout) as sources, results_stream(output) as stream_out:
-            if raw_rate is None:
-                records = tagger.classify_sources(sources, options)
-            else:
-                records = tagger.classify_live(raw_rate, raw_format, raw_channels, options)
-            shows_errors = chosen_format == "table" and output is None
-            writer = open_writer(chosen_format, stream_out)
-            _write(records, writer, tally, len(inputs), quiet=quiet, tells=not shows_errors)
-    if tally.num_failed:
+        if raw_rate is None:
+            any_failed = tag_inputs(tagger, inputs, options, run)
+        else:
+            any_failed = tag_live(tagger, (raw_rate, raw_format, raw_channels), options, run)
+    if any_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
-
-
-@contextlib.contextmanager
-def _decoding(
-    tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions, num_workers: int | None, timeout_s: float
-) -> Iterator[Iterable[Source]]:
-    """Decode inputs in worker processes, which a broken file may kill or hang, or with 0 workers in this one."""
-    if num_workers == 0:
-        yield tagger.sources(inputs, options)
-        return
-    from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
-
-    rate = tagger.feature_extractor.sampling_rate
-    with DecodePool(num_workers or default_num_workers(), rate, options, timeout_s) as pool:
-        yield pool.open_streams(inputs)
-
-
-def _write(
-    records: Iterable[Record], writer: Writer, tally: Tally, num_inputs: int, *, quiet: bool, tells: bool
-) -> None:
-    """Write records as they come, keep the tally, and sum up at the end, whatever the end is."""
-    started = time.monotonic()
-    try:
-        with contextlib.closing(writer):
-            for record in watched(records, tally, num_inputs, quiet=quiet):
-                writer.write(record)
-                if isinstance(record, TaggingResult):
-                    if tells:
-                        _tell(record, quiet=quiet)
-                    tally.add(record)
-        tally.check(num_inputs)
-    except BrokenPipeError:  # the reader has seen enough and wants no summary
-        raise
-    except BaseException:
-        note(tally.summary(time.monotonic() - started), quiet=quiet)
-        raise
-    if num_inputs > 1 or tally.num_failed:
-        note(tally.summary(time.monotonic() - started), quiet=quiet)
-
-
-def _tell(result: TaggingResult, *, quiet: bool) -> None:
-    """Repeat on standard error what went wrong with one input."""
-    if result.error is not None:
-        note(f"error: {printable(result.error.message)}")
-    elif result.warnings:
-        note(f"warning: {printable(result.path or '')}: {', '.join(result.warnings)}", quiet=quiet)

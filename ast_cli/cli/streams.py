@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from ast_cli.errors import AstError, UsageError
+from ast_cli.errors import UsageError
 
 
 def note(text: str, *, quiet: bool = False) -> None:
@@ -18,8 +18,8 @@ def note(text: str, *, quiet: bool = False) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def check_output(output: Path | None, inputs: Iterable[str], *, force: bool) -> None:
-    """Refuse to overwrite: an existing file, a link, an input.
+def check_output(output: Path | None, inputs: Iterable[str], *, force: bool, resume: bool) -> None:
+    """Refuse to overwrite: an existing file, a link, an input. Early, before anything heavy is loaded.
 
     Raises:
         UsageError: With what to do.
@@ -32,8 +32,8 @@ def check_output(output: Path | None, inputs: Iterable[str], *, force: bool) -> 
         raise UsageError(f"--output {output} is a link: name the file itself")
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder: name a file in it")
-    if output.is_file() and not force:
-        raise UsageError(f"--output {output} exists: add --force to replace it")
+    if output.is_file() and not (force or resume):
+        raise UsageError(f"--output {output} exists: add --resume to go on with it, or --force to replace it")
     if not output.parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.parent}")
 
@@ -45,22 +45,11 @@ def _same_file(output: Path, path: str) -> bool:
 
 
 @contextlib.contextmanager
-def results_stream(output: Path | None) -> Iterator[TextIO]:
-    """Open ``--output``, or standard output in UTF-8 where there is none.
-
-    Raises:
-        AstError: The file cannot be written; the message says why.
-    """
-    if output is None:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")
-        yield sys.stdout
-        return
-    try:
-        with open(output, "w", encoding="utf-8", errors="replace", newline="\n") as stream:
-            yield stream
-    except OSError as error:
-        raise AstError(f"{output}: cannot be written ({error.strerror})") from error
+def results_stream() -> Iterator[TextIO]:
+    """Give standard output for results: UTF-8 and plain line ends on every system."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")
+    yield sys.stdout
 
 
 @contextlib.contextmanager

@@ -98,11 +98,75 @@ def test_output_file_is_never_overwritten_unasked(run_ast: Run, write_wav: Write
     assert len(json.loads(written)) == 1
     second = run_ast("classify", path, *BUILTIN, "--json", "--output", str(output))
     assert second.returncode == ExitCode.USAGE
-    assert second.stderr == f"error: --output {output} exists: add --force to replace it\n"
+    assert (
+        second.stderr == f"error: --output {output} exists: add --resume to go on with it, or --force to replace it\n"
+    )
     assert output.read_bytes() == written
     assert run_ast("classify", path, *BUILTIN, "--json", "-o", str(output), "--force").returncode == ExitCode.OK
     onto_input = run_ast("classify", path, *BUILTIN, "-o", path, "--force")
     assert (onto_input.returncode, "is one of the inputs" in onto_input.stderr) == (ExitCode.USAGE, True)
+
+
+def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(
+    write_wav: Write, run_ast: Run, tmp_path: Path
+) -> None:
+    clip = write_wav("clips/a.wav", 6.0)
+    for i in range(60):
+        (tmp_path / "clips" / f"{i:02d}.wav").write_bytes(clip.read_bytes())
+    command = ["classify", "clips", *BUILTIN, "-f", "jsonl", "-o", "tags.jsonl", "--batch-size", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "ast_cli", *command], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    output = tmp_path / "tags.jsonl"
+    while process.poll() is None and (not output.exists() or output.read_bytes().count(b"\n") < 5):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    num_before = output.read_bytes().count(b"\n")
+    assert 5 <= num_before < 61
+    done = run_ast(*command, "--resume", cwd=tmp_path)
+    assert done.returncode == ExitCode.OK
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    paths = [record["path"] for record in records]
+    assert sorted(paths) == sorted({*paths})
+    assert len(paths) == 61
+    assert "done before" in done.stderr
+    assert len({json.dumps(record["tags"]) for record in records}) == 1  # one clip, 61 names
+    nothing_left = run_ast(*command, "--resume", cwd=tmp_path)
+    assert (nothing_left.returncode, "61 done before" in nothing_left.stderr) == (ExitCode.OK, True)
+    assert run_ast(*command, "--resume", "--hop", "1", cwd=tmp_path).returncode == ExitCode.USAGE
+
+
+def test_shards_share_the_inputs_and_merge_into_the_whole(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
+    for i in range(7):
+        write_wav(f"clips/{i}.wav", 0.5)
+    common = ["classify", "clips", *BUILTIN, "-f", "jsonl", "-q"]
+    for i in range(2):
+        assert run_ast(*common, "--shard", f"{i}/2", "-o", f"{i}.jsonl", cwd=tmp_path).returncode == ExitCode.OK
+    assert run_ast("merge", "0.jsonl", "1.jsonl", "-o", "all.jsonl", cwd=tmp_path).returncode == ExitCode.OK
+    whole = run_ast(*common, cwd=tmp_path).stdout
+    assert sorted((tmp_path / "all.jsonl").read_text().splitlines()) == sorted(whole.splitlines())
+    half = run_ast("merge", "0.jsonl", "-o", "half.jsonl", cwd=tmp_path)
+    assert half.returncode == ExitCode.FATAL
+    assert not (tmp_path / "half.jsonl").exists()
+
+
+def test_run_stops_at_the_errors_allowed(run_ast: Run, tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / f"{i}.wav").write_bytes(b"no audio")
+    done = run_ast("classify", ".", *BUILTIN, "-f", "jsonl", "--max-errors", "2", cwd=tmp_path)
+    assert done.returncode == ExitCode.FATAL
+    assert len(done.stdout.splitlines()) == 2
+    assert "error: stopped after 2 failed inputs, as asked" in done.stderr
+    assert run_ast("classify", ".", *BUILTIN, "--fail-fast", cwd=tmp_path).returncode == ExitCode.FATAL
+
+
+def test_live_raw_samples_are_streamed_as_records(run_ast: Run) -> None:
+    raw = bytes(2 * 16000 * 6)  # 6 s of digital silence, 16 bits
+    done = run_ast("classify", "-", "--raw-rate", "16000", "--timestamps", "-f", "jsonl", *BUILTIN, stdin=raw)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["type"] for record in records] == ["window", "window", "file"]
+    assert records[0]["path"] == "-"
+    assert "windows" not in records[2]
+    assert records[2]["duration_s"] == 6.0
 
 
 @pytest.mark.parametrize(
@@ -113,6 +177,10 @@ def test_output_file_is_never_overwritten_unasked(run_ast: Run, write_wav: Write
         (["x.wav", "--model", "audiosett"], ExitCode.USAGE, "audioset"),
         (["x.wav", "--device", "tpu"], ExitCode.USAGE, "device must be auto, cpu, cuda, cuda:N or mps, not 'tpu'"),
         (["x.wav", "--json", "--format", "csv"], ExitCode.USAGE, "contradict"),
+        (["x.wav", "--stream"], ExitCode.USAGE, "add --format jsonl"),
+        (["x.wav", "--resume"], ExitCode.USAGE, "--resume needs --output"),
+        (["x.wav", "--shard", "2/2"], ExitCode.USAGE, "shard"),
+        (["x.wav", "--raw-rate", "16000", "-f", "jsonl"], ExitCode.USAGE, "raw samples are read from standard input"),
         (["-0", "x.wav"], ExitCode.USAGE, "-0 needs --files-from"),
         (["--files-from", "nope.txt"], ExitCode.FATAL, "--files-from nope.txt: cannot be read"),
         (["-", "--files-from", "-"], ExitCode.USAGE, "cannot be both"),

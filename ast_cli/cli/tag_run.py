@@ -1,0 +1,215 @@
+"""A run of ``ast classify``: inputs through worker processes and the model into an output, watched and counted."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ast_cli.cli.progress import Record, watched
+from ast_cli.cli.streams import note, results_stream
+from ast_cli.errors import UsageError
+from ast_cli.report import Writer, open_writer
+from ast_cli.report.text import printable
+from ast_cli.results import TaggingResult
+from ast_cli.tagging.inputs import STDIN, Input
+from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.shards import Shard, in_shard
+from ast_cli.tagging.tally import Tally
+
+if TYPE_CHECKING:
+    from ast_cli.tagging.batch import Source
+    from ast_cli.tagging.journal import Journal
+    from ast_cli.tagging.tagger import Tagger
+
+MAX_WORKERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run goes, apart from what it computes.
+
+    Attributes:
+        format_name: One of `ast_cli.report.FORMATS`.
+        output: A file; None for standard output.
+        resume: Go on with an output that was begun.
+        retry_errors: With ``resume``, redo inputs that failed.
+        force: Replace an output that exists.
+        shard: Which part of the inputs, of how many.
+        num_workers: Processes that decode; 0 for none, None to let the machine decide.
+        timeout_s: Until a file that yields nothing is given up.
+        max_errors: Failed inputs at which to stop; None for never.
+        quiet: Say nothing on standard error but errors.
+    """
+
+    format_name: str
+    output: Path | None = None
+    resume: bool = False
+    retry_errors: bool = False
+    force: bool = False
+    shard: Shard | None = None
+    num_workers: int | None = None
+    timeout_s: float = 60.0
+    max_errors: int | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.output is None and self.resume:
+            raise UsageError("--resume needs --output: what goes to standard output cannot be continued")
+        if self.num_workers is not None and not 0 <= self.num_workers <= MAX_WORKERS:
+            raise UsageError(f"workers must be from 0 to {MAX_WORKERS}, not {self.num_workers}")
+        if not self.timeout_s > 0:
+            raise UsageError(f"timeout must be above 0 s, not {self.timeout_s:g}")
+        if self.max_errors is not None and self.max_errors < 1:
+            raise UsageError(f"max errors must be at least 1, not {self.max_errors}")
+
+
+class _Sink(Protocol):
+    """Where records go."""
+
+    @property
+    def num_skipped(self) -> int:
+        """Inputs that had their record before this run."""
+
+    @property
+    def num_failed_before(self) -> int:
+        """Those of them whose record is an error."""
+
+    def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        """Yield the inputs that need a record."""
+
+    def write(self, record: Record) -> None:
+        """Write one record."""
+
+
+def tag_inputs(tagger: Tagger, inputs: list[Input], options: ClassifyOptions, run: RunOptions) -> bool:
+    """Tag inputs into the output; return whether any failed, now or in the run that is continued.
+
+    Raises:
+        AstError: The run cannot be completed.
+    """
+    if run.shard is not None:
+        inputs = [item for item in inputs if in_shard(item, run.shard)]
+    with _sink(tagger, options, run) as sink, _decoding(tagger, sink.pending(inputs), options, run) as sources:
+        return _record(tagger.classify_sources(sources, options), sink, len(inputs), run)
+
+
+def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions, run: RunOptions) -> bool:
+    """Tag raw samples of standard input (rate, format, channels) while they come; otherwise as `tag_inputs`."""
+    with _sink(tagger, options, run) as sink:
+        (item,) = [Input(STDIN)]
+        list(sink.pending([item]))
+        return _record(tagger.classify_live(*raw, options), sink, 1, run)
+
+
+@contextlib.contextmanager
+def _decoding(
+    tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions, run: RunOptions
+) -> Iterator[Iterable[Source]]:
+    """Decode inputs in worker processes, which a broken file may kill or hang, or with 0 workers in this one."""
+    if run.num_workers == 0:
+        yield tagger.sources(inputs, options)
+        return
+    from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
+
+    rate = tagger.feature_extractor.sampling_rate
+    with DecodePool(run.num_workers or default_num_workers(), rate, options, run.timeout_s) as pool:
+        yield pool.open_streams(inputs)
+
+
+def _record(records: Iterable[Record], sink: _Sink, num_inputs: int, run: RunOptions) -> bool:
+    """Write records as they come, keep the tally, and sum up at the end, whatever the end is."""
+    tally = Tally(run.max_errors)
+    tells = run.format_name != "table" or run.output is not None  # a table on standard output shows errors itself
+    started = time.monotonic()
+    try:
+        for record in watched(records, tally, num_inputs, quiet=run.quiet):
+            sink.write(record)
+            if isinstance(record, TaggingResult):
+                if tells:
+                    _tell(record, quiet=run.quiet)
+                tally.add(record)
+            tally.num_skipped = sink.num_skipped
+        tally.num_skipped = sink.num_skipped
+        tally.check(num_inputs)
+    except BrokenPipeError:  # the reader has seen enough and wants no summary
+        raise
+    except BaseException:
+        note(tally.summary(time.monotonic() - started), quiet=run.quiet)
+        if run.output is not None:
+            note(f"to go on, run the same command with --resume; {run.output} holds what is done", quiet=run.quiet)
+        raise
+    if num_inputs > 1 or tally.num_failed:
+        note(tally.summary(time.monotonic() - started), quiet=run.quiet)
+    return tally.num_failed > 0 or sink.num_failed_before > 0
+
+
+def _tell(result: TaggingResult, *, quiet: bool) -> None:
+    """Repeat on standard error what went wrong with one input."""
+    if result.error is not None:
+        note(f"error: {printable(result.error.message)}")
+    elif result.warnings:
+        note(f"warning: {printable(result.path or '')}: {', '.join(result.warnings)}", quiet=quiet)
+
+
+@contextlib.contextmanager
+def _sink(tagger: Tagger, options: ClassifyOptions, run: RunOptions) -> Iterator[_Sink]:
+    """Open the output: with a journal beside a file, plainly for standard output."""
+    if run.output is None:
+        with results_stream() as stream, contextlib.closing(open_writer(run.format_name, stream)) as writer:
+            yield _StandardOutput(writer)
+        return
+    from ast_cli.tagging.fingerprint import fingerprint
+    from ast_cli.tagging.journal import open_journal
+
+    journal = open_journal(
+        run.output,
+        run.format_name,
+        fingerprint(tagger, options),
+        resume=run.resume,
+        force=run.force,
+        retry_errors=run.retry_errors,
+        shard=run.shard,
+    )
+    with journal:
+        yield _Journalled(journal)
+
+
+class _StandardOutput:
+    """Standard output: every input needs a record."""
+
+    num_skipped = num_failed_before = 0
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        yield from inputs
+
+    def write(self, record: Record) -> None:
+        self._writer.write(record)
+
+
+class _Journalled:
+    """A file with its journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    @property
+    def num_skipped(self) -> int:
+        return self._journal.num_skipped
+
+    @property
+    def num_failed_before(self) -> int:
+        return self._journal.num_skipped - self._journal.skipped["ok"]
+
+    def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        return self._journal.pending(inputs)
+
+    def write(self, record: Record) -> None:
+        self._journal.write(record, Input(record.path or STDIN))

@@ -1,0 +1,62 @@
+"""Splitting a list of inputs over job arrays, stably: a file's shard depends on its own path alone.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+from ast_cli.errors import UsageError
+from ast_cli.tagging.inputs import STDIN, Input
+
+Shard = tuple[int, int]  # which one, from 0, and of how many
+_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
+
+def parse_shard(text: str) -> Shard:
+    """Read ``I/N``: the shard I, counted from 0, of N.
+
+    Raises:
+        UsageError: Anything else.
+    """
+    match = _SHARD.fullmatch(text)
+    if match is None:
+        raise UsageError(f"a shard is written I/N, such as 0/8 for the first of eight, not {text!r}")
+    index, num_shards = int(match[1]), int(match[2])
+    if index >= num_shards:
+        last = f"the last of {num_shards} is {num_shards - 1}/{num_shards}" if num_shards else "there is none of 0"
+        raise UsageError(f"there is no shard {text}: shards are counted from 0, {last}")
+    return index, num_shards
+
+
+def format_shard(shard: Shard | None) -> str | None:
+    """Return a shard as it is written on the command line."""
+    return None if shard is None else f"{shard[0]}/{shard[1]}"
+
+
+class RealPaths:
+    """Finds what inputs are known by, however they were named; remembers folders, of which there are few."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, item: Input) -> str:
+        """Return an input's real path; ``-`` for standard input."""
+        folder, name = os.path.split(item.path)
+        if item.path == STDIN:
+            return STDIN
+        if name in ("", ".", "..") or os.path.islink(item.path):
+            return os.path.realpath(item.path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
+
+
+def in_shard(item: Input, shard: Shard) -> bool:
+    """Tell whether an input belongs to a shard: by SHA-256 of its real path, the same in every process and release."""
+    index, num_shards = shard
+    digest = hashlib.sha256(os.fsencode(RealPaths()(item))).digest()
+    return int.from_bytes(digest[:8], "big") % num_shards == index
