@@ -122,10 +122,21 @@ class Header:
 
     def differences(self, other: Header) -> list[str]:
         """Name the settings that another header has otherwise."""
-        mine = {**self.fingerprint, "shard": format_shard(self.shard)}
-        others = {**other.fingerprint, "shard": format_shard(other.shard)}
+        mine, others = ({**_flat(header.fingerprint), "shard": format_shard(header.shard)} for header in (self, other))
         names = [name for name in sorted(mine | others) if mine.get(name) != others.get(name)]
-        return [f"{name} was {shown(mine.get(name))} and is {shown(others.get(name))}" for name in names]
+        return [_difference(name, shown(mine.get(name)), shown(others.get(name))) for name in names]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings within settings under names with a dot, each on its own."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _difference(name: str, old: str, new: str) -> str:
+    return f"{name} was {old} and is {new}" if old != new else f"{name} is another"  # long values are cut when shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ast_cli.errors import AstError, ErrorCode, UsageError
+from ast_cli.results import FileError, StreamedPart, Tag, TaggingResult, Window
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.journal import Sidecars, open_journal
+from ast_cli.tagging.merge import MergeReport, merge_outputs
+from ast_cli.tagging.shards import in_shard
+
+NUM_INPUTS = 12
+INPUTS = [Input(f"/nowhere/{number}.wav") for number in range(NUM_INPUTS)]
+FAILED = 3
+
+
+def tagged(item: Input) -> TaggingResult:
+    if item.path == INPUTS[FAILED].path:
+        return TaggingResult(item.path, "builtin", "sigmoid", error=FileError(ErrorCode.NOT_AUDIO, "no audio"))
+    tags = tuple(Tag(f"label, {rank}\nwith a line end", rank, None, 0.5) for rank in range(2))
+    return TaggingResult(item.path, "builtin", "sigmoid", 10.0, 44100, 2, tags)
+
+
+def run(
+    output: Path,
+    inputs: list[Input],
+    shard: tuple[int, int] | None = None,
+    format_name: str = "jsonl",
+    top_k: int = 5,
+    stream: bool = False,
+) -> Path:
+    """Tag inputs, or a shard of them."""
+    chosen = [item for item in inputs if shard is None or in_shard(item, shard)]
+    with open_journal(output, format_name, {"top_k": top_k}, shard=shard) as journal:
+        for item in journal.pending(chosen):
+            if stream:
+                journal.write(StreamedPart(item.path, Window(0.0, 1.0, ())), item)
+            journal.write(tagged(item), item)
+    return output
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    return [run(tmp_path / f"tags-{index}.jsonl", INPUTS, (index, 3)) for index in range(3)]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "merged.jsonl"
+
+
+def paths_of(output: Path) -> list[str]:
+    return [json.loads(line)["path"] for line in output.read_bytes().splitlines()]
+
+
+def without_journal(part: Path) -> Path:
+    Sidecars(part).journal.unlink()
+    return part
+
+
+def test_shards_are_joined_in_the_order_given(shards: list[Path], output: Path) -> None:
+    parts = [shards[2], shards[0], shards[1]]
+    assert merge_outputs(parts, output) == MergeReport(num_parts=3, num_ok=NUM_INPUTS - 1, num_failed=1)
+    assert output.read_bytes() == b"".join(part.read_bytes() for part in parts)
+    assert sorted(paths_of(output)) == sorted(item.path for item in INPUTS)
+
+
+@pytest.mark.parametrize("journals", [True, False])
+def test_csv_keeps_one_row_of_columns(tmp_path: Path, journals: bool) -> None:
+    parts = [run(tmp_path / f"{index}.csv", INPUTS, (index, 2), "csv") for index in range(2)]
+    if not journals:
+        parts = [without_journal(part) for part in parts]
+    output = tmp_path / "merged.csv"
+    report = merge_outputs(parts, output)
+    assert (report.num_files, report.num_ok, report.num_failed) == (NUM_INPUTS, NUM_INPUTS - 1, 1)
+    first, second = (part.read_bytes() for part in parts)
+    assert output.read_bytes() == first + second[second.index(b"\n") + 1 :]
+
+
+def test_outputs_without_journals_are_joined_too(shards: list[Path], output: Path) -> None:
+    expected = b"".join(part.read_bytes() for part in shards)
+    report = merge_outputs([without_journal(part) for part in shards], output)
+    assert (report.num_files, report.num_failed) == (NUM_INPUTS, 1)
+    assert output.read_bytes() == expected
+
+
+@pytest.mark.parametrize("journals", [True, False])
+def test_streamed_windows_stay_with_their_file(tmp_path: Path, output: Path, journals: bool) -> None:
+    part = run(tmp_path / "tags.jsonl", INPUTS, stream=True)
+    if not journals:
+        without_journal(part)
+    assert merge_outputs([part], output).num_files == NUM_INPUTS
+    assert output.read_bytes() == part.read_bytes()
+
+
+def test_an_empty_shard_is_a_shard(tmp_path: Path, output: Path) -> None:
+    few = INPUTS[:1]
+    parts = [run(tmp_path / f"{index}.jsonl", few, (index, 3)) for index in range(3)]
+    assert merge_outputs(parts, output).num_files == 1
+    with pytest.raises(AstError, match=r"no part with a journal is shard [012]/3"):
+        merge_outputs(parts[:2], output, force=True)
+
+
+def test_an_existing_output_is_replaced_only_if_told_so(shards: list[Path], output: Path) -> None:
+    run(output, INPUTS[:1])
+    with pytest.raises(UsageError, match="exists: add --force"):
+        merge_outputs(shards, output)
+    merge_outputs(shards, output, force=True)
+    assert len(paths_of(output)) == NUM_INPUTS
+    assert not Sidecars(output).journal.exists()  # it would vouch for what is no longer there
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+def test_an_output_that_is_a_part_or_a_link_is_refused(shards: list[Path], output: Path) -> None:
+    with pytest.raises(UsageError, match="is one of the parts"):
+        merge_outputs(shards, shards[1], force=True)
+    output.symlink_to("elsewhere")
+    with pytest.raises(UsageError, match="no regular file"):
+        merge_outputs(shards, output, force=True)
+    with pytest.raises(UsageError, match="name the outputs"):
+        merge_outputs([], output)
+
+
+def edit(old: bytes, new: bytes) -> Callable[[Path], None]:
+    return lambda part: (part.write_bytes(part.read_bytes().replace(old, new, 1)), None)[1]
+
+
+def cut(num_bytes: int) -> Callable[[Path], None]:
+    return lambda part: os.truncate(part, part.stat().st_size - num_bytes)
+
+
+@pytest.mark.parametrize("journals", [True, False])
+@pytest.mark.parametrize("num_bytes", [1, 2, 100])
+@pytest.mark.parametrize("format_name", ["jsonl", "csv"])
+def test_a_torn_tail_is_told_by_file_and_line(
+    tmp_path: Path, output: Path, journals: bool, num_bytes: int, format_name: str
+) -> None:
+    part = run(tmp_path / f"tags.{format_name}", INPUTS[:FAILED], None, format_name)
+    if not journals:
+        without_journal(part)
+    cut(num_bytes)(part)
+    with pytest.raises(AstError, match=rf"tags\.{format_name}: (torn at )?line \d+"):
+        merge_outputs([part], output)
+    assert not output.exists()
+    assert not list(tmp_path.glob("*.ast-merge"))
+
+
+@pytest.mark.parametrize(
+    "line", [b"\n", b"[]\n", b"{}\n", b'{"type": "else", "path": "x"}\n', b'{"type": "file", "path": 1}\n', b"\0\0\0\n"]
+)
+def test_a_line_that_is_no_record_is_told(shards: list[Path], output: Path, line: bytes) -> None:
+    part = without_journal(shards[0])
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join([lines[0], line, *lines[1:]]))
+    with pytest.raises(AstError, match=r"tags-0\.jsonl: line 2 is no record of a tagged file"):
+        merge_outputs([part], output)
+
+
+def test_a_row_with_cells_missing_is_told(tmp_path: Path, output: Path) -> None:
+    part = without_journal(run(tmp_path / "tags.csv", INPUTS[FAILED:][:2], None, "csv"))
+    edit(b",error,not_audio", b",error")(part)
+    with pytest.raises(AstError, match=r"tags\.csv: line 2 is torn or damaged: 9 cells, not 10"):
+        merge_outputs([part], output)
+    part.write_bytes(b"a,b\n")
+    with pytest.raises(AstError, match=r"tags\.csv: line 1: no names of columns"):
+        merge_outputs([part], output)
+
+
+def test_windows_without_their_file_are_told(tmp_path: Path, output: Path) -> None:
+    part = without_journal(run(tmp_path / "tags.jsonl", INPUTS[:2], stream=True))
+    part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:3]))
+    with pytest.raises(AstError, match="line 3 is the last, and the record of its file is missing"):
+        merge_outputs([part], output)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (edit(b'"score": 0.5', b'"score": 0.6'), "line 1 is damaged or was changed by hand"),
+        (lambda part: part.write_bytes(part.read_bytes() * 2), r"there is more after line \d+ than its journal knows"),
+        (lambda part: part.write_bytes(b""), "torn at line 1"),
+    ],
+)
+def test_a_part_that_is_not_what_its_journal_says_is_refused(
+    shards: list[Path], output: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(shards[1])
+    with pytest.raises(AstError, match=rf"tags-1\.jsonl: {message}"):
+        merge_outputs(shards, output)
+
+
+def test_a_run_that_has_not_ended_is_refused(tmp_path: Path, output: Path) -> None:
+    part = tmp_path / "tags.jsonl"
+    with open_journal(part, "jsonl", {}) as journal:
+        item = next(journal.pending(INPUTS))
+        journal.write(tagged(item), item)
+    with pytest.raises(AstError, match=r"tags\.jsonl: its run has not come to its end: finish it with --resume"):
+        merge_outputs([part], output)
+
+
+@pytest.mark.parametrize("format_name", ["jsonl", "csv"])
+@pytest.mark.parametrize("journals", [True, False])
+def test_an_input_that_is_there_twice_is_told_with_both_places(
+    tmp_path: Path, output: Path, journals: bool, format_name: str
+) -> None:
+    first = run(tmp_path / f"a.{format_name}", INPUTS[3:5], None, format_name)
+    second = run(tmp_path / f"b.{format_name}", INPUTS[4:6], None, format_name)
+    if not journals:
+        without_journal(first)
+        without_journal(second)
+    lines = (2, 1) if format_name == "jsonl" else (3, 2)
+    with pytest.raises(
+        AstError, match=rf"nowhere/4\.wav is there twice: \S+a\.{format_name} line {lines[0]}, .*line {lines[1]}$"
+    ):
+        merge_outputs([first, second], output)
+    assert not output.exists()
+
+
+def test_missing_and_repeated_shards_are_told(shards: list[Path], tmp_path: Path, output: Path) -> None:
+    with pytest.raises(AstError, match="no part with a journal is shard 1/3"):
+        merge_outputs([shards[0], shards[2]], output)
+    with pytest.raises(AstError, match=r"tags-0\.jsonl and \S+tags-0\.jsonl are both shard 0/3"):
+        merge_outputs([*shards, shards[0]], output)
+    other = run(tmp_path / "other.jsonl", INPUTS, (3, 4))
+    with pytest.raises(AstError, match=r"is 0/3 and \S+other\.jsonl is 3/4: not of one split"):
+        merge_outputs([*shards, other], output)
+    whole = run(tmp_path / "whole.jsonl", [Input("/nowhere/else.wav")])
+    with pytest.raises(AstError, match=r"is 0/3 and \S+whole\.jsonl is no shard"):
+        merge_outputs([*shards, whole], output)
+
+
+def test_parts_of_other_settings_or_formats_are_told(shards: list[Path], tmp_path: Path, output: Path) -> None:
+    other = run(tmp_path / "other.jsonl", INPUTS, (2, 3), top_k=3)
+    with pytest.raises(AstError, match=r"other\.jsonl was made otherwise than \S+: top_k was 5 and is 3"):
+        merge_outputs([*shards[:2], other], output)
+    table = run(tmp_path / "other.csv", INPUTS, (2, 3), "csv")
+    with pytest.raises(AstError, match=r"other\.csv is csv and \S+tags-0\.jsonl is jsonl"):
+        merge_outputs([*shards[:2], table], output)
+    with pytest.raises(AstError, match="json cannot be merged, only jsonl and csv"):
+        merge_outputs([run(tmp_path / "tags.json", INPUTS, None, "json")], output)
+    edit(b"rank", b"RANK")(without_journal(table))
+    with pytest.raises(AstError, match=r"other\.csv: line 1: not the columns of"):
+        merge_outputs([run(tmp_path / "first.csv", INPUTS, (0, 1), "csv"), table], output)
+
+
+def test_a_part_that_is_not_there_is_told(shards: list[Path], output: Path) -> None:
+    with pytest.raises(AstError, match=r"gone\.jsonl: cannot be read \(No such file or directory\)"):
+        merge_outputs([*shards, shards[0].with_name("gone.jsonl")], output)
+
+
+def test_a_full_disk_leaves_the_old_output(shards: list[Path], output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(shards[0], output)
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(AstError, match=r"merged\.jsonl: cannot be written \(No space left on device\)"):
+        merge_outputs(shards, output, force=True)
+    assert output.read_bytes() == shards[0].read_bytes()
+    assert not list(output.parent.glob("*.ast-merge"))
