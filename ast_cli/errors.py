@@ -61,6 +61,12 @@ class UsageError(AstError, ValueError):
     exit_code = ExitCode.USAGE
 
 
+class NoInputsError(AstError):
+    """Nothing matched what was named."""
+
+    exit_code = ExitCode.NO_INPUTS
+
+
 class AudioError(AstError):
     """One input that cannot be read or scored; in a batch it becomes that input's record.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,13 +16,14 @@ from torch import Tensor
 from ast_cli.audio.fbank import FBANK_BACKENDS, fbank_blocks, pad_to_one_frame
 from ast_cli.audio.mel_bank import FbankConfig
 from ast_cli.audio.samples import scale_to_float32
-from ast_cli.errors import AudioError, CheckpointError, ErrorCode, UsageError
-from ast_cli.json_object import read_json_object
+from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
+from ast_cli.json_object import read_json_object, shown
 from ast_cli.outputs import KeyedOutput
 
 PREPROCESSOR_CONFIG_NAME = "preprocessor_config.json"
 AUDIOSET_MEAN = -4.2677393  # of the log-mel energies over AudioSet (Gong et al., 2021)
 AUDIOSET_STD = 4.5689974
+MAX_STATISTIC = 1e6  # log energies lie between -16 and 88; beyond this float32 inputs overflow
 MAX_LENGTH_LIMIT = 100_000  # frames; 1000 s, far above any published checkpoint
 
 Waveform = NDArray[Any] | Tensor | Sequence[float]
@@ -99,16 +99,25 @@ class ASTFeatureExtractor:
             raise UsageError(f"max_length must be from 1 to {MAX_LENGTH_LIMIT} frames, not {self.max_length!r}")
         for name in ("padding_value", "mean", "std"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise UsageError(f"{name} must be a finite number, not {value!r}")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not abs(value) < float("inf"):
+                raise UsageError(f"{name} must be a finite number, not {shown(value)}")
+            if abs(value) > MAX_STATISTIC:
+                raise UsageError(f"{name} must be at most {MAX_STATISTIC:g} in size, which {shown(value)} is not")
         if self.std <= 0:
             raise UsageError(f"std must be above 0, not {self.std}")
+        if self.std < 1 / MAX_STATISTIC:
+            raise UsageError(f"std must be at least {1 / MAX_STATISTIC:g}, not {self.std}")
+        for name in ("do_normalize", "return_attention_mask"):
+            if type(getattr(self, name)) is not bool:
+                raise UsageError(f"{name} must be true or false, not {shown(getattr(self, name))}")
 
     def __call__(
         self,
         raw_speech: Waveform | Sequence[Waveform],
         sampling_rate: int | None = None,
         return_tensors: Literal["pt", "np"] | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Featurise one or several mono waveforms.
 
@@ -118,6 +127,8 @@ class ASTFeatureExtractor:
                 or 32-bit integers are scaled by their type.
             sampling_rate: Of the waveforms, in Hz; pass it, so that a wrong one cannot stay silent.
             return_tensors: ``pt`` or ``np`` for one tensor or array; None for a list of arrays.
+            **kwargs: Taken for the reference's sake (``padding``, ``truncation``) and not used, with a warning: every
+                waveform is padded or truncated to ``max_length``.
 
         Returns:
             ``input_values``, float32, shape (batch, max_length, num_mel_bins), and ``attention_mask``, shape (batch,
@@ -131,6 +142,7 @@ class ASTFeatureExtractor:
             warnings.warn(
                 "pass sampling_rate to ASTFeatureExtractor: without it a waveform at another rate than "
                 f"{self.sampling_rate} Hz goes unnoticed and gives wrong features",
+                AstWarning,
                 stacklevel=2,
             )
         elif sampling_rate != self.sampling_rate:
@@ -138,6 +150,8 @@ class ASTFeatureExtractor:
                 f"this feature extractor takes waveforms at {self.sampling_rate} Hz, not {sampling_rate} Hz: "
                 "resample them first (ast_cli.load_waveform does)"
             )
+        if kwargs:
+            warnings.warn(f"{', '.join(kwargs)}: not used by ASTFeatureExtractor", AstWarning, stacklevel=2)
         if return_tensors not in (None, "pt", "np"):
             raise UsageError(f"return_tensors must be 'pt', 'np' or None, not {return_tensors!r}")
         fbanks = self._fbanks([as_float32(waveform) for waveform in _as_batch(raw_speech)])

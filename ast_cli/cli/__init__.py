@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import warnings
@@ -13,6 +12,7 @@ import typer
 
 from ast_cli import __version__
 from ast_cli.cli import benchmark, classify, doctor, download, extract, merge
+from ast_cli.cli.streams import abandon_stdout
 from ast_cli.errors import AstError, AstWarning, ExitCode
 from ast_cli.report.text import printable
 
@@ -85,6 +85,6 @@ def main() -> NoReturn:
     except Terminated:
         code = ExitCode.TERMINATED
     except BrokenPipeError:  # the reader has seen enough: `ast ... | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()
         code = ExitCode.FATAL
     sys.exit(code)

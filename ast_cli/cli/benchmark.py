@@ -88,7 +88,10 @@ def _report_progress(what: str) -> None:
 
 def render(report: BenchmarkReport) -> None:
     """Print a report on stdout, its tables as Markdown, which reads well on a terminal and in a file."""
+    from ast_cli.benchmark import FLOP_FORMULA
+
     parts = ["\n".join(_heading(report)), _measurements_table(report), *_speed_up_tables(report), _stages_table(report)]
+    parts.append(f"FLOP of a window: {FLOP_FORMULA}")
     typer.echo("\n\n".join(parts))
 
 

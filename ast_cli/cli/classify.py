@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ast_cli.cli import parameters as p
-from ast_cli.cli.streams import check_output, note, quiet_native_libraries
+from ast_cli.cli.streams import check_output, quiet_native_libraries
 from ast_cli.cli.tag_run import RunOptions, tag_inputs, tag_live
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.tagging.inputs import STDIN
@@ -129,12 +129,13 @@ def classify(
         quiet=quiet,
     )
     inputs = p.read_inputs(paths, files_from, nul_separated)
-    if raw_rate is not None and [item.path for item in inputs] != [STDIN]:
-        raise UsageError("raw samples are read from standard input: name - and nothing else")
-    check_output(output, [item.path for item in inputs], force=force, resume=resume)
-    if not inputs:
-        note("error: nothing matched: no audio file in the folders or patterns named")
-        raise typer.Exit(ExitCode.NO_INPUTS)
+    if raw_rate is not None:
+        if [item.path for item in inputs] != [STDIN]:
+            raise UsageError("raw samples are read from standard input: name - and nothing else")
+        if resume:
+            raise UsageError("live input cannot be resumed: leave out --resume")
+    sources = [item.path for item in inputs] + ([files_from] if files_from else [])
+    check_output(output, sources, force=force, resume=resume)
 
     with quiet_native_libraries():
         from ast_cli.tagging.tagger import Tagger

@@ -54,9 +54,6 @@ def extract(
         start_s=start, duration_s=duration, hop_s=hop, batch_size=batch_size, what=what, all_windows=all_windows
     )
     inputs = p.read_inputs(paths, files_from, nul_separated)
-    if not inputs:
-        note("error: nothing matched: no audio file in the folders or patterns named")
-        raise typer.Exit(ExitCode.NO_INPUTS)
 
     from ast_cli.tagging.targets import plan_targets
 
@@ -78,7 +75,7 @@ def extract(
             outcome = run.extract(item, target)
             if outcome.error is not None:
                 num_failed += 1
-                note(f"error: {outcome.error.message}")
+                note(f"error: {printable(outcome.error.message)}")
                 continue
             if outcome.warnings:
                 note(f"warning: {printable(item.path)}: {', '.join(outcome.warnings)}", quiet=quiet)

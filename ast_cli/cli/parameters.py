@@ -11,8 +11,8 @@ import typer
 
 from ast_cli import hub
 from ast_cli.cli.streams import note
-from ast_cli.errors import AstError, UsageError
-from ast_cli.tagging.inputs import STDIN, Input, list_inputs, read_file_list
+from ast_cli.errors import NoInputsError, UsageError
+from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16"]
 
@@ -54,7 +54,8 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Windows given to the model at once. [default: by device and model]")
 ]
 Fbank = Annotated[
-    Literal["native", "torchaudio"], typer.Option("--fbank", help="Filter bank; torchaudio must be installed for its.")
+    Literal["native", "torchaudio"],
+    typer.Option("--fbank", help="Whose filter bank."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
@@ -70,20 +71,23 @@ def read_inputs(paths: list[str] | None, files_from: str | None, nul_separated: 
 
     Raises:
         UsageError: None was named, or standard input is wanted twice.
-        AstError: The list of files cannot be read.
+        NoInputsError: Nothing matched what was named.
     """
-    named = list(paths or [])
+    named, listed = list(paths or []), list[str]()
     if files_from is not None:
         if files_from == STDIN and STDIN in named:
             raise UsageError("standard input cannot be both the list of files and a file")
-        named += read_file_list(_read_bytes(files_from), nul_separated=nul_separated)
+        listed = read_file_list(_read_bytes(files_from), nul_separated=nul_separated)
     elif nul_separated:
         raise UsageError("-0 needs --files-from")
     elif not named:
         raise UsageError("name files, folders or patterns to read, - for standard input, or --files-from")
     if STDIN in named and sys.stdin.isatty():
         raise UsageError("standard input is a terminal: pipe a file into it, or name a file")
-    return list(list_inputs(named))
+    found = list(merged([*list_inputs(named), *list_inputs(listed, literal=True)]))
+    if all(item.is_pattern for item in found):
+        raise NoInputsError("nothing matched: no audio file in the folders or patterns named")
+    return found
 
 
 def _read_bytes(file: str) -> bytes:
@@ -92,11 +96,13 @@ def _read_bytes(file: str) -> bytes:
     try:
         return Path(file).read_bytes()
     except OSError as error:
-        raise AstError(f"--files-from {file}: cannot be read ({error.strerror})") from error
+        raise UsageError(f"--files-from {file}: cannot be read ({error.strerror})") from error
 
 
 def choose_model(model: str | None, *, quiet: bool) -> str:
     """Return the model to load; where nobody chose the built-in one, say that it is used."""
+    if model == "":
+        raise UsageError("--model names nothing")
     if model is not None:
         return model
     chosen = hub.default_model()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from ast_cli.errors import UsageError
+from ast_cli.errors import AstError, UsageError
 
 
 def note(text: str, *, quiet: bool = False) -> None:
@@ -50,6 +50,27 @@ def results_stream() -> Iterator[TextIO]:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")
     yield sys.stdout
+
+
+def abandon_stdout() -> None:
+    """Send what is left of standard output nowhere, so that the interpreter does not fail on it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def writing_stdout() -> Iterator[None]:
+    """Turn a failing write to standard output into one sentence; a closed pipe passes as it is.
+
+    Raises:
+        AstError: The disk behind it is full, for example.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        abandon_stdout()
+        raise AstError(f"standard output: cannot be written ({error.strerror})") from error
 
 
 @contextlib.contextmanager

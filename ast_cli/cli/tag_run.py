@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from ast_cli.cli.progress import Record, watched
-from ast_cli.cli.streams import note, results_stream
+from ast_cli.cli.streams import note, results_stream, writing_stdout
 from ast_cli.errors import UsageError
-from ast_cli.report import Writer, open_writer
+from ast_cli.report import open_writer
 from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
 from ast_cli.tagging.inputs import STDIN, Input
@@ -76,6 +76,10 @@ class _Sink(Protocol):
         """Inputs that had their record before this run."""
 
     @property
+    def can_go_on(self) -> bool:
+        """Whether ``--resume`` would find what is done."""
+
+    @property
     def num_failed_before(self) -> int:
         """Those of them whose record is an error."""
 
@@ -92,6 +96,7 @@ def tag_inputs(tagger: Tagger, inputs: list[Input], options: ClassifyOptions, ru
     Raises:
         AstError: The run cannot be completed.
     """
+    tagger.check_options(options)
     if run.shard is not None:
         inputs = [item for item in inputs if in_shard(item, run.shard)]
     with _sink(tagger, options, run) as sink, _decoding(tagger, sink.pending(inputs), options, run) as sources:
@@ -100,9 +105,9 @@ def tag_inputs(tagger: Tagger, inputs: list[Input], options: ClassifyOptions, ru
 
 def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions, run: RunOptions) -> bool:
     """Tag raw samples of standard input (rate, format, channels) while they come; otherwise as `tag_inputs`."""
+    tagger.check_options(options)
     with _sink(tagger, options, run) as sink:
-        (item,) = [Input(STDIN)]
-        list(sink.pending([item]))
+        list(sink.pending([Input(STDIN)]))  # never resumed, so always to be tagged
         return _record(tagger.classify_live(*raw, options), sink, 1, run)
 
 
@@ -140,7 +145,7 @@ def _record(records: Iterable[Record], sink: _Sink, num_inputs: int, run: RunOpt
         raise
     except BaseException:
         note(tally.summary(time.monotonic() - started), quiet=run.quiet)
-        if run.output is not None:
+        if sink.can_go_on:
             note(f"to go on, run the same command with --resume; {run.output} holds what is done", quiet=run.quiet)
         raise
     if num_inputs > 1 or tally.num_failed:
@@ -160,8 +165,8 @@ def _tell(result: TaggingResult, *, quiet: bool) -> None:
 def _sink(tagger: Tagger, options: ClassifyOptions, run: RunOptions) -> Iterator[_Sink]:
     """Open the output: with a journal beside a file, plainly for standard output."""
     if run.output is None:
-        with results_stream() as stream, contextlib.closing(open_writer(run.format_name, stream)) as writer:
-            yield _StandardOutput(writer)
+        with results_stream() as stream, contextlib.closing(_StandardOutput(run.format_name, stream)) as plain:
+            yield plain
         return
     from ast_cli.tagging.fingerprint import fingerprint
     from ast_cli.tagging.journal import open_journal
@@ -183,15 +188,22 @@ class _StandardOutput:
     """Standard output: every input needs a record."""
 
     num_skipped = num_failed_before = 0
+    can_go_on = False
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, format_name: str, stream: TextIO) -> None:
+        with writing_stdout():
+            self._writer = open_writer(format_name, stream)
 
     def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
         yield from inputs
 
     def write(self, record: Record) -> None:
-        self._writer.write(record)
+        with writing_stdout():
+            self._writer.write(record)
+
+    def close(self) -> None:
+        with writing_stdout():
+            self._writer.close()
 
 
 class _Journalled:
@@ -199,6 +211,10 @@ class _Journalled:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+
+    @property
+    def can_go_on(self) -> bool:
+        return self._journal.sidecars.journal.exists()
 
     @property
     def num_skipped(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ast_cli.engine.device import resolve_device, resolve_dtype_for
+from ast_cli.errors import CheckpointError
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTClassifierOutput, ASTForAudioClassification
 
@@ -82,9 +83,17 @@ class TorchEngine:
 
         Returns:
             float32 on the CPU, shape (batch, num_labels).
+
+        Raises:
+            CheckpointError: They are not finite: weights out of proportion, or too large for half precision.
         """
-        output = self.forward(input_values)
-        return output.logits.float().cpu()
+        logits: Tensor = self.forward(input_values).logits.float().cpu()
+        if not torch.isfinite(logits).all():
+            remedy = (
+                "; try --dtype float32" if self.dtype != torch.float32 else ": its weights are out of all proportion"
+            )
+            raise CheckpointError(f"the model's outputs are not numbers in {str(self.dtype)[6:]}{remedy}")
+        return logits
 
     @torch.inference_mode()
     def forward(

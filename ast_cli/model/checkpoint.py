@@ -170,7 +170,7 @@ def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
     config = model.config.to_dict() | {
         "architectures": [type(model).__name__],
         "dtype": str(model.dtype).removeprefix("torch."),
-        "problem_type": model.config.problem_type or implied_problem_type(model.config),  # gives readers the activation
+        "problem_type": implied_problem_type(model.config),  # readers take the activation from it
     }
     config.pop("torch_dtype", None)
     tensors = {name.removeprefix(ENCODER_PREFIX): tensor.detach() for name, tensor in model.state_dict().items()}

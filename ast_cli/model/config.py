@@ -116,6 +116,11 @@ class ASTConfig:
         """Number of outputs of the classification head."""
         return len(self.id2label)
 
+    @num_labels.setter
+    def num_labels(self, num_labels: int) -> None:
+        if num_labels != len(self.id2label):  # as in the reference: other labels, without names
+            self.id2label = placeholder_labels(num_labels)
+
     @property
     def label2id(self) -> dict[str, int]:
         """Label to class index."""
@@ -351,15 +356,15 @@ def activation_of(config: ASTConfig) -> str:
 def implied_problem_type(config: ASTConfig) -> str:
     """Return the problem type, told from the labels where the configuration leaves it empty.
 
-    AudioSet is multi-label, whatever its configuration says: the published ones leave ``problem_type`` empty, copies
-    say single-label, and a softmax over 527 classes that occur together is a well-known mistake. 527 labels without
-    names are AudioSet's. One label is a regression, as in the loss.
+    AudioSet is multi-label: its published checkpoints leave ``problem_type`` empty, and a softmax over 527 classes that
+    occur together is a well-known mistake. 527 labels without names are AudioSet's. One label is a regression, as in
+    the loss.
     """
+    if config.problem_type is not None:
+        return config.problem_type
     are_unnamed = config.id2label == placeholder_labels(config.num_labels)
     if audioset.is_audioset(config.id2label) or (are_unnamed and config.num_labels == audioset.NUM_AUDIOSET_LABELS):
         return "multi_label_classification"
-    if config.problem_type is not None:
-        return config.problem_type
     return "regression" if config.num_labels == 1 else "single_label_classification"
 
 

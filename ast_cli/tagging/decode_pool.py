@@ -56,6 +56,7 @@ HEADER = struct.Struct("<cdI")
 READY, OPENING, BLOCK, CLOSING, FAILURE = b"R", b"O", b"B", b"C", b"F"
 # The main process's own sys.path and no other: the current folder may hold a numpy.py.
 WORKER_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from ast_cli.tagging.decode_pool import work; work()"
+NICENESS = 10
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 OpenFunction = Callable[[str, int, float, float | None], "SampleStream"]
@@ -84,6 +85,7 @@ def work() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the main process decides
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
+    _give_way()
     send = partial(_send, _take_stdout())
     *part, open_function = json.loads(sys.stdin.buffer.readline())
     module, _, name = open_function.partition(":")
@@ -102,6 +104,13 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # without prctl the closed pipe is noticed all the same
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _give_way() -> None:
+    """Let the model's threads go first: one that waits for a core stops all of them, while decoding is ahead anyway."""
+    if hasattr(os, "nice"):  # not on Windows
+        with contextlib.suppress(OSError):
+            os.nice(NICENESS)
 
 
 def _take_stdout() -> BinaryIO:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.errors import UsageError
+from ast_cli.errors import AudioError, ErrorCode, UsageError
 from ast_cli.tagging.options import ExtractOptions
 from ast_cli.tagging.recording import Recording, RecordingWindow
 
@@ -69,7 +69,10 @@ def extract_features(recording: Recording, engine: TorchEngine | None, options: 
         UsageError: A model is needed and there is none.
     """
     if options.what == "fbank":
-        arrays: dict[str, NDArray[Any]] = {"fbank": np.concatenate(list(recording.fbank_blocks()))}
+        blocks = list(recording.fbank_blocks())
+        if not blocks:
+            raise _no_audio()
+        arrays: dict[str, NDArray[Any]] = {"fbank": np.concatenate(blocks)}
     else:
         arrays = _of_windows(recording, engine, options)
     stream = recording.stream
@@ -81,9 +84,9 @@ def extract_features(recording: Recording, engine: TorchEngine | None, options: 
 def _of_windows(recording: Recording, engine: TorchEngine | None, options: ExtractOptions) -> dict[str, NDArray[Any]]:
     """Run what was asked for over the windows, batch by batch."""
     extractor = recording.feature_extractor
-    windows: Iterator[RecordingWindow] = recording.windows()
-    if options.what in FIRST_WINDOW_ONLY and not options.all_windows:
-        windows = islice(windows, 1)
+    all_windows = recording.windows()
+    only_first = options.what in FIRST_WINDOW_ONLY and not options.all_windows
+    windows: Iterator[RecordingWindow] = islice(all_windows, 1) if only_first else all_windows
     compute = _computation(engine, options.what)
     times: list[tuple[float, float]] = []
     parts: list[NDArray[Any]] = []
@@ -91,6 +94,10 @@ def _of_windows(recording: Recording, engine: TorchEngine | None, options: Extra
     while batch := list(islice(windows, batch_size)):
         times += [(window.start_s, window.end_s) for window in batch]
         parts.append(compute(_input_values(batch, extractor)).numpy())
+    if not parts:
+        raise _no_audio()
+    for _ in all_windows:  # to the end, so that length and warnings are the recording's
+        pass
     values = np.concatenate(parts)
     starts, ends = np.array(times, dtype=np.float64).T
     key = options.what.replace("-", "_")
@@ -98,6 +105,10 @@ def _of_windows(recording: Recording, engine: TorchEngine | None, options: Extra
         plural = {"embedding": "window_embeddings", "logits": "window_logits"}[options.what]
         return {key: values.mean(axis=0), plural: values, "start_s": starts, "end_s": ends}
     return {key: values, "start_s": starts, "end_s": ends}
+
+
+def _no_audio() -> AudioError:
+    return AudioError(ErrorCode.NO_SAMPLES, "the recording is too short for a single sample at the model's rate")
 
 
 def _input_values(batch: list[RecordingWindow], extractor: ASTFeatureExtractor) -> Tensor:

@@ -110,7 +110,7 @@ def write_extraction(extraction: Extraction, target: Path, facts: dict[str, Any]
     Raises:
         AstError: The file cannot be written.
     """
-    temporary = target.with_name(f".{target.name[:200]}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:

@@ -30,32 +30,39 @@ class Input:
         path: As it was named, or as the walk found it below a folder that was named; ``-`` for standard input.
         error: Set where listing it already failed.
         listed: Whether it was there when the inputs were listed; a file gone since then has vanished.
+        is_pattern: Whether it is a pattern that matches nothing.
     """
 
     path: str
     error: FileError | None = None
     listed: bool = False
+    is_pattern: bool = False
 
 
-def list_inputs(paths: Iterable[str]) -> Iterator[Input]:
+def list_inputs(paths: Iterable[str], *, literal: bool = False) -> Iterator[Input]:
     """List what was named: folders are walked, patterns expanded, repeated and overlapping arguments merged.
 
     Args:
         paths: Files, folders, glob patterns, or ``-``.
+        literal: Take names with ``*?[`` as they are, as from a list of files.
 
     Yields:
         Inputs in the order named, those of a folder sorted by name.
     """
+    yield from merged(found for path in paths for found in _expand(path, literal=literal))
+
+
+def merged(inputs: Iterable[Input]) -> Iterator[Input]:
+    """Leave out inputs that were named before, by real path: links to one file are one input, hard links two."""
     seen: set[str] = set()
-    for path in paths:
-        for found in _expand(path):
-            identity = STDIN if found.path == STDIN else os.path.realpath(found.path)
-            if identity not in seen:
-                seen.add(identity)
-                yield found
+    for item in inputs:
+        identity = STDIN if item.path == STDIN else os.path.realpath(item.path)
+        if identity not in seen:
+            seen.add(identity)
+            yield item
 
 
-def _expand(path: str) -> Iterator[Input]:
+def _expand(path: str, *, literal: bool) -> Iterator[Input]:
     """List what one argument stands for."""
     if path == STDIN:
         yield Input(STDIN)
@@ -63,9 +70,12 @@ def _expand(path: str) -> Iterator[Input]:
         yield from _walk(path, ())
     elif os.path.lexists(path):
         yield Input(path, listed=True)
-    elif glob.has_magic(path):
-        for match in sorted(glob.glob(path, recursive=True)):
+    elif glob.has_magic(path) and not literal:
+        matches = sorted(glob.glob(path, recursive=True))
+        for match in matches:
             yield from _walk(match, ()) if os.path.isdir(match) else iter([Input(match, listed=True)])
+        if not matches:
+            yield Input(path, FileError(ErrorCode.NOT_FOUND, f"{path}: nothing matches"), is_pattern=True)
     else:
         yield Input(path)
 

@@ -137,7 +137,7 @@ class WaveformStream:
                 stacklevel=5,
             )
         samples = as_float32(waveform)
-        self.sampling_rate = sampling_rate or target_rate
+        self.sampling_rate = target_rate if sampling_rate is None else sampling_rate
         if not MIN_SAMPLING_RATE <= self.sampling_rate <= MAX_SAMPLING_RATE:
             limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
             raise UsageError(f"sampling_rate must be from {limits} Hz, not {sampling_rate}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ast_cli.errors import UsageError
 from ast_cli.labels import mid_of, select_label_ids
 from ast_cli.model.config import ASTConfig, activation_of
 from ast_cli.results import Tag
@@ -36,6 +37,8 @@ class TagChooser:
         self.activation = activation_of(config) if options.activation == "auto" else options.activation
         chosen = select_label_ids(options.labels, self.id2label) if options.labels else list(self.id2label)
         excluded = set(select_label_ids(options.exclude_labels, self.id2label))
+        if set(chosen) <= excluded:
+            raise UsageError("no label is left: --labels and --exclude-labels contradict each other")
         self.label_ids = torch.tensor([label_id for label_id in chosen if label_id not in excluded], dtype=torch.long)
         wanted = options.top_k or (len(self.label_ids) if options.labels else DEFAULT_TOP_K)
         self.top_k = min(wanted, len(self.label_ids))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from ast_cli import hub
+from ast_cli.audio.decode import MODEL_SAMPLING_RATE
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.raw_stream import RawFormat, RawStream
+from ast_cli.audio.windows import hop_frames_of
 from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.errors import AudioError, CheckpointError
+from ast_cli.errors import AstWarning, AudioError, CheckpointError
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import StreamedPart, TaggingResult
 from ast_cli.tagging.batch import Batcher, Source, classify_sources
@@ -141,10 +144,22 @@ class Tagger:
         self, sources: Iterable[Source], options: ClassifyOptions
     ) -> Iterator[TaggingResult | StreamedPart]:
         """Tag opened or openable sources; with ``options.stream`` windows and events come before their result."""
-        chooser = TagChooser(self.config, options)
+        chooser = self.check_options(options)
         batch_size = options.batch_size or self.engine.default_batch_size
         batcher = Batcher(self.engine, self.feature_extractor, chooser, batch_size)
         return classify_sources(sources, batcher, options, self.name)
+
+    def check_options(self, options: ClassifyOptions) -> TagChooser:
+        """Refuse options that do not fit the model, before anything is read or written.
+
+        Returns:
+            What chooses the tags.
+
+        Raises:
+            UsageError: A hop beyond the window, a label the model does not have.
+        """
+        hop_frames_of(options.hop_s, self.feature_extractor.max_length)
+        return TagChooser(self.config, options)
 
     def classify_live(
         self, raw_rate: int, raw_format: str, raw_channels: int, options: ClassifyOptions
@@ -219,3 +234,10 @@ def check_fit(config: ASTConfig, feature_extractor: ASTFeatureExtractor, name: s
                 f"{name}: its config.json says {field} {of_model} and its preprocessor_config.json {of_features}; "
                 "one of them belongs to another model"
             )
+    if feature_extractor.sampling_rate != MODEL_SAMPLING_RATE:
+        warnings.warn(
+            f"{name} hears {feature_extractor.sampling_rate} Hz, every published AST {MODEL_SAMPLING_RATE} Hz: is "
+            "its preprocessor_config.json right?",
+            AstWarning,
+            stacklevel=3,
+        )

@@ -12,6 +12,7 @@ from pathlib import Path
 from ast_cli.errors import UsageError
 from ast_cli.tagging.inputs import STDIN, Input
 
+MAX_NAME_BYTES = 240  # file systems take 255; a temporary name needs some more than its final one
 EXTRACT_FORMATS = ("npz", "npy", "safetensors")
 
 
@@ -32,10 +33,13 @@ def plan_targets(inputs: Sequence[Input], output: Path, format_name: str | None,
     if is_file and format_name not in (None, suffix):
         raise UsageError(f"--output {output} does not end in .{format_name}, the --format asked for")
     targets = [output] if is_file else _in_folder(inputs, output, format_name or "npz")
-    for item, target in zip(inputs, targets, strict=True):
+    real_inputs = {os.path.realpath(item.path) for item in inputs if item.path != STDIN}
+    for target in targets:
         if target.is_symlink():
             raise UsageError(f"{target} is a link: remove it, or name another --output")
-        if target.exists() and (item.path == str(target) or not force):
+        if os.path.realpath(target) in real_inputs:
+            raise UsageError(f"{target} is one of the inputs: name another --output")
+        if target.exists() and not force:
             raise UsageError(f"{target} exists: add --force to replace it")
     return targets
 
@@ -48,12 +52,20 @@ def _in_folder(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Path]
     taken: set[str] = set()
     for path in absolute:
         relative = os.path.relpath(path, common) if common else os.path.splitdrive(path)[1].lstrip("\\/")
-        name, number = f"{relative}.{suffix}", 2
+        above, stem = os.path.split(relative)
+        name, number = os.path.join(above, _fitting(stem, f".{suffix}")), 2
         while name.casefold() in taken:
-            name, number = f"{relative}.{number}.{suffix}", number + 1
+            name, number = os.path.join(above, _fitting(stem, f".{number}.{suffix}")), number + 1
         taken.add(name.casefold())
         targets.append(folder / name)
     return targets
+
+
+def _fitting(stem: str, ending: str) -> str:
+    """Join a name and its ending, the name cut where a file system would refuse the whole."""
+    while len(os.fsencode(stem + ending)) > MAX_NAME_BYTES:
+        stem = stem[:-1]
+    return stem + ending
 
 
 def _one_root(paths: Sequence[str]) -> bool:

@@ -316,7 +316,7 @@ def test_a_faulty_label_map_can_be_forgotten_but_nothing_else(tmp_path: Path) ->
     [
         (audioset_id2label(), None, "sigmoid"),
         (audioset_id2label(), "multi_label_classification", "sigmoid"),
-        (audioset_id2label(), "single_label_classification", "sigmoid"),  # a mistake seen in copies
+        (audioset_id2label(), "single_label_classification", "softmax"),
         (FIVE_LABELS, None, "softmax"),
         (FIVE_LABELS, "single_label_classification", "softmax"),
         (FIVE_LABELS, "multi_label_classification", "sigmoid"),
@@ -327,7 +327,7 @@ def test_a_faulty_label_map_can_be_forgotten_but_nothing_else(tmp_path: Path) ->
         ({index: f"LABEL_{index}" for index in range(527)}, None, "sigmoid"),
     ],
 )
-def test_the_activation_is_audiosets_then_the_problem_types_then_the_labels(
+def test_the_activation_comes_from_the_problem_type_else_from_the_labels(
     labels: dict[int, str], problem_type: str | None, activation: str
 ) -> None:
     assert activation_of(ASTConfig(id2label=labels, problem_type=problem_type)) == activation

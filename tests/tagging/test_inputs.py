@@ -35,7 +35,11 @@ def test_file_named_by_itself_needs_no_audio_extension(tmp_path: Path) -> None:
 def test_pattern_is_expanded_when_the_shell_did_not(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "b.wav", "c.mp3")
     assert relative(tmp_path, str(tmp_path / "*.wav")) == ["a.wav", "b.wav"]
-    assert relative(tmp_path, str(tmp_path / "*.ogg")) == []
+    (unmatched,) = list_inputs([str(tmp_path / "*.ogg")])
+    assert unmatched.is_pattern
+    assert unmatched.error is not None
+    assert unmatched.error.code == ErrorCode.NOT_FOUND
+    assert list(list_inputs(["*.wav"], literal=True)) == [Input("*.wav")]
 
 
 def test_existing_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_tags_carry_audioset_identifiers(tagger: Tagger, write_wav: Callable[...
         ("single_label_classification", LABELS, "softmax"),
         (None, LABELS, "softmax"),
         (None, list(audioset_id2label().values()), "sigmoid"),
-        ("single_label_classification", list(audioset_id2label().values()), "sigmoid"),
+        ("single_label_classification", list(audioset_id2label().values()), "softmax"),
         ("regression", ["loudness"], "none"),
     ],
 )
