@@ -17,7 +17,7 @@ from ast_cli.audio.fbank import FBANK_BACKENDS, fbank_blocks, pad_to_one_frame
 from ast_cli.audio.mel_bank import FbankConfig
 from ast_cli.audio.samples import scale_to_float32
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
-from ast_cli.json_object import read_json_object, shown
+from ast_cli.json_object import read_json_object, shown, write_json_object
 from ast_cli.outputs import KeyedOutput
 
 PREPROCESSOR_CONFIG_NAME = "preprocessor_config.json"
@@ -258,11 +258,12 @@ class ASTFeatureExtractor:
         return cls.from_dict(read_json_object(file), **overrides)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``preprocessor_config.json`` into a folder, which is made if needed."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False)
-        (folder / PREPROCESSOR_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+        """Write ``preprocessor_config.json`` into a folder, which is made if needed.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        write_json_object(Path(folder) / PREPROCESSOR_CONFIG_NAME, self.to_dict())
 
     def __repr__(self) -> str:
         """Show the parameters."""

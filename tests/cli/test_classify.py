@@ -149,6 +149,22 @@ def test_shards_share_the_inputs_and_merge_into_the_whole(write_wav: Write, run_
     assert not (tmp_path / "half.jsonl").exists()
 
 
+def test_pattern_without_a_match_gets_a_record_beside_others(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    write_wav("a.wav", 0.5)
+    done = run_ast("classify", "a.wav", "nope*.wav", *BUILTIN, "-f", "jsonl", cwd=tmp_path)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(record["path"], record["status"]) for record in records] == [("a.wav", "ok"), ("nope*.wav", "error")]
+    assert done.returncode == ExitCode.SOME_FAILED
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_standard_output_is_one_sentence(write_wav: Write) -> None:
+    command = f"{sys.executable} -m ast_cli classify {write_wav('a.wav')} --model builtin > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == ExitCode.FATAL
+    assert done.stderr == "error: standard output: cannot be written (No space left on device)\n"
+
+
 def test_run_stops_at_the_errors_allowed(run_ast: Run, tmp_path: Path) -> None:
     for i in range(4):
         (tmp_path / f"{i}.wav").write_bytes(b"no audio")
@@ -177,12 +193,14 @@ def test_live_raw_samples_are_streamed_as_records(run_ast: Run) -> None:
         (["x.wav", "--model", "audiosett"], ExitCode.USAGE, "audioset"),
         (["x.wav", "--device", "tpu"], ExitCode.USAGE, "device must be auto, cpu, cuda, cuda:N or mps, not 'tpu'"),
         (["x.wav", "--json", "--format", "csv"], ExitCode.USAGE, "contradict"),
+        (["x.wav", "--hop", "50", *BUILTIN], ExitCode.USAGE, "hop must be from 0.01 s to the model's window of 5.12 s"),
+        (["x.wav", "--labels", "Bark", "--exclude-labels", "Bark", *BUILTIN], ExitCode.USAGE, "no label is left"),
         (["x.wav", "--stream"], ExitCode.USAGE, "add --format jsonl"),
         (["x.wav", "--resume"], ExitCode.USAGE, "--resume needs --output"),
         (["x.wav", "--shard", "2/2"], ExitCode.USAGE, "shard"),
         (["x.wav", "--raw-rate", "16000", "-f", "jsonl"], ExitCode.USAGE, "raw samples are read from standard input"),
         (["-0", "x.wav"], ExitCode.USAGE, "-0 needs --files-from"),
-        (["--files-from", "nope.txt"], ExitCode.FATAL, "--files-from nope.txt: cannot be read"),
+        (["--files-from", "nope.txt"], ExitCode.USAGE, "--files-from nope.txt: cannot be read"),
         (["-", "--files-from", "-"], ExitCode.USAGE, "cannot be both"),
     ],
 )

@@ -62,6 +62,30 @@ def test_existing_file_is_kept_unless_forced(run_ast: Run, write_wav: Write, tmp
     assert np.load(target).shape == (98, 128)
 
 
+def test_input_is_never_the_output(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    audio = tmp_path / "x.npz"
+    audio.write_bytes(write_wav("a.wav").read_bytes())
+    before = audio.read_bytes()
+    done = run_ast("extract", "./x.npz", "--what", "fbank", "-o", "x.npz", "--force", cwd=tmp_path)
+    assert (done.returncode, audio.read_bytes() == before) == (ExitCode.USAGE, True)
+
+
+def test_facts_are_the_recordings_though_only_its_first_window_is_extracted(
+    run_ast: Run, write_wav: Write, tmp_path: Path
+) -> None:
+    path, target = str(write_wav("a.wav", 12.0)), tmp_path / "out.npz"
+    assert run_ast("extract", path, "--what", "hidden-states", "-m", "builtin", "-o", str(target)).returncode == 0
+    with np.load(target) as arrays:
+        assert arrays["hidden_states"].shape == (1, 7, 258, 192)
+        assert json.loads(str(arrays["metadata"]))["duration_s"] == 12.0
+
+
+def test_long_names_fit_a_file_system(tmp_path: Path) -> None:
+    planned = plan_targets(inputs("x" * 251 + ".wav", "x" * 251 + ".flac"), tmp_path, "safetensors", force=False)
+    assert len({path.name for path in planned}) == 2
+    assert all(len(path.name.encode()) <= 250 for path in planned)
+
+
 def inputs(*paths: str) -> list[Input]:
     return [Input(path) for path in paths]
 

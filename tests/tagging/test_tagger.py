@@ -226,6 +226,19 @@ def test_halves_of_a_checkpoint_that_do_not_fit_are_refused(tagger: Tagger) -> N
         Tagger(tagger.engine, ASTFeatureExtractor(max_length=64), "mixed")
 
 
+def test_another_sampling_rate_in_the_checkpoint_warns(tagger: Tagger) -> None:
+    extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=64, sampling_rate=22050)
+    with pytest.warns(AstWarning, match="hears 22050 Hz, every published AST 16000 Hz"):
+        Tagger(tagger.engine, extractor, "odd")
+
+
+def test_outputs_that_are_not_numbers_are_an_error() -> None:
+    tagger = tiny_tagger()
+    torch.nn.init.constant_(tagger.engine.model.head.fc.weight, 3e38)
+    with pytest.raises(CheckpointError, match="outputs are not numbers in float32"):
+        tagger.classify(np.full(8000, 0.1, np.float32), sampling_rate=16000)
+
+
 def test_extract_agrees_with_the_public_parts(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     path = write_wav("long.wav", 2.0)
     waveform = load_waveform(path)
