@@ -67,6 +67,7 @@ def classify(
     dtype: p.Dtype = "auto",
     attn: p.Attn = "sdpa",
     batch_size: p.BatchSize = None,
+    threads: p.Threads = None,
     fbank: p.Fbank = "native",
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
@@ -138,8 +139,10 @@ def classify(
     check_output(output, sources, force=force, resume=resume)
 
     with quiet_native_libraries():
+        from ast_cli.engine.device import set_num_threads
         from ast_cli.tagging.tagger import Tagger
 
+        set_num_threads(threads)
         tagger = Tagger.from_pretrained(
             p.choose_model(model, quiet=quiet),
             device=device,

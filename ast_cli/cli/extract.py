@@ -39,6 +39,7 @@ def extract(
     dtype: p.Dtype = "auto",
     attn: p.Attn = "sdpa",
     batch_size: p.BatchSize = None,
+    threads: p.Threads = None,
     fbank: p.Fbank = "native",
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
@@ -59,8 +60,10 @@ def extract(
 
     targets = plan_targets(inputs, output, format_name, force=force)
     with quiet_native_libraries():
+        from ast_cli.engine.device import set_num_threads
         from ast_cli.tagging.extract_files import ExtractionRun
 
+        set_num_threads(threads)
         run = ExtractionRun.load(
             None if what == "fbank" and model is None else p.choose_model(model, quiet=quiet),
             options,

@@ -53,6 +53,9 @@ Attn = Annotated[Literal["sdpa", "eager"], typer.Option("--attn", help="Attentio
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Windows given to the model at once. [default: by device and model]")
 ]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Of the model on the CPU. [default: torch's choice, the cores]")
+]
 Fbank = Annotated[
     Literal["native", "torchaudio"],
     typer.Option("--fbank", help="Whose filter bank."),

@@ -9,6 +9,8 @@ import torch
 from ast_cli.errors import AstWarning, DeviceError, UsageError
 from ast_cli.model.checkpoint import resolve_dtype
 
+MAX_THREADS = 1_024
+
 
 def resolve_device(name: str) -> torch.device:
     """Return the device of a name; ``auto`` is the first CUDA device if there is one, else Apple's GPU, else the CPU.
@@ -39,6 +41,19 @@ def resolve_device(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("device 'mps' cannot be used: this machine has no Apple GPU; use --device cpu or auto")
     return torch.device(kind)
+
+
+def set_num_threads(num_threads: int | None) -> None:
+    """Have torch use so many threads on the CPU; None leaves its choice, one a core.
+
+    Raises:
+        UsageError: No number of threads.
+    """
+    if num_threads is None:
+        return
+    if not 1 <= num_threads <= MAX_THREADS:
+        raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {num_threads}")
+    torch.set_num_threads(num_threads)
 
 
 def resolve_dtype_for(name: str, device: torch.device) -> torch.dtype:

@@ -6,6 +6,7 @@ A file that cannot be scored is a result with an error; it never stops the other
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.errors import AudioError, ErrorCode
+from ast_cli.errors import AstWarning, AudioError, DeviceError, ErrorCode
 from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
 from ast_cli.tagging.events import EventMerger
 from ast_cli.tagging.inputs import Input
@@ -115,6 +116,7 @@ class Batcher:
         self.chooser = chooser
         self.batch_size = batch_size
         self.waiting: list[tuple[PendingResult, RecordingWindow]] = []
+        self.has_run_out = False  # of the device's memory
 
     def put(self, pending: PendingResult, window: RecordingWindow) -> None:
         """Add a window; runs the model when the batch is full."""
@@ -127,11 +129,31 @@ class Batcher:
         """Run the model on the windows that wait, if any."""
         if not self.waiting:
             return
-        fbanks = [torch.from_numpy(window.fbank) for _, window in self.waiting]
-        logits = self.engine.logits(self.feature_extractor.input_values(fbanks))
+        logits = self._logits([torch.from_numpy(window.fbank) for _, window in self.waiting])
         for (pending, window), scores in zip(self.waiting, self.chooser.scores(logits), strict=True):
             pending.add(window, scores)
         self.waiting.clear()
+
+    def _logits(self, fbanks: list[Tensor]) -> Tensor:
+        """Run the model; where the device's memory is too small, in halves, and in smaller batches from then on.
+
+        Raises:
+            DeviceError: One window alone does not fit.
+        """
+        try:
+            return self.engine.logits(self.feature_extractor.input_values(fbanks))
+        except torch.OutOfMemoryError as error:
+            if len(fbanks) == 1:
+                raise DeviceError(
+                    f"{self.engine.device}: its memory does not hold one window; try --dtype fp16 or --device cpu"
+                ) from error
+        half = len(fbanks) // 2
+        if not self.has_run_out:
+            warnings.warn(
+                f"{self.engine.device}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
+            )
+        self.has_run_out, self.batch_size = True, half
+        return torch.cat([self._logits(fbanks[:half]), self._logits(fbanks[half:])])
 
 
 def classify_sources(

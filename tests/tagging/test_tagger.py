@@ -18,7 +18,7 @@ from ast_cli import (
     TaggingResult,
     load_waveform,
 )
-from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
+from ast_cli.errors import AstWarning, AudioError, CheckpointError, DeviceError, ErrorCode, UsageError
 from ast_cli.labels import audioset_id2label
 from ast_cli.tagging.inputs import Input
 
@@ -113,6 +113,36 @@ def test_bad_files_become_errors_and_leave_their_neighbours_alone(
         np.testing.assert_allclose(
             [tag.score for tag in results[index].tags], [tag.score for tag in clean.tags], atol=SCORE_TOLERANCE
         )
+
+
+def test_device_without_memory_gets_smaller_batches_and_one_warning(
+    write_wav: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tagger = tiny_tagger()
+    path = str(write_wav("long.wav", 12.0))  # 19 windows
+    expected = tagger.classify(path, timestamps=True)
+    logits, sizes = tagger.engine.logits, list[int]()
+
+    def small(input_values: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(input_values))
+        if len(input_values) > 3:
+            raise torch.OutOfMemoryError("no room")
+        return logits(input_values)
+
+    monkeypatch.setattr(tagger.engine, "logits", small)
+    with pytest.warns(AstWarning, match="out of memory; going on with smaller batches") as caught:
+        result = tagger.classify(path, timestamps=True, batch_size=8)
+    assert len(caught) == 1
+    assert sizes[:5] == [8, 4, 2, 2, 4]
+    assert max(sizes[7:]) <= 4
+    assert result.windows is not None
+    assert expected.windows is not None
+    for window, other in zip(result.windows, expected.windows, strict=True):
+        assert window.tags[0].score == pytest.approx(other.tags[0].score, abs=SCORE_TOLERANCE)
+
+    monkeypatch.setattr(tagger.engine, "logits", lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    with pytest.raises(DeviceError, match="does not hold one window"), pytest.warns(AstWarning):
+        tagger.classify(path, batch_size=2)
 
 
 def test_file_that_was_listed_and_is_gone_has_vanished(tagger: Tagger, tmp_path: Path) -> None:
