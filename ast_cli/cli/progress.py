@@ -23,9 +23,20 @@ class _Display(Protocol):
         """Bring what is seen up to date."""
 
 
-def watched(records: Iterable[Record], tally: Tally, num_inputs: int, *, quiet: bool) -> Iterator[Record]:
-    """Pass records on while showing how far the run is; the tally must be kept by the consumer."""
-    if quiet or num_inputs < 2:
+def watched(
+    records: Iterable[Record], tally: Tally, num_inputs: int, *, quiet: bool, to_stdout: bool
+) -> Iterator[Record]:
+    """Pass records on while showing how far the run is.
+
+    Args:
+        records: What the run yields.
+        tally: Kept by the consumer.
+        num_inputs: In all.
+        quiet: Show nothing.
+        to_stdout: Whether the records are printed on standard output.
+    """
+    scrolls = to_stdout and sys.stdout.isatty()  # results scroll on the terminal: a live line would tear them
+    if quiet or num_inputs < 2 or (scrolls and sys.stderr.isatty()):
         yield from records
         return
     with _display(tally, num_inputs) as display:
@@ -38,8 +49,6 @@ def watched(records: Iterable[Record], tally: Tally, num_inputs: int, *, quiet: 
 def _display(tally: Tally, num_inputs: int) -> Iterator[_Display]:
     if not sys.stderr.isatty():
         yield _PlainLines(tally, num_inputs)
-    elif sys.stdout.isatty():  # results scroll there: a live line would tear them
-        yield _Nothing()
     else:
         from rich.console import Console
         from rich.live import Live

@@ -132,7 +132,7 @@ def _record(records: Iterable[Record], sink: _Sink, num_inputs: int, run: RunOpt
     tells = run.format_name != "table" or run.output is not None  # a table on standard output shows errors itself
     started = time.monotonic()
     try:
-        for record in watched(records, tally, num_inputs, quiet=run.quiet):
+        for record in watched(records, tally, num_inputs, quiet=run.quiet, to_stdout=run.output is None):
             sink.write(record)
             if isinstance(record, TaggingResult):
                 if tells:
