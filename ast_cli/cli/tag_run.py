@@ -144,7 +144,8 @@ def _record(records: Iterable[Record], sink: _Sink, num_inputs: int, run: RunOpt
     except BrokenPipeError:  # the reader has seen enough and wants no summary
         raise
     except BaseException:
-        note(tally.summary(time.monotonic() - started), quiet=run.quiet)
+        if tally.num_done:
+            note(tally.summary(time.monotonic() - started), quiet=run.quiet)
         if sink.can_go_on:
             note(f"to go on, run the same command with --resume; {run.output} holds what is done", quiet=run.quiet)
         raise
