@@ -319,7 +319,7 @@ class PyAVDecoder:
                 ErrorCode.UNSUPPORTED_CODEC, f"{name}: its audio codec is unknown; convert it to WAV or FLAC"
             )
         if codec.codec_tag in ENCRYPTED_TAGS:
-            raise AudioError(ErrorCode.ENCRYPTED, f"{name}: the audio is encrypted")
+            raise self._encrypted()
         self.sampling_rate = int(codec.sample_rate or 0)
         self.num_channels = int(codec.channels or 0)
         if not (self.sampling_rate and self.num_channels) and not looks_like_audio(self._head()):
@@ -327,6 +327,9 @@ class PyAVDecoder:
         self.claimed_s = self._claimed_s()
         # Time stamps of lossy codecs count what the encoder added at both ends: up to three of its frames.
         self.tolerance_s = max(LENGTH_TOLERANCE_S, 3 * (codec.frame_size or 0) / max(1, self.sampling_rate))
+
+    def _encrypted(self) -> AudioError:
+        return AudioError(ErrorCode.ENCRYPTED, f"{self.source.name}: the audio is encrypted")
 
     def _head(self) -> bytes:
         with self.source.open() as raw:
@@ -412,10 +415,12 @@ class PyAVDecoder:
             packet: Any = None
             try:
                 packet = next(packets)
+                if packet.has_sidedata("encryption_info"):  # scrambled packets may decode, to noise
+                    raise self._encrypted()
                 yield packet, [(frame, frame_samples(frame)) for frame in packet.decode()]
             except StopIteration:
                 return
-            except MemoryError:
+            except (MemoryError, AudioError):
                 raise
             except Exception as error:
                 num_damaged += 1

@@ -509,7 +509,7 @@ def test_a_protected_mp4_is_encrypted(tmp_path: Path, whole_files: dict[str, byt
 def test_an_mp4_that_is_really_encrypted_gives_no_noise(tmp_path: Path) -> None:
     key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
     path = write_by_ffmpeg(tmp_path / "a.mp4", ORIGINAL, container="mp4", options=key)
-    assert error_of(path) in ("encrypted", "decode_error")
+    assert error_of(path) == "encrypted"  # though its packets, scrambled by a random vector, may well decode
 
 
 # Not a regular file
