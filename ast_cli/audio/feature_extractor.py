@@ -17,10 +17,10 @@ from ast_cli.audio.fbank import FBANK_BACKENDS, fbank_blocks, pad_to_one_frame
 from ast_cli.audio.mel_bank import FbankConfig
 from ast_cli.audio.samples import scale_to_float32
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
+from ast_cli.hub import PREPROCESSOR_NAME, checkpoint_folder
 from ast_cli.json_object import read_json_object, shown, write_json_object
 from ast_cli.outputs import KeyedOutput
 
-PREPROCESSOR_CONFIG_NAME = "preprocessor_config.json"
 AUDIOSET_MEAN = -4.2677393  # of the log-mel energies over AudioSet (Gong et al., 2021)
 AUDIOSET_STD = 4.5689974
 MAX_STATISTIC = 1e6  # log energies lie between -16 and 88; beyond this float32 inputs overflow
@@ -236,7 +236,7 @@ class ASTFeatureExtractor:
         try:
             return cls(**{**values, **overrides})
         except (UsageError, TypeError) as error:
-            raise CheckpointError(f"{PREPROCESSOR_CONFIG_NAME}: {error}") from error
+            raise CheckpointError(f"{PREPROCESSOR_NAME}: {error}") from error
 
     @classmethod
     def from_pretrained(cls, model: str | Path, **overrides: Any) -> ASTFeatureExtractor:
@@ -250,9 +250,7 @@ class ASTFeatureExtractor:
             CheckpointError: The file is no JSON, foreign, or holds what cannot be.
             HubError: The checkpoint is not on this machine and cannot be fetched.
         """
-        from ast_cli.hub import checkpoint_folder
-
-        file = checkpoint_folder(model) / PREPROCESSOR_CONFIG_NAME
+        file = checkpoint_folder(model) / PREPROCESSOR_NAME
         if not file.is_file():
             return cls(**overrides)
         return cls.from_dict(read_json_object(file), **overrides)
@@ -263,7 +261,7 @@ class ASTFeatureExtractor:
         Raises:
             CheckpointError: The folder cannot be written.
         """
-        write_json_object(Path(folder) / PREPROCESSOR_CONFIG_NAME, self.to_dict())
+        write_json_object(Path(folder) / PREPROCESSOR_NAME, self.to_dict())
 
     def __repr__(self) -> str:
         """Show the parameters."""

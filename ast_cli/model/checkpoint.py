@@ -22,7 +22,6 @@ from ast_cli import labels as audioset
 from ast_cli.errors import CheckpointError, DeviceError, UsageError
 from ast_cli.json_object import read_json_object, shown, write_json_object
 from ast_cli.model.config import (
-    CONFIG_NAME,
     MODEL_TYPE,
     NUM_PREFIX_TOKENS,
     ASTConfig,
@@ -156,7 +155,7 @@ def _read(
 
 def _has_config(folder: Path) -> bool:
     """Tell whether an AST's configuration lies beside a file of weights; another program's does not count."""
-    file = folder / CONFIG_NAME
+    file = folder / hub.CONFIG_NAME
     return file.is_file() and read_json_object(file).get("model_type") == MODEL_TYPE
 
 
@@ -182,7 +181,7 @@ def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
         os.replace(temporary, folder / hub.WEIGHTS_NAME)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
-    write_json_object(folder / CONFIG_NAME, config)
+    write_json_object(folder / hub.CONFIG_NAME, config)
 
 
 def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -253,7 +252,7 @@ def infer_config(tensors: Mapping[str, Tensor], where: str) -> ASTConfig:
     if hidden_size % TIMM_HEAD_DIM:
         raise CheckpointError(
             f"{where}: the number of attention heads cannot be told from a width of {hidden_size}; "
-            f"put its {CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
+            f"put its {hub.CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
         )
     stride, max_length = _published_geometry(num_patches, patch_size, where)
     return ASTConfig.from_dict(
@@ -282,7 +281,7 @@ def _published_geometry(num_patches: int, patch_size: int, where: str) -> tuple[
                 return stride, max_length
     raise CheckpointError(
         f"{where}: {num_patches} position embeddings fit no published stride and length; "
-        f"put its {CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
+        f"put its {hub.CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
     )
 
 
@@ -307,7 +306,7 @@ def name_labels(config: ASTConfig, tensors: Mapping[str, Tensor], where: str, *,
         if not allow_unnamed:
             named = f"names {num_labels} labels" if config.has_own_labels else "names no labels"
             raise CheckpointError(
-                f"{where}: {CONFIG_NAME} {named} for {num_outputs} outputs; correct its id2label, "
+                f"{where}: {hub.CONFIG_NAME} {named} for {num_outputs} outputs; correct its id2label, "
                 "or ask for unnamed labels (--unnamed-labels)"
             )
         config.id2label = placeholder_labels(num_outputs)

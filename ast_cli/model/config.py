@@ -10,9 +10,9 @@ from typing import Any
 
 from ast_cli import labels as audioset
 from ast_cli.errors import CheckpointError, UsageError
+from ast_cli.hub import CONFIG_NAME, checkpoint_folder
 from ast_cli.json_object import read_json_object, shown, write_json_object
 
-CONFIG_NAME = "config.json"
 MODEL_TYPE = "audio-spectrogram-transformer"
 HIDDEN_ACTS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -241,8 +241,6 @@ class ASTConfig:
             CheckpointError: No valid AST configuration.
             HubError: The checkpoint is not on this machine and cannot be fetched.
         """
-        from ast_cli.hub import checkpoint_folder
-
         return read_config(checkpoint_folder(model), **overrides)
 
     def save_pretrained(self, folder: str | Path) -> None:

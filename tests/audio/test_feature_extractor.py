@@ -17,12 +17,12 @@ from safetensors.numpy import load_file
 from ast_cli.audio.feature_extractor import (
     AUDIOSET_MEAN,
     AUDIOSET_STD,
-    PREPROCESSOR_CONFIG_NAME,
     ASTFeatureExtractor,
     BatchFeature,
     as_float32,
 )
 from ast_cli.errors import AudioError, CheckpointError, ErrorCode, UsageError
+from ast_cli.hub import PREPROCESSOR_NAME
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 
@@ -376,14 +376,14 @@ def test_parameters_that_cannot_be_are_refused(parameter: str, value: Any, messa
 def test_json_goes_both_ways_and_keeps_unknown_keys(tmp_path: Path) -> None:
     written = ASTFeatureExtractor(max_length=512, mean=-5.5, std=3.25, trained_on="field recordings")
     written.save_pretrained(tmp_path / "new" / "folder")
-    content = json.loads((tmp_path / "new" / "folder" / PREPROCESSOR_CONFIG_NAME).read_text(encoding="utf-8"))
+    content = json.loads((tmp_path / "new" / "folder" / PREPROCESSOR_NAME).read_text(encoding="utf-8"))
     assert content == written.to_dict()
     assert content["trained_on"] == "field recordings"
     assert ASTFeatureExtractor.from_pretrained(tmp_path / "new" / "folder").to_dict() == content
 
 
 def test_missing_keys_are_audiosets_and_overrides_win(tmp_path: Path) -> None:
-    (tmp_path / PREPROCESSOR_CONFIG_NAME).write_text('{"max_length": 512, "mean": -1.0}', encoding="utf-8")
+    (tmp_path / PREPROCESSOR_NAME).write_text('{"max_length": 512, "mean": -1.0}', encoding="utf-8")
     expected = ASTFeatureExtractor(max_length=128, mean=-1.0).to_dict()
     assert ASTFeatureExtractor.from_pretrained(tmp_path, max_length=128).to_dict() == expected
 
@@ -396,7 +396,7 @@ def test_the_reference_reads_what_is_written_and_the_other_way_round(tmp_path: P
     theirs = reference.from_pretrained(tmp_path / "ours")
     assert (theirs.max_length, theirs.std, theirs.sampling_rate) == (64, 3.0, 16000)
     theirs.save_pretrained(tmp_path / "theirs")
-    values = input_values(ONE, **json.loads((tmp_path / "theirs" / PREPROCESSOR_CONFIG_NAME).read_text()))
+    values = input_values(ONE, **json.loads((tmp_path / "theirs" / PREPROCESSOR_NAME).read_text()))
     np.testing.assert_array_equal(values, input_values(ONE, max_length=64, std=3.0, num_mel_bins=128))
 
 
@@ -409,11 +409,11 @@ def test_the_reference_reads_what_is_written_and_the_other_way_round(tmp_path: P
         ('{"std": null}', "std must be a finite number"),
         ('{"sampling_rate": "16k"}', "sampling_rate must be from 1000 to 768000 Hz, not '16k'"),
         ('{"num_mel_bins": null}', "num_mel_bins must be from 4 to 1024, not None"),
-        ("[1]", PREPROCESSOR_CONFIG_NAME),
-        ("{", PREPROCESSOR_CONFIG_NAME),
+        ("[1]", PREPROCESSOR_NAME),
+        ("{", PREPROCESSOR_NAME),
     ],
 )
 def test_a_config_that_cannot_be_is_one_error(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / PREPROCESSOR_CONFIG_NAME).write_text(text, encoding="utf-8")
+    (tmp_path / PREPROCESSOR_NAME).write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         ASTFeatureExtractor.from_pretrained(tmp_path)
