@@ -16,15 +16,18 @@ from ast_cli.audio.decoders import (
     Decoder,
     PyAVDecoder,
     SoundFileDecoder,
-    Source,
     bad_sampling_rate,
 )
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, replace_absurd
+from ast_cli.audio.source import OPENING_BYTES, STORAGE_ERRORS, Source, read_failure
 from ast_cli.errors import AudioError, ErrorCode, UsageError, WarningCode
 
 MODEL_SAMPLING_RATE = 16000  # Hz; what every published AST was trained on
 WARM_UP_S = 1  # decoded before a start in mid-file, so that the resampler has heard what came before
 MAX_CHANNELS = 64
+# What a read that failed looks like to a decoder.
+MAY_BE_UNREAD = {ErrorCode.DECODE_ERROR, ErrorCode.NOT_AUDIO, ErrorCode.NO_AUDIO_STREAM, ErrorCode.NO_SAMPLES}
+LOST = {WarningCode.TRUNCATED, WarningCode.PARTIAL}
 
 
 def open_audio(
@@ -55,9 +58,19 @@ def open_audio(
         source = Source(os.fspath(audio))
         check_regular_file(source.name)
     try:
-        decoder = _open_decoder(source)
+        return _open_stream(source, sampling_rate, start_s, duration_s)
     except MemoryError as error:
         raise AudioError(ErrorCode.OUT_OF_MEMORY, f"{source.name}: not enough memory to open it") from error
+    except OSError as error:  # of a look at the container's claims
+        raise read_failure(source.name, error) from error
+    except AudioError as error:
+        if error.code in MAY_BE_UNREAD:
+            source.check_readable(OPENING_BYTES)
+        raise
+
+
+def _open_stream(source: Source, sampling_rate: int, start_s: float, duration_s: float | None) -> AudioStream:
+    decoder = _open_decoder(source)
     try:
         _check_layout(source, decoder)
         return AudioStream(source, decoder, sampling_rate, start_s, duration_s)
@@ -133,11 +146,19 @@ class AudioStream:
                 if self._part:
                     self.duration_s = num_read / self._target_rate
                 yield block
+            self.warnings |= self._decoder.warnings
+            if num_read == 0:
+                raise self._nothing_read()
         except MemoryError as error:
             raise AudioError(ErrorCode.OUT_OF_MEMORY, f"{self._source.name}: not enough memory to decode it") from error
-        self.warnings |= self._decoder.warnings
-        if num_read == 0:
-            raise self._nothing_read()
+        except OSError as error:  # of a look at the container's checksums
+            raise read_failure(self._source.name, error) from error
+        except AudioError as error:
+            if error.code in MAY_BE_UNREAD:
+                self._source.check_readable()
+            raise
+        if self.warnings & LOST:
+            self._source.check_readable()
 
     def _nothing_read(self) -> AudioError:
         """Say why there is not one sample."""
@@ -234,6 +255,8 @@ def check_regular_file(path: str) -> None:
     except PermissionError as error:
         raise AudioError(ErrorCode.PERMISSION, f"{path}: permission denied") from error
     except (OSError, ValueError) as error:  # a loop of links; a name that holds NUL
+        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+            raise read_failure(path, error) from error
         code = ErrorCode.NOT_REGULAR if os.path.lexists(path) else ErrorCode.NOT_FOUND
         raise AudioError(code, f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(status.st_mode):

@@ -6,11 +6,9 @@ raise whatever they like on malformed files, so the file boundary catches `Excep
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from itertools import islice
 from typing import Any, BinaryIO, Protocol
 
 import av
@@ -19,35 +17,30 @@ import soundfile
 from numpy.typing import NDArray
 
 from ast_cli.audio import ogg
-from ast_cli.audio.claims import UNKNOWN_LENGTH, is_cut, mp3_goes_on, riff_goes_on, riff_sampling_rate, xing_claim
+from ast_cli.audio.claims import UNKNOWN_LENGTH, mp3_goes_on, riff_goes_on, riff_sampling_rate, xing_claim
+from ast_cli.audio.demuxers import (
+    HEADERLESS_RATES,
+    VOX_EXTENSION,
+    allowed_demuxers,
+    choosing_extension,
+    extension_of,
+    may_be_headerless,
+)
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, scale_to_float32
+from ast_cli.audio.source import READ_BYTES, NamelessFile, Source, looks_like_audio, read_failure
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
 
 BLOCK_SAMPLES = 65_536  # read at a time, per channel
 JOINED_SAMPLES = 16_384  # frames of FFmpeg are joined to about so many, per channel
 MESSAGE_LENGTH = 500  # of a decoder's own words
 LENGTH_TOLERANCE_S = 0.1
+FIRST_PACKETS = 100  # in which one that decodes must come
 MAX_DAMAGED_PACKETS = 1_000_000  # then give up on a file of nothing but damage
 MP3_STOPPED_EARLY = 0.98  # of the length that was foreseen
 MP3_DECODERS_DIFFER_SAMPLES = 2304  # by at most two frames, in what they drop at both ends
-READ_BYTES = 1 << 18  # FFmpeg's reads pass through Python: few and large ones
 ENCRYPTED_TAGS = {"enca", "drms", "aavd"}
+UNREACHABLE = {ErrorCode.VANISHED, ErrorCode.PERMISSION}  # for a second decoder too
 
-# The first bytes of formats that are meant to hold audio: a file with them that cannot be decoded is damaged, a file
-# without them is no audio.
-AUDIO_MAGIC = (
-    *(b"RIFF", b"RIFX", b"RF64", b"riff\x2e\x91\xcf\x11", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd"),
-    *(
-        b"\xff\xfb",
-        b"\xff\xfa",
-        b"\xff\xf3",
-        b"\xff\xf2",
-        b"\xff\xf1",
-        b"\xff\xf9",
-        b"\x1aE\xdf\xa3",
-        b"0&\xb2u\x8ef\xcf",
-    ),
-)
 PCM_BYTES = {
     "PCM_S8": 1,
     "PCM_U8": 1,
@@ -61,62 +54,8 @@ PCM_BYTES = {
 }
 SEEKABLE_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"}
 
-# FFmpeg chooses the demuxer by content. These open other files, read text as media, or show pictures.
-REFUSED_DEMUXERS = {
-    *("concat", "dash", "hls", "imf", "webm_dash_manifest", "sdp", "rtsp", "rtp", "sap", "lavfi", "vobsub", "image2"),
-    *("image2pipe", "apng", "gif", "ico", "mjpeg", "mjpeg_2000", "mpjpeg", "fits", "tty", "bin", "xbin", "adf", "idf"),
-    *("aqtitle", "ass", "jacosub", "lrc", "mcc", "microdvd", "mpl2", "mpsub", "pjs", "rcwt", "realtext", "sami", "scc"),
-    *("srt", "stl", "subviewer", "subviewer1", "sup", "tedcaptions", "vplayer", "webvtt", "ffmetadata", "data"),
-    *("alsa", "fbdev", "kmsgrab", "oss", "video4linux2,v4l2", "x11grab", "rawvideo", "dvbsub", "dvbtxt"),
-}
-
 
 Block = tuple[int, NDArray[np.float32]]  # sampling rate in Hz, samples of shape (num_samples, num_channels)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where encoded audio comes from: a path, or bytes already in memory (standard input)."""
-
-    name: str
-    data: bytes | None = None
-
-    def open(self) -> BinaryIO:
-        """Open for reading; the caller closes.
-
-        Raises:
-            AudioError: The file has gone, or may not be read, since it was looked at.
-        """
-        if self.data is not None:
-            return io.BytesIO(self.data)
-        try:
-            return open(self.name, "rb")
-        except FileNotFoundError as error:
-            raise AudioError(ErrorCode.VANISHED, f"{self.name}: the file has vanished") from error
-        except PermissionError as error:
-            raise AudioError(ErrorCode.PERMISSION, f"{self.name}: permission denied") from error
-        except OSError as error:
-            raise AudioError(ErrorCode.DECODE_ERROR, f"{self.name}: cannot be read ({error.strerror})") from error
-
-    def for_soundfile(self) -> Any:
-        """Return what libsndfile opens: an absolute path, since ``-`` would be standard input.
-
-        As bytes where names are bytes, since soundfile refuses to encode a name that is not UTF-8.
-        """
-        if self.data is not None:
-            return io.BytesIO(self.data)
-        path = os.path.abspath(self.name)
-        return os.fsencode(path) if os.name == "posix" else path
-
-    def is_cut(self) -> bool | None:
-        """Tell whether bytes are missing by the container's own claim; None where it makes none."""
-        with self.open() as raw:
-            return is_cut(raw, raw.seek(0, os.SEEK_END))
-
-    def is_damaged(self) -> bool:
-        """Tell whether the container's checksums show damage that both decoders step over in silence: only in Ogg."""
-        with self.open() as raw:
-            return raw.read(4) == b"OggS" and ogg.is_damaged(raw)
 
 
 class Decoder(Protocol):
@@ -144,7 +83,7 @@ class SoundFileDecoder:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.file = soundfile.SoundFile(source.for_soundfile())
-        if self.file.format == "RAW":  # no header: libsndfile went by the file's name alone
+        if self.file.format == "RAW" and not self._is_vox():  # no header: libsndfile went by the name alone
             self.file.close()
             raise AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: nothing in it says that it is audio")
         self.sampling_rate: int = self.file.samplerate
@@ -157,6 +96,9 @@ class SoundFileDecoder:
         # MP3 encoders disagree on whether they count the frame that holds the claim.
         self.tolerance_s = 1152 / max(1, self.sampling_rate) if self.file.format == "MP3" else LENGTH_TOLERANCE_S
         self._position = 0
+
+    def _is_vox(self) -> bool:
+        return extension_of(self.source) == VOX_EXTENSION and may_be_headerless(self.source)
 
     def _claimed_s(self, raw: BinaryIO) -> float | None:
         """Return the length that the file states; libsndfile's own figure is an estimate for MP3 and Ogg."""
@@ -242,14 +184,18 @@ class SoundFileDecoder:
             num_read += MP3_DECODERS_DIFFER_SAMPLES
         try:
             other = PyAVDecoder(self.source)
-        except AudioError:
+        except AudioError as error:
+            if error.code in UNREACHABLE:
+                raise
             return
         try:
             for rate, block in other.blocks():
                 if num_read < len(block):
                     yield rate, block[num_read:]
                 num_read = max(0, num_read - len(block))
-        except AudioError:
+        except AudioError as error:
+            if error.code in UNREACHABLE:
+                raise
             return
         finally:
             self.warnings |= other.warnings
@@ -260,23 +206,6 @@ class SoundFileDecoder:
         self.file.close()
 
 
-class NamelessFile:
-    """An open file without the name by which FFmpeg would choose a demuxer where the content is none's."""
-
-    def __init__(self, file: BinaryIO, seekable: bool) -> None:
-        self._file = file
-        self.read = file.read
-        if seekable:
-            self.seek, self.tell = self._seek, file.tell
-
-    def _seek(self, offset: int, whence: int = 0) -> int:
-        """Move, or return -1 where a damaged file asks for what cannot be; PyAV would print an exception."""
-        try:
-            return self._file.seek(offset, whence)
-        except (OSError, ValueError):
-            return -1
-
-
 class PyAVDecoder:
     """FFmpeg: everything else, and what libsndfile misreads. No network, no playlists, no second file."""
 
@@ -285,25 +214,51 @@ class PyAVDecoder:
         self.warnings: set[WarningCode] = set()
         self.container: Any = None
         self._raw = source.open()
+        self._file: NamelessFile | None = None
         try:
             self._open_container()
-            self._choose_stream()
         except BaseException as error:
             self.close()
+            self._check_reads()
             if isinstance(error, AudioError | MemoryError) or not isinstance(error, Exception):
                 raise
             raise undecodable(source, error) from error  # FFmpeg's, or UnicodeDecodeError and others of PyAV's
 
     def _open_container(self) -> None:
-        """Let FFmpeg read our open file, so that content alone decides, and no other file or protocol is in reach."""
+        """Let the content choose the demuxer; where that leads nowhere, the name's extension."""
+        try:
+            self._open_as("")
+            self._choose_stream()
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._check_reads()
+            extension = choosing_extension(self.source)
+            if not extension or getattr(error, "code", ErrorCode.NOT_AUDIO) != ErrorCode.NOT_AUDIO:
+                raise
+            self._open_as(extension)
+            self._choose_stream()
+
+    def _open_as(self, extension: str) -> None:
+        """Let FFmpeg read our open file: no other file and no protocol is in reach."""
+        self._extension = extension
+        if self.container is not None:
+            self.container.close()
         options = {"protocol_whitelist": "none", "format_whitelist": allowed_demuxers()}
+        if extension in HEADERLESS_RATES:
+            options["sample_rate"] = str(HEADERLESS_RATES[extension])
         goes_on = riff_goes_on(self._raw, self._raw.seek(0, os.SEEK_END))
         if goes_on:
             options["ignore_length"] = "1"
         self._raw.seek(0)
         # Where it can seek, FFmpeg would first look for chunks behind the stated size: in silence, 8 bytes at a time.
-        file = NamelessFile(self._raw, seekable=not goes_on)
-        self.container = av.open(file, options=options, metadata_errors="ignore", buffer_size=READ_BYTES)
+        self._file = NamelessFile(self._raw, seekable=not goes_on, extension=extension)
+        self.container = av.open(self._file, options=options, metadata_errors="ignore", buffer_size=READ_BYTES)
+
+    def _check_reads(self) -> None:
+        """Raise what the system said when it gave no bytes, if it did."""
+        if self._file is not None and self._file.failure is not None:
+            raise read_failure(self.source.name, self._file.failure) from self._file.failure
 
     def _choose_stream(self) -> None:
         name = self.source.name
@@ -318,22 +273,31 @@ class PyAVDecoder:
             raise AudioError(
                 ErrorCode.UNSUPPORTED_CODEC, f"{name}: its audio codec is unknown; convert it to WAV or FLAC"
             )
-        if codec.codec_tag in ENCRYPTED_TAGS:
+        if codec_tag(codec) in ENCRYPTED_TAGS:
             raise self._encrypted()
         self.sampling_rate = int(codec.sample_rate or 0)
         self.num_channels = int(codec.channels or 0)
-        if not (self.sampling_rate and self.num_channels) and not looks_like_audio(self._head()):
+        if not (self.sampling_rate and self.num_channels):
+            self._learn_layout()
+        if not (self.sampling_rate and self.num_channels) and not looks_like_audio(self.source.head()):
             raise undecodable(self.source, ValueError("neither a sampling rate nor channels"))
         self.claimed_s = self._claimed_s()
         # Time stamps of lossy codecs count what the encoder added at both ends: up to three of its frames.
         self.tolerance_s = max(LENGTH_TOLERANCE_S, 3 * (codec.frame_size or 0) / max(1, self.sampling_rate))
 
+    def _learn_layout(self) -> None:
+        """Take rate and channels from the first packet that decodes, where damage hid them from FFmpeg's first look."""
+        index = self.stream.index
+        for _, frames in islice(self._packets(), FIRST_PACKETS):
+            if not isinstance(frames, Exception) and frames:
+                frame, samples = frames[0]
+                self.sampling_rate, self.num_channels = int(frame.sample_rate), samples.shape[1]
+                break
+        self._open_as(self._extension)  # from the start again
+        self.stream = self.container.streams[index]
+
     def _encrypted(self) -> AudioError:
         return AudioError(ErrorCode.ENCRYPTED, f"{self.source.name}: the audio is encrypted")
-
-    def _head(self) -> bytes:
-        with self.source.open() as raw:
-            return raw.read(16)
 
     def _claimed_s(self) -> float | None:
         """Return the length that the container's tables state; None where FFmpeg only estimates it."""
@@ -400,6 +364,7 @@ class PyAVDecoder:
                 if is_flac:  # its frames are numbered
                     stated_end = stated_end_samples(frame)
                 yield int(frame.sample_rate), samples
+        self._check_reads()
         if error is not None and not num_decoded:
             raise undecodable(self.source, error)
         if error is not None:
@@ -435,13 +400,23 @@ class PyAVDecoder:
         self._raw.close()
 
 
+def codec_tag(codec: Any) -> str:
+    """Return a stream's four-character code; empty where it is a number that PyAV cannot spell."""
+    try:
+        return str(codec.codec_tag)
+    except UnicodeError:
+        return ""
+
+
 def frame_samples(frame: Any) -> NDArray[np.float32]:
     """Return an FFmpeg audio frame as float32 samples in [-1, 1], shape (num_samples, num_channels)."""
-    array = frame.to_ndarray()
+    if frame.format.name in ("s64", "s64p"):  # which PyAV does not convert
+        planes = [np.frombuffer(plane, np.int64) for plane in frame.planes]
+        wide = np.stack(planes) if frame.format.is_planar else planes[0]
+        array = wide[..., : frame.samples * (1 if frame.format.is_planar else frame.layout.nb_channels)] / 2.0**63
+    else:
+        array = frame.to_ndarray()
     array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
-    if array.dtype == np.int64:
-        wide: NDArray[np.float32] = (array / 2.0**63).astype(np.float32)
-        return wide
     samples = scale_to_float32(array)
     if samples is None:
         raise ValueError(f"samples of type {array.dtype}")
@@ -453,13 +428,6 @@ def stated_end_samples(frame: Any) -> int:
     if frame.pts is None or frame.time_base is None:
         return 0
     return int(round(frame.pts * frame.time_base * frame.sample_rate) + frame.samples)
-
-
-@cache
-def allowed_demuxers() -> str:
-    """Return FFmpeg's ``format_whitelist``: every demuxer of this build but the refused ones."""
-    names = sorted(av.formats_available)
-    return ",".join(name for name in names if name not in REFUSED_DEMUXERS and not name.endswith("_pipe"))
 
 
 def undecodable(source: Source, error: Exception) -> AudioError:
@@ -476,11 +444,6 @@ def undecodable(source: Source, error: Exception) -> AudioError:
     if looks_like_audio(head):
         return AudioError(ErrorCode.DECODE_ERROR, f"{source.name}: damaged audio ({own_words(error)})")
     return AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: this is no audio that can be decoded ({own_words(error)})")
-
-
-def looks_like_audio(head: bytes) -> bool:
-    """Tell by its first 16 bytes whether a file is meant to hold audio."""
-    return head.startswith(AUDIO_MAGIC) or head[4:8] == b"ftyp"
 
 
 def bad_sampling_rate(source: Source, rate: int) -> AudioError:

@@ -1,0 +1,86 @@
+"""Which of FFmpeg's demuxers may read a file, and when its name may choose one: content decides where it can."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import av
+
+from ast_cli.audio.source import Source
+
+HEAD_BYTES = 4096  # enough to tell text from audio
+
+# FFmpeg chooses the demuxer by content. These open other files, read text as media or as a score to play (sbg), or show
+# pictures.
+REFUSED_DEMUXERS = {
+    *("concat", "dash", "hls", "imf", "webm_dash_manifest", "sdp", "rtsp", "rtp", "sap", "lavfi", "vobsub", "image2"),
+    *("image2pipe", "apng", "gif", "ico", "mjpeg", "mjpeg_2000", "mpjpeg", "fits", "tty", "bin", "xbin", "adf", "idf"),
+    *("aqtitle", "ass", "jacosub", "lrc", "mcc", "microdvd", "mpl2", "mpsub", "pjs", "rcwt", "realtext", "sami", "scc"),
+    *("srt", "stl", "subviewer", "subviewer1", "sup", "tedcaptions", "vplayer", "webvtt", "ffmetadata", "data", "sbg"),
+    *("alsa", "fbdev", "kmsgrab", "oss", "video4linux2,v4l2", "x11grab", "rawvideo", "dvbsub", "dvbtxt"),
+    *("alias_pix", "brender_pix", "jpegxl_anim", "txd"),
+}
+
+# FFmpeg would take telephone speech for 44.1 kHz.
+HEADERLESS_RATES = {".al": 8000, ".ul": 8000}  # Hz
+# Told by its content where it is one; as a name it would turn any bytes into speech.
+IGNORED_EXTENSIONS = (".gsm",)
+VOX_EXTENSION = ".vox"  # Dialogic ADPCM at 8 kHz, which libsndfile reads by name
+
+# The first bytes of what is certainly something else.
+OTHER_MAGIC = (
+    *(b"%PDF", b"%!PS", b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd"),
+    *(
+        b"\xff\xd8\xff",
+        b"\x89PNG",
+        b"GIF8",
+        b"BM",
+        b"II*\0",
+        b"MM\0*",
+        b"\x7fELF",
+        b"MZ",
+        b"SQLite",
+        b"\xd0\xcf\x11\xe0",
+    ),
+)
+
+
+@cache
+def allowed_demuxers() -> str:
+    """Return FFmpeg's ``format_whitelist``: every demuxer of this build but the refused ones."""
+    names = sorted(av.formats_available)
+    return ",".join(name for name in names if name not in REFUSED_DEMUXERS and not name.endswith("_pipe"))
+
+
+def extension_of(source: Source) -> str:
+    """Return the extension of a file's name, in lower case; empty for bytes in memory."""
+    return "" if source.data is not None else os.path.splitext(source.name)[1].lower()
+
+
+def may_be_headerless(source: Source) -> bool:
+    """Tell whether a file, by its bytes, may be bare samples: neither text nor something else that is known."""
+    head = source.head(HEAD_BYTES)
+    return not head.startswith(OTHER_MAGIC) and not is_text(head)
+
+
+def choosing_extension(source: Source) -> str:
+    """Return the extension that may choose the demuxer where the content chose none, else nothing.
+
+    Some formats have no header (G.722, A-law, SBC, plain PCM), and of others the beginning may be damaged.
+    """
+    extension = extension_of(source)
+    if extension in IGNORED_EXTENSIONS or not extension.isascii() or not may_be_headerless(source):
+        return ""
+    return extension
+
+
+def is_text(head: bytes) -> bool:
+    """Tell whether bytes are characters that a person could read: UTF-8 without control characters."""
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # else a character cut at the end
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(character.isprintable() or character in "\t\r\n\f\ufeff" for character in text)

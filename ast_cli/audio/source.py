@@ -1,0 +1,147 @@
+"""Where encoded audio comes from, and whether its bytes can be had: a disk that fails is not a damaged file."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from ast_cli.audio import ogg
+from ast_cli.audio.claims import is_cut
+from ast_cli.errors import AudioError, ErrorCode
+
+READ_BYTES = 1 << 18  # at a time
+OPENING_BYTES = 8 << 20  # more than either decoder reads before it says what a file is
+# What the system says when a disk, a card reader or a server is the matter and not the file.
+STORAGE_ERRORS = {
+    getattr(errno, name)
+    for name in "EIO ENXIO ENODEV ESTALE ETIMEDOUT EREMOTEIO ENOMEDIUM EHOSTDOWN ENOTCONN ESHUTDOWN".split()
+    if hasattr(errno, name)
+}
+
+# The first bytes of formats that are meant to hold audio: a file with them that cannot be decoded is damaged, a file
+# without them is no audio.
+AUDIO_MAGIC = (
+    *(b"RIFF", b"RIFX", b"RF64", b"riff\x2e\x91\xcf\x11", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd"),
+    *(b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9"),
+    *(b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Encoded audio: a path, or bytes already in memory (standard input)."""
+
+    name: str
+    data: bytes | None = None
+
+    def open(self) -> BinaryIO:
+        """Open for reading; the caller closes.
+
+        Raises:
+            AudioError: The file has gone, or may not be read, since it was looked at.
+        """
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        try:
+            return open(self.name, "rb")
+        except OSError as error:
+            raise read_failure(self.name, error) from error
+
+    def for_soundfile(self) -> Any:
+        """Return what libsndfile opens: an absolute path, since ``-`` would be standard input.
+
+        As bytes where names are bytes, since soundfile refuses to encode a name that is not UTF-8.
+        """
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        path = os.path.abspath(self.name)
+        return os.fsencode(path) if os.name == "posix" else path
+
+    def head(self, num_bytes: int = 16) -> bytes:
+        """Return the first bytes."""
+        with self.open() as raw:
+            return raw.read(num_bytes)
+
+    def is_cut(self) -> bool | None:
+        """Tell whether bytes are missing by the container's own claim; None where it makes none."""
+        with self.open() as raw:
+            return is_cut(raw, raw.seek(0, os.SEEK_END))
+
+    def is_damaged(self) -> bool:
+        """Tell whether the container's checksums show damage that both decoders step over in silence: only in Ogg."""
+        with self.open() as raw:
+            return raw.read(4) == b"OggS" and ogg.is_damaged(raw)
+
+    def check_readable(self, num_bytes: int | None = None) -> None:
+        """Read the bytes again, from the start: libsndfile takes a read that fails for the end of the file.
+
+        Args:
+            num_bytes: How many; None for all.
+
+        Raises:
+            AudioError: The storage does not give them.
+        """
+        if self.data is not None:
+            return
+        left = num_bytes
+        try:
+            with self.open() as raw:
+                while (left is None or left > 0) and (block := raw.read(READ_BYTES)):
+                    left = None if left is None else left - len(block)
+        except OSError as error:
+            raise read_failure(self.name, error) from error
+
+
+class NamelessFile:
+    """An open file without the name by which FFmpeg would choose a demuxer where the content is none's.
+
+    Attributes:
+        name: Only an extension, where that may choose the demuxer.
+        failure: Why the system gave no bytes; FFmpeg's own errors look alike, and mean nothing of the kind.
+    """
+
+    def __init__(self, file: BinaryIO, seekable: bool, extension: str = "") -> None:
+        self._file = file
+        self.failure: OSError | None = None
+        if extension:
+            self.name = f"nameless{extension}"
+        if seekable:
+            self.seek, self.tell = self._seek, file.tell
+
+    def read(self, num_bytes: int) -> bytes:
+        """Read, and keep the error if there is one."""
+        try:
+            return self._file.read(num_bytes)
+        except OSError as error:
+            self.failure = error
+            return b""
+
+    def _seek(self, offset: int, whence: int = 0) -> int:
+        """Move, or return -1 where a damaged file asks for what cannot be; PyAV would print an exception."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
+def read_failure(name: str, error: OSError) -> AudioError:
+    """Say why the system does not give a file's bytes.
+
+    A storage that fails is ``vanished``, as a file that is gone: nothing is known about the file, and it is worth
+    another try.
+    """
+    if isinstance(error, FileNotFoundError):
+        return AudioError(ErrorCode.VANISHED, f"{name}: the file has vanished")
+    if isinstance(error, PermissionError):
+        return AudioError(ErrorCode.PERMISSION, f"{name}: permission denied")
+    if error.errno in STORAGE_ERRORS:
+        return AudioError(ErrorCode.VANISHED, f"{name}: its storage does not give its bytes ({error.strerror})")
+    return AudioError(ErrorCode.DECODE_ERROR, f"{name}: cannot be read ({error.strerror})")
+
+
+def looks_like_audio(head: bytes) -> bool:
+    """Tell by its first 16 bytes whether a file is meant to hold audio."""
+    return head.startswith(AUDIO_MAGIC) or head[4:8] == b"ftyp"
