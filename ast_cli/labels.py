@@ -39,6 +39,16 @@ def is_audioset(id2label: Mapping[int, str]) -> bool:
     return len(id2label) == NUM_AUDIOSET_LABELS and set(id2label.values()) == set(audioset_mids())
 
 
+def label_ids_by_name(id2label: Mapping[int, str]) -> dict[str, int]:
+    """Return class indices by what a label is called, its name or its AudioSet identifier, both case-folded."""
+    known: dict[str, int] = {}
+    for label_id, label in id2label.items():
+        known.setdefault(label.casefold(), label_id)
+        if mid := mid_of(label):
+            known.setdefault(mid.casefold(), label_id)
+    return known
+
+
 def select_label_ids(names: Iterable[str], id2label: Mapping[int, str]) -> list[int]:
     """Find labels by what a person types.
 
@@ -55,11 +65,7 @@ def select_label_ids(names: Iterable[str], id2label: Mapping[int, str]) -> list[
     Raises:
         UsageError: A name matches no label; the message offers the nearest ones.
     """
-    known: dict[str, int] = {}
-    for label_id, label in id2label.items():
-        known.setdefault(label.casefold(), label_id)
-        if mid := mid_of(label):
-            known.setdefault(mid.casefold(), label_id)
+    known = label_ids_by_name(id2label)
     chosen = [label_id for name in names for label_id in _split(name, known, id2label)]
     return list(dict.fromkeys(chosen))
 
@@ -75,11 +81,11 @@ def _split(text: str, known: Mapping[str, int], id2label: Mapping[int, str]) -> 
                 first = last
                 break
         else:
-            raise UsageError(_no_such_label(parts[first].strip(), id2label))
+            raise UsageError(no_such_label(parts[first].strip(), id2label))
     return chosen
 
 
-def _no_such_label(name: str, id2label: Mapping[int, str]) -> str:
+def no_such_label(name: str, id2label: Mapping[int, str]) -> str:
     """Say that a label does not exist and which ones come near."""
     by_fold = {label.casefold(): label for label in id2label.values()}
     folded = name.casefold()

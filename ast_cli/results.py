@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +156,30 @@ class TaggingResult:
         record["error"] = None if self.error is None else {"code": str(self.error.code), "message": self.error.message}
         return record
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> TaggingResult:
+        """Read the JSON form back; scores are those of the record, rounded.
+
+        Raises:
+            LookupError, TypeError, ValueError: It is not what `to_dict` returns.
+        """
+        windows, events, error = record.get("windows"), record.get("events"), record["error"]
+        return cls(
+            path=exact_path(record),
+            model=record["model"],
+            activation=record["activation"],
+            duration_s=record["duration_s"],
+            sampling_rate=record["sampling_rate"],
+            num_channels=record["num_channels"],
+            tags=_tags(record["tags"]),
+            windows=None
+            if windows is None
+            else tuple(Window(window["start_s"], window["end_s"], _tags(window["tags"])) for window in windows),
+            events=None if events is None else tuple(Event(**event) for event in events),
+            warnings=tuple(record["warnings"]),
+            error=None if error is None else FileError(ErrorCode(error["code"]), error["message"]),
+        )
+
 
 def path_fields(path: str | None) -> dict[str, str | None]:
     """Return ``path``, and ``path_b64`` with the exact bytes where the name is not UTF-8.
@@ -168,3 +193,16 @@ def path_fields(path: str | None) -> dict[str, str | None]:
     if readable == path:
         return {"path": path}
     return {"path": readable, "path_b64": base64.b64encode(raw).decode("ascii")}
+
+
+def exact_path(fields: Mapping[str, Any]) -> str | None:
+    """Undo `path_fields`."""
+    if "path_b64" not in fields:
+        path: str | None = fields["path"]
+        return path
+    raw = base64.b64decode(fields["path_b64"])
+    return os.fsdecode(raw) if os.name == "posix" else raw.decode("utf-8", "surrogatepass")
+
+
+def _tags(records: Iterable[Mapping[str, Any]]) -> tuple[Tag, ...]:
+    return tuple(Tag(**tag) for tag in records)

@@ -14,15 +14,29 @@ from ast_cli.errors import ExitCode, UsageError
 from ast_cli.tagging.inputs import STDIN
 from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.shards import parse_shard
+from ast_cli.training.thresholds import read_thresholds
 
 
 def classify(
     paths: p.Paths = None,
     top_k: Annotated[
         int | None,
-        typer.Option("--top-k", "-k", help="Labels to keep. [default: 5, or all of --labels]", show_default=False),
+        typer.Option(
+            "--top-k",
+            "-k",
+            help="Labels to keep. [default: 5, or all with --labels or --thresholds]",
+            show_default=False,
+        ),
     ] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", help="The lowest score to keep.")] = None,
+    thresholds: Annotated[
+        Path | None,
+        typer.Option(
+            "--thresholds",
+            metavar="FILE",
+            help="Each label's own threshold, as ast evaluate writes them; for other labels --threshold, else 0.5.",
+        ),
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option("--labels", metavar="NAMES", help="Only these labels, by name or /m/ id; commas or repeated."),
@@ -76,6 +90,9 @@ def classify(
         int | None,
         typer.Option("--workers", help="Processes that decode; 0 to decode in this one. [default: half of the cores]"),
     ] = None,
+    unordered: Annotated[
+        bool, typer.Option("--unordered", help="Write results as they come, not in the order of the inputs.")
+    ] = False,
     timeout: Annotated[
         float,
         typer.Option("--timeout", metavar="SECONDS", help="Give up on a file that yields nothing for so long."),
@@ -85,7 +102,9 @@ def classify(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an --output that was begun: what is done is left out.")
     ] = False,
-    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="With --resume, redo failures.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="With --resume, redo those of the inputs that failed.")
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option("--shard", metavar="I/N", help="Only part I (from 0) of N, for job arrays."),
@@ -104,6 +123,7 @@ def classify(
         batch_size=batch_size,
         top_k=top_k,
         threshold=threshold,
+        thresholds=read_thresholds(thresholds) if thresholds else (),
         labels=tuple(labels or ()),
         exclude_labels=tuple(exclude_labels or ()),
         aggregate=aggregate,
@@ -126,16 +146,19 @@ def classify(
         shard=parse_shard(shard) if shard else None,
         num_workers=workers,
         timeout_s=timeout,
+        unordered=unordered,
         max_errors=1 if fail_fast else max_errors,
         quiet=quiet,
     )
     inputs = p.read_inputs(paths, files_from, nul_separated)
+    if resume and raw_rate is None and STDIN in [item.path for item in inputs]:
+        raise UsageError("--resume cannot tell what standard input held the last time: leave out - or --resume")
     if raw_rate is not None:
         if [item.path for item in inputs] != [STDIN]:
             raise UsageError("raw samples are read from standard input: name - and nothing else")
         if resume:
             raise UsageError("live input cannot be resumed: leave out --resume")
-    sources = [item.path for item in inputs] + ([files_from] if files_from else [])
+    sources = [item.path for item in inputs] + [str(file) for file in (files_from, thresholds) if file]
     check_output(output, sources, force=force, resume=resume)
 
     with quiet_native_libraries():

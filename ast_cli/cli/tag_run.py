@@ -21,11 +21,12 @@ from ast_cli.tagging.shards import Shard, in_shard
 from ast_cli.tagging.tally import Tally
 
 if TYPE_CHECKING:
-    from ast_cli.tagging.batch import Source
+    from ast_cli.engine.micro_batch import MicroBatch
     from ast_cli.tagging.journal import Journal
     from ast_cli.tagging.tagger import Tagger
 
 MAX_WORKERS = 256
+MIN_UNORDERED_WORKERS = 2  # while one waits in a long recording, the other decodes short ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class RunOptions:
         shard: Which part of the inputs, of how many.
         num_workers: Processes that decode; 0 for none, None to let the machine decide.
         timeout_s: Until a file that yields nothing is given up.
+        unordered: Write results as they come, not in input order.
         max_errors: Failed inputs at which to stop; None for never.
         quiet: Say nothing on standard error but errors.
     """
@@ -53,6 +55,7 @@ class RunOptions:
     shard: Shard | None = None
     num_workers: int | None = None
     timeout_s: float = 60.0
+    unordered: bool = False
     max_errors: int | None = None
     quiet: bool = False
 
@@ -99,8 +102,12 @@ def tag_inputs(tagger: Tagger, inputs: list[Input], options: ClassifyOptions, ru
     tagger.check_options(options)
     if run.shard is not None:
         inputs = [item for item in inputs if in_shard(item, run.shard)]
-    with _sink(tagger, options, run) as sink, _decoding(tagger, sink.pending(inputs), options, run) as sources:
-        return _record(tagger.classify_sources(sources, options), sink, len(inputs), run)
+    micro_batch = tagger.choose_micro_batch(options, len(inputs))
+    with (
+        _sink(tagger, options, run) as sink,
+        _results(tagger, sink.pending(inputs), options, run, micro_batch) as records,
+    ):
+        return _record(records, sink, len(inputs), run, micro_batch)
 
 
 def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions, run: RunOptions) -> bool:
@@ -108,25 +115,31 @@ def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions
     tagger.check_options(options)
     with _sink(tagger, options, run) as sink:
         list(sink.pending([Input(STDIN)]))  # never resumed, so always to be tagged
-        return _record(tagger.classify_live(*raw, options), sink, 1, run)
+        return _record(tagger.classify_live(*raw, options), sink, 1, run, None)
 
 
 @contextlib.contextmanager
-def _decoding(
-    tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions, run: RunOptions
-) -> Iterator[Iterable[Source]]:
-    """Decode inputs in worker processes, which a broken file may kill or hang, or with 0 workers in this one."""
-    if run.num_workers == 0:
-        yield tagger.sources(inputs, options)
+def _results(
+    tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions, run: RunOptions, micro_batch: MicroBatch
+) -> Iterator[Iterable[Record]]:
+    """Tag inputs, decoded in worker processes, which a broken file may kill or hang, or with 0 workers in this one."""
+    if run.num_workers == 0:  # one input after another: as they come is in their order
+        yield tagger.classify_sources(tagger.sources(inputs, options), options, micro_batch)
         return
     from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
 
     rate = tagger.feature_extractor.sampling_rate
-    with DecodePool(run.num_workers or default_num_workers(), rate, options, run.timeout_s) as pool:
-        yield pool.open_streams(inputs)
+    least = MIN_UNORDERED_WORKERS if run.unordered else 1
+    with DecodePool(run.num_workers or max(least, default_num_workers()), rate, options, run.timeout_s) as pool:
+        if run.unordered:
+            yield tagger.classify_turns(pool.turns(inputs), options, micro_batch)
+        else:
+            yield tagger.classify_sources(pool.open_streams(inputs), options, micro_batch)
 
 
-def _record(records: Iterable[Record], sink: _Sink, num_inputs: int, run: RunOptions) -> bool:
+def _record(
+    records: Iterable[Record], sink: _Sink, num_inputs: int, run: RunOptions, micro_batch: MicroBatch | None
+) -> bool:
     """Write records as they come, keep the tally, and sum up at the end, whatever the end is."""
     tally = Tally(run.max_errors)
     tells = run.format_name != "table" or run.output is not None  # a table on standard output shows errors itself
@@ -150,7 +163,8 @@ def _record(records: Iterable[Record], sink: _Sink, num_inputs: int, run: RunOpt
             note(f"to go on, run the same command with --resume; {run.output} holds what is done", quiet=run.quiet)
         raise
     if num_inputs > 1 or tally.num_failed:
-        note(tally.summary(time.monotonic() - started), quiet=run.quiet)
+        batches = f"; {micro_batch}" if micro_batch is not None and tally.num_ok > 1 else ""
+        note(tally.summary(time.monotonic() - started) + batches, quiet=run.quiet)
     return tally.num_failed > 0 or sink.num_failed_before > 0
 
 

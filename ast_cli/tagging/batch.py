@@ -1,4 +1,4 @@
-"""Many inputs through one model: windows of neighbouring files share batches, results come in input order.
+"""Many inputs through one model: windows of several files share batches, results come in input order or as they come.
 
 A file that cannot be scored is a result with an error; it never stops the others, nor changes their scores.
 """
@@ -6,22 +6,28 @@ A file that cannot be scored is a result with an error; it never stops the other
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.engine.micro_batch import MicroBatch
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AstWarning, AudioError, DeviceError, ErrorCode
 from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
 from ast_cli.tagging.events import EventMerger
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import DEFAULT_EVENT_THRESHOLD, ClassifyOptions
+from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions
 from ast_cli.tagging.recording import Recording, RecordingWindow, SampleStream
 from ast_cli.tagging.scoring import TagChooser
+
+if TYPE_CHECKING:
+    from ast_cli.tagging.decoding import Turn
 
 Source = tuple[Input, Callable[[], SampleStream]]  # an input and what opens it, or raises why it cannot
 
@@ -43,8 +49,8 @@ class PendingResult:
         self.events: list[Event] = []
         self.merger: EventMerger | None = None
         if options.events:
-            threshold = DEFAULT_EVENT_THRESHOLD if options.threshold is None else options.threshold
-            self.merger = EventMerger(chooser.id2label, chooser.label_ids, threshold)
+            thresholds = DEFAULT_THRESHOLD if chooser.thresholds is None else chooser.thresholds
+            self.merger = EventMerger(chooser.id2label, chooser.label_ids, thresholds)
 
     @property
     def is_complete(self) -> bool:
@@ -109,12 +115,12 @@ class Batcher:
     """Collects windows until a batch is full, runs it, and hands the scores back to their inputs."""
 
     def __init__(
-        self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, batch_size: int
+        self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
     ) -> None:
         self.engine = engine
         self.feature_extractor = feature_extractor
         self.chooser = chooser
-        self.batch_size = batch_size
+        self.micro_batch = micro_batch
         self.waiting: list[tuple[PendingResult, RecordingWindow]] = []
         self.has_run_out = False  # of the device's memory
 
@@ -122,16 +128,19 @@ class Batcher:
         """Add a window; runs the model when the batch is full."""
         pending.num_windows_waiting += 1
         self.waiting.append((pending, window))
-        if len(self.waiting) >= self.batch_size:
+        if len(self.waiting) >= self.micro_batch.num_windows:
             self.flush()
 
     def flush(self) -> None:
         """Run the model on the windows that wait, if any."""
         if not self.waiting:
             return
+        started = time.perf_counter()
         logits = self._logits([torch.from_numpy(window.fbank) for _, window in self.waiting])
+        elapsed_s = time.perf_counter() - started
         for (pending, window), scores in zip(self.waiting, self.chooser.scores(logits), strict=True):
             pending.add(window, scores)
+        self.micro_batch.add(len(self.waiting), elapsed_s)
         self.waiting.clear()
 
     def _logits(self, fbanks: list[Tensor]) -> Tensor:
@@ -152,7 +161,8 @@ class Batcher:
             warnings.warn(
                 f"{self.engine.device}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
             )
-        self.has_run_out, self.batch_size = True, half
+        self.has_run_out = True
+        self.micro_batch.lower(half)
         return torch.cat([self._logits(fbanks[:half]), self._logits(fbanks[half:])])
 
 
@@ -189,6 +199,55 @@ def _ready(
         if not unfinished[0].is_complete:
             return
         yield unfinished.popleft().result(model)
+
+
+def classify_turns(
+    turns: Iterable[Turn | None],
+    batcher: Batcher,
+    options: ClassifyOptions,
+    model: str,
+) -> Iterator[TaggingResult | StreamedPart]:
+    """Tag inputs as their turns come, yielding each result as soon as it is complete, whatever came before it.
+
+    With ``options.stream`` an input's windows and events come together, just before its result: what is written about
+    one input lies in one piece, so that it can be confirmed, or cut off, as a whole.
+    """
+    unfinished: dict[Turn, tuple[PendingResult, Iterator[RecordingWindow]]] = {}
+    for turn in turns:
+        if turn is None:  # nothing to read for a while: what waits for a full batch would wait with it
+            batcher.flush()
+        else:
+            if turn not in unfinished:
+                pending = PendingResult(turn.item.path, batcher.chooser, options)
+                unfinished[turn] = pending, _windows(turn.item, turn.open_stream, pending, batcher)
+            for _ in _taken(turn, *unfinished[turn], batcher):
+                yield from _complete(unfinished, options, model)
+        yield from _complete(unfinished, options, model)
+    batcher.flush()
+    yield from _complete(unfinished, options, model)
+
+
+def _taken(
+    turn: Turn, pending: PendingResult, windows: Iterator[RecordingWindow], batcher: Batcher
+) -> Iterator[RecordingWindow]:
+    """Score the windows that it is an input's turn for, and yield them."""
+    for window in windows:
+        batcher.put(pending, window)
+        yield window
+        if not turn.is_whole:
+            return
+    pending.all_windows_read = turn.is_over = True
+
+
+def _complete(
+    unfinished: dict[Turn, tuple[PendingResult, Iterator[RecordingWindow]]], options: ClassifyOptions, model: str
+) -> Iterator[TaggingResult | StreamedPart]:
+    """Hand out what is complete."""
+    for turn in [turn for turn, (pending, _) in unfinished.items() if pending.is_complete]:
+        pending, _ = unfinished.pop(turn)
+        if options.stream:
+            yield from pending.take_parts()
+        yield pending.result(model)
 
 
 def _windows(

@@ -1,9 +1,8 @@
-"""Decoding in processes that may die: the samples of many inputs, in input order, decoded some inputs ahead.
+"""Decoding in processes that may die: the samples of many inputs, decoded some inputs ahead.
 
-Decoders are old C code fed with whatever lies on a disk; a crash there must cost one file. Each worker is a plain
-Python process without torch that reads paths from its standard input and answers on its standard output; a thread of
-the main process feeds it and waits for it, one file at a time, so that a worker that dies names its file. What a worker
-sends is numbers and JSON, never pickle: a hijacked decoder gains nothing over the main process.
+Decoders are old C code fed with whatever lies on a disk; a crash there must cost one file. Each worker
+(`ast_cli.tagging.decode_worker`) is a plain Python process without torch; a thread of the main process feeds it and
+waits for it, one file at a time, so that a worker that dies names its file.
 
 Not `multiprocessing`: its workers run the caller's main module again, which may import torch, or lack the
 ``if __name__ == "__main__"`` that this needs.
@@ -11,55 +10,35 @@ Not `multiprocessing`: its workers run the caller's main module again, which may
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import importlib
-import json
-import math
 import os
-import signal
-import struct
-import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.decode import open_audio
 from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode
+from ast_cli.tagging.decode_worker import BLOCK, CLOSING, OPENING, Request, packed
+from ast_cli.tagging.decoding import Decoding, PooledStream, Turn
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.worker_process import Message, Worker, WorkerDied
 
 if TYPE_CHECKING:
-    from ast_cli.tagging.recording import SampleStream  # which imports torch: workers must not
+    from ast_cli.tagging.recording import SampleStream  # which imports torch: this module is light without it
 
 MAX_WORKERS = 16  # about seven decode FLAC as fast as a large GPU tags it
 NUM_ATTEMPTS = 2  # a worker may have died of something else than its file
 NUM_START_ATTEMPTS = 3
-START_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 0.5  # between a closed pipe and the end of its process
 INPUTS_AHEAD_PER_WORKER = 8  # enough small files to go on with while the model is busy with one batch
 INPUT_BUFFER_BYTES = 32 << 20  # 8.7 minutes at 16 kHz
 POOL_BUFFER_BYTES = 256 << 20
-MESSAGE_SAMPLES = 65_536  # small blocks are joined: every message wakes two threads
-MESSAGE_LENGTH = 500  # of an exception's own words
-
-# A message: its kind, the seconds decoded so far, the bytes that follow.
-HEADER = struct.Struct("<cdI")
-READY, OPENING, BLOCK, CLOSING, FAILURE = b"R", b"O", b"B", b"C", b"F"
-# The main process's own sys.path and no other: the current folder may hold a numpy.py.
-WORKER_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from ast_cli.tagging.decode_pool import work; work()"
-NICENESS = 10
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-OpenFunction = Callable[[str, int, float, float | None], "SampleStream"]
+IDLE_AFTER_S = 0.5  # without anything to read, when results are wanted as they come
 
 
 def default_num_workers() -> int:
@@ -74,277 +53,6 @@ def num_workers_for(num_cpus: int) -> int:
     return max(1, min(MAX_WORKERS, num_cpus // 2))
 
 
-# ── In the worker ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def work() -> None:
-    """Decode the files named on standard input, a JSON string a line; a worker's whole life.
-
-    The first line holds the settings. ``null`` means: leave off the current file.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the main process decides
-        signal.signal(number, signal.SIG_IGN)
-    _die_with_parent()
-    _give_way()
-    send = partial(_send, _take_stdout())
-    *part, open_function = json.loads(sys.stdin.buffer.readline())
-    module, _, name = open_function.partition(":")
-    open_stream: OpenFunction = getattr(importlib.import_module(module), name)
-    requests: SimpleQueue[str | None] = SimpleQueue()
-    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
-    send(READY)
-    while True:
-        path = requests.get()
-        if path is not None:
-            _decode(path, lambda path: open_stream(path, *part), requests, send)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill this process with its parent, even inside a decoder that lets no thread run (Linux)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # without prctl the closed pipe is noticed all the same
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _give_way() -> None:
-    """Let the model's threads go first: one that waits for a core stops all of them, while decoding is ahead anyway."""
-    if hasattr(os, "nice"):  # not on Windows
-        with contextlib.suppress(OSError):
-            os.nice(NICENESS)
-
-
-def _take_stdout() -> BinaryIO:
-    """Keep standard output for messages; what C libraries print goes nowhere."""
-    messages = os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    return messages
-
-
-def _read_requests(requests: SimpleQueue[str | None]) -> None:
-    """Pass requests on; when the main process is gone, so is this one, whatever it is doing."""
-    for line in sys.stdin.buffer:
-        requests.put(json.loads(line))
-    os._exit(0)
-
-
-def _send(messages: BinaryIO, kind: bytes, duration_s: float = 0.0, content: bytes | memoryview = b"") -> None:
-    try:
-        messages.write(HEADER.pack(kind, duration_s, len(content)))
-        messages.write(content)
-        messages.flush()
-    except OSError:  # nobody listens any more
-        os._exit(0)
-
-
-def _decode(
-    path: str, open_stream: Callable[[str], SampleStream], requests: SimpleQueue[str | None], send: Callable[..., None]
-) -> None:
-    """Send one file: an opening, blocks, and either a closing or a failure."""
-    try:
-        with contextlib.closing(open_stream(path)) as stream:
-            send(OPENING, content=_packed(stream.sampling_rate, stream.num_channels))
-            for samples in _joined(stream):
-                send(BLOCK, stream.duration_s, samples.data.cast("B"))
-                if not requests.empty():
-                    break
-        send(CLOSING, stream.duration_s, _packed(*sorted(stream.warnings)))
-    except AudioError as error:
-        send(FAILURE, content=_packed(error.code, str(error)))
-    except MemoryError:
-        send(FAILURE, content=_packed(ErrorCode.OUT_OF_MEMORY, f"{path}: not enough memory to decode it"))
-    except Exception as error:  # a bug of ours, or of a decoder's Python side: it costs one file, not the run
-        reason = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
-        send(FAILURE, content=_packed(ErrorCode.DECODE_ERROR, f"{path}: cannot be decoded ({reason})"))
-
-
-def _joined(stream: SampleStream) -> Iterator[NDArray[np.float32]]:
-    """Join blocks to at least ``MESSAGE_SAMPLES`` each, but for the last."""
-    parts: list[NDArray[np.float32]] = []
-    num_samples = 0
-    for block in stream:
-        parts.append(block)
-        num_samples += block.size
-        if num_samples >= MESSAGE_SAMPLES:
-            yield np.concatenate(parts, dtype=np.float32)
-            parts.clear()
-            num_samples = 0
-    if num_samples:
-        yield np.concatenate(parts, dtype=np.float32)
-
-
-def _packed(*values: Any) -> bytes:
-    """Return JSON in ASCII, in which names that are not UTF-8 survive as escaped surrogates."""
-    return json.dumps(values).encode("ascii")
-
-
-# ── In the main process ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Message(NamedTuple):
-    """What a worker sent: the content's type depends on the kind."""
-
-    kind: bytes
-    duration_s: float
-    content: Any
-
-
-class WorkerDied(Exception):  # noqa: N818
-    """A worker ended, or was killed, before it had said all."""
-
-
-class Worker:
-    """One worker process. A single thread talks to it; any thread may kill it."""
-
-    def __init__(self, settings: bytes) -> None:
-        self.timed_out = False
-        self._deadline = math.inf
-        self._lock = threading.Lock()
-        # Samples are only mixed and resampled there: without this, OpenBLAS starts a thread and a buffer a core.
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        flags = [f"-Xutf8={sys.flags.utf8_mode}"]  # so that both sides spell file names alike
-        self._process = subprocess.Popen(
-            [sys.executable, *flags, "-c", WORKER_PROGRAM, *(path for path in sys.path if isinstance(path, str))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests = self._process.stdin
-        self._messages = self._process.stdout
-        self._settings = settings
-
-    def wait_until_ready(self) -> None:
-        """Wait until the process has imported what it needs.
-
-        Raises:
-            WorkerDied: It could not.
-        """
-        self._write(self._settings)
-        self._read_message(START_TIMEOUT_S)
-
-    def decode(self, path: str, timeout_s: float) -> Iterator[Message]:
-        """Yield what the worker says about a file, in order; ends with its closing or its failure.
-
-        Raises:
-            WorkerDied: It crashed, or sent nothing for ``timeout_s`` while it was waited for.
-        """
-        self._write(json.dumps(path).encode("ascii"))
-        while True:
-            message = self._read_message(timeout_s)
-            yield message
-            if message.kind in (CLOSING, FAILURE):
-                return
-
-    def leave_off(self) -> None:
-        """Ask for an early end of the current file."""
-        self._write(b"null")
-
-    def kill_if_overdue(self) -> None:
-        """Kill the process if it has been waited for too long; its thread then sees it die."""
-        with self._lock:
-            if time.monotonic() > self._deadline:
-                self.timed_out = True
-                self._process.kill()
-
-    def kill(self) -> None:
-        """End the process at once; there is nothing in it to lose."""
-        self._process.kill()
-
-    def close(self) -> str:
-        """Wait for the process to end, not long, and release the pipes; return how it ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_TIMEOUT_S)
-        self._process.kill()
-        code = self._process.wait()
-        with contextlib.suppress(OSError):  # a request that it did not read
-            self._requests.close()
-        self._messages.close()
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-    def _write(self, line: bytes) -> None:
-        try:
-            self._requests.write(line + b"\n")
-            self._requests.flush()
-        except OSError as error:
-            raise WorkerDied from error
-
-    def _read_message(self, timeout_s: float) -> Message:
-        with self._lock:
-            self._deadline = time.monotonic() + timeout_s
-        header = self._messages.read(HEADER.size)
-        kind, duration_s, num_bytes = HEADER.unpack(header) if len(header) == HEADER.size else (b"", 0.0, 0)
-        content = np.empty(num_bytes, np.uint8)
-        num_read = self._messages.readinto(content.data) if num_bytes else 0  # type: ignore[attr-defined]
-        with self._lock:
-            self._deadline = math.inf
-        if not kind or num_read < num_bytes or self.timed_out:
-            raise WorkerDied
-        if kind == BLOCK:
-            return Message(kind, duration_s, content.view(np.float32))
-        return Message(kind, duration_s, json.loads(content.tobytes() or b"null"))
-
-
-class Decoding:
-    """One input on its way through the pool: what its worker has sent and nobody has taken yet.
-
-    Attributes:
-        opening: The file's own sampling rate in Hz and number of channels, once it is open.
-        blocks: Seconds decoded up to the block's end, and its samples of shape (num_samples,).
-        num_bytes: Of ``blocks``.
-        num_taken: Blocks handed out.
-        closing: Duration in seconds and warnings, once all is decoded.
-        error: Why there is no more.
-        is_abandoned: Whether nobody wants the rest.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.opening: tuple[int, int] | None = None
-        self.blocks: deque[tuple[float, NDArray[np.float32]]] = deque()
-        self.num_bytes = 0
-        self.num_taken = 0
-        self.closing: tuple[float, set[WarningCode]] | None = None
-        self.error: AudioError | None = None
-        self.is_abandoned = False
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing more will come."""
-        return self.closing is not None or self.error is not None
-
-
-class PooledStream:
-    """A file that a worker decodes; behaves as `ast_cli.audio.decode.AudioStream`."""
-
-    def __init__(self, pool: DecodePool, decoding: Decoding, opening: tuple[int, int], start_s: float) -> None:
-        self.sampling_rate, self.num_channels = opening
-        self.start_s = start_s
-        self.duration_s = 0.0
-        self.warnings: set[WarningCode] = set()
-        self._pool = pool
-        self._decoding = decoding
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield samples in [-1, 1], each block of shape (num_samples,).
-
-        Raises:
-            AudioError: The file cannot be decoded, its worker died or fell silent.
-        """
-        while (block := self._pool.take(self._decoding)) is not None:
-            self.duration_s, samples = block
-            yield samples
-        assert self._decoding.closing is not None
-        self.duration_s, self.warnings = self._decoding.closing
-
-    def close(self) -> None:
-        """Give up what has not been read."""
-        self._pool.abandon(self._decoding)
-
-
 class DecodePool:
     """Decodes inputs in worker processes that may die; hands their samples out in input order, some inputs ahead.
 
@@ -354,7 +62,7 @@ class DecodePool:
     Args:
         num_workers: Processes; see `default_num_workers`.
         sampling_rate: To resample to, in Hz.
-        options: Which part of each input.
+        options: Which part of each input that does not say so itself.
         timeout_s: A worker that sends nothing for so long, while it is waited for, is killed.
         open_function: What opens a file in a worker, as ``module:function``; another one than `open_audio` in tests.
     """
@@ -372,7 +80,7 @@ class DecodePool:
         self._sampling_rate = sampling_rate
         self._options = options
         self._timeout_s = timeout_s
-        self._settings = _packed(sampling_rate, options.start_s, options.duration_s, open_function)
+        self._settings = packed(sampling_rate, open_function)
         self._waiting: deque[Decoding] = deque()
         self._head: Decoding | None = None  # what is being read, or will be next
         self._workers: set[Worker] = set()
@@ -418,29 +126,70 @@ class DecodePool:
             An input and a function that returns its samples, or raises the AudioError that says why there are none.
         """
         remaining = iter(inputs)
-        ahead: deque[tuple[Input, Decoding]] = deque()
+        ahead: deque[Turn] = deque()
         try:
             while True:
                 self._look_ahead(remaining, ahead)
                 if not ahead:
                     return
-                item, decoding = ahead[0]
-                self._put_first(decoding)
-                yield item, partial(self._open, item, decoding)
-                self.abandon(decoding)
-                ahead.popleft()
+                self._put_first(ahead[0].decoding)
+                yield ahead[0].item, ahead[0].open_stream
+                self.abandon(ahead.popleft().decoding)
         finally:
-            for _, decoding in ahead:
-                self.abandon(decoding)
+            for turn in ahead:
+                self.abandon(turn.decoding)
 
-    def _look_ahead(self, remaining: Iterator[Input], ahead: deque[tuple[Input, Decoding]]) -> None:
+    def turns(self, inputs: Iterable[Input]) -> Iterator[Turn | None]:
+        """Yield whichever input can be read without waiting, the same one again until its reader sets ``is_over``.
+
+        Inputs whose decoding has ended come first, so that a long recording does not hold back short ones behind it;
+        while there are none, the first of the others is read on, so that the model is not idle.
+
+        Args:
+            inputs: Taken from lazily, at most ``num_inputs_ahead`` beyond the first that is not over.
+
+        Yields:
+            An input, or None where there has been nothing to read for a while.
+        """
+        remaining = iter(inputs)
+        ahead: list[Turn] = []
+        try:
+            while True:
+                self._look_ahead(remaining, ahead)
+                if not ahead:
+                    return
+                turn = self._due(ahead)
+                yield turn
+                if turn is not None and turn.is_over:
+                    self.abandon(turn.decoding)
+                    ahead.remove(turn)
+        finally:
+            for turn in ahead:
+                self.abandon(turn.decoding)
+
+    def _due(self, ahead: Iterable[Turn]) -> Turn | None:
+        """Wait for an input that is due, not long; it may take room in the buffers beyond all bounds."""
+        with self._lock:
+            self._head = None
+            self._arrived.wait_for(lambda: self._has_ended or any(turn.is_due for turn in ahead), IDLE_AFTER_S)
+            self._raise_failure()
+            due = [turn for turn in ahead if turn.is_due]
+            if not due:
+                return None
+            turn = next((turn for turn in due if turn.is_whole), due[0])
+            self._head = turn.decoding
+            self._room.notify_all()
+            return turn
+
+    def _look_ahead(self, remaining: Iterator[Input], ahead: deque[Turn] | list[Turn]) -> None:
         """Take inputs until there are enough, and queue those that a worker can decode."""
         while len(ahead) <= self.num_inputs_ahead:
             item = next(remaining, None)
             if item is None:
                 return
-            decoding = Decoding(item.path)
-            ahead.append((item, decoding))
+            part = item.part_in(self._options)
+            decoding = Decoding(Request(item.path, part.start_s, part.duration_s))
+            ahead.append(Turn(item, decoding, partial(self._open, item, decoding)))
             if item.error is None and item.path != STDIN:
                 with self._lock:
                     self._waiting.append(decoding)
@@ -455,13 +204,13 @@ class DecodePool:
         """Return an input's stream, as soon as it is known that it can be opened."""
         if item.error is not None:
             raise AudioError(item.error.code, item.error.message)
-        start_s = self._options.start_s
         if item.path == STDIN:
-            return open_audio(sys.stdin.buffer.read(), self._sampling_rate, start_s, self._options.duration_s)
+            _, start_s, duration_s = decoding.request
+            return open_audio(sys.stdin.buffer.read(), self._sampling_rate, start_s, duration_s)
         with self._lock:
             self._wait_for(decoding, lambda: decoding.opening is not None or decoding.is_complete)
             if decoding.opening is not None:
-                return PooledStream(self, decoding, decoding.opening, start_s)
+                return PooledStream(self, decoding, decoding.opening)
             assert decoding.error is not None
             raise decoding.error
 
@@ -490,10 +239,13 @@ class DecodePool:
         """Wait for something from a worker; the lock is held."""
         given_up = "the stream is closed: read it before the next input is asked for"
         self._arrived.wait_for(lambda: is_there() or decoding.is_abandoned or self._has_ended)
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         if decoding.is_abandoned or self._closing.is_set():
             raise ValueError(given_up)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def _has_ended(self) -> bool:
@@ -549,7 +301,7 @@ class DecodePool:
         for _ in range(NUM_ATTEMPTS):
             worker = worker or self._start_worker()
             try:
-                for message in worker.decode(decoding.path, self._timeout_s):
+                for message in worker.decode(decoding.request, self._timeout_s):
                     if not self._deliver(decoding, message):
                         worker.leave_off()
                 return worker
@@ -568,8 +320,8 @@ class DecodePool:
         ending = self._end_worker(worker)
         if worker.timed_out:
             reason = f"the decoder did nothing for {self._timeout_s:g} s and was stopped"
-            return AudioError(ErrorCode.TIMEOUT, f"{decoding.path}: {reason}")
-        return AudioError(ErrorCode.WORKER_CRASHED, f"{decoding.path}: the decoder crashed on it ({ending})")
+            return AudioError(ErrorCode.TIMEOUT, f"{decoding.request.path}: {reason}")
+        return AudioError(ErrorCode.WORKER_CRASHED, f"{decoding.request.path}: the decoder crashed on it ({ending})")
 
     def _can_start_over(self, decoding: Decoding) -> bool:
         """Forget what a dead worker sent of an input, unless part of it has been read."""
@@ -612,8 +364,7 @@ class DecodePool:
         """Hand a message on, once there is room for it; return whether more is wanted."""
         with self._lock:
             if message.kind == BLOCK:
-                size = message.content.nbytes
-                self._room.wait_for(lambda: self._is_unwanted(decoding) or self._has_room(decoding, size))
+                self._wait_for_room(decoding, message.content.nbytes)
             if self._is_unwanted(decoding):
                 return False
             if message.kind == BLOCK:
@@ -627,6 +378,15 @@ class DecodePool:
                 decoding.error = AudioError(ErrorCode(message.content[0]), message.content[1])
             self._arrived.notify_all()
             return True
+
+    def _wait_for_room(self, decoding: Decoding, num_bytes: int) -> None:
+        """Wait until a block may be kept, or is not wanted any more; the lock is held."""
+        if self._has_room(decoding, num_bytes):
+            return
+        decoding.is_held_up = True
+        self._arrived.notify_all()
+        self._room.wait_for(lambda: self._is_unwanted(decoding) or self._has_room(decoding, num_bytes))
+        decoding.is_held_up = False
 
     def _is_unwanted(self, decoding: Decoding) -> bool:
         return decoding.is_abandoned or self._closing.is_set()

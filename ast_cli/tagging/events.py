@@ -28,19 +28,19 @@ class EventMerger:
     Args:
         id2label: The checkpoint's labels.
         label_ids: Which of them to follow, shape (num_chosen,).
-        threshold: The lowest score that counts as heard.
+        thresholds: The lowest score that counts as heard: one for all labels, or of each, shape (num_chosen,).
     """
 
-    def __init__(self, id2label: Mapping[int, str], label_ids: Tensor, threshold: float) -> None:
+    def __init__(self, id2label: Mapping[int, str], label_ids: Tensor, thresholds: float | Tensor) -> None:
         self.id2label = id2label
         self.label_ids = label_ids
-        self.threshold = threshold
+        self.thresholds = thresholds
         self.heard: dict[int, _OpenEvent] = {}
 
     def add(self, start_s: float, end_s: float, scores: Tensor) -> list[Event]:
         """Take the scores (num_labels,) of the next window; return the events that ended before it."""
         chosen = scores[self.label_ids]
-        over = (chosen >= self.threshold).nonzero().flatten().tolist()
+        over = (chosen >= self.thresholds).nonzero().flatten().tolist()
         now = {int(self.label_ids[i]): float(chosen[i]) for i in over}
         ended = self._close([label_id for label_id in self.heard if label_id not in now])
         for label_id, score in now.items():

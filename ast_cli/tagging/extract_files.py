@@ -75,7 +75,7 @@ class ExtractionRun:
             return Outcome(error=item.error)
         try:
             recording = Recording(
-                open_stream(encoded_audio(item), self.feature_extractor.sampling_rate, self.options),
+                open_stream(encoded_audio(item), self.feature_extractor.sampling_rate, item.part_in(self.options)),
                 self.feature_extractor,
                 self.options,
             )

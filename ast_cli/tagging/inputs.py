@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 from ast_cli.errors import ErrorCode, UsageError
 from ast_cli.results import FileError
+from ast_cli.tagging.options import PartOptions
 
 STDIN = "-"
 # What a folder walk takes for audio, video with a sound track included; files named one by one may have any name.
 AUDIO_EXTENSIONS = frozenset(
-    ".aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .caf .dts .eac3 .flac .flv .gsm .m4a .m4b .m4v .mka .mkv .mov .mp1 "
-    ".mp2 .mp3 .mp4 .mpc .mpeg .mpg .oga .ogg .ogv .opus .ra .rf64 .rm .snd .spx .tta .voc .w64 .wav .wave .webm .wma "
-    ".wmv .wv".split()
+    ".3g2 .3gp .8svx .aa3 .aac .ac3 .adts .adx .aif .aifc .aiff .amr .ape .asf .au .avi .avr .awb .bwf .caf .dff .dsf "
+    ".dts .dtshd .eac3 .ec3 .f4a .f4v .flac .flv .g722 .gsm .iff .ircam .m2ts .m4a .m4b .m4r .m4v .mka .mkv .mlp .mov "
+    ".mp1 .mp2 .mp3 .mp4 .mpa .mpc .mpeg .mpg .mts .mxf .nist .nut .oga .ogg .ogm .ogv .ogx .oma .opus .paf .pvf .qcp "
+    ".ra .rf64 .rm .rmvb .sd2 .sds .shn .sln .snd .sph .spx .svx .tak .thd .tta .voc .vob .vox .w64 .wav .wave .weba "
+    ".webm .wma .wmv .wv .wve".split()
 )
 
 
@@ -31,12 +34,18 @@ class Input:
         error: Set where listing it already failed.
         listed: Whether it was there when the inputs were listed; a file gone since then has vanished.
         is_pattern: Whether it is a pattern that matches nothing.
+        part: What to read of this input alone, its ``start_s`` and ``duration_s``; None for what the run's options say.
     """
 
     path: str
     error: FileError | None = None
     listed: bool = False
     is_pattern: bool = False
+    part: PartOptions | None = None
+
+    def part_in(self, run: PartOptions) -> PartOptions:
+        """Return the part to read in a run with these options."""
+        return run if self.part is None else self.part
 
 
 def list_inputs(paths: Iterable[str], *, literal: bool = False) -> Iterator[Input]:
@@ -53,10 +62,13 @@ def list_inputs(paths: Iterable[str], *, literal: bool = False) -> Iterator[Inpu
 
 
 def merged(inputs: Iterable[Input]) -> Iterator[Input]:
-    """Leave out inputs that were named before, by real path: links to one file are one input, hard links two."""
-    seen: set[str] = set()
+    """Leave out inputs that were named before, by real path: links to one file are one input, hard links two.
+
+    Parts of one file are inputs of their own.
+    """
+    seen: set[tuple[str, PartOptions | None]] = set()
     for item in inputs:
-        identity = STDIN if item.path == STDIN else os.path.realpath(item.path)
+        identity = (STDIN if item.path == STDIN else os.path.realpath(item.path), item.part)
         if identity not in seen:
             seen.add(identity)
             yield item
@@ -67,37 +79,55 @@ def _expand(path: str, *, literal: bool) -> Iterator[Input]:
     if path == STDIN:
         yield Input(STDIN)
     elif os.path.isdir(path):
-        yield from _walk(path, ())
+        yield from _walk(path)
     elif os.path.lexists(path):
         yield Input(path, listed=True)
     elif glob.has_magic(path) and not literal:
         matches = sorted(glob.glob(path, recursive=True))
         for match in matches:
-            yield from _walk(match, ()) if os.path.isdir(match) else iter([Input(match, listed=True)])
+            yield from _walk(match) if os.path.isdir(match) else iter([Input(match, listed=True)])
         if not matches:
             yield Input(path, FileError(ErrorCode.NOT_FOUND, f"{path}: nothing matches"), is_pattern=True)
     else:
         yield Input(path)
 
 
-def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[Input]:
-    """List the audio files below a folder, in order of name; a link back to a folder above ends there."""
+def _walk(folder: str) -> Iterator[Input]:
+    """List the audio files below a folder, in order of name; a folder that links lead to again is walked once."""
+    walked: set[tuple[int, int]] = set()
+    levels: list[Iterator[os.DirEntry[str] | Input]] = [iter(_entries(folder, walked))]
+    while levels:  # not by recursion: folders may be nested deeper than Python's calls
+        entry = next(levels[-1], None)
+        if entry is None:
+            levels.pop()
+        elif isinstance(entry, Input):
+            yield entry
+        elif _is_folder(entry):
+            levels.append(iter(_entries(entry.path, walked)))
+        elif os.path.splitext(entry.name)[1].lower() in AUDIO_EXTENSIONS:
+            yield Input(entry.path, listed=True)
+
+
+def _entries(folder: str, walked: set[tuple[int, int]]) -> list[os.DirEntry[str]] | list[Input]:
+    """Return what a folder holds, by name; nothing if it was walked before, an error if it cannot be read."""
     try:
         status = os.stat(folder)
         identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            return
+        if identity in walked:
+            return []
+        walked.add(identity)
         with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
+            return sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
         code = ErrorCode.PERMISSION if isinstance(error, PermissionError) else ErrorCode.NOT_FOUND
-        yield Input(folder, FileError(code, f"{folder}: the folder cannot be read ({error.strerror})"))
-        return
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk(entry.path, (*above, identity))
-        elif os.path.splitext(entry.name)[1].lower() in AUDIO_EXTENSIONS:
-            yield Input(entry.path, listed=True)
+        return [Input(folder, FileError(code, f"{folder}: the folder cannot be read ({error.strerror})"))]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that may not be read
+        return False
 
 
 def read_file_list(content: bytes, *, nul_separated: bool = False) -> list[str]:

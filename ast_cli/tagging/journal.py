@@ -9,344 +9,40 @@ second run away. Standard library only.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
-import errno
 import io
 import json
 import os
-import socket
-import stat
-import sys
 import time
-import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ast_cli.errors import AstError, AstWarning, ErrorCode, UsageError
-from ast_cli.json_object import shown
+from ast_cli.errors import AstError, UsageError
 from ast_cli.report import open_writer
-from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window, path_fields
-from ast_cli.tagging.inputs import STDIN, Input
-from ast_cli.tagging.shards import RealPaths, Shard, format_shard
+from ast_cli.results import StreamedPart, TaggingResult
+from ast_cli.tagging.append_file import AppendFile, sync_folder, writing
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.journal_lines import (
+    FINISHED_LINE,
+    OK,
+    Entry,
+    Header,
+    Key,
+    Sidecars,
+    TornTailError,
+    json_line,
+    read_journal,
+    verified,
+)
+from ast_cli.tagging.output_lock import only_run
+from ast_cli.tagging.shards import RealPaths, Shard
 
-JOURNAL_VERSION = 1
 SYNC_INTERVAL_S = 5.0  # what a power cut can cost; a killed process loses nothing
-BLOCK_BYTES = 1 << 16
-FINISHED_LINE = b'{"finished": true}\n'  # the last line of a run that came to its end
-OK = "ok"
 REMEDY = "; what was written before is whole, and --resume goes on from there"
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Which state of which file a result belongs to.
-
-    Attributes:
-        path: Its real path; ``-`` for standard input.
-        size: In bytes; None where the file cannot be looked at.
-        mtime_ns: Time of the last change, in nanoseconds; None likewise.
-    """
-
-    path: str
-    size: int | None
-    mtime_ns: int | None
-
-    @classmethod
-    def of(cls, path: str) -> Key:
-        """Look at the file of a real path as it is now."""
-        if path == STDIN:
-            return cls(path, None, None)
-        try:
-            status = os.stat(path)
-        except (OSError, ValueError):  # ValueError: a NUL in the name
-            return cls(path, None, None)
-        return cls(path, status.st_size, status.st_mtime_ns)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Key:
-        """Read the JSON form."""
-        return cls(_exact_path(fields) or "", fields["size"], fields["mtime_ns"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**path_fields(self.path), "size": self.size, "mtime_ns": self.mtime_ns}
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The first line of a journal.
-
-    Attributes:
-        format_name: Of the output.
-        fingerprint: All that changes results: model, options.
-        shard: Which part of the inputs the run took, if not all.
-        generation: Counts how often output and journal were replaced.
-        offset_end: Bytes of the output before the first result, such as the names of columns.
-        crc32: Of those bytes.
-    """
-
-    format_name: str
-    fingerprint: dict[str, Any]
-    shard: Shard | None
-    generation: int
-    offset_end: int = 0
-    crc32: int = 0
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Header:
-        """Read the JSON form."""
-        if fields["version"] != JOURNAL_VERSION:
-            raise ValueError(f"version {fields['version']}")
-        shard = None if fields["shard"] is None else (int(fields["shard"][0]), int(fields["shard"][1]))
-        generation, offset_end, crc32 = int(fields["generation"]), int(fields["offset_end"]), int(fields["crc32"])
-        return cls(fields["format"], dict(fields["fingerprint"]), shard, generation, offset_end, crc32)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "version": JOURNAL_VERSION,
-            "format": self.format_name,
-            "fingerprint": self.fingerprint,
-            "shard": self.shard,
-            "generation": self.generation,
-            "offset_end": self.offset_end,
-            "crc32": self.crc32,
-        }
-
-    def differences(self, other: Header) -> list[str]:
-        """Name the settings that another header has otherwise."""
-        mine, others = ({**_flat(header.fingerprint), "shard": format_shard(header.shard)} for header in (self, other))
-        names = [name for name in sorted(mine | others) if mine.get(name) != others.get(name)]
-        return [_difference(name, shown(mine.get(name)), shown(others.get(name))) for name in names]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return settings within settings under names with a dot, each on its own."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _difference(name: str, old: str, new: str) -> str:
-    return f"{name} was {old} and is {new}" if old != new else f"{name} is another"  # long values are cut when shown
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One finished input.
-
-    Attributes:
-        key: Of the file that was read.
-        outcome: ``ok`` or the error's code.
-        offset_end: Bytes of the output up to the end of this input's text.
-        crc32: Of this input's text.
-        record: The whole result; None for JSON Lines, where the output holds it.
-        line_end: Bytes of the journal up to the end of this line.
-    """
-
-    key: Key
-    outcome: str
-    offset_end: int
-    crc32: int
-    record: dict[str, Any] | None
-    line_end: int
-
-
-class TornTailError(AstError):
-    """The output ends before the last text that its journal knows of."""
-
-
-class Sidecars:
-    """The names of an output and of the files beside it."""
-
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self.journal = output.with_name(f"{output.name}.ast-journal")
-        self.new_journal = output.with_name(f"{output.name}.ast-journal.new")
-        self.lock = output.with_name(f"{output.name}.ast-lock")
-
-    def new_output(self, generation: int) -> Path:
-        """Return where an output is written before it takes its place."""
-        return self.output.with_name(f"{self.output.name}.ast-output.{generation}")
-
-
-def read_journal(file: Path) -> tuple[Header, Iterator[Entry]]:
-    """Read a journal; a torn last line is left out.
-
-    Raises:
-        AstError: It cannot be read, or another line is damaged; the message names it. The entries raise it too.
-    """
-    lines = _whole_lines(file)
-    first = next(lines, None)
-    if first is None:
-        raise _damaged(file, 1)
-    try:
-        header = Header.from_dict(first[2])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise _damaged(file, 1) from error
-    return header, _entries(file, lines)
-
-
-def _entries(file: Path, lines: Iterator[tuple[int, int, dict[str, Any]]]) -> Iterator[Entry]:
-    for line, line_end, fields in lines:
-        if "finished" in fields:
-            continue
-        try:
-            key, offset_end, crc32 = Key.from_dict(fields["key"]), int(fields["offset_end"]), int(fields["crc32"])
-            yield Entry(key, fields["outcome"], offset_end, crc32, fields.get("record"), line_end)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(file, line) from error
-
-
-def _whole_lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yield number, end in bytes and object of each line that was written to its end."""
-    end = 0
-    try:
-        with open(file, "rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                end += len(line)
-                if not line.endswith(b"\n"):  # torn, or the NULs of a power cut
-                    return
-                try:
-                    fields = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise _damaged(file, number) from error
-                if not isinstance(fields, dict):
-                    raise _damaged(file, number)
-                yield number, end, fields
-    except OSError as error:
-        raise AstError(f"{file}: cannot be read ({error.strerror})") from error
-
-
-def _written_bytes(stream: io.BufferedReader) -> int:
-    """Return a file's length without the NULs that a power cut may leave at its end; the stream is at its start."""
-    end = stream.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - BLOCK_BYTES)
-        stream.seek(start)
-        kept = stream.read(end - start).rstrip(b"\0")
-        end = start + len(kept)
-        if kept:
-            break
-    stream.seek(0)
-    return end
-
-
-def _damaged(file: Path, line: int) -> AstError:
-    return AstError(f"{file}: line {line} is damaged; --force starts anew")
-
-
-def is_finished(journal: Path) -> bool:
-    """Tell whether a journal's run came to its end."""
-    try:
-        with open(journal, "rb") as stream:
-            stream.seek(-min(len(FINISHED_LINE), stream.seek(0, os.SEEK_END)), os.SEEK_END)
-            return stream.read() == FINISHED_LINE
-    except OSError as error:
-        raise AstError(f"{journal}: cannot be read ({error.strerror})") from error
-
-
-def verified(output: Path, header: Header, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes, int]]:
-    """Yield entries with their text in the output and the number of its first line.
-
-    Raises:
-        TornTailError: The output ends before an entry's end, NULs not counted; later entries have no text either.
-        AstError: An entry's text is not what was written; the message names the line.
-    """
-    try:
-        with open(output, "rb") as stream:
-            num_bytes = _written_bytes(stream)
-            line = 1 + _checked_text(output, stream, 1, num_bytes, header.offset_end, header.crc32).count(b"\n")
-            for entry in entries:
-                text = _checked_text(output, stream, line, num_bytes, entry.offset_end, entry.crc32)
-                yield entry, text, line
-                line += text.count(b"\n")
-    except OSError as error:
-        raise AstError(f"{output}: cannot be read ({error.strerror})") from error
-
-
-def _checked_text(
-    output: Path, stream: io.BufferedReader, line: int, num_bytes: int, offset_end: int, crc32: int
-) -> bytes:
-    """Read the output from where the stream is to an offset."""
-    if offset_end > num_bytes:
-        raise TornTailError(f"{output}: torn at line {line}: its run was cut off; finish it with --resume")
-    start = stream.tell()
-    text = stream.read(offset_end - start) if offset_end >= start else b""
-    if start + len(text) != offset_end or zlib.crc32(text) != crc32:
-        separator = text[: len(text) - len(text.lstrip(b"[,\n"))]  # of a JSON list the record is on the next line
-        line += separator.count(b"\n")
-        raise AstError(f"{output}: line {line} is damaged or was changed by hand; --force starts anew")
-    return text
-
-
-class AppendFile:
-    """A file that grows at its end and knows what of it is confirmed; written through, without a buffer."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = -1
-        self.is_regular = False
-        self.confirmed_end = self.end = 0  # in bytes
-        self.crc32 = 0  # of what is not confirmed yet
-        self.remedy = ""  # what can be done after a failed write, for the message
-
-    def open(self, num_bytes: int) -> None:
-        """Make the file, or keep the first bytes of it and cut off the rest."""
-        self._open(self.path)
-        self.confirmed_end = num_bytes
-        self.cut_back()
-
-    def reopen(self, path: Path) -> None:
-        """Go on with a file that was closed and has another name now."""
-        self.path = path
-        self._open(path)
-
-    def _open(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        with _writing(path, self.remedy):
-            self.descriptor = os.open(path, flags, 0o666)
-            self.is_regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
-
-    def append(self, data: bytes) -> None:
-        """Write all of the data."""
-        self.crc32 = zlib.crc32(data, self.crc32)
-        rest = memoryview(data)
-        with _writing(self.path, self.remedy):
-            while rest:
-                rest = rest[os.write(self.descriptor, rest) :]
-        self.end += len(data)
-
-    def confirm(self) -> None:
-        """Keep what was written so far."""
-        self.confirmed_end, self.crc32 = self.end, 0
-
-    def cut_back(self) -> None:
-        """Cut off what is not confirmed."""
-        self.end, self.crc32 = self.confirmed_end, 0
-        if self.is_regular and self.descriptor >= 0:
-            with _writing(self.path, self.remedy):
-                os.ftruncate(self.descriptor, self.confirmed_end)
-
-    def sync(self) -> None:
-        """Wait until the disk has it."""
-        if self.is_regular and self.descriptor >= 0:
-            with _writing(self.path, self.remedy):
-                os.fsync(self.descriptor)
-
-    def close(self) -> None:
-        """Close the file; nothing waits to be written."""
-        if self.descriptor >= 0:
-            descriptor, self.descriptor = self.descriptor, -1
-            os.close(descriptor)
 
 
 class Journal:
@@ -382,8 +78,8 @@ class Journal:
     def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
         """Yield the inputs that are not done, and count the others as skipped; to be called once.
 
-        The old results of files that have changed since, and with ``retry_errors`` of all that failed, are taken out
-        of the output first.
+        The old results of those that have changed since, and with ``retry_errors`` of those that failed, are taken out
+        of the output first; results of inputs that are not named this time stay.
 
         Raises:
             AstError: The output cannot be written anew without the old results.
@@ -408,7 +104,7 @@ class Journal:
         """
         try:
             if isinstance(result, StreamedPart):
-                self._output.append(_json_line(result.to_dict()))
+                self._output.append(json_line(result.to_dict()))
             else:
                 self._write_result(result, self._in_flight.get(item.path) or Key.of(self._real_path(item)))
                 self._in_flight.pop(item.path, None)
@@ -453,7 +149,7 @@ class Journal:
     def start(self, *, resume: bool, force: bool) -> None:
         """Take the lock and open the files, old or new; for `open_journal`, which names what is raised."""
         names = self.sidecars
-        self._lock.enter_context(_only_run(names))
+        self._lock.enter_context(only_run(names.output))
         exists = os.path.lexists(names.output) or os.path.lexists(names.journal)
         if exists and not resume and not force:
             raise UsageError(f"--output {names.output} exists: --resume continues it, --force replaces it")
@@ -479,7 +175,7 @@ class Journal:
         self._journal.open(0)
         self._output.append(self._reset_writer())
         beginning = {"offset_end": self._output.end, "crc32": self._output.crc32}
-        self._journal.append(_json_line(header.to_dict() | beginning))
+        self._journal.append(json_line(header.to_dict() | beginning))
         self._confirm()
 
     def _put_in_place(self) -> None:
@@ -487,12 +183,12 @@ class Journal:
         self._sync()
         self._close_files()
         names = self.sidecars
-        with _writing(names.output):
+        with writing(names.output):
             os.replace(names.new_journal, names.journal)
             self._is_in_place = True
             os.replace(names.new_output(self.header.generation), names.output)
             names.new_output(self.header.generation - 1).unlink(missing_ok=True)
-        _sync_folder(names.output.parent)
+        sync_folder(names.output.parent)
         self._output.remedy = self._journal.remedy = REMEDY
         self._output.reopen(names.output)
         self._journal.reopen(names.journal)
@@ -524,7 +220,7 @@ class Journal:
     def _finish_replacing(self) -> None:
         """End a replacement of both files that was cut off, or forget it where it had not come to count."""
         names, generation = self.sidecars, self.header.generation
-        with _writing(names.output):
+        with writing(names.output):
             if names.new_output(generation).exists():
                 os.replace(names.new_output(generation), names.output)
             names.new_output(generation + 1).unlink(missing_ok=True)
@@ -543,11 +239,11 @@ class Journal:
         return output_end, journal_end
 
     def _drop_stale(self, named: Mapping[str, Key]) -> None:
-        """Take results out of the output that are to be redone: of changed files, and of failed ones if asked for."""
+        """Take results of this run's inputs out that are to be redone: of changed files, and of failed if asked for."""
         stale = {
             path
             for path, (key, outcome) in self._done.items()
-            if (self._retry_errors and outcome != OK) or named.get(path, key) != key
+            if path in named and ((self._retry_errors and outcome != OK) or named[path] != key)
         }
         if stale:
             self._write_anew(self.header.format_name, stale)
@@ -579,7 +275,7 @@ class Journal:
         self._output.append(text)
         fields: dict[str, Any] = {"key": key.to_dict(), "outcome": outcome}
         fields |= {"offset_end": self._output.end, "crc32": self._output.crc32}
-        self._journal.append(_json_line(fields if record is None else fields | {"record": record}))
+        self._journal.append(json_line(fields if record is None else fields | {"record": record}))
         self._confirm()
         self._num_results += 1
 
@@ -664,7 +360,7 @@ def open_journal(
         fingerprint: All that changes results, as JSON holds it: model, options.
         resume: Go on with an output that exists.
         force: Replace an output that exists.
-        retry_errors: With ``resume``, redo the inputs that failed.
+        retry_errors: With ``resume``, redo those of the run's inputs that failed.
         shard: Which part of the inputs this is, if not all.
 
     Raises:
@@ -691,49 +387,12 @@ def open_journal(
     return journal
 
 
-def result_of(record: Mapping[str, Any]) -> TaggingResult:
-    """Read `ast_cli.results.TaggingResult.to_dict` back; scores are those of the record, rounded."""
-    windows, events, error = record.get("windows"), record.get("events"), record["error"]
-    return TaggingResult(
-        path=_exact_path(record),
-        model=record["model"],
-        activation=record["activation"],
-        duration_s=record["duration_s"],
-        sampling_rate=record["sampling_rate"],
-        num_channels=record["num_channels"],
-        tags=_tags(record["tags"]),
-        windows=None
-        if windows is None
-        else tuple(Window(window["start_s"], window["end_s"], _tags(window["tags"])) for window in windows),
-        events=None if events is None else tuple(Event(**event) for event in events),
-        warnings=tuple(record["warnings"]),
-        error=None if error is None else FileError(ErrorCode(error["code"]), error["message"]),
-    )
-
-
 def _result_again(entry: Entry, text: bytes) -> TaggingResult:
     """Return the result of an entry: from its record, or from the last line of its text if that is JSON Lines."""
     try:
-        return result_of(entry.record or json.loads(text.splitlines()[-1]))
+        return TaggingResult.from_dict(entry.record or json.loads(text.splitlines()[-1]))
     except (LookupError, TypeError, ValueError) as error:
         raise AstError(f"the journal's record of {entry.key.path} is damaged; --force starts anew") from error
-
-
-def _tags(records: Iterable[dict[str, Any]]) -> tuple[Tag, ...]:
-    return tuple(Tag(**tag) for tag in records)
-
-
-def _exact_path(fields: Mapping[str, Any]) -> str | None:
-    """Undo `ast_cli.results.path_fields`."""
-    if "path_b64" not in fields:
-        path: str | None = fields["path"]
-        return path
-    raw = base64.b64decode(fields["path_b64"])
-    return os.fsdecode(raw) if os.name == "posix" else raw.decode("utf-8", "surrogatepass")
-
-
-def _json_line(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, allow_nan=False).encode("ascii") + b"\n"
 
 
 def _generation(journal: Path) -> int:
@@ -742,89 +401,3 @@ def _generation(journal: Path) -> int:
         return read_journal(journal)[0].generation
     except AstError:
         return 0
-
-
-@contextlib.contextmanager
-def _writing(path: Path, remedy: str = "") -> Iterator[None]:
-    """Turn a failure of the file system into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise AstError(f"{path}: cannot be written ({error.strerror or error}){remedy}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring new names to the disk, where the system lets folders be opened for it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-_held_locks: set[str] = set()  # the system's locks do not keep a process from itself
-
-
-@contextlib.contextmanager
-def _only_run(names: Sidecars) -> Iterator[None]:
-    """Hold the lock of an output.
-
-    Raises:
-        AstError: Another run has it, which is named.
-    """
-    identity = os.path.realpath(names.lock)
-    if identity in _held_locks:
-        raise AstError(f"{names.output} is being written already, by this process")
-    with _writing(names.lock):
-        descriptor = _locked(names)
-    _held_locks.add(identity)
-    try:
-        with _writing(names.lock):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
-    finally:
-        _held_locks.discard(identity)
-        with contextlib.suppress(OSError):
-            names.lock.unlink()
-        os.close(descriptor)
-
-
-def _locked(names: Sidecars) -> int:
-    """Open and lock the lock file; a dead holder's lock is free."""
-    while True:
-        descriptor = os.open(names.lock, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not _try_lock(descriptor):
-                holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
-                raise AstError(f"{names.output} is being written by another run, {holder}: wait for it, or stop it")
-            if os.path.samestat(os.fstat(descriptor), os.stat(names.lock)):
-                return descriptor
-        except FileNotFoundError:
-            pass  # its last holder removed it between our opening and locking
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Lock an open file for this process; the system unlocks it when the process ends, however it does."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # far behind the text: what is locked there cannot be read
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        else:
-            import fcntl
-
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: forked workers would inherit it
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            return False
-        warnings.warn(f"two runs on one output cannot be kept apart here: {error.strerror}", AstWarning, stacklevel=2)
-    return True

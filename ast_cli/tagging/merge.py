@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from ast_cli.errors import AstError, UsageError
 from ast_cli.report.text import printable
-from ast_cli.tagging.journal import OK, Header, Sidecars, is_finished, read_journal, verified
+from ast_cli.tagging.journal_lines import OK, Header, Sidecars, is_finished, read_journal, verified
 from ast_cli.tagging.shards import format_shard
 
 FORMATS = ("jsonl", "csv")  # those whose records stand alone

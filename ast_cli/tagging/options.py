@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,7 +13,7 @@ Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
 Extractable = Literal["fbank", "input-values", "embedding", "hidden-states", "attentions", "logits"]
 DEFAULT_TOP_K = 5
-DEFAULT_EVENT_THRESHOLD = 0.5
+DEFAULT_THRESHOLD = 0.5  # of events, and of labels without one of their own where others have one
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -23,6 +24,16 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def check_threshold(label: str, value: object) -> None:
+    """Refuse a threshold that no score, or every score, would reach.
+
+    Raises:
+        UsageError: Naming the label.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UsageError(f"the threshold of {label!r} must be a number from 0 to 1, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +69,23 @@ class ClassifyOptions(PartOptions):
     """How recordings are tagged.
 
     Attributes:
-        top_k: How many labels to keep; None for 5, or for all of ``labels`` where they are given.
+        top_k: How many labels to keep; None for 5, or for all of ``labels``, or all where ``thresholds`` are given.
         threshold: The lowest score to keep; None for any.
+        thresholds: The lowest score to keep of single labels, as pairs of name and score from 0 to 1, or a mapping;
+            all others then need ``threshold``, or 0.5 where it is None.
         labels: Only these labels, by name or AudioSet identifier.
         exclude_labels: Not these labels.
         aggregate: How the scores of a recording's windows become one: their mean or their largest.
         timestamps: Whether the result holds each window's labels too.
         events: Whether the result holds events: per label, consecutive windows whose score reaches the threshold (0.5
-            where none is given), merged.
+            where none is given) or the label's own, merged.
         stream: Whether windows and events are handed out as they close, and the result comes without them.
         activation: From logits to scores; ``auto`` is sigmoid for multi-label and softmax for single-label models.
     """
 
     top_k: int | None = None
     threshold: float | None = None
+    thresholds: tuple[tuple[str, float], ...] = ()
     labels: tuple[str, ...] = ()
     exclude_labels: tuple[str, ...] = ()
     aggregate: Aggregate = "mean"
@@ -87,6 +101,10 @@ class ClassifyOptions(PartOptions):
             raise UsageError(f"top k must be at least 1, not {self.top_k}")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise UsageError(f"threshold must be a number, not {self.threshold}")
+        pairs = self.thresholds.items() if isinstance(self.thresholds, Mapping) else self.thresholds
+        object.__setattr__(self, "thresholds", tuple(sorted((str(label), value) for label, value in pairs)))
+        for label, value in self.thresholds:
+            check_threshold(label, value)
         for name in ("labels", "exclude_labels"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} must be a sequence of names, not one string")

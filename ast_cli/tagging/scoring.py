@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ast_cli.errors import UsageError
-from ast_cli.labels import mid_of, select_label_ids
+from ast_cli.labels import label_ids_by_name, mid_of, no_such_label, select_label_ids
 from ast_cli.model.config import ASTConfig, activation_of
 from ast_cli.results import Tag
-from ast_cli.tagging.options import DEFAULT_TOP_K, ClassifyOptions
+from ast_cli.tagging.options import DEFAULT_THRESHOLD, DEFAULT_TOP_K, ClassifyOptions
 
 
 def scores_of(logits: Tensor, activation: str) -> Tensor:
@@ -30,6 +30,10 @@ class TagChooser:
 
     Raises:
         UsageError: A label the model does not have.
+
+    Attributes:
+        label_ids: Which labels may be reported, shape (num_chosen,).
+        thresholds: The lowest score to keep of each, float64, shape (num_chosen,); None for any score.
     """
 
     def __init__(self, config: ASTConfig, options: ClassifyOptions) -> None:
@@ -40,9 +44,10 @@ class TagChooser:
         if set(chosen) <= excluded:
             raise UsageError("no label is left: --labels and --exclude-labels contradict each other")
         self.label_ids = torch.tensor([label_id for label_id in chosen if label_id not in excluded], dtype=torch.long)
-        wanted = options.top_k or (len(self.label_ids) if options.labels else DEFAULT_TOP_K)
+        takes_all = bool(options.labels or options.thresholds)
+        wanted = options.top_k or (len(self.label_ids) if takes_all else DEFAULT_TOP_K)
         self.top_k = min(wanted, len(self.label_ids))
-        self.threshold = options.threshold
+        self.thresholds = self._thresholds(options)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Return the scores of logits (batch, num_labels)."""
@@ -51,11 +56,34 @@ class TagChooser:
     def choose(self, scores: Tensor) -> tuple[Tag, ...]:
         """Return the best labels of scores (num_labels,), best first; of equal scores the lower index first."""
         candidates = scores[self.label_ids]
-        order = candidates.argsort(descending=True, stable=True)[: self.top_k]
+        order = candidates.argsort(descending=True, stable=True)
+        if self.thresholds is not None:
+            order = order[candidates[order] >= self.thresholds[order]]
         tags = []
-        for position in order.tolist():
+        for position in order[: self.top_k].tolist():
             label_id, score = int(self.label_ids[position]), float(candidates[position])
-            if self.threshold is None or score >= self.threshold:
-                label = self.id2label[label_id]
-                tags.append(Tag(label, label_id, mid_of(label), score))
+            label = self.id2label[label_id]
+            tags.append(Tag(label, label_id, mid_of(label), score))
         return tuple(tags)
+
+    def _thresholds(self, options: ClassifyOptions) -> Tensor | None:
+        """Return one threshold a chosen label; float64, as the options hold them, so that no score is rounded over."""
+        if not options.thresholds and options.threshold is None:
+            return None
+        default = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
+        own = _own_thresholds(options, self.id2label)
+        values = [own.get(label_id, default) for label_id in self.label_ids.tolist()]
+        return torch.tensor(values, dtype=torch.float64)
+
+
+def _own_thresholds(options: ClassifyOptions, id2label: Mapping[int, str]) -> dict[int, float]:
+    """Return the labels' own thresholds by class index."""
+    known, found = label_ids_by_name(id2label), dict[int, float]()
+    for name, threshold in options.thresholds:
+        label_id = known.get(name.casefold())
+        if label_id is None:
+            raise UsageError(f"thresholds: {no_such_label(name, id2label)}")
+        if label_id in found:
+            raise UsageError(f"two thresholds are given for the label {id2label[label_id]!r}")
+        found[label_id] = threshold
+    return found

@@ -135,6 +135,25 @@ def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(
     assert run_ast(*command, "--resume", "--hop", "1", cwd=tmp_path).returncode == ExitCode.USAGE
 
 
+def test_standard_input_cannot_be_resumed(run_ast: Run, tmp_path: Path) -> None:
+    done = run_ast("classify", "-", *BUILTIN, "-o", str(tmp_path / "tags.json"), "--json", "--resume", stdin=b"")
+    assert (done.returncode, "standard input" in done.stderr) == (ExitCode.USAGE, True)
+
+
+def test_unordered_run_is_continued_and_holds_the_same_records(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
+    write_wav("clips/0.wav", 12.0)
+    for i in range(1, 8):
+        write_wav(f"clips/{i}.wav", 1.0)
+    command = ["classify", "clips", *BUILTIN, "-f", "jsonl", "-o", "tags.jsonl", "--unordered", "--batch-size", "1"]
+    assert run_ast(*command, "--max-errors", "1", cwd=tmp_path).returncode == ExitCode.OK
+    write_wav("clips/8.wav", 1.0)
+    done = run_ast(*command, "--resume", cwd=tmp_path)
+    assert (done.returncode, "8 done before" in done.stderr) == (ExitCode.OK, True)
+    records = sorted((tmp_path / "tags.jsonl").read_text().splitlines())
+    ordered = run_ast("classify", "clips", *BUILTIN, "-f", "jsonl", "-q", "--batch-size", "1", cwd=tmp_path).stdout
+    assert records == sorted(ordered.splitlines())
+
+
 def test_shards_share_the_inputs_and_merge_into_the_whole(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
     for i in range(7):
         write_wav(f"clips/{i}.wav", 0.5)

@@ -28,6 +28,7 @@ from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode
 from ast_cli.results import FileError
 from ast_cli.tagging import decode_pool
 from ast_cli.tagging.decode_pool import DecodePool, default_num_workers, num_workers_for
+from ast_cli.tagging.decode_worker import MESSAGE_SAMPLES
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import PartOptions
 
@@ -59,7 +60,7 @@ class FaultyStream:
 
 
 def crash_after(num_blocks: int) -> Iterator[np.ndarray[Any, Any]]:
-    yield from itertools.repeat(np.ones(decode_pool.MESSAGE_SAMPLES, np.float32), num_blocks)
+    yield from itertools.repeat(np.ones(MESSAGE_SAMPLES, np.float32), num_blocks)
     os._exit(9)
 
 
@@ -89,6 +90,8 @@ def open_faulty(path: str, rate: int, start_s: float, duration_s: float | None) 
         raise KeyError("x" * 2000)
     if fault == "endless":
         return FaultyStream(itertools.repeat(np.zeros(1000, np.float32)))
+    if fault == "long":  # two hours
+        return FaultyStream(itertools.repeat(np.zeros(MESSAGE_SAMPLES, np.float32), 2000))
     if fault == "noisy":
         os.write(1, b"printed by a C library")
         os.write(2, b"complained by a C library")
@@ -175,6 +178,17 @@ def test_part_asked_for_is_what_is_read(write_wav: Callable[..., Path]) -> None:
     with DecodePool(1, RATE, PartOptions(start_s=2.5, duration_s=3.0)) as pool:
         ((_, result),) = read_all(pool, [path])
     assert_same(result, path, 2.5, 3.0)
+
+
+def test_inputs_own_part_comes_before_the_runs(write_wav: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_wav("a.wav", 9.0, 44100)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
+    own = PartOptions(start_s=1.0, duration_s=0.5)
+    inputs = [Input(str(path), part=own), Input(str(path)), Input(str(path), part=PartOptions()), Input("-", part=own)]
+    with DecodePool(1, RATE, PartOptions(start_s=2.5, duration_s=3.0)) as pool:
+        results = [read(open_stream) for _, open_stream in pool.open_streams(inputs)]
+    for result, part in zip(results, [(1.0, 0.5), (2.5, 3.0), (), (1.0, 0.5)], strict=True):
+        assert_same(result, path, *part)
 
 
 def test_duration_grows_with_the_blocks_handed_out(write_wav: Callable[..., Path]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ast_cli.errors import ErrorCode, UsageError
-from ast_cli.tagging.inputs import Input, list_inputs, read_file_list
+from ast_cli.tagging.inputs import Input, list_inputs, merged, read_file_list
+from ast_cli.tagging.options import PartOptions
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX file names and links")
 
@@ -63,6 +64,13 @@ def test_links_to_one_file_are_one_input_and_hard_links_are_two(tmp_path: Path) 
     assert relative(tmp_path, str(tmp_path)) == ["a.wav", "c.wav"]
 
 
+def test_parts_of_one_file_are_inputs_of_their_own(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    path, first, second = str(tmp_path / "a.wav"), PartOptions(duration_s=1.0), PartOptions(start_s=1.0)
+    named = [Input(path, part=first), Input(path, part=second), Input(path, part=PartOptions(duration_s=1.0))]
+    assert list(merged(named)) == named[:2]
+
+
 @POSIX
 def test_walk_with_a_cycle_ends(tmp_path: Path) -> None:
     touch(tmp_path, "sub/a.wav")
@@ -104,3 +112,21 @@ def test_file_list_is_split_at_lines_or_at_nul() -> None:
     assert read_file_list(b"a\nb.wav\0c.wav\0", nul_separated=True) == ["a\nb.wav", "c.wav"]
     with pytest.raises(UsageError, match="-0"):
         read_file_list(b"a.wav\0b.wav")
+
+
+@POSIX
+def test_links_that_lead_nowhere_or_to_themselves_are_inputs_and_end_no_walk(tmp_path: Path) -> None:
+    touch(tmp_path, "b.wav")
+    for name, target in {"a.wav": "a.wav", "c.wav": "nowhere", "d": "d", "e.wav": "b.wav/x"}.items():
+        (tmp_path / name).symlink_to(target)
+    assert relative(tmp_path, str(tmp_path)) == ["a.wav", "b.wav", "c.wav", "e.wav"]
+
+
+@POSIX
+def test_folders_that_link_to_each_other_are_walked_once(tmp_path: Path) -> None:
+    names = [f"{number:02}" for number in range(12)]  # 12! ways to go through all of them
+    for name in names:
+        touch(tmp_path, f"{name}/a.wav")
+        for other in names:
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    assert len(list(list_inputs([str(tmp_path)]))) == 12

@@ -20,9 +20,10 @@ import pytest
 from ast_cli.errors import AstError, ErrorCode, UsageError
 from ast_cli.report import FORMATS, open_writer
 from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window
-from ast_cli.tagging import journal as journal_module
+from ast_cli.tagging import output_lock
 from ast_cli.tagging.inputs import STDIN, Input
-from ast_cli.tagging.journal import Journal, Sidecars, is_finished, open_journal, read_journal, result_of
+from ast_cli.tagging.journal import Journal, open_journal
+from ast_cli.tagging.journal_lines import Sidecars, is_finished, read_journal
 
 FINGERPRINT = {"model": "builtin", "top_k": 5, "labels": ["Speech", "Music"]}
 FAILED = (1, 4)  # which of the inputs cannot be read
@@ -279,6 +280,16 @@ def test_failed_inputs_are_redone_when_asked_for(output: Path, format_name: str)
     assert output.read_bytes() == rendered([*good, *failed], format_name)
 
 
+def test_failed_inputs_that_are_not_named_again_keep_their_records(output: Path) -> None:
+    run(begin(output), inputs())
+    named = [inputs()[FAILED[0]], inputs()[0]]
+    journal = begin(output, resume=True, retry_errors=True)
+    assert run(journal, named) == named[:1]
+    assert journal.num_skipped == 1
+    rest = [item for item in inputs() if item != named[0]]
+    assert output.read_bytes() == rendered([*rest, named[0]])
+
+
 @pytest.mark.parametrize("change", ["size", "mtime", "removed", "none"])
 def test_a_changed_file_is_redone_and_its_old_result_gone(output: Path, tmp_path: Path, change: str) -> None:
     folder = tmp_path / "audio"
@@ -333,7 +344,7 @@ def test_any_name_survives(output: Path, tmp_path: Path) -> None:
             journal.write(result, item)
     with begin(output, "jsonl", resume=True) as journal:
         assert list(journal.pending(items)) == []
-    assert [result_of(json.loads(line)) for line in output.read_bytes().splitlines()] == results
+    assert [TaggingResult.from_dict(json.loads(line)) for line in output.read_bytes().splitlines()] == results
 
 
 def test_every_field_of_a_result_is_read_back() -> None:
@@ -344,7 +355,7 @@ def test_every_field_of_a_result_is_read_back() -> None:
     )  # fmt: skip
     failed = TaggingResult("x.wav", "builtin", "none", error=FileError(ErrorCode.NOT_AUDIO, "x.wav: is no audio"))
     for result in (full, failed, TaggingResult(None, "builtin", "sigmoid", windows=(), events=())):
-        assert result_of(json.loads(json.dumps(result.to_dict()))) == result
+        assert TaggingResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
 
 
 # Windows and events that come before their file's result
@@ -748,7 +759,7 @@ def test_a_second_run_stops_at_once_and_names_the_first(output: Path) -> None:
 def test_a_lock_file_that_its_holder_removes_while_we_lock_it_is_not_taken_for_a_lock(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, try_lock, calls = Sidecars(output).lock, journal_module._try_lock, []
+    lock, try_lock, calls = Sidecars(output).lock, output_lock._try_lock, []
 
     def try_late(descriptor: int) -> bool:
         calls.append(descriptor)
@@ -758,7 +769,7 @@ def test_a_lock_file_that_its_holder_removes_while_we_lock_it_is_not_taken_for_a
             lock.touch()  # of a third run
         return try_lock(descriptor)
 
-    monkeypatch.setattr(journal_module, "_try_lock", try_late)
+    monkeypatch.setattr(output_lock, "_try_lock", try_late)
     with begin(output):
         assert len(calls) == 3
         assert lock.read_text().startswith(f"process {os.getpid()} on ")

@@ -12,7 +12,8 @@ import pytest
 from ast_cli.errors import AstError, ErrorCode, UsageError
 from ast_cli.results import FileError, StreamedPart, Tag, TaggingResult, Window
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.journal import Sidecars, open_journal
+from ast_cli.tagging.journal import open_journal
+from ast_cli.tagging.journal_lines import Sidecars
 from ast_cli.tagging.merge import MergeReport, merge_outputs
 from ast_cli.tagging.shards import in_shard
 

@@ -18,9 +18,11 @@ from ast_cli import (
     TaggingResult,
     load_waveform,
 )
+from ast_cli.engine.micro_batch import MIN_INPUTS, kept, machine_key
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, DeviceError, ErrorCode, UsageError
 from ast_cli.labels import audioset_id2label
 from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import PartOptions
 
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batch sizes make them
 
@@ -307,3 +309,31 @@ def test_silence_in_wav_bytes_is_tagged_without_a_warning(tagger: Tagger) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert tagger.classify(buffer.getvalue()).status == "ok"
+
+
+def test_inputs_own_part_is_what_is_tagged(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    path = str(write_wav("long.wav", 3.0))
+    options = ClassifyOptions(timestamps=True, top_k=4)
+    own = PartOptions(start_s=0.5, duration_s=1.0)
+    inputs = [Input(path, part=own), Input(path)]
+    part, whole = tagger.classify_sources(tagger.sources(inputs, options), options)
+    assert part == tagger.classify(path, start_s=0.5, duration_s=1.0, timestamps=True, top_k=4)
+    assert whole == tagger.classify(path, timestamps=True, top_k=4)
+
+
+def test_sizes_tried_on_a_long_run_change_no_score_and_end_in_the_cache(
+    tagger: Tagger, write_wav: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AST_CACHE", str(tmp_path))
+    path = str(write_wav("a.wav", 0.3))
+    options = ClassifyOptions(top_k=4)
+    micro_batch = tagger.choose_micro_batch(options, num_inputs=MIN_INPUTS)
+    inputs = [Input(path)] * MIN_INPUTS
+    results = list(tagger.classify_sources(tagger.sources(inputs, options), options, micro_batch))
+    assert micro_batch.origin == "measured"
+    assert kept(machine_key(tagger.engine)) == micro_batch.num_windows
+    (alone,) = tagger.classify_sources(tagger.sources(inputs[:1], options), ClassifyOptions(top_k=4, batch_size=1))
+    assert isinstance(alone, TaggingResult)
+    for result in results:
+        assert isinstance(result, TaggingResult)
+        assert [tag.score for tag in result.tags] == pytest.approx([tag.score for tag in alone.tags], abs=1e-5)
