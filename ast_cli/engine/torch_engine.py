@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ast_cli.engine.device import resolve_device, resolve_dtype_for
+from ast_cli.engine.onednn import with_onednn
 from ast_cli.errors import CheckpointError
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTClassifierOutput, ASTForAudioClassification
@@ -31,7 +32,7 @@ class TorchEngine:
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
-        self.model = model.to(device=self.device, dtype=dtype).eval()
+        self.model = with_onednn(model.to(device=self.device, dtype=dtype).eval())
 
     @classmethod
     def load(

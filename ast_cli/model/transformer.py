@@ -100,7 +100,7 @@ class Attention(nn.Module):
         if output_attentions or self.attn_implementation == "eager":
             output, probabilities = eager_attention(q, k, v, head_mask, dropout_p)
         else:
-            output = sdpa_attention(q, k, v, head_mask, dropout_p)
+            output = self._fused(q, k, v, head_mask, dropout_p)
         output = output.transpose(1, 2).flatten(2)  # (B, Q, C)
         return self.proj(output), probabilities if output_attentions else None
 
@@ -108,14 +108,22 @@ class Attention(nn.Module):
         """Project tokens to queries, keys and values by head."""
         B, N, C = x.shape
         heads = (self.num_heads, C // self.num_heads)
-        if num_queries is None:
-            q, k, v = self.qkv(x).view(B, N, 3, *heads).permute(2, 0, 3, 1, 4)
-            return q, k, v
         weight, bias = self.qkv.weight, self.qkv.bias  # rows: queries, keys, values
-        q = F.linear(x[:, :num_queries], weight[:C], None if bias is None else bias[:C])  # (B, Q, C)
-        kv = F.linear(x, weight[C:], None if bias is None else bias[C:])  # (B, N, 2C)
+        if num_queries is None:
+            q, k, v = self._linear(x, weight, bias).view(B, N, 3, *heads).permute(2, 0, 3, 1, 4)
+            return q, k, v
+        q = self._linear(x[:, :num_queries], weight[:C], None if bias is None else bias[:C])  # (B, Q, C)
+        kv = self._linear(x, weight[C:], None if bias is None else bias[C:])  # (B, N, 2C)
         k, v = kv.view(B, N, 2, *heads).permute(2, 0, 3, 1, 4)
         return q.view(B, num_queries, *heads).transpose(1, 2), k, v
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Map (B, N, C) to (B, N, rows of weight); engines have other ways."""
+        return F.linear(x, weight, bias)
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor, head_mask: Tensor | None, dropout_p: float) -> Tensor:
+        """Attend without showing probabilities; engines have other ways."""
+        return sdpa_attention(q, k, v, head_mask, dropout_p)
 
 
 class Mlp(nn.Module):
