@@ -37,6 +37,7 @@ def run(*arguments: str) -> tuple[int, set[str], str]:
         (["classify", "--help"], 0),
         (["extract", "--help"], 0),
         (["benchmark", "--help"], 0),
+        (["evaluate", "--help"], 0),
         (["download", "--help"], 0),
         (["doctor", "--help"], 0),
         ([], 2),
@@ -47,6 +48,8 @@ def run(*arguments: str) -> tuple[int, set[str], str]:
         (["classify", "--format", "xml", "x.wav"], 2),
         (["classify", "--hop", "-1", "x.wav"], 2),
         (["extract", "x.wav"], 2),
+        (["evaluate", "no-such-data"], 2),
+        (["classify", "--thresholds", "no-such-file", "x.wav"], 2),
     ],
 )
 def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str], code: int) -> None:

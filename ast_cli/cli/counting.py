@@ -1,0 +1,60 @@
+"""How far a pass over many recordings is: a live line on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ast_cli.cli.progress import PLAIN_INTERVAL_S
+
+
+@contextmanager
+def counting(noun: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a function that takes how many are done and how many there are, and shows it on standard error.
+
+    Args:
+        noun: Of what is counted, in the plural.
+        quiet: Show nothing; there is no function then.
+    """
+    if quiet:
+        yield None
+    elif not sys.stderr.isatty():
+        yield _PlainLines(noun)
+    else:
+        from rich.console import Console
+        from rich.live import Live
+
+        lines = _PlainLines(noun)
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        with Live(console=console, transient=True, refresh_per_second=4, get_renderable=lines.text):
+            yield lines.count
+
+
+class _PlainLines:
+    """A line every few seconds."""
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+        self.num_done = self.num_all = 0
+        self.started = self.last = time.monotonic()
+
+    def text(self) -> str:
+        """Return how many are done, and the time left."""
+        left = "-"
+        if self.num_done:
+            left_s = (time.monotonic() - self.started) / self.num_done * (self.num_all - self.num_done)
+            left = f"{left_s / 60:.1f} min"
+        return f"{self.num_done} of {self.num_all or '?'} {self.noun}, {left} left"
+
+    def count(self, num_done: int, num_all: int) -> None:
+        """Take note."""
+        self.num_done, self.num_all = num_done, num_all
+
+    def __call__(self, num_done: int, num_all: int) -> None:
+        """Take note, and print a line if the last one is some seconds old."""
+        self.count(num_done, num_all)
+        if time.monotonic() - self.last >= PLAIN_INTERVAL_S:
+            self.last = time.monotonic()
+            print(self.text(), file=sys.stderr, flush=True)  # noqa: T201

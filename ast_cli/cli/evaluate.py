@@ -1,0 +1,171 @@
+"""``ast evaluate``: labelled recordings and models to a judgement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ast_cli.cli import parameters as p
+from ast_cli.cli.evaluation_outputs import EvaluationOutputs
+from ast_cli.cli.progress import watched
+from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.errors import ExitCode, UsageError
+from ast_cli.report.text import printable
+from ast_cli.results import TaggingResult
+from ast_cli.tagging.tally import Tally
+from ast_cli.training.evaluation_options import EvaluationOptions
+
+if TYPE_CHECKING:
+    from ast_cli.training.examples import ExampleSet
+
+
+def evaluate(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder with a folder per class, or a manifest (csv, tsv, jsonl).")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="As of classify; repeated: an ensemble, the mean of the models' scores."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Only this split of the data: train, validation or test.")
+    ] = None,
+    fold: Annotated[str | None, typer.Option("--fold", metavar="N,N", help="Only these folds of the data.")] = None,
+    format_name: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="Of the result.")] = "table",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file, not to stdout.")
+    ] = None,
+    thresholds_output: Annotated[
+        Path | None,
+        typer.Option(
+            "--thresholds-output",
+            metavar="FILE.json",
+            help="Write each label's threshold with the best F1, for classify --thresholds.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.png", help="Draw the confusion matrix, or the classes' precisions."),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", metavar="FILE", help="Write every example's scores (.jsonl or .csv)."),
+    ] = None,
+    only_data_labels: Annotated[
+        bool, typer.Option("--only-data-labels", help="Choose among the data's labels, not all of the model's.")
+    ] = False,
+    ignore_unknown_labels: Annotated[
+        bool, typer.Option("--ignore-unknown-labels", help="Leave out labels that the model does not know.")
+    ] = False,
+    hop: p.Hop = None,
+    aggregate: Annotated[
+        Literal["mean", "max"], typer.Option("--aggregate", help="From the windows' scores to the recording's.")
+    ] = "mean",
+    device: p.Device = "auto",
+    dtype: p.Dtype = "auto",
+    attn: p.Attn = "sdpa",
+    batch_size: p.BatchSize = None,
+    threads: p.Threads = None,
+    fbank: p.Fbank = "native",
+    unnamed_labels: p.UnnamedLabels = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Processes that decode; 0 to decode in this one. [default: half of the cores]"),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="SECONDS", help="Give up on a file that yields nothing for so long."),
+    ] = 60.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    quiet: p.Quiet = False,
+) -> None:
+    """Judge a model on labelled recordings: accuracy and confusions, or mAP, AUC and d-prime for several labels each.
+
+    Examples: `ast evaluate clips/ --model my-model`, `ast evaluate meta.csv --fold 1 --format json --plot matrix.png`
+    """
+    options = EvaluationOptions(
+        aggregate=aggregate,
+        hop_s=hop,
+        batch_size=batch_size,
+        num_workers=workers,
+        timeout_s=timeout,
+        only_data_labels=only_data_labels,
+        ignore_unknown_labels=ignore_unknown_labels,
+    )
+    outputs = EvaluationOutputs(format_name, output, thresholds_output, plot, predictions)
+    examples = _choose(data, split, fold, quiet=quiet)
+    outputs.check([data, *(example.path for example in examples.examples)], force=force)
+    chosen: list[str | None] = [*model] if model else [None]
+    names = [p.choose_model(name, quiet=quiet) for name in chosen]
+
+    with quiet_native_libraries():
+        from ast_cli.engine.device import set_num_threads
+        from ast_cli.tagging.tagger import Tagger
+        from ast_cli.training import evaluation
+
+        set_num_threads(threads)
+        taggers = [
+            Tagger.from_pretrained(
+                name,
+                device=device,
+                dtype=dtype,
+                attn_implementation=attn,
+                fbank_backend=fbank,
+                unnamed_labels=unnamed_labels,
+            )
+            for name in names
+        ]
+        result = evaluation.evaluate(examples, taggers, options, _Watch(quiet=quiet))
+        outputs.write(result)
+    if result.failures:
+        raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _choose(data: str, split: str | None, fold: str | None, *, quiet: bool) -> ExampleSet:
+    """Read the data and choose the examples asked for.
+
+    Raises:
+        UsageError: The data cannot be understood, or has no such split or fold.
+    """
+    from ast_cli.training.examples import read_examples
+
+    examples = read_examples(data)
+    if split is None and fold is None and len(examples.splits) > 1:
+        listed = ", ".join(examples.splits)
+        note(f"note: {data} has the splits {listed}, and all of them are used; --split chooses one", quiet=quiet)
+    if split is not None:
+        examples = examples.of_split(split)
+    if fold is not None:
+        examples = examples.of_folds(_folds(fold))
+    return examples
+
+
+def _folds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--fold takes numbers with commas between them, not {text!r}") from error
+
+
+class _Watch:
+    """Shows how far each model is, and tells what went wrong."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def __call__(self, results: Iterable[TaggingResult], num_examples: int, model: str) -> Iterator[TaggingResult]:
+        """Pass results on."""
+        tally, started = Tally(), time.monotonic()
+        for result in watched(results, tally, num_examples, quiet=self.quiet, to_stdout=False):
+            assert isinstance(result, TaggingResult)
+            if result.error is not None:
+                note(f"error: {printable(result.error.message)}")
+            elif result.warnings:
+                note(f"warning: {printable(result.path or '')}: {', '.join(result.warnings)}", quiet=self.quiet)
+            tally.add(result)
+            yield result
+        note(f"{printable(model)}: {tally.summary(time.monotonic() - started)}", quiet=self.quiet)

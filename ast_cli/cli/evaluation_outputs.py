@@ -1,0 +1,134 @@
+"""Where ``ast evaluate`` writes to: the result, and the files beside it that are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ast_cli.cli.streams import results_stream, writing_stdout
+from ast_cli.errors import AstError, UsageError
+from ast_cli.training.evaluation_options import PREDICTION_SUFFIXES
+
+if TYPE_CHECKING:
+    from ast_cli.training.evaluation import Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOutputs:
+    """What is written, and where.
+
+    Attributes:
+        format_name: ``table`` or ``json``.
+        output: The result; None for standard output.
+        thresholds: Each label's best threshold.
+        plot: A picture.
+        predictions: What was said about each example.
+    """
+
+    format_name: str
+    output: Path | None = None
+    thresholds: Path | None = None
+    plot: Path | None = None
+    predictions: Path | None = None
+
+    def check(self, inputs: Iterable[str], *, force: bool) -> None:
+        """Refuse what cannot be written, or must not be, before anything heavy is done.
+
+        Raises:
+            UsageError: With what to do.
+        """
+        flags = {
+            "--output": self.output,
+            "--thresholds-output": self.thresholds,
+            "--plot": self.plot,
+            "--predictions": self.predictions,
+        }
+        named = {flag: file for flag, file in flags.items() if file is not None}
+        if len({os.path.realpath(file) for file in named.values()}) < len(named):
+            raise UsageError(f"two of {', '.join(named)} name the same file")
+        inputs = list(inputs)
+        for flag, file in named.items():
+            _check_file(flag, file, inputs, force=force)
+        if self.plot is not None and self.plot.suffix.lower() != ".png":
+            raise UsageError(f"--plot {self.plot}: the picture is a PNG; name a file that ends in .png")
+        if self.predictions is not None and self.predictions.suffix.lower() not in PREDICTION_SUFFIXES:
+            raise UsageError(f"--predictions {self.predictions}: name a file that ends in .jsonl or .csv")
+
+    def write(self, result: Evaluation) -> None:
+        """Write all that was asked for.
+
+        Raises:
+            AstError: A file cannot be written.
+        """
+        if self.thresholds is not None:
+            from ast_cli.training.thresholds import write_thresholds
+
+            write_thresholds(self.thresholds, result.thresholds(), [model.name for model in result.models], result.data)
+        if self.plot is not None:
+            from ast_cli.training.pictures import evaluation_picture
+
+            _replace(self.plot, evaluation_picture(result.metrics, _title(result)))
+        if self.predictions is not None:
+            from ast_cli.training.predictions import predictions_text
+
+            _replace(
+                self.predictions, predictions_text(result, self.predictions.suffix.lower()).encode("utf-8", "replace")
+            )
+        text = _text(result, self.format_name)
+        if self.output is not None:
+            _replace(self.output, text.encode("utf-8", "replace"))
+            return
+        with results_stream() as stream, writing_stdout():
+            stream.write(text)
+            stream.flush()
+
+
+def _check_file(flag: str, file: Path, inputs: Iterable[str], *, force: bool) -> None:
+    if file.is_symlink():
+        raise UsageError(f"{flag} {file} is a link: name the file itself")
+    if file.is_dir():
+        raise UsageError(f"{flag} {file} is a folder: name a file in it")
+    if not file.parent.is_dir():
+        raise UsageError(f"{flag} {file}: there is no folder {file.parent}")
+    if not file.exists():
+        return
+    if not file.is_file():
+        raise UsageError(f"{flag} {file} is no regular file, and would be replaced by one: name another")
+    if any(os.path.realpath(path) == os.path.realpath(file) for path in inputs):
+        raise UsageError(f"{flag} {file} is part of the data")
+    if not force:
+        raise UsageError(f"{flag} {file} exists: add --force to replace it")
+
+
+def _title(result: Evaluation) -> str:
+    """Name models and data without the folders they lie in."""
+    models = " + ".join(Path(model.name).name for model in result.models)
+    return f"{models} on {Path(result.data).name}"
+
+
+def _text(result: Evaluation, format_name: str) -> str:
+    if format_name == "json":
+        import json
+
+        return json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
+    from ast_cli.cli.evaluation_table import evaluation_text
+
+    return evaluation_text(result)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file that is old or new, never half.
+
+    Raises:
+        AstError: It cannot be written.
+    """
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise AstError(f"{file}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,144 @@
+"""``ast finetune``: a model of one's own from labelled recordings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ast_cli.cli.parameters import Device
+from ast_cli.cli.streams import quiet_native_libraries
+from ast_cli.errors import ExitCode, UsageError
+from ast_cli.report.text import printable
+from ast_cli.training.options import settings
+from ast_cli.training.recipes import DEFAULT_RECIPE, options_of
+
+if TYPE_CHECKING:
+    from ast_cli.training.finetuning import FinetuneResult
+
+MAX_FAILURES_SHOWN = 10
+
+
+def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command with ``**flags`` one flag for each field of `TrainOptions`; a flag not used is None."""
+
+    def run(**values: Any) -> None:
+        own = {name: values.pop(name) for name in named}
+        command(**own, **values)
+
+    hints = inspect.get_annotations(command, eval_str=True)
+    signature = inspect.signature(command)
+    named = {
+        name: each for name, each in signature.parameters.items() if each.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    parameters = [each.replace(annotation=hints[name]) for name, each in named.items()]
+    for name, setting in settings().items():
+        flag = "--" + name.replace("_", "-")
+        spelling = f"{flag}/--no-{name.replace('_', '-')}" if setting.kind is bool else flag
+        option = typer.Option(
+            spelling, help=setting.about.help, show_default=False, rich_help_panel="Settings of the recipe"
+        )
+        annotation: Any = Annotated[setting.kind | None, option]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, kind, default=None, annotation=annotation))
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__doc__ = command.__doc__
+    run.__name__ = command.__name__
+    return run
+
+
+@with_setting_flags
+def finetune(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder per class, or a manifest: .csv, .tsv or .jsonl.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the checkpoint goes, with its card.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="What to start from: builtin, a folder, an alias, a hub id, scratch:192x6 (width and layers), "
+            "or a config.json.",
+        ),
+    ] = "builtin",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe", help="default, esc50, speech-commands, audioset, scratch, or a TOML file; flags go before it."
+        ),
+    ] = DEFAULT_RECIPE,
+    folds: Annotated[
+        bool, typer.Option("--folds", help="Hold out every fold of the data in turn, each in a folder of its own.")
+    ] = False,
+    device: Device = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Of torch on the CPU. [default: torch's choice, the cores]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes that decode. [default: the cores]")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            metavar="FOLDER",
+            help="Keep the spectrograms here for later runs on the same data. [default: in FOLDER, until the end]",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run's output.")] = False,
+    keep_checkpoint: Annotated[
+        bool, typer.Option("--keep-checkpoint", help="Leave the state for --resume in the output.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
+    **flags: Any,
+) -> None:
+    """Train a model on labelled recordings; writes a checkpoint that classify and transformers load.
+
+    Examples: `ast finetune clips/ --output my-model`, `ast finetune esc50.csv --model audioset --recipe esc50 --folds
+    --output esc50`. Ctrl-C saves; the same command with --resume goes on.
+    """
+    options = options_of(recipe, {name: value for name, value in flags.items() if value is not None})
+    if folds and options.fold is not None:
+        raise UsageError("--folds holds out every fold in turn and --fold one: choose one")
+    with quiet_native_libraries():
+        from ast_cli.cli.train_progress import TrainDisplay
+        from ast_cli.engine.device import set_num_threads
+        from ast_cli.training.finetuning import RunSettings
+        from ast_cli.training.finetuning import finetune as library_finetune
+
+        set_num_threads(threads)
+        with TrainDisplay(quiet=quiet) as display:
+            run = RunSettings(
+                device=device,
+                num_workers=workers,
+                features=features,
+                resume=resume,
+                force=force,
+                keep_checkpoint=keep_checkpoint,
+                on_report=display.report,
+                on_note=display.note,
+                on_features=display.features,
+            )
+            result = library_finetune(data, model, output, options, run)
+    _render(result, quiet=quiet)
+    if result.failures:
+        raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _render(result: FinetuneResult, *, quiet: bool) -> None:
+    """Print where the checkpoint is and how good it is."""
+    typer.echo(printable(str(result.output)))
+    for name, metrics in (("validation", result.validation), ("test", result.test)):
+        if metrics is not None:
+            title, value = metrics.headline
+            typer.echo(f"{name} {title}  {value:.4f}  ({metrics.num_examples} clips)")

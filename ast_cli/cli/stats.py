@@ -1,0 +1,148 @@
+"""``ast stats``: mean and standard deviation of a training set, for the feature extractor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ast_cli.cli import parameters as p
+from ast_cli.cli.counting import counting
+from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.errors import ExitCode, UsageError
+from ast_cli.report.text import printable
+from ast_cli.results import SCHEMA_VERSION, path_fields
+
+if TYPE_CHECKING:
+    from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+    from ast_cli.training.examples import ExampleSet
+    from ast_cli.training.statistics import FbankStatistics
+
+
+def stats(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA...",
+            help="A folder per class, a manifest (.csv, .tsv, .jsonl), or folders and files of any audio.",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Whose feature extractor. [default: that of --apply, else AudioSet's]",
+            show_default=False,
+        ),
+    ] = None,
+    num_mel_bins: Annotated[
+        int | None, typer.Option("--num-mel-bins", help="Of the filter bank. [default: the extractor's]")
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length",
+            metavar="FRAMES",
+            help="Count no more frames of each recording. [default: all; with --padded the extractor's length]",
+        ),
+    ] = None,
+    padded: Annotated[
+        bool, typer.Option("--padded", help="Count padding up to that length too, as the original project does.")
+    ] = False,
+    split: Annotated[
+        Literal["train", "validation", "test"] | None, typer.Option("--split", help="Only this split of the data.")
+    ] = None,
+    fold: Annotated[
+        str | None, typer.Option("--fold", metavar="N[,N...]", help="Only these folds of the data.")
+    ] = None,
+    apply: Annotated[
+        Path | None, typer.Option("--apply", metavar="FOLDER", help="Write mean and std into this checkpoint.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, max=256, help="Processes that decode; 0 for none. [default: half the cores]"),
+    ] = None,
+    quiet: p.Quiet = False,
+) -> None:
+    """Compute the mean and standard deviation of a training set's log-mel energies.
+
+    With these in preprocessor_config.json the model's inputs have mean 0 and standard deviation 0.5.
+
+    Examples: `ast stats clips/`, `ast stats data.csv --split train --apply my-model/`
+    """
+    from ast_cli.training.examples import read_recordings
+
+    examples = _chosen(read_recordings(data), split, fold, quiet=quiet)
+    changes = {"num_mel_bins": num_mel_bins, "max_length": max_length}
+
+    with quiet_native_libraries():
+        from ast_cli.training.statistics import apply_statistics, compute_statistics, preprocessor_file
+
+        if apply is not None:
+            preprocessor_file(apply)  # before hours of work
+        extractor = _feature_extractor(
+            model or apply, {key: value for key, value in changes.items() if value is not None}
+        )
+        with counting("recordings", quiet=quiet) as on_progress:
+            statistics = compute_statistics(
+                examples.examples,
+                extractor,
+                max_frames=max_length,
+                padded=padded,
+                num_workers=workers,
+                on_progress=on_progress,
+            )
+        for _, error in statistics.failures:
+            note(f"error: {printable(error.message)}")
+        _print_json(statistics, padded=padded) if as_json else _print_table(statistics)
+        if apply is not None:
+            note(f"written to {apply_statistics(statistics, apply)}", quiet=quiet)
+    if statistics.failures:
+        raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _chosen(examples: ExampleSet, split: str | None, fold: str | None, *, quiet: bool) -> ExampleSet:
+    """Return the examples to count."""
+    if split is not None:
+        examples = examples.of_split(split)
+    elif len(examples.splits) > 1:
+        note(f"note: counting all splits ({', '.join(examples.splits)}); --split train counts one", quiet=quiet)
+    if fold is None:
+        return examples
+    try:
+        return examples.of_folds(int(number) for number in fold.split(","))
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"--fold takes whole numbers with commas between them, not {fold!r}") from error
+
+
+def _feature_extractor(model: str | Path | None, changes: dict[str, Any]) -> ASTFeatureExtractor:
+    from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+
+    own = ASTFeatureExtractor(**changes)  # refuses flags that cannot be, as flags
+    return own if model is None else ASTFeatureExtractor.from_pretrained(model, **changes)
+
+
+def _print_json(statistics: FbankStatistics, *, padded: bool) -> None:
+    failures = [
+        {**path_fields(example.path), "error": {"code": str(error.code), "message": error.message}}
+        for example, error in statistics.failures
+    ]
+    values = {"schema_version": SCHEMA_VERSION, "type": "statistics", **statistics.to_dict()}
+    typer.echo(json.dumps({**values, "padded": padded, "failures": failures}, allow_nan=False))
+
+
+def _print_table(statistics: FbankStatistics) -> None:
+    padding = f", {statistics.num_padded_frames} of them padding" if statistics.num_padded_frames else ""
+    typer.echo(f"mean  {statistics.mean:.7f}")
+    typer.echo(f"std   {statistics.std:.7f}")
+    typer.echo(
+        f"over {statistics.num_frames} frames of {statistics.num_mel_bins} mel bins{padding}: "
+        f"{statistics.num_examples} recordings, {statistics.duration_s:.1f} s"
+    )
+    typer.echo(f'in preprocessor_config.json: "mean": {statistics.mean:.7f}, "std": {statistics.std:.7f}')

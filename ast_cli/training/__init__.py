@@ -1,0 +1,1 @@
+"""Learning from labelled recordings: data sets, statistics, fine-tuning, evaluation."""

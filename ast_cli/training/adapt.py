@@ -1,0 +1,175 @@
+"""The model that training starts from: a checkpoint fitted to other labels and inputs, or one made from nothing."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.errors import UsageError
+from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig, read_config
+from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.training.options import TrainOptions
+
+SCRATCH_PREFIX = "scratch:"
+HEAD_DIM = 64  # width of one attention head, as in every DeiT and AST
+SCRATCH_EPS = 1e-6  # of layer normalisation, as in the original's blocks
+POSITION_STD = 0.02  # of position embeddings and tokens that start at random, as in timm
+GEOMETRY = ("max_length", "num_mel_bins", "frequency_stride", "time_stride")
+
+Grid = tuple[int, int]
+
+
+def adapt_pos_embed(pos_embed: Tensor, old_grid: Grid, new_grid: Grid) -> Tensor:
+    """Fit position embeddings to another grid of patches by the rule of the original code (``ast_models.py``).
+
+    Along each dimension, time first: fewer patches are cut from the middle, more are interpolated (bilinear).
+
+    Args:
+        pos_embed: Shape (1, num_prefix_tokens + old_frequency * old_time, hidden_size).
+        old_grid: Patches along frequency and time.
+        new_grid: Those wanted.
+
+    Returns:
+        Shape (1, num_prefix_tokens + new_frequency * new_time, hidden_size).
+    """
+    if old_grid == new_grid:
+        return pos_embed
+    prefix, patches = pos_embed[:, :NUM_PREFIX_TOKENS], pos_embed[:, NUM_PREFIX_TOKENS:]
+    grid = patches.transpose(1, 2).reshape(1, -1, *old_grid)  # (1, hidden_size, frequency, time)
+    grid = _cut_or_stretch(grid, 3, new_grid[1])
+    grid = _cut_or_stretch(grid, 2, new_grid[0])
+    return torch.cat([prefix, grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _cut_or_stretch(grid: Tensor, dim: int, size: int) -> Tensor:
+    """Fit one dimension of (1, hidden_size, frequency, time)."""
+    old = grid.shape[dim]
+    if size <= old:
+        return grid.narrow(dim, old // 2 - size // 2, size)
+    target = (size, grid.shape[3]) if dim == 2 else (grid.shape[2], size)
+    return F.interpolate(grid, size=target, mode="bilinear")
+
+
+def is_scratch(model: str) -> bool:
+    """Tell whether a model's name asks for random weights: ``scratch:192x6``, or the file of a configuration."""
+    return model.startswith(SCRATCH_PREFIX) or (model.endswith(".json") and Path(model).is_file())
+
+
+def start_config(model: str, options: TrainOptions, default_max_length: int) -> ASTConfig:
+    """Return the architecture to train, with the inputs the options ask for; labels are still the base's.
+
+    Args:
+        model: A checkpoint, ``scratch:HIDDENxLAYERS``, or a ``config.json``.
+        options: Other lengths, bins and strides.
+        default_max_length: Frames of the input from scratch where nobody chose.
+
+    Raises:
+        UsageError: Sizes that cannot be.
+        CheckpointError: No valid configuration.
+    """
+    changes = {name: value for name in GEOMETRY if (value := getattr(options, name)) is not None}
+    if not model.startswith(SCRATCH_PREFIX):
+        file = Path(model)
+        config = _config_from_file(file) if is_scratch(model) else ASTConfig.from_pretrained(model)
+        config = copy.copy(config)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        config.validate()
+        return config
+    hidden_size, num_layers = _scratch_sizes(model)
+    return ASTConfig(
+        hidden_size=hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=max(1, hidden_size // HEAD_DIM),
+        intermediate_size=4 * hidden_size,
+        layer_norm_eps=SCRATCH_EPS,
+        **{"max_length": default_max_length, **changes},
+    )
+
+
+def _config_from_file(file: Path) -> ASTConfig:
+    if file.name != "config.json":
+        raise UsageError(f"--model {file}: a configuration must be named config.json")
+    return read_config(file.parent, forget_bad_labels=True)
+
+
+def _scratch_sizes(model: str) -> tuple[int, int]:
+    """Read ``scratch:HIDDENxLAYERS``."""
+    found = re.fullmatch(r"scratch:(\d{1,5})x(\d{1,3})", model)
+    hidden_size, num_layers = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not hidden_size or not num_layers or (hidden_size >= HEAD_DIM and hidden_size % HEAD_DIM):
+        raise UsageError(
+            f"--model {model}: write scratch:HIDDENxLAYERS with a width that {HEAD_DIM} divides, as in scratch:192x6"
+        )
+    return hidden_size, num_layers
+
+
+def start_model(
+    model: str, config: ASTConfig, labels: Sequence[str], problem_type: str, options: TrainOptions
+) -> ASTForAudioClassification:
+    """Build the model to train.
+
+    The head is new, as in the original, unless the base knows every label: then their rows are kept.
+
+    Args:
+        model: As in `start_config`.
+        config: From there.
+        labels: Of the data, in the order of the outputs.
+        problem_type: As ``config.json`` names it.
+        options: The seed, and whether the head is new in any case.
+    """
+    config = copy.copy(config)
+    config.id2label = dict(enumerate(labels))
+    config.has_own_labels = True
+    config.problem_type = problem_type
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        fresh = ASTForAudioClassification(config)
+        if is_scratch(model):
+            encoder = fresh.audio_spectrogram_transformer
+            for token in (encoder.cls_token, encoder.dist_token, encoder.pos_embed):
+                torch.nn.init.trunc_normal_(token, std=POSITION_STD)
+    if not is_scratch(model):
+        base = ASTForAudioClassification.from_pretrained(model, unnamed_labels=True)
+        fresh.load_state_dict(_adapted_state(base, fresh, keep_head=not options.new_head))
+    return fresh
+
+
+def _adapted_state(
+    base: ASTForAudioClassification, fresh: ASTForAudioClassification, *, keep_head: bool
+) -> dict[str, Tensor]:
+    """Return the base's tensors in the shapes of the new model."""
+    state = dict(base.state_dict())
+    name = "audio_spectrogram_transformer.pos_embed"
+    state[name] = adapt_pos_embed(state[name], base.config.num_patches, fresh.config.num_patches)
+    rows = [base.config.label2id.get(label) for label in fresh.config.id2label.values()]
+    if keep_head and None not in rows:
+        state["head.fc.weight"] = state["head.fc.weight"][rows]
+        state["head.fc.bias"] = state["head.fc.bias"][rows]
+    else:
+        state |= {key: tensor for key, tensor in fresh.state_dict().items() if key.startswith("head.")}
+    return state
+
+
+def start_feature_extractor(model: str, config: ASTConfig, options: TrainOptions) -> ASTFeatureExtractor:
+    """Return the front end that goes with the architecture; its mean and standard deviation are the base's or fixed.
+
+    From scratch the base's are AudioSet's.
+    """
+    extractor = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins, max_length=config.max_length)
+    if not is_scratch(model):
+        base = ASTFeatureExtractor.from_pretrained(model)
+        values = base.to_dict() | {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
+        extractor = ASTFeatureExtractor.from_dict(values)
+    fixed = options.fixed_statistics()
+    if fixed is not None:
+        extractor.mean, extractor.std = fixed
+        extractor._check_parameters()
+    return extractor

@@ -1,0 +1,46 @@
+"""How models are evaluated, as frozen data. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from ast_cli.errors import UsageError
+from ast_cli.tagging.options import Aggregate, PartOptions, check_choice
+
+MAX_WORKERS = 256
+PREDICTION_SUFFIXES = (".jsonl", ".csv")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """How models are evaluated.
+
+    Attributes:
+        aggregate: How the scores of a recording's windows become one: their mean or their largest.
+        hop_s: Seconds from one window's start to the next; None for windows side by side.
+        batch_size: Windows given to the model at once; None to let the device decide.
+        num_workers: Processes that decode; 0 for none, None to let the machine decide.
+        timeout_s: Until a file that yields nothing is given up.
+        only_data_labels: Whether the data's labels alone may be predicted, and not all of the model's.
+        ignore_unknown_labels: Whether labels of the data that a model does not know are left out, and examples that
+            have no other label with them; else they are an error.
+    """
+
+    aggregate: Aggregate = "mean"
+    hop_s: float | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+    timeout_s: float = 60.0
+    only_data_labels: bool = False
+    ignore_unknown_labels: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        check_choice("aggregate", self.aggregate, get_args(Aggregate))
+        PartOptions(hop_s=self.hop_s, batch_size=self.batch_size)
+        if self.num_workers is not None and not 0 <= self.num_workers <= MAX_WORKERS:
+            raise UsageError(f"workers must be from 0 to {MAX_WORKERS}, not {self.num_workers}")
+        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
+            raise UsageError(f"timeout must be above 0 s, not {self.timeout_s:g}")

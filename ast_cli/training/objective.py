@@ -1,0 +1,81 @@
+"""What is computed in a training step: logits with fewer tokens, and the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ast_cli.model.config import NUM_PREFIX_TOKENS
+from ast_cli.model.transformer import ASTForAudioClassification, ASTModel, pool
+from ast_cli.training.augmentation import kept_tokens
+from ast_cli.training.options import TrainOptions
+
+CROSS_ENTROPY, BCE = "cross-entropy", "bce"
+PROBLEM_TYPES = {CROSS_ENTROPY: "single_label_classification", BCE: "multi_label_classification"}
+
+
+def training_logits(
+    model: ASTForAudioClassification, input_values: Tensor, options: TrainOptions, rng: np.random.Generator
+) -> Tensor:
+    """Compute logits (batch, num_labels) as `ASTForAudioClassification` does, some patch tokens left out.
+
+    Tokens know their place by their position embeddings, so that any of them may be missing (as in PaSST's structured
+    and unstructured patchout, Koutini et al., 2022); attention costs less accordingly.
+    """
+    encoder = model.audio_spectrogram_transformer
+    x = encoder.embed(input_values)
+    if options.token_drop:
+        x = _drop_tokens(x, options.token_drop, rng)
+    if options.checkpoint_gradients:
+        x = _run_blocks_again(encoder, x)
+    else:
+        x, _, _ = encoder.run_blocks(x, num_queries=NUM_PREFIX_TOKENS)
+    return model.head(pool(encoder.norm(x)))  # type: ignore[no-any-return]
+
+
+def _drop_tokens(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Keep the prefix and a share of the patches of (B, N, C)."""
+    B, N, C = x.shape
+    kept = kept_tokens(B, N - NUM_PREFIX_TOKENS, share, rng).to(x.device)
+    patches = x[:, NUM_PREFIX_TOKENS:].gather(1, kept[..., None].expand(-1, -1, C))
+    return torch.cat([x[:, :NUM_PREFIX_TOKENS], patches], dim=1)
+
+
+def _run_blocks_again(encoder: ASTModel, x: Tensor) -> Tensor:
+    """Run the blocks without keeping what is inside them: it is computed again in the backward pass."""
+    for i, block in enumerate(encoder.blocks):
+        num_queries = NUM_PREFIX_TOKENS if i == len(encoder.blocks) - 1 else None
+        x, _ = checkpoint(block, x, None, False, num_queries, use_reentrant=False)
+    return x
+
+
+def loss_name(options: TrainOptions, *, is_multi_label: bool) -> str:
+    """Return which loss is meant: ``cross-entropy`` or ``bce``."""
+    if options.loss != "auto":
+        return options.loss
+    return BCE if is_multi_label else CROSS_ENTROPY
+
+
+def training_loss(logits: Tensor, targets: Tensor, name: str, label_smoothing: float = 0.0) -> Tensor:
+    """Compute the mean loss of a batch in float32.
+
+    Args:
+        logits: Shape (batch, num_labels).
+        targets: Share of each label, same shape.
+        name: ``cross-entropy`` or ``bce``.
+        label_smoothing: Share of each target that is spread over all labels.
+    """
+    logits = logits.float()
+    if label_smoothing:
+        targets = targets * (1 - label_smoothing) + label_smoothing / targets.shape[1]
+    if name == CROSS_ENTROPY:
+        return F.cross_entropy(logits, targets)
+    return F.binary_cross_entropy_with_logits(logits, targets)
+
+
+def scores_of(logits: Tensor, name: str) -> Tensor:
+    """Turn logits into scores as the saved model will: softmax for cross-entropy, sigmoid for bce."""
+    return logits.float().softmax(dim=-1) if name == CROSS_ENTROPY else logits.float().sigmoid()

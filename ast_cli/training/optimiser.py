@@ -1,0 +1,108 @@
+"""Which weights learn how fast, when, and what their average is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.training.options import TrainOptions, learning_rate_for
+
+FROZEN_LEARNING_RATE = 3e-4  # of a head alone, before its factor: a linear layer bears far more than an encoder
+UNDECAYED = ("cls_token", "dist_token", "pos_embed")
+
+
+def parameter_groups(model: ASTForAudioClassification, options: TrainOptions) -> list[dict[str, Any]]:
+    """Return the groups of an optimiser: ``params``, ``weight_decay``, and ``peak``, the highest learning rate.
+
+    The rate falls by ``layer_decay`` for each block further from the head (as in BEiT, Bao et al., 2021); biases,
+    norms, tokens and positions have no weight decay. A frozen encoder is in no group.
+    """
+    num_layers = len(model.audio_spectrogram_transformer.blocks)
+    rate = options.learning_rate
+    if rate is None:
+        rate = FROZEN_LEARNING_RATE if options.freeze_encoder else learning_rate_for(model.config.hidden_size)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        is_head = name.startswith("head.")
+        if options.freeze_encoder and not is_head:
+            continue
+        peak = rate * options.layer_decay ** (num_layers + 1 - layer_of(name, num_layers))
+        is_undecayed = parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED
+        key = (peak * (options.head_factor if is_head else 1.0), 0.0 if is_undecayed else options.weight_decay)
+        groups.setdefault(key, []).append(parameter)
+    return [{"params": params, "weight_decay": decay, "peak": peak} for (peak, decay), params in groups.items()]
+
+
+def layer_of(name: str, num_layers: int) -> int:
+    """Return a parameter's place from the input: 0 for embeddings, then the blocks, then the last norm and head."""
+    name = name.removeprefix("audio_spectrogram_transformer.")
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return num_layers + 1 if name.startswith(("norm.", "head.")) else 0
+
+
+def make_optimiser(model: ASTForAudioClassification, options: TrainOptions) -> torch.optim.AdamW:
+    """Return AdamW over `parameter_groups`; the rates are set by `set_learning_rate` before each update."""
+    return torch.optim.AdamW(parameter_groups(model, options), lr=0.0, betas=(options.beta1, options.beta2))
+
+
+def learning_rate_factor(update: int, updates_per_epoch: int, options: TrainOptions) -> float:
+    """Return what the peak learning rate is multiplied by at an update, counted from 0 over the whole run.
+
+    The warm-up is linear. ``step`` counts epochs as the original does (PyTorch's MultiStepLR); ``cosine`` falls to
+    zero over the updates after the warm-up.
+    """
+    warmup = max(options.warmup_steps, round(options.warmup_epochs * updates_per_epoch))
+    rise = min(1.0, (update + 1) / warmup) if warmup else 1.0
+    if options.schedule == "step":
+        num_falls = max(0, (update // updates_per_epoch - options.step_start) // options.step_every + 1)
+        return rise * float(options.step_factor**num_falls)
+    if options.schedule == "cosine" and update >= warmup:
+        done = (update - warmup) / max(1, options.epochs * updates_per_epoch - warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return rise
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:
+    """Set every group's rate; return the highest."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * factor
+    return float(max(group["lr"] for group in optimiser.param_groups))
+
+
+class WeightAverage:
+    """An average of a model's weights, in a model of its own.
+
+    Args:
+        average: A copy of the model, which takes the average; it is never trained.
+        options: Which average.
+
+    Attributes:
+        count: Weights taken into it so far.
+    """
+
+    def __init__(self, average: ASTForAudioClassification, options: TrainOptions) -> None:
+        self.model = average.requires_grad_(False).eval()
+        self.options = options
+        self.count = 0
+
+    def after_update(self, model: nn.Module) -> None:
+        """Take in the weights after an update: ``ema`` moves by 1 - decay, faster while it is young."""
+        if self.options.average == "ema":
+            self.count += 1
+            self._move(model, 1 - min(self.options.ema_decay, self.count / (self.count + 10)))
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Take in the weights after an epoch: ``epochs`` is their plain mean, from ``average_start`` on."""
+        if self.options.average == "epochs" and epoch >= self.options.average_start:
+            self.count += 1
+            self._move(model, 1 / self.count)
+
+    @torch.no_grad()
+    def _move(self, model: nn.Module, share: float) -> None:
+        own: list[Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(own, [parameter.detach() for parameter in model.parameters()], share)

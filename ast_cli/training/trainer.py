@@ -1,0 +1,321 @@
+"""The training loop: from a model and labelled spectrograms to other weights, exactly resumable at every update."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.errors import AstError, DeviceError
+from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.training import augmentation
+from ast_cli.training.batches import (
+    BATCH_DRAWS,
+    Clips,
+    chunks,
+    epoch_order,
+    generator_for,
+    training_input,
+)
+from ast_cli.training.objective import training_logits, training_loss
+from ast_cli.training.optimiser import WeightAverage, learning_rate_factor, make_optimiser, set_learning_rate
+from ast_cli.training.options import TrainOptions
+from ast_cli.training.training_state import Progress, StateFolder, StopRequest
+from ast_cli.training.validation import Judge, Validation
+
+SAVE_INTERVAL_S = 600.0  # within an epoch, for data whose epochs take hours
+MOVING_RATE = 0.9  # weight of the past in the rate that is shown
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How far training is, for a display.
+
+    Attributes:
+        epoch: Being worked on, from 1.
+        num_epochs: In all.
+        update: Updates done in this epoch.
+        num_updates: In an epoch.
+        loss: Mean over this epoch so far.
+        clips_per_s: Rate of the last updates.
+        left_s: Until all epochs are done, at this rate.
+        row: Of the history, where the epoch has just ended.
+    """
+
+    epoch: int
+    num_epochs: int
+    update: int
+    num_updates: int
+    loss: float
+    clips_per_s: float
+    left_s: float
+    row: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt from what, and how it is judged.
+
+    Attributes:
+        clips: To learn from.
+        extractor: Pads and normalises.
+        options: Of the run.
+        loss: ``cross-entropy`` or ``bce``.
+        judge: Of the validation clips; None where nothing is held out.
+        autocast: None for float32, else the type that matrix products are computed in.
+    """
+
+    clips: Clips
+    extractor: ASTFeatureExtractor
+    options: TrainOptions
+    loss: str
+    judge: Judge | None
+    autocast: torch.dtype | None
+
+
+class Trainer:
+    """Trains one model.
+
+    Args:
+        model: In training it is changed in place.
+        task: What it learns.
+        state: Where the run can go on from.
+
+    Attributes:
+        progress: How far the run is.
+    """
+
+    def __init__(self, model: ASTForAudioClassification, task: Task, state: StateFolder) -> None:
+        self.model = model
+        self.task = task
+        self.options = task.options
+        self.state = state
+        self.progress = Progress()
+        self.average = None
+        if self.options.average != "none":
+            self.average = WeightAverage(copy.deepcopy(model), self.options)
+        self.best: dict[str, Tensor] | None = None
+        self.optimiser = make_optimiser(model, self.options)
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=task.autocast == torch.float16)
+        self.num_updates = math.ceil(len(task.clips) / (self.options.batch_size * self.options.accumulate))
+        self._rate = 0.0  # clips a second
+        self._timings = {"data": 0.0, "compute": 0.0}
+
+    @property
+    def judged(self) -> ASTForAudioClassification:
+        """The model that validation looks at: the average, once it holds something."""
+        return self.average.model if self.average and self.average.count else self.model
+
+    def resume(self) -> bool:
+        """Go on from the saved state, if there is one."""
+        loaded = self.state.load(self.model.device)
+        if loaded is None:
+            return False
+        self.progress, tensors = loaded
+        self.model.load_state_dict(tensors["model"])
+        self.optimiser.load_state_dict(tensors["optimiser"])
+        self.scaler.load_state_dict(tensors["scaler"])
+        if self.average is not None:
+            self.average.model.load_state_dict(tensors["average"])
+            self.average.count = self.progress.average_count
+        self.best = tensors["best"]
+        return True
+
+    def save(self) -> None:
+        """Save the state."""
+        self.progress.average_count = self.average.count if self.average else 0
+        self.state.save(
+            self.progress,
+            {
+                "model": self.model.state_dict(),
+                "average": self.average.model.state_dict() if self.average else None,
+                "best": self.best,
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            },
+        )
+
+    def run(self, on_report: Callable[[Report], None] = lambda _: None) -> None:
+        """Train until all epochs are done or validation says that it is enough; saves after every epoch.
+
+        Raises:
+            AstError: The loss is not a number any more, or the state cannot be written.
+            DeviceError: The device's memory does not suffice.
+            KeyboardInterrupt: Ctrl-C, after the state was saved; SIGTERM does what the caller set up, likewise.
+        """
+        stop = StopRequest()
+        with stop.watched(), torch.random.fork_rng(), _explained_memory(self.options):
+            self.model.train()
+            while not self.progress.is_finished:
+                self._run_epoch(stop, on_report)
+                if stop.signal is not None:
+                    self.save()
+                    return
+        self.model.eval()
+
+    def _run_epoch(self, stop: StopRequest, on_report: Callable[[Report], None]) -> None:
+        """Train from where the epoch was left to its end, or to a request to stop."""
+        progress, started = self.progress, time.monotonic()
+        seconds_before, saved_at = progress.seconds, started
+        batches = chunks(epoch_order(self.task.clips, self.options, progress.epoch), self.options.batch_size)
+        while progress.update < self.num_updates:
+            first = progress.update * self.options.accumulate
+            if not self._update(first, batches[first : first + self.options.accumulate], stop):
+                return
+            progress.update += 1
+            progress.seconds = seconds_before + time.monotonic() - started
+            on_report(self._report())
+            if stop.signal is not None and progress.update < self.num_updates:
+                return
+            if time.monotonic() - saved_at > SAVE_INTERVAL_S:
+                self.save()
+                saved_at = time.monotonic()
+        self._end_epoch(started, seconds_before)
+        on_report(self._report(progress.history[-1]))
+
+    def _update(self, first: int, batches: list[NDArray[Any]], stop: StopRequest) -> bool:
+        """Update the weights once, from one or several batches; False where a request to stop came in between."""
+        began = time.monotonic()
+        factor = learning_rate_factor(
+            self.progress.epoch * self.num_updates + self.progress.update, self.num_updates, self.options
+        )
+        set_learning_rate(self.optimiser, factor)
+        num_clips = sum(map(len, batches))
+        losses = []
+        for i, chosen in enumerate(batches):
+            if i and stop.signal is not None:
+                self.optimiser.zero_grad()
+                return False
+            loss = self._loss(first + i, chosen) * (len(chosen) / num_clips)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        loss_value = float(sum(loss.item() for loss in losses))
+        if not math.isfinite(loss_value):
+            raise AstError(self._diverged())
+        self._step()
+        if self.average is not None:
+            self.average.after_update(self.model)
+        self.progress.loss_sum += loss_value * num_clips
+        self.progress.num_clips += num_clips
+        rate = num_clips / max(time.monotonic() - began, 1e-9)
+        self._rate = MOVING_RATE * self._rate + (1 - MOVING_RATE) * rate if self._rate else rate
+        return True
+
+    def _loss(self, number: int, chosen: NDArray[Any]) -> Tensor:
+        """Compute the loss of one batch of the epoch; all that is random about it follows from its number."""
+        began = time.monotonic()
+        rng = generator_for(self.options, self.progress.epoch, BATCH_DRAWS, number)
+        torch.manual_seed(int(rng.integers(2**63)))  # dropout
+        crop_rng = rng if self.options.random_crop else None
+        batch = self.task.clips.batch(chosen.tolist(), self.task.extractor.max_length, crop_rng).to(self.model.device)
+        batch = augmentation.augment(batch, self.options, rng)
+        input_values = training_input(batch, self.task.extractor, self.options, rng)
+        self._timings["data"] += time.monotonic() - began
+        with torch.autocast(self.model.device.type, self.task.autocast, enabled=self.task.autocast is not None):
+            logits = training_logits(self.model, input_values, self.options, rng)
+        return training_loss(logits, batch.targets, self.task.loss, self.options.label_smoothing)
+
+    def _step(self) -> None:
+        """Apply the gradients."""
+        if self.options.max_gradient_norm:
+            self.scaler.unscale_(self.optimiser)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad()
+
+    def _diverged(self) -> str:
+        epoch, update = self.progress.epoch + 1, self.progress.update + 1
+        tips = "a lower --learning-rate, a longer --warmup-epochs, or --max-gradient-norm 1"
+        if self.task.autocast is not None:
+            tips += ", or --precision fp32"
+        return f"the loss became NaN or infinite in epoch {epoch}, update {update}: try {tips}"
+
+    def _end_epoch(self, started: float, seconds_before: float) -> None:
+        """Average, validate, write the history's row and save."""
+        progress, options = self.progress, self.options
+        if self.average is not None:
+            self.average.after_epoch(self.model, progress.epoch)
+        is_last = progress.epoch + 1 == options.epochs
+        found = None
+        if self.task.judge is not None and (is_last or (progress.epoch + 1) % options.validate_every == 0):
+            found = self.task.judge.judge(self.judged)
+            self._compare(found)
+        progress.history.append(
+            {
+                "epoch": progress.epoch + 1,
+                "update": (progress.epoch + 1) * self.num_updates,
+                "learning_rate": max(group["lr"] for group in self.optimiser.param_groups),
+                "train_loss": progress.loss_sum / progress.num_clips,
+                "validation_loss": found.loss if found else None,
+                "validation_metric": found.metric if found else None,
+                "seconds": round(seconds_before + time.monotonic() - started, 3),
+            }
+        )
+        progress.epoch += 1
+        progress.update, progress.loss_sum, progress.num_clips, progress.seconds = 0, 0.0, 0, 0.0
+        enough = options.patience > 0 and progress.num_worse >= options.patience
+        progress.is_finished = is_last or enough
+        self.save()
+
+    def _compare(self, found: Validation) -> None:
+        """Keep the weights of the best validation so far; of equal ones the first."""
+        if self.progress.best_metric is not None and not found.metric > self.progress.best_metric:
+            self.progress.num_worse += 1
+            return
+        self.progress.best_metric, self.progress.best_epoch = found.metric, self.progress.epoch + 1
+        self.progress.num_worse = 0
+        if kept_weights(self.options, has_validation=True) == "best":
+            self.best = {name: tensor.detach().clone() for name, tensor in self.judged.state_dict().items()}
+
+    def _report(self, row: dict[str, Any] | None = None) -> Report:
+        progress = self.progress
+        epoch = progress.epoch + (row is None)
+        done = 0 if row is not None else progress.update
+        updates_left = (self.options.epochs - epoch + (row is None)) * self.num_updates - done
+        clips_left = updates_left * len(self.task.clips) / self.num_updates
+        loss = row["train_loss"] if row is not None else progress.loss_sum / progress.num_clips
+        left_s = clips_left / max(self._rate, 1e-9)
+        update = self.num_updates if row is not None else progress.update
+        return Report(epoch, self.options.epochs, update, self.num_updates, loss, self._rate, left_s, row)
+
+    def finished_model(self) -> ASTForAudioClassification:
+        """Return the model with the weights that the options keep, in evaluation mode."""
+        kept = kept_weights(self.options, has_validation=self.task.judge is not None)
+        if kept == "average" and self.average is not None:
+            return self.average.model
+        if kept == "best" and self.best is not None:
+            self.model.load_state_dict(self.best)
+        return self.model.eval()
+
+
+def kept_weights(options: TrainOptions, *, has_validation: bool) -> str:
+    """Return which weights come out: ``best``, ``last`` or ``average``."""
+    if options.keep != "auto":
+        return options.keep
+    if options.average != "none":
+        return "average"
+    return "best" if has_validation else "last"
+
+
+@contextlib.contextmanager
+def _explained_memory(options: TrainOptions) -> Iterator[None]:
+    """Say what can be done where memory does not suffice."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            raise DeviceError(
+                f"out of memory with --batch-size {options.batch_size}: halve it and double --accumulate "
+                f"(now {options.accumulate}), which trains alike, or add --checkpoint-gradients"
+            ) from error
+        raise

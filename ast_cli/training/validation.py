@@ -1,0 +1,99 @@
+"""How good a model is on clips it was not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.training.batches import Clips, evaluation_windows, normalised
+from ast_cli.training.objective import scores_of, training_loss
+
+ACCURACY, MEAN_AVERAGE_PRECISION = "accuracy", "mAP"
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What one validation found.
+
+    Attributes:
+        loss: Mean over the clips' windows, without label smoothing.
+        metric: Accuracy of single-label data, mean average precision of multi-label data; nan where it cannot be had.
+    """
+
+    loss: float
+    metric: float
+
+
+def metric_name(*, is_multi_label: bool) -> str:
+    """Return which metric a problem is judged by."""
+    return MEAN_AVERAGE_PRECISION if is_multi_label else ACCURACY
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges models on one set of clips.
+
+    Attributes:
+        clips: Which.
+        extractor: Pads and normalises.
+        loss: Its name, which also decides between softmax and sigmoid.
+        is_multi_label: Decides the metric.
+        batch_size: Windows at once.
+        autocast: None for float32, else the type that matrix products are computed in.
+    """
+
+    clips: Clips
+    extractor: ASTFeatureExtractor
+    loss: str
+    is_multi_label: bool
+    batch_size: int
+    autocast: torch.dtype | None = None
+
+    def judge(self, model: ASTForAudioClassification) -> Validation:
+        """Return loss and metric of a model."""
+        scores, loss = self.scores(model)
+        return Validation(loss, metric_of(scores, self.clips.own_targets(), is_multi_label=self.is_multi_label))
+
+    @torch.inference_mode()
+    def scores(self, model: ASTForAudioClassification) -> tuple[NDArray[np.float32], float]:
+        """Return the scores of each clip, the mean over its windows, shape (num_clips, num_labels), and the loss."""
+        was_training = model.training
+        model.eval()
+        sums = np.zeros((len(self.clips), model.config.num_labels), np.float64)
+        counts = np.zeros(len(self.clips), np.int64)
+        losses: list[Tensor] = []
+        for owners, batch in evaluation_windows(self.clips, self.extractor.max_length, self.batch_size):
+            batch = batch.to(model.device)
+            fbank = torch.where(batch.is_heard, batch.fbank, self.extractor.padding_value)
+            with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
+                logits = model(normalised(fbank, self.extractor), return_dict=True).logits
+            np.add.at(sums, owners, scores_of(logits, self.loss).double().cpu().numpy())
+            np.add.at(counts, owners, 1)
+            losses.append(training_loss(logits, batch.targets, self.loss) * len(owners))
+        model.train(was_training)
+        scores = (sums / counts[:, None]).astype(np.float32)
+        return scores, float(sum(loss.item() for loss in losses) / counts.sum())
+
+
+def metric_of(scores: NDArray[np.float32], targets: NDArray[np.float32], *, is_multi_label: bool) -> float:
+    """Return accuracy, or the mean average precision over the labels that occur.
+
+    Args:
+        scores: Shape (num_clips, num_labels).
+        targets: 0 or 1, same shape.
+        is_multi_label: Which metric.
+    """
+    if not is_multi_label:
+        return float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
+    from sklearn.metrics import average_precision_score
+
+    occurring = np.flatnonzero(targets.any(axis=0))
+    if not len(occurring):
+        return float("nan")
+    return float(np.mean([average_precision_score(targets[:, i], scores[:, i]) for i in occurring]))
