@@ -1,0 +1,102 @@
+"""Makes the training data of the built-in model: ESC-10, a few recordings, and sounds made here, in one manifest.
+
+    python models/builtin/make_data.py DATA --output build/builtin-data
+
+DATA holds ``esc10/`` (meta.csv with filename, fold, audioset_label, licence; audio/) and ``speech_music/`` (meta.csv
+with filename, audioset_label, duration_s; audio/). The folds of ESC-10 are its author's; those of everything else are
+made here so that no recording and no list of voices or instruments is in two of them. Clips under CC-Sampling+ are left
+out. Needs mido, and espeak-ng, flite and fluidsynth with the soundfonts FluidR3_GM and TimGM6mb (Debian: espeak-ng
+flite fluidsynth fluid-soundfont-gm timgm6mb-soundfont).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from music import make_music
+from noises import make_noise, make_silence
+from speech import make_speech
+
+SAMPLING_RATE = 16_000
+CLIP_S = 5.2  # a little more than the model's window, 5.135 s
+NUM_FOLDS = 5
+NUM_SPEECH, NUM_MUSIC, NUM_NOISE, NUM_SILENCE = 240, 240, 80, 40
+UNWANTED_LICENCE = "Sampling+"
+KNOWN_LABELS = {"Speech", "Music"}  # of the recordings; others are examples of none of the model's labels
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    audio = arguments.output / "audio"
+    audio.mkdir(parents=True, exist_ok=True)
+    rows = [
+        *esc10_rows(arguments.data / "esc10"),
+        *recording_rows(arguments.data / "speech_music"),
+        *generated_rows(audio),
+    ]
+    with open(arguments.output / "manifest.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    counts = Counter(label for row in rows for label in row["labels"])
+    print(f"{len(rows)} examples: {dict(sorted(counts.items()))}", file=sys.stderr)
+
+
+def esc10_rows(folder: Path) -> Iterator[Row]:
+    """One example a clip, in its author's folds."""
+    for clip in read_csv(folder / "meta.csv"):
+        if UNWANTED_LICENCE not in clip["licence"]:
+            path = (folder / "audio" / clip["filename"]).resolve()
+            yield {"path": str(path), "labels": [clip["audioset_label"]], "fold": int(clip["fold"])}
+
+
+def recording_rows(folder: Path) -> Iterator[Row]:
+    """Consecutive pieces of each recording, all in the recording's fold; stems of one song count as one recording."""
+    groups: dict[str, int] = {}
+    for recording in read_csv(folder / "meta.csv"):
+        label, duration_s = recording["audioset_label"], float(recording["duration_s"])
+        group = recording["title"].split("multi-track")[0]
+        fold = groups.setdefault(group, 1 + len(groups) % NUM_FOLDS)
+        path = (folder / "audio" / recording["filename"]).resolve()
+        for i in range(max(1, int(duration_s // CLIP_S))):
+            part = {"start_s": round(i * CLIP_S, 3), "end_s": round(min((i + 1) * CLIP_S, duration_s), 3)}
+            yield {"path": str(path), "labels": [label] if label in KNOWN_LABELS else [], "fold": fold, **part}
+
+
+def generated_rows(folder: Path) -> Iterator[Row]:
+    """Speech, music, noise and silence made here; files that are there already are kept."""
+    kinds = [
+        ("Speech", NUM_SPEECH, make_speech),
+        ("Music", NUM_MUSIC, make_music),
+        ("Noise", NUM_NOISE, make_noise),
+        ("Silence", NUM_SILENCE, make_silence),
+    ]
+    for label, number, make in kinds:
+        for i in range(number):
+            path = folder / f"{label.lower()}-{i:03d}.flac"
+            fold = 1 + i % NUM_FOLDS
+            if not path.exists():
+                samples = make(i, fold, round(CLIP_S * SAMPLING_RATE), SAMPLING_RATE)
+                soundfile.write(path, np.clip(samples, -1, 1).astype(np.float32), SAMPLING_RATE)
+            yield {"path": str(path.resolve()), "labels": [label], "fold": fold}
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    with open(file, encoding="utf-8", newline="") as rows:
+        return list(csv.DictReader(rows))
+
+
+if __name__ == "__main__":
+    main()
