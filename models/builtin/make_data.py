@@ -40,11 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--all-esc10", action="store_true", help="leave the folds of ESC-10 out: train on all of it")
     arguments = parser.parse_args()
     audio = arguments.output / "audio"
     audio.mkdir(parents=True, exist_ok=True)
     rows = [
-        *esc10_rows(arguments.data / "esc10"),
+        *esc10_rows(arguments.data / "esc10", with_folds=not arguments.all_esc10),
         *recording_rows(arguments.data / "speech_music"),
         *generated_rows(audio),
     ]
@@ -54,12 +55,13 @@ def main() -> None:
     print(f"{len(rows)} examples: {dict(sorted(counts.items()))}", file=sys.stderr)
 
 
-def esc10_rows(folder: Path) -> Iterator[Row]:
-    """One example a clip, in its author's folds."""
+def esc10_rows(folder: Path, *, with_folds: bool) -> Iterator[Row]:
+    """One example a clip, in its author's folds; an example of no fold is never held out."""
     for clip in read_csv(folder / "meta.csv"):
         if UNWANTED_LICENCE not in clip["licence"]:
             path = (folder / "audio" / clip["filename"]).resolve()
-            yield {"path": str(path), "labels": [clip["audioset_label"]], "fold": int(clip["fold"])}
+            fold = {"fold": int(clip["fold"])} if with_folds else {}
+            yield {"path": str(path), "labels": [clip["audioset_label"]], **fold}
 
 
 def recording_rows(folder: Path) -> Iterator[Row]:
