@@ -40,18 +40,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--all-esc10", action="store_true", help="leave the folds of ESC-10 out: train on all of it")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all-esc10", action="store_true", help="leave the folds of ESC-10 out: train on all of it")
+    which.add_argument("--only-esc10", action="store_true", help="nothing but ESC-10, one label a clip")
     arguments = parser.parse_args()
     audio = arguments.output / "audio"
     audio.mkdir(parents=True, exist_ok=True)
-    rows = [
-        *esc10_rows(arguments.data / "esc10", with_folds=not arguments.all_esc10),
-        *recording_rows(arguments.data / "speech_music"),
-        *generated_rows(audio),
-    ]
+    rows = list(esc10_rows(arguments.data / "esc10", with_folds=not arguments.all_esc10))
+    if arguments.only_esc10:
+        rows = [{"label": row.pop("labels")[0], **row} for row in rows]
+    else:
+        rows += [*recording_rows(arguments.data / "speech_music"), *generated_rows(audio)]
     with open(arguments.output / "manifest.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
-    counts = Counter(label for row in rows for label in row["labels"])
+    counts = Counter(label for row in rows for label in row.get("labels", [row.get("label")]))
     print(f"{len(rows)} examples: {dict(sorted(counts.items()))}", file=sys.stderr)
 
 
