@@ -17,6 +17,7 @@ from torch import Tensor
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.training import augmentation
 from ast_cli.training.augmentation import Batch
+from ast_cli.training.examples import Example
 from ast_cli.training.options import TrainOptions
 
 ORDER_DRAWS, BATCH_DRAWS = 0, 1  # what a generator is for: one more number in its seed
@@ -64,6 +65,15 @@ class Clips:
         return Batch(torch.from_numpy(array), torch.from_numpy(num_frames), torch.from_numpy(targets))
 
 
+def target_matrix(examples: Sequence[Example], labels: Sequence[str]) -> NDArray[np.float32]:
+    """Return 1 where an example has a label: float32, shape (num_examples, num_labels)."""
+    columns = {label: i for i, label in enumerate(labels)}
+    targets = np.zeros((len(examples), len(labels)), np.float32)
+    for row, example in zip(targets, examples, strict=True):
+        row[[columns[label] for label in example.labels]] = 1
+    return targets
+
+
 def generator_for(options: TrainOptions, epoch: int, purpose: int, batch: int = 0) -> np.random.Generator:
     """Return the generator of one epoch's order or of one batch."""
     return np.random.default_rng([options.seed, purpose, epoch, batch])
@@ -72,15 +82,15 @@ def generator_for(options: TrainOptions, epoch: int, purpose: int, batch: int = 
 def epoch_order(clips: Clips, options: TrainOptions, epoch: int) -> NDArray[np.int64]:
     """Return the clips of an epoch, in order: each once, or drawn by the rarity of its labels.
 
-    The weight of a clip is the sum over its labels of 1 / (clips with that label), as in the original's sampler.
+    The weight of a clip is the sum over its labels of 1 / (clips with that label), as in the original's sampler; to
+    have none counts as one more label, so that such clips are drawn too.
     """
     rng = generator_for(options, epoch, ORDER_DRAWS)
     if not options.balanced:
         return rng.permutation(len(clips))
-    targets = clips.own_targets()
-    weights = targets @ (1 / np.maximum(targets.sum(axis=0), 1)).astype(np.float64)
-    if not weights.any():
-        return rng.permutation(len(clips))
+    targets = clips.own_targets().astype(np.float64)
+    targets = np.column_stack([targets, ~targets.any(axis=1)])
+    weights = targets @ (1 / np.maximum(targets.sum(axis=0), 1))
     return rng.choice(len(clips), len(clips), p=weights / weights.sum())
 
 
