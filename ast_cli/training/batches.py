@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.windows import slice_windows
 from ast_cli.training import augmentation
 from ast_cli.training.augmentation import Batch
 from ast_cli.training.examples import Example
@@ -126,21 +127,14 @@ def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterat
     owners: list[int] = []
     windows: list[NDArray[np.float32]] = []
     for i, index in enumerate(clips.indices):
-        fbank = clips.fbanks[index]
-        for start in window_starts(len(fbank), max_length):
+        for window in slice_windows([clips.fbanks[index]], max_length, max_length):
             owners.append(i)
-            windows.append(fbank[start : start + max_length])
+            windows.append(window.fbank)
             if len(windows) == batch_size:
                 yield np.array(owners), _side_by_side(windows, clips, owners, max_length)
                 owners, windows = [], []
     if windows:
         yield np.array(owners), _side_by_side(windows, clips, owners, max_length)
-
-
-def window_starts(num_frames: int, max_length: int) -> list[int]:
-    """Return where the windows of a clip begin, in frames."""
-    last = max(0, num_frames - max_length)
-    return sorted({*range(0, last + 1, max_length), last})
 
 
 def _side_by_side(windows: list[NDArray[np.float32]], clips: Clips, owners: list[int], max_length: int) -> Batch:

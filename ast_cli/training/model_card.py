@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import torch
 from ast_cli import __version__, hub
 from ast_cli.errors import AstError
 from ast_cli.model.config import activation_of
-from ast_cli.report.text import waiting_time
+from ast_cli.report.text import printable, waiting_time
 from ast_cli.training.examples import ExampleSet
 from ast_cli.training.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.training.outcome import FinetuneResult
@@ -61,7 +62,7 @@ def _base_in_words(base: str) -> str:
         return "random weights"
     if base == hub.BUILTIN:
         return f"the built-in model of ast-cli {__version__}"
-    return f"`{_repo_of(base) or os.path.basename(os.path.abspath(base))}`"
+    return _plain(_repo_of(base) or os.path.basename(os.path.abspath(base)))
 
 
 def _use(result: FinetuneResult) -> str:
@@ -86,8 +87,8 @@ def _results(result: FinetuneResult) -> str:
 
 def _headline(metrics: Metrics) -> str:
     if isinstance(metrics, SingleLabelMetrics):
-        low, high = metrics.accuracy_interval
-        return f"Accuracy {_percent(metrics.accuracy)} (95 % interval {_percent(low)} to {_percent(high)}), macro F1 {metrics.macro_f1:.3f}."
+        accuracy, low, high = map(_percent, (metrics.accuracy, *metrics.accuracy_interval))
+        return f"Accuracy {accuracy} (95 % interval {low} to {high}), macro F1 {metrics.macro_f1:.3f}."
     auc = "" if metrics.mean_auc is None else f", mean AUC {metrics.mean_auc:.3f}"
     return f"Mean average precision {metrics.mean_average_precision:.3f}{auc}."
 
@@ -135,7 +136,7 @@ def _data(result: FinetuneResult) -> str:
     rows = [(label, *(counts[name][label] for name in used)) for label in labels]
     total = ("All clips", *(len(examples.examples) for examples in used.values()))
     left_out = f" {len(result.failures)} clips could not be read and were left out." if len(result.failures) else ""
-    return f"## Data\n\n`{_plain(source)}`.{left_out}\n\n" + _table(("Label", *used), [*rows, total])
+    return f"## Data\n\nFrom {_plain(source)}.{left_out}\n\n" + _table(("Label", *used), [*rows, total])
 
 
 def _counts(examples: ExampleSet) -> Counter[str]:
@@ -178,6 +179,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return foreign text as one table cell holds it."""
-    text = " ".join(text.split()).replace("|", "\\|")
-    return text.replace("<", "&lt;")
+    """Return foreign text so that it is shown as it is, on one line, and not read as Markdown or HTML."""
+    text = printable(" ".join(text.split()))
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", text).replace("<", "&lt;")
