@@ -14,6 +14,7 @@ from ast_cli.cli.parameters import Device
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import printable
+from ast_cli.training.examples import read_examples
 from ast_cli.training.options import settings
 from ast_cli.training.recipes import DEFAULT_RECIPE, options_of
 
@@ -108,6 +109,7 @@ def finetune(
     --output esc50`. Ctrl-C saves; the same command with --resume goes on.
     """
     options = options_of(recipe, {name: value for name, value in flags.items() if value is not None})
+    examples = read_examples(data)
     with quiet_native_libraries(), told_how_to_go_on(output, quiet=quiet):
         from ast_cli.cli.train_progress import TrainDisplay
         from ast_cli.engine.device import set_num_threads
@@ -130,9 +132,9 @@ def finetune(
                 on_progress=display.progress,
             )
             if folds:
-                num_failures = _print_folds(finetune_folds(data, model, output, options, run))
+                num_failures = _print_folds(finetune_folds(examples, model, output, options, run))
             else:
-                num_failures = _print_result(library_finetune(data, model, output, options, run))
+                num_failures = _print_result(library_finetune(examples, model, output, options, run))
     if num_failures:
         raise typer.Exit(ExitCode.SOME_FAILED)
 

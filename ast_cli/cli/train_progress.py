@@ -61,8 +61,8 @@ class TrainDisplay:
         """Say which clips are left out, and why; an error is said with ``--quiet`` too."""
         for _, error in failures[:MAX_FAILURES_SHOWN]:
             self._say(f"error: {printable(error.message)}")
-        more = f"; {len(failures) - MAX_FAILURES_SHOWN} more are in results.json"
-        self.note(f"{len(failures)} clips are left out{more if len(failures) > MAX_FAILURES_SHOWN else ''}")
+        counted = "1 clip is" if len(failures) == 1 else f"{len(failures)} clips are"
+        self.note(f"{counted} left out" + ("; results.json names all" if len(failures) > MAX_FAILURES_SHOWN else ""))
 
     def report(self, report: Report) -> None:
         """Show an update or the end of an epoch."""

@@ -122,8 +122,9 @@ def finetune_folds(
     if len(examples.folds) < 2:
         raise UsageError(f"{examples.source}: --folds needs data with at least two folds (a column named fold)")
     check_output(output, {"base model": model, "data": examples.source}, resume=run.resume, force=run.force)
+    facts = {**run_facts(examples, model, options), "folds": True}
     with writing(output):
-        begin(output, {**run_facts(examples, model, options), "folds": True}, resume=run.resume)
+        begin(output, facts, resume=run.resume)
         run = replace(run, features=run.features or output / CHECKPOINT_NAME / FEATURES_NAME)
         folds = []
         for number, fold in enumerate(examples.folds, start=1):

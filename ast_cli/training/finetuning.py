@@ -110,19 +110,24 @@ def finetune(
     sources = {"base model": model, "data": data.source if isinstance(data, ExampleSet) else str(data)}
     check_output(output, sources, resume=run.resume, force=run.force)
     examples = data if isinstance(data, ExampleSet) else read_examples(data)
-    assign_roles(examples, options)  # before anything is read or written
-    device = resolve_device(run.device)
-    job = Job(examples, model, output, options, run, device)
+    facts = run_facts(examples, model, options)
+    assign_roles(examples, options)  # like the facts before anything is written
+    job = Job(examples, model, output, options, run, resolve_device(run.device))
     with writing(output):
-        state = begin(output, run_facts(examples, model, options), resume=run.resume)
-        result = job.carry_out(state)
+        result = job.carry_out(begin(output, facts, resume=run.resume))
         if not run.keep_checkpoint:
             remove_checkpoint(output)
     return result
 
 
 def run_facts(examples: ExampleSet, model: str, options: TrainOptions) -> dict[str, Any]:
-    """Return what has to be the same for a run to go on."""
+    """Return what has to be the same for a run to go on.
+
+    Raises:
+        UsageError: The base model cannot be trained as the options say.
+        AstError: It cannot be read.
+    """
+    start_config(model, options, LONGEST_SCRATCH_INPUT)
     base = model if model.startswith(SCRATCH_PREFIX) else ""
     return {
         "settings": options.to_dict(),
