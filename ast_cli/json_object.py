@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ast_cli.errors import CheckpointError
+from ast_cli.whole_files import write_whole
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_SHOWN = 80  # characters of a value in a message
@@ -44,13 +44,7 @@ def write_json_object(file: Path, value: dict[str, Any]) -> None:
         text = json.dumps(value, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: JSON cannot hold a value of it ({error})") from error
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be written ({error.strerror})") from error
+    write_whole(file, f"{text}\n".encode(), CheckpointError)
 
 
 def shown(value: object) -> str:

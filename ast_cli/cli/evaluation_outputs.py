@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ast_cli.cli.streams import results_stream, writing_stdout
-from ast_cli.errors import AstError, UsageError
+from ast_cli.errors import UsageError
 from ast_cli.training.evaluation_options import PREDICTION_SUFFIXES
+from ast_cli.whole_files import write_whole
 
 if TYPE_CHECKING:
     from ast_cli.training.evaluation import Evaluation
@@ -70,16 +71,16 @@ class EvaluationOutputs:
         if self.plot is not None:
             from ast_cli.training.pictures import evaluation_picture
 
-            _replace(self.plot, evaluation_picture(result.metrics, _title(result)))
+            write_whole(self.plot, evaluation_picture(result.metrics, _title(result)))
         if self.predictions is not None:
             from ast_cli.training.predictions import predictions_text
 
-            _replace(
+            write_whole(
                 self.predictions, predictions_text(result, self.predictions.suffix.lower()).encode("utf-8", "replace")
             )
         text = _text(result, self.format_name)
         if self.output is not None:
-            _replace(self.output, text.encode("utf-8", "replace"))
+            write_whole(self.output, text.encode("utf-8", "replace"))
             return
         with results_stream() as stream, writing_stdout():
             stream.write(text)
@@ -117,18 +118,3 @@ def _text(result: Evaluation, format_name: str) -> str:
     from ast_cli.cli.evaluation_table import evaluation_text
 
     return evaluation_text(result)
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file that is old or new, never half.
-
-    Raises:
-        AstError: It cannot be written.
-    """
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise AstError(f"{file}: cannot be written ({error.strerror})") from error

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ast_cli.cli.parameters import Device
-from ast_cli.cli.streams import quiet_native_libraries
-from ast_cli.errors import ExitCode, UsageError
+from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.errors import ExitCode
 from ast_cli.report.text import printable
+from ast_cli.training.examples import read_examples
 from ast_cli.training.options import settings
 from ast_cli.training.recipes import DEFAULT_RECIPE, options_of
 
 if TYPE_CHECKING:
-    from ast_cli.training.finetuning import FinetuneResult
-
-MAX_FAILURES_SHOWN = 10
+    from ast_cli.training.cross_validation import FoldsResult
+    from ast_cli.training.outcome import FinetuneResult
 
 
 def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -108,11 +109,11 @@ def finetune(
     --output esc50`. Ctrl-C saves; the same command with --resume goes on.
     """
     options = options_of(recipe, {name: value for name, value in flags.items() if value is not None})
-    if folds and options.fold is not None:
-        raise UsageError("--folds holds out every fold in turn and --fold one: choose one")
-    with quiet_native_libraries():
+    examples = read_examples(data)
+    with quiet_native_libraries(), told_how_to_go_on(output, quiet=quiet):
         from ast_cli.cli.train_progress import TrainDisplay
         from ast_cli.engine.device import set_num_threads
+        from ast_cli.training.cross_validation import finetune_folds
         from ast_cli.training.finetuning import RunSettings
         from ast_cli.training.finetuning import finetune as library_finetune
 
@@ -127,18 +128,44 @@ def finetune(
                 keep_checkpoint=keep_checkpoint,
                 on_report=display.report,
                 on_note=display.note,
-                on_features=display.features,
+                on_failures=display.failures,
+                on_progress=display.progress,
             )
-            result = library_finetune(data, model, output, options, run)
-    _render(result, quiet=quiet)
-    if result.failures:
+            if folds:
+                num_failures = _print_folds(finetune_folds(examples, model, output, options, run))
+            else:
+                num_failures = _print_result(library_finetune(examples, model, output, options, run))
+    if num_failures:
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-def _render(result: FinetuneResult, *, quiet: bool) -> None:
-    """Print where the checkpoint is and how good it is."""
+@contextlib.contextmanager
+def told_how_to_go_on(output: Path, *, quiet: bool) -> Iterator[None]:
+    """Say at an interruption what is saved, if anything is."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and (output / "checkpoint" / "run.json").is_file():
+            note(f"stopped; the same command with --resume goes on from what is saved in {output}", quiet=quiet)
+        raise
+
+
+def _print_result(result: FinetuneResult) -> int:
+    """Print where the checkpoint is and how good it is; return how many clips could not be read."""
     typer.echo(printable(str(result.output)))
     for name, metrics in (("validation", result.validation), ("test", result.test)):
         if metrics is not None:
             title, value = metrics.headline
             typer.echo(f"{name} {title}  {value:.4f}  ({metrics.num_examples} clips)")
+    return len(result.failures)
+
+
+def _print_folds(result: FoldsResult) -> int:
+    """Print each fold's metric and their mean; return how many clips could not be read."""
+    title = {"accuracy": "accuracy", "mean_average_precision": "mAP"}[result.metric]
+    typer.echo(printable(str(result.output)))
+    for fold in result.folds:
+        value = "-" if fold.value is None else f"{fold.value:.4f}"
+        typer.echo(f"fold {fold.fold} {title}  {value}  ({fold.num_examples} clips)")
+    typer.echo(f"mean {title}  {result.mean:.4f}  (standard deviation {result.std:.4f})")
+    return max(fold.num_failures for fold in result.folds)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ast_cli.cli.streams import note
+from ast_cli.report.text import printable, waiting_time
 
 if TYPE_CHECKING:
+    from ast_cli.training.spectrograms import Failure
     from ast_cli.training.trainer import Report
 
 PLAIN_INTERVAL_S = 10.0  # between lines within an epoch, off a terminal
+MAX_FAILURES_SHOWN = 10
+BAR_WIDTH = 20  # characters
 
 
 class TrainDisplay:
@@ -48,20 +53,27 @@ class TrainDisplay:
             self._live.stop()
             self._live = None
 
-    def features(self, done: int, num_clips: int) -> None:
-        """Show how many spectrograms are computed."""
-        self._show(f"reading clips: {done} of {num_clips}", lasting=False)
+    def progress(self, what: str, done: int, num_clips: int) -> None:
+        """Show how far the work before training is."""
+        self._show(f"{what}: {done} of {num_clips}", lasting=False)
+
+    def failures(self, failures: Sequence[Failure]) -> None:
+        """Say which clips are left out, and why; an error is said with ``--quiet`` too."""
+        for _, error in failures[:MAX_FAILURES_SHOWN]:
+            self._say(f"error: {printable(error.message)}")
+        counted = "1 clip is" if len(failures) == 1 else f"{len(failures)} clips are"
+        self.note(f"{counted} left out" + ("; results.json names all" if len(failures) > MAX_FAILURES_SHOWN else ""))
 
     def report(self, report: Report) -> None:
         """Show an update or the end of an epoch."""
         row = report.row
         text = f"epoch {report.epoch}/{report.num_epochs}"
         if row is None:
-            text += f"  update {report.update}/{report.num_updates}"
+            text += f"  {_bar(report.update / report.num_updates)}  update {report.update}/{report.num_updates}"
         text += f"  loss {report.loss:.4f}"
         if row is not None and row["validation_metric"] is not None:
             text += f"  validation {row['validation_metric']:.4f}"
-        text += f"  {report.clips_per_s:.1f} clips/s  {_duration(report.left_s)} left"
+        text += f"  {report.clips_per_s:.1f} clips/s  {waiting_time(report.left_s)} left"
         self._show(text, lasting=row is not None)
 
     def note(self, text: str) -> None:
@@ -71,20 +83,20 @@ class TrainDisplay:
     def _show(self, text: str, *, lasting: bool) -> None:
         if self.quiet:
             return
-        if self._live is not None:
+        if self._live is not None and not lasting:
             self._line = text
-            if lasting:
-                self._live.console.print(text)
         elif lasting or time.monotonic() - self._shown_at >= PLAIN_INTERVAL_S:
-            note(text)
+            self._say(text)
             self._shown_at = time.monotonic()
 
+    def _say(self, text: str) -> None:
+        """Print a line that stays, above the live one if there is one."""
+        if self._live is not None:
+            self._live.console.print(text, soft_wrap=True)
+        else:
+            note(text)
 
-def _duration(seconds: float) -> str:
-    """Write a time to wait: 42 s, 3 min 10 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+def _bar(share: float) -> str:
+    """Draw how much of an epoch is done."""
+    return "█" * round(share * BAR_WIDTH) + "░" * (BAR_WIDTH - round(share * BAR_WIDTH))

@@ -7,7 +7,6 @@ that was not in the file is impossible.
 from __future__ import annotations
 
 import copy
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from ast_cli.model.config import (
     read_config,
 )
 from ast_cli.model.weight_files import read_weights, read_weights_folder
+from ast_cli.whole_files import write_whole
 
 if TYPE_CHECKING:
     from ast_cli.model.transformer import PretrainedAST
@@ -174,13 +174,8 @@ def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
     config.pop("torch_dtype", None)
     tensors = {name.removeprefix(ENCODER_PREFIX): tensor.detach() for name, tensor in model.state_dict().items()}
     prefix = ENCODER_PREFIX if model.has_head else ""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{hub.WEIGHTS_NAME}.tmp"
-        temporary.write_bytes(save(hub_names(tensors, prefix), metadata={"format": "pt"}))
-        os.replace(temporary, folder / hub.WEIGHTS_NAME)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
+    weights = save(hub_names(tensors, prefix), metadata={"format": "pt"})
+    write_whole(folder / hub.WEIGHTS_NAME, weights, CheckpointError)
     write_json_object(folder / hub.CONFIG_NAME, config)
 
 

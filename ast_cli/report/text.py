@@ -30,3 +30,13 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(hundredths, 6000)
     hours, minutes = divmod(minutes, 60)
     return f"{f'{hours}:' if hours else ''}{minutes:02d}:{rest // 100:02d}.{rest % 100:02d}"
+
+
+def waiting_time(seconds: float) -> str:
+    """Write a time to wait: 42 s, 3 min 10 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

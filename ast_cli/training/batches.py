@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.windows import slice_windows
 from ast_cli.training import augmentation
 from ast_cli.training.augmentation import Batch
+from ast_cli.training.examples import Example
 from ast_cli.training.options import TrainOptions
 
 ORDER_DRAWS, BATCH_DRAWS = 0, 1  # what a generator is for: one more number in its seed
@@ -64,6 +66,15 @@ class Clips:
         return Batch(torch.from_numpy(array), torch.from_numpy(num_frames), torch.from_numpy(targets))
 
 
+def target_matrix(examples: Sequence[Example], labels: Sequence[str]) -> NDArray[np.float32]:
+    """Return 1 where an example has a label: float32, shape (num_examples, num_labels)."""
+    columns = {label: i for i, label in enumerate(labels)}
+    targets = np.zeros((len(examples), len(labels)), np.float32)
+    for row, example in zip(targets, examples, strict=True):
+        row[[columns[label] for label in example.labels]] = 1
+    return targets
+
+
 def generator_for(options: TrainOptions, epoch: int, purpose: int, batch: int = 0) -> np.random.Generator:
     """Return the generator of one epoch's order or of one batch."""
     return np.random.default_rng([options.seed, purpose, epoch, batch])
@@ -72,15 +83,15 @@ def generator_for(options: TrainOptions, epoch: int, purpose: int, batch: int = 
 def epoch_order(clips: Clips, options: TrainOptions, epoch: int) -> NDArray[np.int64]:
     """Return the clips of an epoch, in order: each once, or drawn by the rarity of its labels.
 
-    The weight of a clip is the sum over its labels of 1 / (clips with that label), as in the original's sampler.
+    The weight of a clip is the sum over its labels of 1 / (clips with that label), as in the original's sampler; to
+    have none counts as one more label, so that such clips are drawn too.
     """
     rng = generator_for(options, epoch, ORDER_DRAWS)
     if not options.balanced:
         return rng.permutation(len(clips))
-    targets = clips.own_targets()
-    weights = targets @ (1 / np.maximum(targets.sum(axis=0), 1)).astype(np.float64)
-    if not weights.any():
-        return rng.permutation(len(clips))
+    targets = clips.own_targets().astype(np.float64)
+    targets = np.column_stack([targets, ~targets.any(axis=1)])
+    weights = targets @ (1 / np.maximum(targets.sum(axis=0), 1))
     return rng.choice(len(clips), len(clips), p=weights / weights.sum())
 
 
@@ -116,21 +127,14 @@ def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterat
     owners: list[int] = []
     windows: list[NDArray[np.float32]] = []
     for i, index in enumerate(clips.indices):
-        fbank = clips.fbanks[index]
-        for start in window_starts(len(fbank), max_length):
+        for window in slice_windows([clips.fbanks[index]], max_length, max_length):
             owners.append(i)
-            windows.append(fbank[start : start + max_length])
+            windows.append(window.fbank)
             if len(windows) == batch_size:
                 yield np.array(owners), _side_by_side(windows, clips, owners, max_length)
                 owners, windows = [], []
     if windows:
         yield np.array(owners), _side_by_side(windows, clips, owners, max_length)
-
-
-def window_starts(num_frames: int, max_length: int) -> list[int]:
-    """Return where the windows of a clip begin, in frames."""
-    last = max(0, num_frames - max_length)
-    return sorted({*range(0, last + 1, max_length), last})
 
 
 def _side_by_side(windows: list[NDArray[np.float32]], clips: Clips, owners: list[int], max_length: int) -> Batch:

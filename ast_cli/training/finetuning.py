@@ -6,38 +6,53 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.engine.device import resolve_device
-from ast_cli.errors import UsageError
+from ast_cli.engine.device import in_words, resolve_device
+from ast_cli.json_object import write_json_object
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.tagging.fingerprint import checkpoint_digest
-from ast_cli.training.adapt import is_scratch, start_config, start_feature_extractor, start_model
-from ast_cli.training.batches import Clips
-from ast_cli.training.examples import Example, ExampleSet, read_examples
+from ast_cli.training.adapt import SCRATCH_PREFIX, is_scratch, start_config, start_feature_extractor, start_model
+from ast_cli.training.batches import Clips, target_matrix
+from ast_cli.training.examples import ExampleSet, read_examples
 from ast_cli.training.features import FeatureStore, compute_features
-from ast_cli.training.history import draw_curves, write_history, write_text
+from ast_cli.training.frozen import HeadJudge, HeadTrainer, embedded
+from ast_cli.training.history import draw_curves, write_history
 from ast_cli.training.metrics import Metrics, multi_label_metrics, single_label_metrics
-from ast_cli.training.objective import PROBLEM_TYPES, loss_name
+from ast_cli.training.model_card import model_card
+from ast_cli.training.objective import PROBLEM_TYPES, autocast_for, loss_name
 from ast_cli.training.options import TrainOptions
+from ast_cli.training.outcome import FinetuneResult
 from ast_cli.training.recipes import options_of, to_toml
 from ast_cli.training.roles import Roles, assign_roles, data_digest
-from ast_cli.training.run_output import CHECKPOINT_NAME, OPTIONS_NAME, begin, check_output, remove_checkpoint, writing
+from ast_cli.training.run_output import (
+    CARD_NAME,
+    CHECKPOINT_NAME,
+    OPTIONS_NAME,
+    RESULTS_NAME,
+    begin,
+    check_output,
+    remove_checkpoint,
+    writing,
+)
+from ast_cli.training.spectrograms import Failure
 from ast_cli.training.statistics import mean_and_std
 from ast_cli.training.trainer import Report, Task, Trainer, kept_weights
 from ast_cli.training.training_state import StateFolder
 from ast_cli.training.validation import Judge, metric_name
+from ast_cli.whole_files import write_whole
 
 FEATURES_NAME = "features"
 FRAMES_PER_S = 100
 LONGEST_SCRATCH_INPUT = 1024  # frames; where nobody chose and the recordings are longer
+MAX_NAMED = 5  # labels in a note
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,8 @@ class RunSettings:
         keep_checkpoint: Leave the state for ``resume`` in the output.
         on_report: Called after every update and every epoch.
         on_note: Called with what a person should know.
-        on_features: Called with clips read and clips in all.
+        on_failures: Called once with the clips that cannot be read, if there are any.
+        on_progress: Called before training with what is being done, clips done, and clips in all.
     """
 
     device: str = "auto"
@@ -64,30 +80,8 @@ class RunSettings:
     keep_checkpoint: bool = False
     on_report: Callable[[Report], None] = lambda _: None
     on_note: Callable[[str], None] = lambda _: None
-    on_features: Callable[[int, int], None] | None = None
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """What came of a run.
-
-    Attributes:
-        output: The checkpoint folder.
-        roles: Which examples were used for what; those that could not be read are left out.
-        failures: Examples that could not be read, with why.
-        history: A row for each epoch.
-        kept: Which weights were saved: ``best``, ``last`` or ``average``.
-        validation: Of the saved weights; None where nothing was held out.
-        test: Of the saved weights on the data's own test split; None where it has none.
-    """
-
-    output: Path
-    roles: Roles
-    failures: tuple[Any, ...]
-    history: tuple[dict[str, Any], ...]
-    kept: str
-    validation: Metrics | None
-    test: Metrics | None
+    on_failures: Callable[[Sequence[Failure]], None] = lambda _: None
+    on_progress: Callable[[str, int, int], None] = lambda *_: None
 
 
 def finetune(
@@ -116,25 +110,31 @@ def finetune(
     sources = {"base model": model, "data": data.source if isinstance(data, ExampleSet) else str(data)}
     check_output(output, sources, resume=run.resume, force=run.force)
     examples = data if isinstance(data, ExampleSet) else read_examples(data)
-    assign_roles(examples, options)  # before anything is read or written
-    device = resolve_device(run.device)
-    job = Job(examples, model, output, options, run, device)
+    facts = run_facts(examples, model, options)
+    assign_roles(examples, options)  # like the facts before anything is written
+    job = Job(examples, model, output, options, run, resolve_device(run.device))
     with writing(output):
-        state = begin(output, run_facts(examples, model, options), resume=run.resume)
-        result = job.carry_out(state)
+        result = job.carry_out(begin(output, facts, resume=run.resume))
         if not run.keep_checkpoint:
             remove_checkpoint(output)
     return result
 
 
 def run_facts(examples: ExampleSet, model: str, options: TrainOptions) -> dict[str, Any]:
-    """Return what has to be the same for a run to go on."""
-    base = model if model.startswith("scratch:") else ""
+    """Return what has to be the same for a run to go on.
+
+    Raises:
+        UsageError: The base model cannot be trained as the options say.
+        AstError: It cannot be read.
+    """
+    start_config(model, options, LONGEST_SCRATCH_INPUT)
+    base = model if model.startswith(SCRATCH_PREFIX) else ""
     return {
         "settings": options.to_dict(),
         "labels": list(examples.labels),
         "data_digest": data_digest(examples),
-        "scratch": base,
+        "base": base,
+        "folds": False,
         "model_digest": "" if base else _model_digest(model),
     }
 
@@ -168,9 +168,7 @@ class Job:
     def carry_out(self, state: StateFolder) -> FinetuneResult:
         """Read, train, judge and write."""
         store, extractor, config = self._read()
-        readable = replace(self.examples, examples=tuple(store.examples))
-        roles = assign_roles(readable, self.options)
-        trainer, sets = self._trainer(store, roles, extractor, config, state)
+        trainer, sets, roles = self._trainer(store, extractor, config, state)
         if self.run.resume and trainer.resume():
             done = trainer.progress
             self.run.on_note(f"going on after epoch {done.epoch}, update {done.update}")
@@ -183,113 +181,121 @@ class Job:
         trainer.run(on_report)
         return self._finish(trainer, sets, roles, store)
 
+    @property
+    def cache(self) -> Path:
+        """Where spectrograms and embeddings are kept."""
+        return self.run.features or self.output / CHECKPOINT_NAME / FEATURES_NAME
+
     def _read(self) -> tuple[FeatureStore, ASTFeatureExtractor, ASTConfig]:
         """Compute the spectrograms, and settle the length of the input where the data decides it."""
-        options, is_new = self.options, self.model.startswith("scratch:")
+        options, is_new = self.options, self.model.startswith(SCRATCH_PREFIX)
         config = start_config(self.model, options, LONGEST_SCRATCH_INPUT)
         extractor = start_feature_extractor(self.model, config, options)
         max_frames = config.max_length
         if options.random_crop:
             max_frames = max(max_frames, round(options.max_clip_s * FRAMES_PER_S))
-        folder = self.run.features or self.output / CHECKPOINT_NAME / FEATURES_NAME
         store = compute_features(
             self.examples.examples,
             extractor,
             max_frames=max_frames,
-            folder=folder,
+            folder=self.cache,
             num_workers=self.run.num_workers,
-            on_progress=self.run.on_features,
+            on_progress=partial(self.run.on_progress, "reading clips"),
         )
+        if store.failures:
+            self.run.on_failures(store.failures)
         if is_new and options.max_length is None:
-            longest = min(max(store[i].shape[0] for i in range(len(store.examples))), LONGEST_SCRATCH_INPUT)
+            longest = min(max(map(len, store)), LONGEST_SCRATCH_INPUT)
             config = start_config(self.model, options, math.ceil(longest / config.patch_size) * config.patch_size)
             extractor.max_length = config.max_length
+        self._tell_what_is_cut(store, max_frames)
         return store, extractor, config
 
+    def _tell_what_is_cut(self, store: FeatureStore, max_frames: int) -> None:
+        """Say where the ends of clips play no part."""
+        num_cut = sum(len(fbank) == max_frames for fbank in store)
+        if num_cut:
+            remedy = "--max-clip-s takes more" if self.options.random_crop else "--random-crop uses all of them"
+            self.run.on_note(
+                f"note: {num_cut} of {len(store)} clips fill {max_frames / FRAMES_PER_S:g} s or are longer; "
+                f"what comes after that is not used: {remedy}"
+            )
+
     def _trainer(
-        self,
-        store: FeatureStore,
-        roles: Roles,
-        extractor: ASTFeatureExtractor,
-        config: ASTConfig,
-        state: StateFolder,
-    ) -> tuple[Trainer, dict[str, Clips]]:
+        self, store: FeatureStore, extractor: ASTFeatureExtractor, config: ASTConfig, state: StateFolder
+    ) -> tuple[Trainer, dict[str, Clips], Roles]:
         """Put together what is trained, on what, and how it is judged."""
-        targets = target_matrix(store.examples, self.examples.labels)
+        options, labels = self.options, self.examples.labels
+        roles = assign_roles(replace(self.examples, examples=store.examples), options)
         places = {example: i for i, example in enumerate(store.examples)}
+        clips = Clips(store, target_matrix(store.examples, labels), tuple(range(len(store))))
         sets = {
-            name: Clips(store, targets, tuple(places[example] for example in getattr(roles, name).examples))
+            name: replace(clips, indices=tuple(places[example] for example in getattr(roles, name).examples))
             for name in ("train", "validation", "test")
         }
-        if self.options.normalise == "data":
-            train = sets["train"]
-            heard = (store[index][: extractor.max_length] for index in train.indices)
+        self._tell_what_is_missing(sets["train"])
+        if options.normalise == "data":
+            heard = (store[index][: extractor.max_length] for index in sets["train"].indices)
             extractor.mean, extractor.std = mean_and_std(heard)
-        loss = loss_name(self.options, is_multi_label=self.examples.is_multi_label)
-        autocast = autocast_for(self.options.precision, self.device)
-        model = start_model(self.model, config, self.examples.labels, PROBLEM_TYPES[loss], self.options)
-        judge = None
-        if len(sets["validation"]):
-            judge = self._judge(sets["validation"], extractor, loss, autocast)
-        task = Task(sets["train"], extractor, self.options, loss, judge, autocast)
-        return Trainer(model.to(self.device), task, state), sets
+        loss = loss_name(options, is_multi_label=self.examples.is_multi_label)
+        model = start_model(self.model, config, labels, PROBLEM_TYPES[loss], options).to(self.device)
+        if options.freeze_encoder:
+            encoder = model.audio_spectrogram_transformer
+            progress = partial(self.run.on_progress, "running the encoder over clips")
+            heard_by_encoder = embedded(clips, encoder, extractor, self.cache, progress)
+            sets = {name: replace(heard_by_encoder, indices=each.indices) for name, each in sets.items()}
+        autocast = autocast_for(options.precision, self.device)
+        task = Task(sets["train"], extractor, options, loss, None, autocast)
+        task = replace(task, judge=self._judge(sets["validation"], task) if len(sets["validation"]) else None)
+        kind = HeadTrainer if options.freeze_encoder else Trainer
+        return kind(model, task, state), sets, roles
 
-    def _judge(self, clips: Clips, extractor: ASTFeatureExtractor, loss: str, autocast: torch.dtype | None) -> Judge:
-        return Judge(clips, extractor, loss, self.examples.is_multi_label, self.options.batch_size, autocast)
+    def _tell_what_is_missing(self, train: Clips) -> None:
+        """Say which labels cannot be learnt."""
+        missing = [self.examples.labels[i] for i in np.flatnonzero(~train.own_targets().any(axis=0))]
+        if missing:
+            named = ", ".join(missing[:MAX_NAMED]) + (" ..." if len(missing) > MAX_NAMED else "")
+            self.run.on_note(f"note: no clip to train on has {named}: the model cannot learn it")
+
+    def _judge(self, clips: Clips, task: Task) -> Judge:
+        kind = HeadJudge if self.options.freeze_encoder else Judge
+        is_multi_label, batch_size = self.examples.is_multi_label, self.options.batch_size
+        return kind(clips, task.extractor, task.loss, is_multi_label, batch_size, task.autocast)
 
     def _finish(self, trainer: Trainer, sets: dict[str, Clips], roles: Roles, store: FeatureStore) -> FinetuneResult:
         """Judge the weights that are kept, and write all that a user finds."""
-        model = trainer.finished_model()
-        task = trainer.task
-        found = {
-            name: self._metrics(model, self._judge(sets[name], task.extractor, task.loss, task.autocast))
+        model, task, history = trainer.finished_model(), trainer.task, trainer.progress.history
+        judged = {
+            name: self._metrics(model, self._judge(sets[name], task))
             for name in ("validation", "test")
             if len(sets[name])
         }
-        history = trainer.progress.history
-        model.save_pretrained(self.output)
-        task.extractor.save_pretrained(self.output)
-        write_text(self.output / OPTIONS_NAME, to_toml(self.options))
-        write_history(self.output, history)
-        draw_curves(self.output, history, metric_name(is_multi_label=self.examples.is_multi_label))
-        return FinetuneResult(
+        result = FinetuneResult(
             output=self.output,
+            config=model.config,
+            base=self.model,
+            options=self.options,
             roles=roles,
-            failures=tuple(store.failures),
+            failures=store.failures,
             history=tuple(history),
             kept=kept_weights(self.options, has_validation=task.judge is not None),
-            validation=found.get("validation"),
-            test=found.get("test"),
+            validation=judged.get("validation"),
+            test=judged.get("test"),
+            device=in_words(self.device),
         )
+        task.extractor.save_pretrained(self.output)
+        write_whole(self.output / OPTIONS_NAME, to_toml(self.options).encode())
+        write_history(self.output, history)
+        draw_curves(self.output, history, metric_name(is_multi_label=self.examples.is_multi_label))
+        write_json_object(self.output / RESULTS_NAME, result.to_dict())
+        write_whole(self.output / CARD_NAME, model_card(result).encode("utf-8", "replace"))
+        model.save_pretrained(self.output)
+        return result
 
-    def _metrics(self, model: ASTForAudioClassification, judge: Judge) -> Metrics:
-        """Judge a model by all the numbers there are."""
+    def _metrics(self, model: ASTForAudioClassification, judge: Judge) -> Metrics | None:
+        """Judge a model by all the numbers there are; None where no clip has a label, so that there are none."""
         scores, _ = judge.scores(model)
         targets = judge.clips.own_targets()
-        if self.examples.is_multi_label:
-            return multi_label_metrics(scores, targets > 0, self.examples.labels)
-        return single_label_metrics(scores, targets.argmax(axis=1), self.examples.labels)
-
-
-def target_matrix(examples: Sequence[Example], labels: Sequence[str]) -> NDArray[np.float32]:
-    """Return 1 where an example has a label: float32, shape (num_examples, num_labels)."""
-    columns = {label: i for i, label in enumerate(labels)}
-    targets = np.zeros((len(examples), len(labels)), np.float32)
-    for row, example in zip(targets, examples, strict=True):
-        row[[columns[label] for label in example.labels]] = 1
-    return targets
-
-
-def autocast_for(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the type of matrix products; None for float32.
-
-    Raises:
-        UsageError: fp16 off CUDA, where it has no use.
-    """
-    if precision == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if precision == "fp16" and device.type != "cuda":
-        raise UsageError("--precision fp16 needs a CUDA device: use fp32 or bf16")
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        if not self.examples.is_multi_label:
+            return single_label_metrics(scores, targets.argmax(axis=1), self.examples.labels)
+        return multi_label_metrics(scores, targets > 0, self.examples.labels) if targets.any() else None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ast_cli.errors import AstError
+from ast_cli.whole_files import write_whole
 
 HISTORY_NAME = "history.csv"
 CURVES_NAME = "curves.png"
@@ -24,28 +23,17 @@ COLUMNS = (
 )
 
 
-def write_text(file: Path, text: str) -> None:
-    """Write a file of the output; it is old or new, never half.
+def write_history(folder: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write a row for each epoch; what was not measured is empty.
 
     Raises:
         AstError: The folder cannot be written.
     """
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, file)
-    except OSError as error:
-        raise AstError(f"{file}: cannot be written ({error.strerror})") from error
-
-
-def write_history(folder: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Write a row for each epoch; what was not measured is empty."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in history)
-    write_text(folder / HISTORY_NAME, text.getvalue())
+    write_whole(folder / HISTORY_NAME, text.getvalue().encode())
 
 
 def _cell(value: Any) -> Any:
@@ -83,19 +71,10 @@ def draw_curves(folder: Path, history: Sequence[dict[str, Any]], metric: str) ->
         axes.grid(alpha=0.3)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    _write_bytes(folder / CURVES_NAME, picture.getvalue())
+    write_whole(folder / CURVES_NAME, picture.getvalue())
 
 
 def _curve(history: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Return epochs and values of one column, where it has any."""
     rows = [row for row in history if row[name] is not None]
     return [row["epoch"] for row in rows], [row[name] for row in rows]
-
-
-def _write_bytes(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    except OSError as error:
-        raise AstError(f"{file}: cannot be written ({error.strerror})") from error

@@ -3,65 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
 
 from ast_cli import __version__, hub
 from ast_cli.errors import AstError
-from ast_cli.model.config import ASTConfig, activation_of
+from ast_cli.model.config import activation_of
+from ast_cli.report.text import printable, waiting_time
 from ast_cli.training.examples import ExampleSet
 from ast_cli.training.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
-from ast_cli.training.options import TrainOptions
-from ast_cli.training.roles import Roles
+from ast_cli.training.outcome import FinetuneResult
 
 FRAME_S = 0.01
 MAX_CLASSES = 60  # rows of a table of classes
 
 
-@dataclass(frozen=True)
-class CardFacts:
-    """What the card tells.
-
-    Attributes:
-        config: Of the finished model.
-        base: What training started from, as it was named.
-        roles: Which clips were used for what.
-        num_failures: Clips that could not be read.
-        options: Of the run.
-        kept: Which weights were saved.
-        history: A row for each epoch.
-        validation: Of the saved weights.
-        test: Of the saved weights.
-        device: Where it was trained.
-    """
-
-    config: ASTConfig
-    base: str
-    roles: Roles
-    num_failures: int
-    options: TrainOptions
-    kept: str
-    history: Sequence[dict[str, Any]]
-    validation: Metrics | None
-    test: Metrics | None
-    device: str
-
-
-def model_card(facts: CardFacts) -> str:
+def model_card(result: FinetuneResult) -> str:
     """Return the card as Markdown, with what the hub reads at its beginning."""
-    sections = [_front_matter(facts), _summary(facts), _use(facts), _results(facts), _data(facts), _training(facts)]
-    return "\n\n".join([*sections, _limits(facts)]) + "\n"
+    sections = (_front_matter, _summary, _use, _results, _data, _training, _limits)
+    return "\n\n".join(section(result) for section in sections) + "\n"
 
 
-def _front_matter(facts: CardFacts) -> str:
+def _front_matter(result: FinetuneResult) -> str:
     lines = ["---", "pipeline_tag: audio-classification", "tags:", "- audio-classification"]
     lines.append("- audio-spectrogram-transformer")
-    if (repo := _repo_of(facts.base)) is not None:
+    if (repo := _repo_of(result.base)) is not None:
         lines.append(f"base_model: {repo}")
     return "\n".join([*lines, "---"])
 
@@ -76,14 +46,14 @@ def _repo_of(base: str) -> str | None:
         return None
 
 
-def _summary(facts: CardFacts) -> str:
-    config = facts.config
+def _summary(result: FinetuneResult) -> str:
+    config = result.config
     kind = "any number of labels a clip" if activation_of(config) == "sigmoid" else "one label a clip"
     return (
         f"# Audio tagger with {config.num_labels} labels\n\n"
         f"An Audio Spectrogram Transformer ({config.num_hidden_layers} layers, {config.hidden_size} wide) that scores "
         f"{kind}, from windows of {config.max_length * FRAME_S:.2f} s at 16 kHz. Training started from "
-        f"{_base_in_words(facts.base)}."
+        f"{_base_in_words(result.base)}."
     )
 
 
@@ -92,24 +62,24 @@ def _base_in_words(base: str) -> str:
         return "random weights"
     if base == hub.BUILTIN:
         return f"the built-in model of ast-cli {__version__}"
-    return f"`{_repo_of(base) or os.path.basename(os.path.abspath(base))}`"
+    return _plain(_repo_of(base) or os.path.basename(os.path.abspath(base)))
 
 
-def _use(facts: CardFacts) -> str:
+def _use(result: FinetuneResult) -> str:
     return (
         "## Use\n\n```\nast classify recording.wav --model FOLDER\n```\n\n"
         "In Python: `ast_cli.Tagger.from_pretrained(FOLDER).classify(path)`, or the audio-classification pipeline of "
-        f"transformers. Scores are a {activation_of(facts.config)} of the logits."
+        f"transformers. Scores are a {activation_of(result.config)} of the logits."
     )
 
 
-def _results(facts: CardFacts) -> str:
+def _results(result: FinetuneResult) -> str:
     lines = ["## Results"]
-    for name, metrics in (("validation", facts.validation), ("test", facts.test)):
+    for name, metrics in (("validation", result.validation), ("test", result.test)):
         if metrics is not None:
             lines += [f"### On {metrics.num_examples} {name} clips", _headline(metrics), _class_table(metrics)]
-    if facts.validation is not None:
-        lines.append(_honesty(facts))
+    if result.validation is not None:
+        lines.append(_honesty(result))
     if len(lines) == 1:
         lines.append("Nothing was held out: how good the model is, is not known.")
     return "\n\n".join(lines)
@@ -117,12 +87,14 @@ def _results(facts: CardFacts) -> str:
 
 def _headline(metrics: Metrics) -> str:
     if isinstance(metrics, SingleLabelMetrics):
-        low, high = metrics.accuracy_interval
-        return (
-            f"Accuracy {metrics.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}), macro F1 {metrics.macro_f1:.3f}."
-        )
+        accuracy, low, high = map(_percent, (metrics.accuracy, *metrics.accuracy_interval))
+        return f"Accuracy {accuracy} (95 % interval {low} to {high}), macro F1 {metrics.macro_f1:.3f}."
     auc = "" if metrics.mean_auc is None else f", mean AUC {metrics.mean_auc:.3f}"
     return f"Mean average precision {metrics.mean_average_precision:.3f}{auc}."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _class_table(metrics: Metrics) -> str:
@@ -133,66 +105,66 @@ def _class_table(metrics: Metrics) -> str:
     return _table(("Label", "Clips", "Recall", "F1"), cells)
 
 
-def _honesty(facts: CardFacts) -> str:
+def _honesty(result: FinetuneResult) -> str:
     """Say what the validation clips had a hand in."""
-    text = f"Validation is {facts.roles.how}."
-    if facts.kept == "best":
-        validated = [row for row in facts.history if row["validation_metric"] is not None]
+    text = f"Validation is {result.roles.how}."
+    if result.kept == "best":
+        validated = [row for row in result.history if row["validation_metric"] is not None]
         text += (
             f" The weights are the best of {len(validated)} validations on these same clips, so the number is somewhat "
             "too good."
         )
-    elif facts.options.patience:
+    elif result.options.patience:
         text += " These clips also decided when training stopped, so the number is somewhat too good."
     else:
-        text += f" The weights ({_kept_in_words(facts)}) were not chosen by these clips."
+        text += f" The weights ({_kept_in_words(result)}) were not chosen by these clips."
     return text
 
 
-def _kept_in_words(facts: CardFacts) -> str:
-    if facts.kept == "average":
-        return "a moving average" if facts.options.average == "ema" else "their mean over epochs"
-    return {"best": "the best on validation", "last": "those after the last epoch"}[facts.kept]
+def _kept_in_words(result: FinetuneResult) -> str:
+    if result.kept == "average":
+        return "a moving average" if result.options.average == "ema" else "their mean over epochs"
+    return {"best": "the best on validation", "last": "those after the last epoch"}[result.kept]
 
 
-def _data(facts: CardFacts) -> str:
-    sets = {"train": facts.roles.train, "validation": facts.roles.validation, "test": facts.roles.test}
+def _data(result: FinetuneResult) -> str:
+    sets = {"train": result.roles.train, "validation": result.roles.validation, "test": result.roles.test}
     used = {name: examples for name, examples in sets.items() if examples.examples}
-    source = os.path.basename(os.path.abspath(facts.roles.train.source))
+    source = os.path.basename(os.path.abspath(result.roles.train.source))
     counts = {name: _counts(examples) for name, examples in used.items()}
-    labels = list(facts.config.id2label.values())
+    labels = list(result.config.id2label.values())
     rows = [(label, *(counts[name][label] for name in used)) for label in labels]
     total = ("All clips", *(len(examples.examples) for examples in used.values()))
-    left_out = f" {facts.num_failures} clips could not be read and were left out." if facts.num_failures else ""
-    return f"## Data\n\n`{_plain(source)}`.{left_out}\n\n" + _table(("Label", *used), [*rows, total])
+    left_out = f" {len(result.failures)} clips could not be read and were left out." if len(result.failures) else ""
+    return f"## Data\n\nFrom {_plain(source)}.{left_out}\n\n" + _table(("Label", *used), [*rows, total])
 
 
 def _counts(examples: ExampleSet) -> Counter[str]:
     return Counter(label for example in examples.examples for label in example.labels)
 
 
-def _training(facts: CardFacts) -> str:
-    seconds = sum(row["seconds"] for row in facts.history)
-    last = facts.history[-1] if facts.history else None
+def _training(result: FinetuneResult) -> str:
+    seconds = sum(row["seconds"] for row in result.history)
+    last = result.history[-1] if result.history else None
     ended = f" Training loss at the end: {last['train_loss']:.4f}." if last else ""
     return (
-        f"## Training\n\n{len(facts.history)} epochs in {seconds / 60:.1f} minutes on {facts.device}, "
+        f"## Training\n\n{len(result.history)} epochs in {waiting_time(seconds)} on {result.device}, "
         f"{datetime.now(UTC).date().isoformat()}, ast-cli {__version__}, torch {torch.__version__}.{ended} "
-        f"Weights saved: {_kept_in_words(facts)}. All settings are in `training_options.toml`, the course of the run "
+        f"Weights saved: {_kept_in_words(result)}. All settings are in `training_options.toml`, the course of the run "
         "in `history.csv` and `curves.png`; with the same data, "
         "`ast finetune DATA --model BASE --recipe training_options.toml --output FOLDER` repeats it."
     )
 
 
-def _limits(facts: CardFacts) -> str:
+def _limits(result: FinetuneResult) -> str:
     lines = [
         "## Limits",
         "It knows these labels and no others: every sound gets scores for them, whatever it is.",
         "Recordings that differ from the training clips (other microphones, rooms, mixtures) may score worse.",
     ]
-    rare = [label for label, count in _counts(facts.roles.train).items() if count < 20]
+    rare = [label for label, count in _counts(result.roles.train).items() if count < 20]
     if rare:
-        lines.append(f"{len(rare)} of {facts.config.num_labels} labels have fewer than 20 training clips.")
+        lines.append(f"{len(rare)} of {result.config.num_labels} labels have fewer than 20 training clips.")
     return "\n\n".join(lines)
 
 
@@ -207,6 +179,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return foreign text as one table cell holds it."""
-    text = " ".join(text.split()).replace("|", "\\|")
-    return text.replace("<", "&lt;")
+    """Return foreign text so that it is shown as it is, on one line, and not read as Markdown or HTML."""
+    text = printable(" ".join(text.split()))
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", text).replace("<", "&lt;")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ast_cli.errors import UsageError
 from ast_cli.model.config import NUM_PREFIX_TOKENS
 from ast_cli.model.transformer import ASTForAudioClassification, ASTModel, pool
 from ast_cli.training.augmentation import kept_tokens
@@ -79,3 +80,18 @@ def training_loss(logits: Tensor, targets: Tensor, name: str, label_smoothing: f
 def scores_of(logits: Tensor, name: str) -> Tensor:
     """Turn logits into scores as the saved model will: softmax for cross-entropy, sigmoid for bce."""
     return logits.float().softmax(dim=-1) if name == CROSS_ENTROPY else logits.float().sigmoid()
+
+
+def autocast_for(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the type of matrix products; None for float32.
+
+    Raises:
+        UsageError: fp16 off CUDA, where it has no use.
+    """
+    if precision == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if precision == "fp16" and device.type != "cuda":
+        raise UsageError("--precision fp16 needs a CUDA device: use fp32 or bf16")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

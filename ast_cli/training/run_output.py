@@ -14,6 +14,7 @@ from ast_cli.tagging.output_lock import only_run
 from ast_cli.training.training_state import StateFolder
 
 CHECKPOINT_NAME = "checkpoint"
+FOLD_PREFIX = "fold-"
 WEIGHTS_NAME = "model.safetensors"
 OPTIONS_NAME = "training_options.toml"
 RESULTS_NAME = "results.json"
@@ -61,9 +62,19 @@ def check_output(output: Path, sources: Mapping[str, str], *, resume: bool, forc
         )
 
 
+def fold_folder(output: Path, fold: int) -> Path:
+    """Return where the run that holds out a fold writes."""
+    return output / f"{FOLD_PREFIX}{fold}"
+
+
+def is_interrupted(output: Path) -> bool:
+    """Tell whether a run that did not come to its end can go on here."""
+    return StateFolder(output / CHECKPOINT_NAME).run_file.is_file()
+
+
 def is_finished(output: Path) -> bool:
     """Tell whether a run came to its end here: its weights are there and nothing to go on with."""
-    return (output / WEIGHTS_NAME).is_file() and not (output / CHECKPOINT_NAME / "run.json").is_file()
+    return (output / WEIGHTS_NAME).is_file() and not is_interrupted(output)
 
 
 @contextlib.contextmanager
@@ -91,13 +102,22 @@ def begin(output: Path, facts: Mapping[str, Any], *, resume: bool) -> StateFolde
     if resume and state.run_file.is_file():
         state.check(facts)
         return state
-    if resume and not state.run_file.is_file() and any(output.joinpath(name).exists() for name in OWN_NAMES):
+    if resume and any((output / name).exists() for name in OWN_NAMES):
         raise UsageError(f"--resume: {output} holds no interrupted run; --force starts anew")
-    for file in (state.state_file, state.run_file, *(output / name for name in OWN_NAMES)):
-        with contextlib.suppress(FileNotFoundError):
-            file.unlink()
+    for folder in (output, *output.glob(f"{FOLD_PREFIX}*")):
+        _clear(folder)
     state.begin(facts)
     return state
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else."""
+    state = StateFolder(output / CHECKPOINT_NAME)
+    for file in (state.state_file, state.run_file, *(output / name for name in OWN_NAMES)):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise AstError(f"{file}: an earlier run's, cannot be removed ({error.strerror})") from error
 
 
 def remove_checkpoint(output: Path) -> None:

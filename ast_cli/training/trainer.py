@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -92,7 +93,10 @@ class Trainer:
 
     Attributes:
         progress: How far the run is.
+        trained: What the names of the parameters that change begin with: no others are saved.
     """
+
+    trained = ""
 
     def __init__(self, model: ASTForAudioClassification, task: Task, state: StateFolder) -> None:
         self.model = model
@@ -108,7 +112,6 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=task.autocast == torch.float16)
         self.num_updates = math.ceil(len(task.clips) / (self.options.batch_size * self.options.accumulate))
         self._rate = 0.0  # clips a second
-        self._timings = {"data": 0.0, "compute": 0.0}
 
     @property
     def judged(self) -> ASTForAudioClassification:
@@ -116,16 +119,25 @@ class Trainer:
         return self.average.model if self.average and self.average.count else self.model
 
     def resume(self) -> bool:
-        """Go on from the saved state, if there is one."""
+        """Go on from the saved state, if there is one.
+
+        Raises:
+            AstError: It is damaged, or the clips that can be read are others by now.
+        """
         loaded = self.state.load(self.model.device)
         if loaded is None:
             return False
         self.progress, tensors = loaded
-        self.model.load_state_dict(tensors["model"])
+        if tensors["clips"] != self._clips_digest():
+            raise AstError(
+                f"{self.state.state_file}: other clips can be read now than when this run began, "
+                "so it cannot go on as it would have; --force starts anew"
+            )
+        self._load(self.model, tensors["model"])
         self.optimiser.load_state_dict(tensors["optimiser"])
         self.scaler.load_state_dict(tensors["scaler"])
         if self.average is not None:
-            self.average.model.load_state_dict(tensors["average"])
+            self._load(self.average.model, tensors["average"])
             self.average.count = self.progress.average_count
         self.best = tensors["best"]
         return True
@@ -136,13 +148,28 @@ class Trainer:
         self.state.save(
             self.progress,
             {
-                "model": self.model.state_dict(),
-                "average": self.average.model.state_dict() if self.average else None,
+                "clips": self._clips_digest(),
+                "model": self._tensors(self.model),
+                "average": self._tensors(self.average.model) if self.average else None,
                 "best": self.best,
                 "optimiser": self.optimiser.state_dict(),
                 "scaler": self.scaler.state_dict(),
             },
         )
+
+    def _tensors(self, model: ASTForAudioClassification) -> dict[str, Tensor]:
+        """Return what training changes of a model."""
+        return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(self.trained)}
+
+    def _load(self, model: ASTForAudioClassification, tensors: dict[str, Tensor]) -> None:
+        """Put back what `_tensors` returned."""
+        model.load_state_dict({**model.state_dict(), **tensors})
+
+    def _clips_digest(self) -> str:
+        """Return a digest of which clips are trained on and which judge."""
+        judge = self.task.judge
+        numbers = [self.task.clips.indices, judge.clips.indices if judge else ()]
+        return hashlib.sha256(str(numbers).encode()).hexdigest()
 
     def run(self, on_report: Callable[[Report], None] = lambda _: None) -> None:
         """Train until all epochs are done or validation says that it is enough; saves after every epoch.
@@ -212,14 +239,12 @@ class Trainer:
 
     def _loss(self, number: int, chosen: NDArray[Any]) -> Tensor:
         """Compute the loss of one batch of the epoch; all that is random about it follows from its number."""
-        began = time.monotonic()
         rng = generator_for(self.options, self.progress.epoch, BATCH_DRAWS, number)
         torch.manual_seed(int(rng.integers(2**63)))  # dropout
         crop_rng = rng if self.options.random_crop else None
         batch = self.task.clips.batch(chosen.tolist(), self.task.extractor.max_length, crop_rng).to(self.model.device)
         batch = augmentation.augment(batch, self.options, rng)
         input_values = training_input(batch, self.task.extractor, self.options, rng)
-        self._timings["data"] += time.monotonic() - began
         with torch.autocast(self.model.device.type, self.task.autocast, enabled=self.task.autocast is not None):
             logits = training_logits(self.model, input_values, self.options, rng)
         return training_loss(logits, batch.targets, self.task.loss, self.options.label_smoothing)
@@ -275,7 +300,7 @@ class Trainer:
         self.progress.best_metric, self.progress.best_epoch = found.metric, self.progress.epoch + 1
         self.progress.num_worse = 0
         if kept_weights(self.options, has_validation=True) == "best":
-            self.best = {name: tensor.detach().clone() for name, tensor in self.judged.state_dict().items()}
+            self.best = {name: tensor.clone() for name, tensor in self._tensors(self.judged).items()}
 
     def _report(self, row: dict[str, Any] | None = None) -> Report:
         progress = self.progress
@@ -294,7 +319,7 @@ class Trainer:
         if kept == "average" and self.average is not None:
             return self.average.model
         if kept == "best" and self.best is not None:
-            self.model.load_state_dict(self.best)
+            self._load(self.model, self.best)
         return self.model.eval()
 
 

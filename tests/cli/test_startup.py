@@ -38,6 +38,8 @@ def run(*arguments: str) -> tuple[int, set[str], str]:
         (["extract", "--help"], 0),
         (["benchmark", "--help"], 0),
         (["evaluate", "--help"], 0),
+        (["finetune", "--help"], 0),
+        (["stats", "--help"], 0),
         (["download", "--help"], 0),
         (["doctor", "--help"], 0),
         ([], 2),
@@ -49,6 +51,9 @@ def run(*arguments: str) -> tuple[int, set[str], str]:
         (["classify", "--hop", "-1", "x.wav"], 2),
         (["extract", "x.wav"], 2),
         (["evaluate", "no-such-data"], 2),
+        (["finetune", "data", "-o", "out", "--epochs", "0"], 2),
+        (["finetune", "data", "-o", "out", "--recipe", "none"], 2),
+        (["finetune", "no-such-data", "-o", "out"], 2),
         (["classify", "--thresholds", "no-such-file", "x.wav"], 2),
     ],
 )

@@ -1,0 +1,154 @@
+"""Cross-validation: one run for each fold of the data, and ``folds.json`` with what they say together."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ast_cli.errors import UsageError
+from ast_cli.json_object import read_json_object, write_json_object
+from ast_cli.results import SCHEMA_VERSION
+from ast_cli.training.examples import ExampleSet, read_examples
+from ast_cli.training.finetuning import FEATURES_NAME, RunSettings, finetune, run_facts
+from ast_cli.training.metrics import METRIC_DECIMALS
+from ast_cli.training.options import TrainOptions
+from ast_cli.training.recipes import options_of
+from ast_cli.training.run_output import (
+    CHECKPOINT_NAME,
+    FOLDS_NAME,
+    RESULTS_NAME,
+    begin,
+    check_output,
+    fold_folder,
+    is_finished,
+    is_interrupted,
+    remove_checkpoint,
+    writing,
+)
+
+HEADLINES = {"single_label": "accuracy", "multi_label": "mean_average_precision"}  # keys of results.json
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold said.
+
+    Attributes:
+        fold: Held out.
+        folder: With its checkpoint.
+        num_examples: That judged the model.
+        value: Of the metric; None where the fold has nothing to judge by.
+        num_failures: Examples of the data that could not be read.
+    """
+
+    fold: int
+    folder: Path
+    num_examples: int
+    value: float | None
+    num_failures: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"fold": self.fold, "folder": self.folder.name, "num_examples": self.num_examples, "value": self.value}
+
+
+@dataclass(frozen=True)
+class FoldsResult:
+    """What all folds said.
+
+    Attributes:
+        output: With a folder for each fold.
+        metric: ``accuracy`` or ``mean_average_precision``.
+        folds: Each one's result.
+    """
+
+    output: Path
+    metric: str
+    folds: tuple[FoldResult, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """The metric of each fold that has it."""
+        return [fold.value for fold in self.folds if fold.value is not None]
+
+    @property
+    def mean(self) -> float:
+        """The mean over folds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float:
+        """The standard deviation over folds, of the sample."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``folds.json``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "type": "folds",
+            "metric": self.metric,
+            "mean": round(self.mean, METRIC_DECIMALS),
+            "std": round(self.std, METRIC_DECIMALS),
+            "folds": [fold.to_dict() for fold in self.folds],
+        }
+
+
+def finetune_folds(
+    data: str | Path | ExampleSet,
+    model: str,
+    output: str | Path,
+    options: TrainOptions | None = None,
+    run: RunSettings | None = None,
+) -> FoldsResult:
+    """Train once for each fold of the data, holding that fold out.
+
+    Args:
+        data: As in `ast_cli.training.finetuning.finetune`; it names folds.
+        model: Likewise; each fold starts from it.
+        output: Folder for a folder ``fold-N`` each and ``folds.json``.
+        options: Likewise, without a fold.
+        run: Likewise; ``resume`` goes on with the fold that was interrupted and leaves finished ones alone.
+
+    Raises:
+        UsageError: Data without two folds, and as there.
+        AstError: As there.
+    """
+    options, run, output = options or options_of(), run or RunSettings(), Path(output)
+    examples = data if isinstance(data, ExampleSet) else read_examples(data)
+    if options.fold is not None:
+        raise UsageError("--folds holds out every fold in turn and --fold one: choose one")
+    if len(examples.folds) < 2:
+        raise UsageError(f"{examples.source}: --folds needs data with at least two folds (a column named fold)")
+    check_output(output, {"base model": model, "data": examples.source}, resume=run.resume, force=run.force)
+    facts = {**run_facts(examples, model, options), "folds": True}
+    with writing(output):
+        begin(output, facts, resume=run.resume)
+        run = replace(run, features=run.features or output / CHECKPOINT_NAME / FEATURES_NAME)
+        folds = []
+        for number, fold in enumerate(examples.folds, start=1):
+            folder = fold_folder(output, fold)
+            if not (run.resume and is_finished(folder)):
+                run.on_note(f"fold {fold} is held out ({number} of {len(examples.folds)})")
+                goes_on = run.resume and is_interrupted(folder)
+                own_run = replace(run, resume=goes_on, force=not goes_on)
+                finetune(examples, model, folder, replace(options, fold=fold), own_run)
+            folds.append(_fold_result(folder, fold))
+        problem = "multi_label" if examples.is_multi_label else "single_label"
+        result = FoldsResult(output, HEADLINES[problem], tuple(folds))
+        if not result.values:
+            raise UsageError(f"{examples.source}: no fold has a clip with a label, so there is nothing to judge by")
+        write_json_object(output / FOLDS_NAME, result.to_dict())
+        if not run.keep_checkpoint:
+            remove_checkpoint(output)
+    return result
+
+
+def _fold_result(folder: Path, fold: int) -> FoldResult:
+    """Read what a finished fold left; a fold of an earlier, interrupted run counts as it is."""
+    results = read_json_object(folder / RESULTS_NAME)
+    judged = results["validation"]
+    value = judged["metrics"][HEADLINES[judged["problem"]]] if judged else None
+    num_examples = results["num_examples"]["validation"]
+    return FoldResult(fold, folder, num_examples, value, len(results["failures"]))
