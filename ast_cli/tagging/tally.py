@@ -24,6 +24,7 @@ class Tally:
         self.num_ok = 0
         self.num_with_warnings = 0
         self.num_skipped = 0
+        self.num_failed_before = 0  # of those skipped
         self.failed: Counter[str] = Counter()
         self.audio_s = 0.0
         self.current: str | None = None
@@ -79,7 +80,8 @@ class Tally:
             codes = ", ".join(f"{code} {count}" for code, count in sorted(self.failed.items()))
             parts.append(f"{self.num_failed} failed ({codes})")
         if self.num_skipped:
-            parts.append(f"{self.num_skipped} done before")
+            failed = f" ({self.num_failed_before} of them failed)" if self.num_failed_before else ""
+            parts.append(f"{self.num_skipped} done before{failed}")
         speed = f", {self.audio_s / elapsed_s:.1f} x real time" if elapsed_s > 0 else ""
         factor = f", real-time factor {elapsed_s / self.audio_s:.3g}" if self.audio_s else ""
         audio = f"{self.audio_s / 3600:.2f} h of audio in {elapsed_s:.1f} s"
