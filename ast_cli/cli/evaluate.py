@@ -167,4 +167,4 @@ class _Watch:
                 note(f"warning: {printable(result.path or '')}: {', '.join(result.warnings)}", quiet=self.quiet)
             progress.tally.add(result)
             yield result
-        note(f"{printable(model)}: {progress.tally.summary(progress.elapsed_s)}", quiet=self.quiet)
+        note(f"{printable(model)}: {progress.tally.summary(progress.elapsed_s, progress.num_inputs)}", quiet=self.quiet)

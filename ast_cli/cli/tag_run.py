@@ -173,13 +173,13 @@ def _record(
         raise
     except BaseException:
         if tally.num_done:
-            note(tally.summary(progress.elapsed_s), quiet=run.quiet)
+            note(tally.summary(progress.elapsed_s, progress.num_inputs), quiet=run.quiet)
         if sink.can_go_on:
             note(f"to go on, run the same command with --resume; {run.output} holds what is done", quiet=run.quiet)
         raise
     if progress.num_inputs > 1 or tally.num_failed:
         batches = f"; {micro_batch}" if micro_batch is not None and tally.num_ok > 1 else ""
-        note(tally.summary(progress.elapsed_s) + batches, quiet=run.quiet)
+        note(tally.summary(progress.elapsed_s, progress.num_inputs) + batches, quiet=run.quiet)
     return tally.num_failed > 0 or tally.num_failed_before > 0
 
 

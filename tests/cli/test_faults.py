@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from watched_runs import children_of, living, peak_bytes
 
 from ast_cli.errors import ExitCode
+from ast_cli.hub import checkpoint_folder
 
 if sys.platform == "win32":
     pytest.skip("POSIX signals and pipes", allow_module_level=True)
@@ -78,7 +80,8 @@ def test_reader_that_goes_ends_the_run_without_a_word(
     assert all(process.stdout.readline() for _ in range(3))  # CSV begins with the names of its columns
     workers = children_of(process.pid)
     process.stdout.close()
-    assert process.stderr.read() == ""
+    lines = process.stderr.read().splitlines()
+    assert [line for line in lines if " inputs, " not in line] == []  # but for progress, on a slow machine
     process.wait(timeout=30)
     assert process.returncode == ExitCode.FATAL
     assert_gone(workers, within_s=2.0)
@@ -130,9 +133,9 @@ def test_signal_leaves_a_summary_whole_records_and_no_worker(
     assert_gone(workers, within_s=2.0)
     records = [json.loads(line) for line in output.read_text().splitlines()]
     *_, summary, remedy = errors.splitlines()
-    num_ok = int(summary.partition(" inputs: ")[0])
+    num_ok = int(summary.partition(" of 300 inputs: ")[0])
     assert num_ok in (len(records), len(records) - 1)  # the signal may have come between writing and counting
-    assert summary.startswith(f"{num_ok} inputs: {num_ok} ok; ")
+    assert summary.startswith(f"{num_ok} of 300 inputs: {num_ok} ok; ")
     assert remedy == f"to go on, run the same command with --resume; {output} holds what is done"
 
 
@@ -199,3 +202,37 @@ def test_local_files_and_a_local_checkpoint_need_no_network(run_ast: Run, write_
     fetched = run_ast("classify", path, "--model", "somebody/something", **surroundings)
     assert fetched.returncode != ExitCode.OK
     assert canary.exists(), "the canary sees nothing: the first half proves nothing"
+
+
+def test_four_corrupt_files_among_many_are_four_errors(run_ast: Run, clips: Path) -> None:
+    corrupt = {"000-.wav": b"", "100-.mp3": b"no audio " * 500, "200-.flac": b"fLaC", "999-.wav": b"RIFF"}
+    for name, content in corrupt.items():
+        (clips / name).write_bytes(content)
+    done = run_ast("classify", str(clips), "--model", "builtin", "-f", "jsonl", "--top-k", "1")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == ExitCode.SOME_FAILED
+    assert [Path(record["path"]).name for record in records] == sorted(file.name for file in clips.iterdir())
+    failed = {Path(record["path"]).name for record in records if record["status"] == "error"}
+    assert failed == set(corrupt)
+    assert "304 inputs: 300 ok, 4 failed (" in done.stderr
+
+
+def test_another_model_is_refused_by_resume_and_another_format_is_not(
+    run_ast: Run, clips: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "tags.jsonl"
+    inputs = [str(clips / f"{number:03}.wav") for number in range(3)]
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint_folder("builtin"), other)
+    begun = ["classify", *inputs, "-o", str(output), "-q"]
+    assert run_ast(*begun, "--model", "builtin", "-f", "jsonl").returncode == ExitCode.OK
+    same = run_ast(*begun, "--model", str(other), "-f", "csv", "--resume")  # the same weights elsewhere
+    assert same.returncode == ExitCode.OK, same.stderr
+    assert output.read_text().startswith("path,start_s,")
+    settings = json.loads((other / "preprocessor_config.json").read_text())
+    (other / "preprocessor_config.json").write_text(json.dumps({**settings, "mean": settings["mean"] + 1}))
+    before = output.read_bytes()
+    refused = run_ast(*begun, "--model", str(other), "-f", "csv", "--resume")
+    assert refused.returncode == ExitCode.USAGE
+    assert f"error: {output} was begun otherwise: model was " in refused.stderr
+    assert output.read_bytes() == before
