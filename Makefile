@@ -7,7 +7,7 @@ SMOKE := .venv-smoke
 SMOKE_BIN := $(SMOKE)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity lint typecheck smoke format benchmark clean
+.PHONY: help demo test torture parity lint typecheck smoke format benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed ## set up and tag the sample files with the built-in mo
 
 test: $(VENV)/.installed-dev ## set up and run the tests
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/.installed-dev ## run the hour of long tests; TORTURE_PATHS=1000000 takes more of it
+	$(BIN)/python -m pytest -m slow -s tests/torture
 
 lint: $(VENV)/.installed-dev ## check style
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -86,11 +87,12 @@ def num_done(output: Path) -> int:
 
 
 def children_of(pid: int) -> set[int]:
-    """Return the processes that a process has started and that live."""
-    try:
-        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-    except OSError:
-        return set()
+    """Return the processes that a process has started, from any of its threads, and that live."""
+    children: set[int] = set()
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            children |= {int(child) for child in listed.read_text().split()}
+    return children
 
 
 def living(pids: set[int]) -> set[int]:

@@ -192,7 +192,7 @@ class AudioStream:
     def _resampled(self) -> Iterator[NDArray[np.float32]]:
         """Resample block by block (soxr HQ); a rate that changes in mid-stream starts a new segment."""
         rate, resampler = 0, None
-        earlier_s, num_samples = 0.0, 0
+        earlier_s, num_samples, num_resampled = 0.0, 0, 0
         for block_rate, samples in self._decoder.blocks():
             if block_rate != rate:
                 if resampler is not None:
@@ -203,9 +203,12 @@ class AudioStream:
             if not self._part:
                 num_samples += mono.size
                 self.duration_s = earlier_s + num_samples / rate
-            yield mono if resampler is None else resampler.resample_chunk(mono)
+            resampled = mono if resampler is None else resampler.resample_chunk(mono)
+            num_resampled += resampled.size
+            yield resampled
         if resampler is not None:
-            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            yield rest if rest.size or num_resampled else mono[:1]  # one sample at 44.1 kHz is none at 16 kHz
 
     def _resampler(self, rate: int) -> soxr.ResampleStream | None:
         """Return a resampler from a rate, or None where it is the target rate."""

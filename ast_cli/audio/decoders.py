@@ -27,10 +27,11 @@ from ast_cli.audio.demuxers import (
     may_be_headerless,
 )
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, scale_to_float32
-from ast_cli.audio.source import READ_BYTES, NamelessFile, Source, looks_like_audio, read_failure
+from ast_cli.audio.source import NamelessFile, Source, looks_like_audio, read_failure
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
 
 BLOCK_SAMPLES = 65_536  # read at a time, per channel
+BUFFER_BYTES = 32_768  # FFmpeg's own for files: with a larger one it gives up on some damaged files
 JOINED_SAMPLES = 16_384  # frames of FFmpeg are joined to about so many, per channel
 MESSAGE_LENGTH = 500  # of a decoder's own words
 LENGTH_TOLERANCE_S = 0.1
@@ -157,7 +158,7 @@ class SoundFileDecoder:
         for rate, block in self._rest_by_ffmpeg(num_read):
             num_rest += len(block)
             yield rate, block
-        if num_read + num_rest == first:
+        if error is not None and num_read + num_rest == first:
             raise AudioError(ErrorCode.DECODE_ERROR, f"{self.source.name}: cannot be decoded ({own_words(error)})")
         self._judge(error, num_rest)
 
@@ -173,7 +174,9 @@ class SoundFileDecoder:
             self.warnings.add(WarningCode.TRUNCATED)
 
     def _stopped_early(self, num_read: int) -> bool:
-        """Tell whether libsndfile may have given up at damage without a word, as it does in FLAC and MP3."""
+        """Tell whether libsndfile may have given up at damage without a word, as it does in FLAC, MP3 and short Ogg."""
+        if not num_read:
+            return True
         if self.file.format == "MP3":  # its length may be an estimate
             return num_read < MP3_STOPPED_EARLY * int(self.file.frames)
         return self.file.format == "FLAC" and num_read < int(self.file.frames)
@@ -253,7 +256,7 @@ class PyAVDecoder:
         self._raw.seek(0)
         # Where it can seek, FFmpeg would first look for chunks behind the stated size: in silence, 8 bytes at a time.
         self._file = NamelessFile(self._raw, seekable=not goes_on, extension=extension)
-        self.container = av.open(self._file, options=options, metadata_errors="ignore", buffer_size=READ_BYTES)
+        self.container = av.open(self._file, options=options, metadata_errors="ignore", buffer_size=BUFFER_BYTES)
 
     def _check_reads(self) -> None:
         """Raise what the system said when it gave no bytes, if it did."""

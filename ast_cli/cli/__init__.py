@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import warnings
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
 from ast_cli import __version__
 from ast_cli.cli import benchmark, classify, doctor, download, evaluate, extract, finetune, merge, stats
+from ast_cli.cli.signals import Terminated, end_on_signals
 from ast_cli.cli.streams import abandon_stdout
 from ast_cli.errors import AstError, AstWarning, ExitCode
 from ast_cli.report.text import printable
@@ -51,14 +50,6 @@ def ast(
     """Tag audio files with AudioSet labels, by the Audio Spectrogram Transformer."""
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived; unwinds like Ctrl-C, so that files are flushed and closed."""
-
-
-def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
 def _print_warning(message: Warning | str, *_: object) -> None:
     print(f"warning: {printable(str(message))}", file=sys.stderr)  # noqa: T201
 
@@ -75,7 +66,7 @@ def _show_own_warnings() -> None:
 
 def main() -> NoReturn:
     """Run the command line; every error ends here as one sentence and an exit code, anything else is a bug."""
-    signal.signal(signal.SIGTERM, _terminate)
+    end_on_signals()
     _show_own_warnings()
     code = ExitCode.OK
     try:

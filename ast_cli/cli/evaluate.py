@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +10,7 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.evaluation_outputs import EvaluationOutputs
-from ast_cli.cli.progress import watched
+from ast_cli.cli.progress import Progress, watched
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.report.text import printable
@@ -159,13 +158,13 @@ class _Watch:
 
     def __call__(self, results: Iterable[TaggingResult], num_examples: int, model: str) -> Iterator[TaggingResult]:
         """Pass results on."""
-        tally, started = Tally(), time.monotonic()
-        for result in watched(results, tally, num_examples, quiet=self.quiet, to_stdout=False):
+        progress = Progress(Tally(), num_examples)
+        for result in watched(results, progress, quiet=self.quiet, to_stdout=False):
             assert isinstance(result, TaggingResult)
             if result.error is not None:
                 note(f"error: {printable(result.error.message)}")
             elif result.warnings:
                 note(f"warning: {printable(result.path or '')}: {', '.join(result.warnings)}", quiet=self.quiet)
-            tally.add(result)
+            progress.tally.add(result)
             yield result
-        note(f"{printable(model)}: {tally.summary(time.monotonic() - started)}", quiet=self.quiet)
+        note(f"{printable(model)}: {progress.tally.summary(progress.elapsed_s, progress.num_inputs)}", quiet=self.quiet)

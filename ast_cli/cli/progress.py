@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
+from ast_cli.cli.streams import note
 from ast_cli.report.text import printable
 from ast_cli.results import StreamedPart, TaggingResult
 from ast_cli.tagging.tally import Tally
@@ -16,79 +18,114 @@ PLAIN_INTERVAL_S = 10.0  # between lines where standard error is no terminal
 PATH_WIDTH = 40
 
 Record = TaggingResult | StreamedPart
+Reading = Callable[[], tuple[str, float] | None]  # the input that is being read, and the seconds of it read so far
 
 
-class _Display(Protocol):
-    def show(self) -> None:
-        """Bring what is seen up to date."""
+class Progress:
+    """How far a run is.
+
+    Args:
+        tally: Kept by the run.
+        num_inputs: In all.
+        reading: Tells what is being read, so that a recording of a day is seen to move.
+    """
+
+    def __init__(self, tally: Tally, num_inputs: int, reading: Reading | None = None) -> None:
+        self.tally = tally
+        self.num_inputs = num_inputs
+        self.reading = reading
+        self.started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.started
+
+    def text(self) -> str:
+        """Return files and audio hours done, rate, time left, errors so far, and the current file."""
+        tally, elapsed_s = self.tally, self.elapsed_s
+        path, audio_s = tally.current or "", tally.audio_s
+        if (now := self.reading and self.reading()) and now[0] != path:  # else it has been counted
+            path, audio_s = now[0], audio_s + now[1]
+        return (
+            f"{tally.num_done} of {self.num_inputs} inputs, {audio_s / 3600:.2f} h of audio, "
+            f"{audio_s / max(elapsed_s, 1e-9):.1f} x real time, {self._time_left()} left, {tally.num_failed} failed  "
+            f"{_shortened(printable(path))}"
+        )
+
+    def _time_left(self) -> str:
+        num_new = self.tally.num_done - self.tally.num_skipped
+        if not num_new:
+            return "-"
+        left_s = round(self.elapsed_s / num_new * (self.num_inputs - self.tally.num_done))
+        hours, minutes, seconds = left_s // 3600, left_s // 60 % 60, left_s % 60
+        return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
-def watched(
-    records: Iterable[Record], tally: Tally, num_inputs: int, *, quiet: bool, to_stdout: bool
-) -> Iterator[Record]:
+def _shortened(path: str) -> str:
+    return f"...{path[-PATH_WIDTH:]}" if len(path) > PATH_WIDTH else path
+
+
+def watched(records: Iterable[Record], progress: Progress, *, quiet: bool, to_stdout: bool) -> Iterator[Record]:
     """Pass records on while showing how far the run is.
 
     Args:
         records: What the run yields.
-        tally: Kept by the consumer.
-        num_inputs: In all.
+        progress: Of the run.
         quiet: Show nothing.
         to_stdout: Whether the records are printed on standard output.
     """
-    scrolls = to_stdout and sys.stdout.isatty()  # results scroll on the terminal: a live line would tear them
-    if quiet or num_inputs < 2 or (scrolls and sys.stderr.isatty()):
+    if quiet:
         yield from records
         return
-    with _display(tally, num_inputs) as display:
+    shares_terminal = to_stdout and sys.stdout.isatty()
+    with _display(progress, shares_terminal=shares_terminal) as hidden:
         for record in records:
-            yield record
-            display.show()
+            with hidden():
+                yield record
 
 
 @contextmanager
-def _display(tally: Tally, num_inputs: int) -> Iterator[_Display]:
-    if not sys.stderr.isatty():
-        yield _PlainLines(tally, num_inputs)
+def _display(progress: Progress, *, shares_terminal: bool) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Show progress; give what hides it while something is printed on the same terminal."""
+    if sys.stderr.isatty():
+        with _live_line(progress) as hidden:
+            yield hidden if shares_terminal else contextlib.nullcontext
     else:
-        from rich.console import Console
-        from rich.live import Live
-
-        lines = _PlainLines(tally, num_inputs)
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        with Live(console=console, transient=True, refresh_per_second=4, get_renderable=lines.text):
-            yield _Nothing()
+        with _plain_lines(progress):
+            yield contextlib.nullcontext
 
 
-class _Nothing:
-    def show(self) -> None:
-        """Do nothing: somebody else shows it."""
+@contextmanager
+def _live_line(progress: Progress) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    @contextmanager
+    def hidden() -> Iterator[None]:
+        live.stop()
+        yield
+        live.start()
+
+    with Live(console=console, transient=True, refresh_per_second=4, get_renderable=progress.text) as live:
+        yield hidden
 
 
-class _PlainLines:
-    """A line every few seconds."""
+@contextmanager
+def _plain_lines(progress: Progress) -> Iterator[None]:
+    """Print a line every few seconds, from a thread: a long recording yields no record for hours."""
+    is_over = threading.Event()
 
-    def __init__(self, tally: Tally, num_inputs: int) -> None:
-        self.tally = tally
-        self.num_inputs = num_inputs
-        self.started = self.last = time.monotonic()
+    def show() -> None:
+        while not is_over.wait(PLAIN_INTERVAL_S):
+            note(progress.text())
 
-    def text(self) -> str:
-        """Return files and audio hours done, rate, time left, errors so far, and the current file."""
-        tally, elapsed_s = self.tally, time.monotonic() - self.started
-        num_new = tally.num_done - tally.num_skipped
-        left = "-"
-        if num_new:
-            left = f"{elapsed_s / num_new * (self.num_inputs - tally.num_done) / 60:.1f} min"
-        path = printable(tally.current or "")
-        if len(path) > PATH_WIDTH:
-            path = f"...{path[-PATH_WIDTH:]}"
-        return (
-            f"{tally.num_done} of {self.num_inputs} inputs, {tally.audio_s / 3600:.2f} h of audio, "
-            f"{tally.audio_s / max(elapsed_s, 1e-9):.1f} x real time, {left} left, {tally.num_failed} failed  {path}"
-        )
-
-    def show(self) -> None:
-        """Print a line if the last one is some seconds old."""
-        if time.monotonic() - self.last >= PLAIN_INTERVAL_S:
-            self.last = time.monotonic()
-            print(self.text(), file=sys.stderr, flush=True)  # noqa: T201
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

@@ -15,7 +15,8 @@ from ast_cli.errors import AstError, UsageError
 def note(text: str, *, quiet: bool = False) -> None:
     """Tell the user something on standard error, unless ``--quiet``."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        sys.stderr.write(f"{text}\n")  # in one piece: progress comes from another thread
+        sys.stderr.flush()
 
 
 def check_output(output: Path | None, inputs: Iterable[str], *, force: bool, resume: bool) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from ast_cli.cli.progress import Record, watched
+from ast_cli.cli.progress import Progress, Record, watched
+from ast_cli.cli.signals import raise_if_ended
 from ast_cli.cli.streams import note, results_stream, writing_stdout
 from ast_cli.errors import UsageError
 from ast_cli.report import open_writer
@@ -22,6 +22,7 @@ from ast_cli.tagging.tally import Tally
 
 if TYPE_CHECKING:
     from ast_cli.engine.micro_batch import MicroBatch
+    from ast_cli.tagging.decode_pool import DecodePool
     from ast_cli.tagging.journal import Journal
     from ast_cli.tagging.tagger import Tagger
 
@@ -105,9 +106,18 @@ def tag_inputs(tagger: Tagger, inputs: list[Input], options: ClassifyOptions, ru
     micro_batch = tagger.choose_micro_batch(options, len(inputs))
     with (
         _sink(tagger, options, run) as sink,
-        _results(tagger, sink.pending(inputs), options, run, micro_batch) as records,
+        _decoding(tagger, options, run) as pool,
     ):
-        return _record(records, sink, len(inputs), run, micro_batch)
+        records = _results(tagger, _until_ended(sink.pending(inputs)), pool, options, run, micro_batch)
+        progress = Progress(Tally(run.max_errors), len(inputs), pool.reading if pool else None)
+        return _record(records, sink, progress, run, micro_batch)
+
+
+def _until_ended(inputs: Iterable[Input]) -> Iterator[Input]:
+    """Pass inputs on until a signal has ended the run."""
+    for item in inputs:
+        raise_if_ended()
+        yield item
 
 
 def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions, run: RunOptions) -> bool:
@@ -115,57 +125,72 @@ def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions
     tagger.check_options(options)
     with _sink(tagger, options, run) as sink:
         list(sink.pending([Input(STDIN)]))  # never resumed, so always to be tagged
-        return _record(tagger.classify_live(*raw, options), sink, 1, run, None)
+        return _record(tagger.classify_live(*raw, options), sink, Progress(Tally(run.max_errors), 1), run)
 
 
 @contextlib.contextmanager
-def _results(
-    tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions, run: RunOptions, micro_batch: MicroBatch
-) -> Iterator[Iterable[Record]]:
-    """Tag inputs, decoded in worker processes, which a broken file may kill or hang, or with 0 workers in this one."""
-    if run.num_workers == 0:  # one input after another: as they come is in their order
-        yield tagger.classify_sources(tagger.sources(inputs, options), options, micro_batch)
+def _decoding(tagger: Tagger, options: ClassifyOptions, run: RunOptions) -> Iterator[DecodePool | None]:
+    """Start worker processes, which a broken file may kill or hang; None with 0 workers."""
+    if run.num_workers == 0:
+        yield None
         return
     from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
 
-    rate = tagger.feature_extractor.sampling_rate
     least = MIN_UNORDERED_WORKERS if run.unordered else 1
-    with DecodePool(run.num_workers or max(least, default_num_workers()), rate, options, run.timeout_s) as pool:
-        if run.unordered:
-            yield tagger.classify_turns(pool.turns(inputs), options, micro_batch)
-        else:
-            yield tagger.classify_sources(pool.open_streams(inputs), options, micro_batch)
+    num_workers = run.num_workers or max(least, default_num_workers())
+    with DecodePool(num_workers, tagger.feature_extractor.sampling_rate, options, run.timeout_s) as pool:
+        yield pool
+
+
+def _results(
+    tagger: Tagger,
+    inputs: Iterable[Input],
+    pool: DecodePool | None,
+    options: ClassifyOptions,
+    run: RunOptions,
+    micro_batch: MicroBatch,
+) -> Iterator[Record]:
+    """Tag inputs, decoded by a pool or in this process, where they come one after another, which is their order."""
+    if pool is None:
+        return tagger.classify_sources(tagger.sources(inputs, options), options, micro_batch)
+    if run.unordered:
+        return tagger.classify_turns(pool.turns(inputs), options, micro_batch)
+    return tagger.classify_sources(pool.open_streams(inputs), options, micro_batch)
 
 
 def _record(
-    records: Iterable[Record], sink: _Sink, num_inputs: int, run: RunOptions, micro_batch: MicroBatch | None
+    records: Iterable[Record], sink: _Sink, progress: Progress, run: RunOptions, micro_batch: MicroBatch | None = None
 ) -> bool:
     """Write records as they come, keep the tally, and sum up at the end, whatever the end is."""
-    tally = Tally(run.max_errors)
-    tells = run.format_name != "table" or run.output is not None  # a table on standard output shows errors itself
-    started = time.monotonic()
+    tally = progress.tally
     try:
-        for record in watched(records, tally, num_inputs, quiet=run.quiet, to_stdout=run.output is None):
-            sink.write(record)
-            if isinstance(record, TaggingResult):
-                if tells:
-                    _tell(record, quiet=run.quiet)
-                tally.add(record)
-            tally.num_skipped = sink.num_skipped
-        tally.num_skipped = sink.num_skipped
-        tally.check(num_inputs)
+        for record in watched(records, progress, quiet=run.quiet, to_stdout=run.output is None):
+            _take(record, sink, tally, run)
+            raise_if_ended()
+        tally.num_skipped, tally.num_failed_before = sink.num_skipped, sink.num_failed_before
+        tally.check(progress.num_inputs)
     except BrokenPipeError:  # the reader has seen enough and wants no summary
         raise
     except BaseException:
         if tally.num_done:
-            note(tally.summary(time.monotonic() - started), quiet=run.quiet)
+            note(tally.summary(progress.elapsed_s, progress.num_inputs), quiet=run.quiet)
         if sink.can_go_on:
             note(f"to go on, run the same command with --resume; {run.output} holds what is done", quiet=run.quiet)
         raise
-    if num_inputs > 1 or tally.num_failed:
+    if progress.num_inputs > 1 or tally.num_failed:
         batches = f"; {micro_batch}" if micro_batch is not None and tally.num_ok > 1 else ""
-        note(tally.summary(time.monotonic() - started) + batches, quiet=run.quiet)
-    return tally.num_failed > 0 or sink.num_failed_before > 0
+        note(tally.summary(progress.elapsed_s, progress.num_inputs) + batches, quiet=run.quiet)
+    return tally.num_failed > 0 or tally.num_failed_before > 0
+
+
+def _take(record: Record, sink: _Sink, tally: Tally, run: RunOptions) -> None:
+    """Write one record and count it."""
+    sink.write(record)
+    tally.num_skipped, tally.num_failed_before = sink.num_skipped, sink.num_failed_before
+    if isinstance(record, TaggingResult):
+        if run.format_name != "table" or run.output is not None:  # a table on standard output shows errors itself
+            _tell(record, quiet=run.quiet)
+        tally.add(record)
 
 
 def _tell(result: TaggingResult, *, quiet: bool) -> None:

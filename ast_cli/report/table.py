@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -15,11 +16,19 @@ BAR_WIDTH = 20  # characters for a score of 1
 MISSING = "no label above the threshold"
 
 
+class _Console(Console):
+    """A console that leaves a closed pipe to its caller; rich would end the process."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise what the write raised."""
+        raise BrokenPipeError(errno.EPIPE, "the reader has gone")
+
+
 class TableWriter:
     """Prints each result as it comes."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.console = _Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.num_written = 0
 
     def write(self, result: TaggingResult) -> None:

@@ -221,12 +221,18 @@ class DecodePool:
             if decoding.blocks:
                 duration_s, samples = decoding.blocks.popleft()
                 decoding.num_taken += 1
+                decoding.taken_s = duration_s
                 self._count_bytes(decoding, -samples.nbytes)
                 self._room.notify_all()
                 return duration_s, samples
             if decoding.error is not None:
                 raise decoding.error
             return None
+
+    def reading(self) -> tuple[str, float] | None:
+        """Return the path of the input that is being read and the seconds of it taken so far; None where none is."""
+        head = self._head
+        return None if head is None else (head.request.path, head.taken_s)
 
     def abandon(self, decoding: Decoding) -> None:
         """Give up what is left of an input."""

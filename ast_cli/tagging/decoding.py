@@ -29,6 +29,7 @@ class Decoding:
         blocks: Seconds decoded up to the block's end, and its samples of shape (num_samples,).
         num_bytes: Of ``blocks``.
         num_taken: Blocks handed out.
+        taken_s: Seconds handed out.
         is_held_up: Whether its worker waits for room in the buffers.
         closing: Duration in seconds and warnings, once all is decoded.
         error: Why there is no more.
@@ -41,6 +42,7 @@ class Decoding:
         self.blocks: deque[tuple[float, NDArray[np.float32]]] = deque()
         self.num_bytes = 0
         self.num_taken = 0
+        self.taken_s = 0.0
         self.is_held_up = False
         self.closing: tuple[float, set[WarningCode]] | None = None
         self.error: AudioError | None = None

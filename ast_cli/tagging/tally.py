@@ -24,6 +24,7 @@ class Tally:
         self.num_ok = 0
         self.num_with_warnings = 0
         self.num_skipped = 0
+        self.num_failed_before = 0  # of those skipped
         self.failed: Counter[str] = Counter()
         self.audio_s = 0.0
         self.current: str | None = None
@@ -71,16 +72,18 @@ class Tally:
         if self.num_done != num_inputs:
             raise AstError(f"{self.num_done} of {num_inputs} inputs are accounted for: this is a bug; please report it")
 
-    def summary(self, elapsed_s: float) -> str:
-        """Return one line about the whole run."""
+    def summary(self, elapsed_s: float, num_inputs: int) -> str:
+        """Return one line about the whole run, or about what was done of it."""
         warned = f" ({self.num_with_warnings} with warnings)" if self.num_with_warnings else ""
         parts = [f"{self.num_ok} ok{warned}"]
         if self.failed:
             codes = ", ".join(f"{code} {count}" for code, count in sorted(self.failed.items()))
             parts.append(f"{self.num_failed} failed ({codes})")
         if self.num_skipped:
-            parts.append(f"{self.num_skipped} done before")
+            failed = f" ({self.num_failed_before} of them failed)" if self.num_failed_before else ""
+            parts.append(f"{self.num_skipped} done before{failed}")
         speed = f", {self.audio_s / elapsed_s:.1f} x real time" if elapsed_s > 0 else ""
         factor = f", real-time factor {elapsed_s / self.audio_s:.3g}" if self.audio_s else ""
         audio = f"{self.audio_s / 3600:.2f} h of audio in {elapsed_s:.1f} s"
-        return f"{self.num_done} inputs: {', '.join(parts)}; {audio}{speed}{factor}"
+        of_all = "" if self.num_done == num_inputs else f" of {num_inputs}"
+        return f"{self.num_done}{of_all} inputs: {', '.join(parts)}; {audio}{speed}{factor}"

@@ -120,6 +120,17 @@ def test_a_flac_header_without_samples_gives_none(tmp_path: Path) -> None:
     assert error_of(truncated(with_flac_total(tmp_path / "a.flac", 0), 42)) in ("no_samples", "decode_error")
 
 
+@pytest.mark.parametrize(
+    ("num_samples", "rate", "container"), [(1, 44100, "FLAC"), (1, 48000, "WAV"), (7, 768000, "WAV")]
+)
+def test_less_than_a_sample_at_the_models_rate_is_one(
+    tmp_path: Path, num_samples: int, rate: int, container: str
+) -> None:
+    samples, warnings = decoded(write_sound(tmp_path / "a.bin", np.full(num_samples, 0.25), rate, container=container))
+    np.testing.assert_array_equal(samples, np.float32([0.25]))
+    assert warnings == set()
+
+
 @pytest.mark.parametrize("num_samples", [1, 2, 159, 399])
 def test_a_few_samples_are_read_as_they_are(tmp_path: Path, num_samples: int) -> None:
     samples, warnings = decoded(write_sound(tmp_path / "a.wav", ORIGINAL[:num_samples]))

@@ -20,9 +20,19 @@ def test_summary_counts_every_outcome() -> None:
     tally.num_skipped = 4
     for result in (ok(1800.0), ok(1800.0, ("truncated",)), failed(ErrorCode.NOT_AUDIO), failed(ErrorCode.EMPTY_FILE)):
         tally.add(result)
-    assert tally.summary(36.0) == (
+    assert tally.summary(36.0, num_inputs=8) == (
         "8 inputs: 2 ok (1 with warnings), 2 failed (empty_file 1, not_audio 1), 4 done before; "
         "1.00 h of audio in 36.0 s, 100.0 x real time, real-time factor 0.01"
+    )
+
+
+def test_summary_of_a_run_that_was_stopped_says_of_how_many() -> None:
+    tally = Tally()
+    tally.num_skipped, tally.num_failed_before = 3, 2
+    tally.add(ok(36.0))
+    assert tally.summary(36.0, num_inputs=10) == (
+        "4 of 10 inputs: 1 ok, 3 done before (2 of them failed); "
+        "0.01 h of audio in 36.0 s, 1.0 x real time, real-time factor 1"
     )
 
 

@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM: the first unwinds the run, so that files are flushed and closed, a second ends it at once.
+
+Libraries swallow exceptions that a signal raises while they are being imported, or call back into Python; a long run
+therefore asks now and then whether it should have ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from types import FrameType
+
+SAME_SIGNAL_S = 0.3  # timeout(1) and job schedulers signal a process and then its group: that is one signal
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; unwinds like Ctrl-C."""
+
+
+_EXCEPTIONS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+_first: list[tuple[int, float]] = []  # the signal that ends this process, and when it came
+
+
+def end_on_signals() -> None:
+    """Have both signals end this process; one that is ignored, as Ctrl-C is under nohup, stays ignored."""
+    for number in _EXCEPTIONS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def raise_if_ended() -> None:
+    """Raise what a signal raised before, in case a library has swallowed it."""
+    if _first:
+        raise _EXCEPTIONS[_first[0][0]]
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    if not _first:
+        _first.append((number, time.monotonic()))
+        raise_if_ended()
+    elif time.monotonic() - _first[0][1] > SAME_SIGNAL_S:
+        os._exit(128 + number)

@@ -1,0 +1,102 @@
+"""How Ctrl-C and SIGTERM end a process, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from ast_cli.errors import ExitCode
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+BEGINNING = """
+import os, signal, sys, time
+from ast_cli.cli import signals
+signals.end_on_signals()
+"""
+NUMBERS = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+)
+
+
+def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", BEGINNING + textwrap.dedent(program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@NUMBERS
+def test_signal_that_a_library_swallows_is_raised_again_when_asked(number: int, code: int) -> None:
+    program = """
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+    except BaseException:
+        print("swallowed")
+    try:
+        signals.raise_if_ended()
+    except (KeyboardInterrupt, signals.Terminated) as raised:
+        print(type(raised).__name__)
+    """
+    name = "KeyboardInterrupt" if number == signal.SIGINT else "Terminated"
+    assert run(program, number).stdout.split() == ["swallowed", name]
+
+
+@NUMBERS
+def test_second_signal_ends_at_once_and_with_the_same_code(number: int, code: int) -> None:
+    program = """
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+    except BaseException:
+        time.sleep(signals.SAME_SIGNAL_S + 0.1)
+        try:
+            os.kill(os.getpid(), int(sys.argv[1]))
+        finally:
+            print("cleaned up", flush=True)
+    """
+    done = run(program, number)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_signal_to_a_process_and_its_group_is_one_signal() -> None:
+    program = """
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except signals.Terminated:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("flushed")
+    """
+    assert run(program).stdout == "flushed\n"
+
+
+def test_signal_that_is_ignored_stays_ignored() -> None:
+    program = f"""
+    import subprocess
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = {BEGINNING + "os.kill(os.getpid(), signal.SIGINT)"!r}
+    sys.exit(subprocess.run([sys.executable, "-c", code]).returncode)
+    """
+    assert run(program).returncode == 0
+
+
+def test_no_signal_raises_nothing() -> None:
+    assert run("signals.raise_if_ended(); print('on')").stdout == "on\n"
+
+
+def test_interrupt_while_modules_are_imported_leaves_no_traceback() -> None:
+    program = """
+    import os, signal, sys
+    class Interrupting:
+        def find_spec(self, name, path=None, target=None):
+            if name == "ast_cli.cli.classify":
+                os.kill(os.getpid(), signal.SIGINT)
+    sys.meta_path.insert(0, Interrupting())
+    from ast_cli.__main__ import main
+    main()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
