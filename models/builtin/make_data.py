@@ -22,12 +22,14 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from effects import through_channel
 from music import make_music
 from noises import make_noise, make_silence
 from speech import make_speech
 
 SAMPLING_RATE = 16_000
 CLIP_S = 5.2  # a little more than the model's window, 5.135 s
+SHORTEST_S, LONGEST_S = 0.5, 4.0  # of parts that leave the window partly empty
 NUM_FOLDS = 5
 NUM_SPEECH, NUM_MUSIC, NUM_NOISE, NUM_SILENCE = 240, 240, 80, 40
 UNWANTED_LICENCE = "Sampling+"
@@ -50,7 +52,7 @@ def main() -> None:
     if arguments.only_esc10:
         rows = [{"label": row.pop("labels")[0], **row} for row in rows]
     else:
-        rows += [*recording_rows(arguments.data / "speech_music"), *generated_rows(audio)]
+        rows += [*loudest_parts(rows), *recording_rows(arguments.data / "speech_music"), *generated_rows(audio)]
     with open(arguments.output / "manifest.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     counts = Counter(label for row in rows for label in row.get("labels", [row.get("label")]))
@@ -66,8 +68,29 @@ def esc10_rows(folder: Path, *, with_folds: bool) -> Iterator[Row]:
             yield {"path": str(path), "labels": [clip["audioset_label"]], **fold}
 
 
+def loudest_parts(rows: list[Row]) -> Iterator[Row]:
+    """A short part around the loudest moment of every third clip: the rest of the model's window is padding then."""
+    rng = np.random.default_rng(5)
+    for row in rows[::3]:
+        samples, rate = soundfile.read(row["path"], dtype="float32", always_2d=True)
+        loudest_s = float(np.argmax(np.convolve(samples.mean(axis=1) ** 2, np.ones(rate // 20), "same"))) / rate
+        yield {**row, **part_around(loudest_s, len(samples) / rate, rng)}
+
+
+def part_around(middle_s: float, duration_s: float, rng: np.random.Generator) -> Row:
+    """Return a part of SHORTEST_S to LONGEST_S, wherever it may lie with the middle in it."""
+    length_s = min(float(rng.uniform(SHORTEST_S, LONGEST_S)), duration_s)
+    start_s = middle_s - rng.random() * length_s
+    start_s = min(max(0.0, start_s), duration_s - length_s)
+    return {"start_s": round(start_s, 3), "end_s": round(start_s + length_s, 3)}
+
+
 def recording_rows(folder: Path) -> Iterator[Row]:
-    """Consecutive pieces of each recording, all in the recording's fold; stems of one song count as one recording."""
+    """Consecutive pieces of each recording, all in the recording's fold; stems of one song count as one recording.
+
+    Every third piece is short.
+    """
+    rng = np.random.default_rng(6)
     groups: dict[str, int] = {}
     for recording in read_csv(folder / "meta.csv"):
         label, duration_s = recording["audioset_label"], float(recording["duration_s"])
@@ -76,11 +99,17 @@ def recording_rows(folder: Path) -> Iterator[Row]:
         path = (folder / "audio" / recording["filename"]).resolve()
         for i in range(max(1, int(duration_s // CLIP_S))):
             part = {"start_s": round(i * CLIP_S, 3), "end_s": round(min((i + 1) * CLIP_S, duration_s), 3)}
+            if i % 3 == 2:
+                part = part_around((i + 0.5) * CLIP_S, duration_s, rng)
             yield {"path": str(path), "labels": [label] if label in KNOWN_LABELS else [], "fold": fold, **part}
 
 
 def generated_rows(folder: Path) -> Iterator[Row]:
-    """Speech, music, noise and silence made here; files that are there already are kept."""
+    """Speech, music, noise and silence made here; files that are there already are kept.
+
+    Of each kind every second one is heard in a short part, and every fourth one through a narrow channel.
+    """
+    rng = np.random.default_rng(7)
     kinds = [
         ("Speech", NUM_SPEECH, make_speech),
         ("Music", NUM_MUSIC, make_music),
@@ -93,8 +122,11 @@ def generated_rows(folder: Path) -> Iterator[Row]:
             fold = 1 + i % NUM_FOLDS
             if not path.exists():
                 samples = make(i, fold, round(CLIP_S * SAMPLING_RATE), SAMPLING_RATE)
+                if i % 4 == 0:
+                    samples = through_channel(samples, SAMPLING_RATE, (8_000, 11_025)[i // 4 % 2])
                 soundfile.write(path, np.clip(samples, -1, 1).astype(np.float32), SAMPLING_RATE)
-            yield {"path": str(path.resolve()), "labels": [label], "fold": fold}
+            part = part_around(CLIP_S / 2, CLIP_S, rng) if i % 2 else {}
+            yield {"path": str(path.resolve()), "labels": [label], "fold": fold, **part}
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:
