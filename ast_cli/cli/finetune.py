@@ -13,7 +13,7 @@ import typer
 from ast_cli.cli.parameters import Device
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
-from ast_cli.report.text import printable
+from ast_cli.report.text import counted, printable
 from ast_cli.training.examples import read_examples
 from ast_cli.training.options import settings
 from ast_cli.training.recipes import DEFAULT_RECIPE, options_of
@@ -113,7 +113,7 @@ def finetune(
     with quiet_native_libraries(), told_how_to_go_on(output, quiet=quiet):
         from ast_cli.cli.train_progress import TrainDisplay
         from ast_cli.engine.device import set_num_threads
-        from ast_cli.training.cross_validation import finetune_folds
+        from ast_cli.training.cross_validation import FoldsResult, finetune_folds
         from ast_cli.training.finetuning import RunSettings
         from ast_cli.training.finetuning import finetune as library_finetune
 
@@ -131,10 +131,9 @@ def finetune(
                 on_failures=display.failures,
                 on_progress=display.progress,
             )
-            if folds:
-                num_failures = _print_folds(finetune_folds(examples, model, output, options, run))
-            else:
-                num_failures = _print_result(library_finetune(examples, model, output, options, run))
+            train = finetune_folds if folds else library_finetune
+            result = train(examples, model, output, options, run)
+    num_failures = _print_folds(result) if isinstance(result, FoldsResult) else _print_result(result)
     if num_failures:
         raise typer.Exit(ExitCode.SOME_FAILED)
 
@@ -156,7 +155,7 @@ def _print_result(result: FinetuneResult) -> int:
     for name, metrics in (("validation", result.validation), ("test", result.test)):
         if metrics is not None:
             title, value = metrics.headline
-            typer.echo(f"{name} {title}  {value:.4f}  ({metrics.num_examples} clips)")
+            typer.echo(f"{name} {title}  {value:.4f}  ({counted(metrics.num_examples, 'clip')})")
     return len(result.failures)
 
 
@@ -166,6 +165,6 @@ def _print_folds(result: FoldsResult) -> int:
     typer.echo(printable(str(result.output)))
     for fold in result.folds:
         value = "-" if fold.value is None else f"{fold.value:.4f}"
-        typer.echo(f"fold {fold.fold} {title}  {value}  ({fold.num_examples} clips)")
+        typer.echo(f"fold {fold.fold} {title}  {value}  ({counted(fold.num_examples, 'clip')})")
     typer.echo(f"mean {title}  {result.mean:.4f}  (standard deviation {result.std:.4f})")
     return max(fold.num_failures for fold in result.folds)

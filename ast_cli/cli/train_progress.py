@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ast_cli.cli.streams import note
-from ast_cli.report.text import printable, waiting_time
+from ast_cli.report.text import counted, printable, waiting_time
 
 if TYPE_CHECKING:
     from ast_cli.training.spectrograms import Failure
@@ -61,8 +61,8 @@ class TrainDisplay:
         """Say which clips are left out, and why; an error is said with ``--quiet`` too."""
         for _, error in failures[:MAX_FAILURES_SHOWN]:
             self._say(f"error: {printable(error.message)}")
-        counted = "1 clip is" if len(failures) == 1 else f"{len(failures)} clips are"
-        self.note(f"{counted} left out" + ("; results.json names all" if len(failures) > MAX_FAILURES_SHOWN else ""))
+        more = "; results.json names all" if len(failures) > MAX_FAILURES_SHOWN else ""
+        self.note(f"{counted(len(failures), 'clip')} left out{more}")
 
     def report(self, report: Report) -> None:
         """Show an update or the end of an epoch."""

@@ -40,3 +40,8 @@ def waiting_time(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: 1 clip, 2 clips."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

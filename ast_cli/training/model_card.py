@@ -13,7 +13,7 @@ import torch
 from ast_cli import __version__, hub
 from ast_cli.errors import AstError
 from ast_cli.model.config import activation_of
-from ast_cli.report.text import printable, waiting_time
+from ast_cli.report.text import counted, printable, waiting_time
 from ast_cli.training.examples import ExampleSet
 from ast_cli.training.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.training.outcome import FinetuneResult
@@ -77,7 +77,11 @@ def _results(result: FinetuneResult) -> str:
     lines = ["## Results"]
     for name, metrics in (("validation", result.validation), ("test", result.test)):
         if metrics is not None:
-            lines += [f"### On {metrics.num_examples} {name} clips", _headline(metrics), _class_table(metrics)]
+            lines += [
+                f"### On {counted(metrics.num_examples, f'{name} clip')}",
+                _headline(metrics),
+                _class_table(metrics),
+            ]
     if result.validation is not None:
         lines.append(_honesty(result))
     if len(lines) == 1:
@@ -135,7 +139,9 @@ def _data(result: FinetuneResult) -> str:
     labels = list(result.config.id2label.values())
     rows = [(label, *(counts[name][label] for name in used)) for label in labels]
     total = ("All clips", *(len(examples.examples) for examples in used.values()))
-    left_out = f" {len(result.failures)} clips could not be read and were left out." if len(result.failures) else ""
+    left_out = (
+        f" Left out, as it could not be read: {counted(len(result.failures), 'clip')}." if len(result.failures) else ""
+    )
     return f"## Data\n\nFrom {_plain(source)}.{left_out}\n\n" + _table(("Label", *used), [*rows, total])
 
 

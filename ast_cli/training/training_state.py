@@ -102,10 +102,13 @@ class StateFolder:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, self.state_file)
-        except (OSError, RuntimeError) as error:  # torch wraps a failing write into a RuntimeError
+        except (OSError, RuntimeError) as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            cause = (
+                error.__context__ if isinstance(error.__context__, OSError) else error
+            )  # torch raises over a write's
+            reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
             raise AstError(
                 f"{self.state_file}: cannot be written ({reason}); --resume goes on from the last"
             ) from error

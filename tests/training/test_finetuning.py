@@ -160,7 +160,7 @@ def test_a_clip_that_cannot_be_read_is_told_and_left_out(data: Path, tmp_path: P
     assert "note: no clip to train on has Only: the model cannot learn it" in notes
     recorded = json.loads((tmp_path / "out" / "results.json").read_text())["failures"]
     assert [each["error"]["code"] for each in recorded] == ["not_audio", "empty_file"]
-    assert "2 clips could not be read and were left out." in (tmp_path / "out" / "README.md").read_text()
+    assert "Left out, as it could not be read: 2 clips." in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_nothing_readable_is_an_error_and_other_files_are_other_data(data: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import signal
@@ -33,14 +34,21 @@ def test_what_was_saved_comes_back(state: StateFolder) -> None:
     assert loaded[1]["best"] is None
 
 
-def test_a_save_that_fails_leaves_the_last_one(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", ["write", "fsync"])
+def test_a_save_that_fails_leaves_the_last_one(state: StateFolder, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     state.save(Progress(epoch=1), {"model": {}})
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    class FullDisk(io.FileIO):
+        write = full
+
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
+        if fails == "fsync":
+            patched.setattr(os, "fsync", full)
+        else:
+            patched.setattr("builtins.open", FullDisk)
         with pytest.raises(
             AstError, match=r"cannot be written \(No space left on device\); --resume goes on from the l"
         ):
