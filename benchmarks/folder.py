@@ -12,10 +12,12 @@ files it weighs more than in a long run. The target is 95 % on a CPU with the ba
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -51,20 +53,37 @@ def make_clips(folder: Path, num_files: int) -> float:
     return total_s
 
 
-def time_model(tagger: Tagger, batches: list[torch.Tensor]) -> float:
-    started = time.perf_counter()
+class Cost(NamedTuple):
+    """What a contestant took: seconds on the clock, and of all processors together, worker processes included."""
+
+    elapsed_s: float
+    cpu_s: float
+
+
+def now() -> Cost:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return Cost(time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in usages))
+
+
+def since(start: Cost) -> Cost:
+    end = now()
+    return Cost(end.elapsed_s - start.elapsed_s, end.cpu_s - start.cpu_s)
+
+
+def run_model(tagger: Tagger, batches: list[torch.Tensor]) -> Cost:
+    started = now()
     for batch in batches:
         tagger.engine.logits(batch)
-    return time.perf_counter() - started
+    return since(started)
 
 
-def time_folder(tagger: Tagger, folder: Path, options: ClassifyOptions, num_workers: int) -> float:
-    started = time.perf_counter()
+def run_folder(tagger: Tagger, folder: Path, options: ClassifyOptions, num_workers: int) -> Cost:
+    started = now()
     with DecodePool(num_workers, tagger.feature_extractor.sampling_rate, options) as pool:
         results = list(tagger.classify_sources(pool.open_streams(list_inputs([str(folder)])), options))
-    elapsed_s = time.perf_counter() - started
+    cost = since(started)
     assert all(getattr(result, "error", None) is None for result in results)
-    return elapsed_s
+    return cost
 
 
 def main() -> None:
@@ -84,22 +103,24 @@ def main() -> None:
         paths = sorted(str(path) for path in folder.iterdir())
         windows = torch.cat([torch.from_numpy(tagger.extract(path, what="input-values").main) for path in paths])
         batches = list(windows.split(options.batch_size or 1))
-        time_model(tagger, batches[:1])  # warm-up
+        run_model(tagger, batches[:1])  # warm-up
         rounds = [
-            (time_model(tagger, batches), time_folder(tagger, folder, options, arguments.workers))
+            (run_model(tagger, batches), run_folder(tagger, folder, options, arguments.workers))
             for _ in range(arguments.rounds)
         ]
-    model_s, folder_s = (statistics.median(times) for times in zip(*rounds, strict=True))
-    shares = sorted(model / end_to_end for model, end_to_end in rounds)
     print(
         f"{tagger.name}: {arguments.files} files, {audio_s:.0f} s of audio, {len(windows)} windows in batches of "
         f"{options.batch_size}; {torch.get_num_threads()} threads, {arguments.workers} workers"
     )
-    for what, seconds in (("model alone", model_s), ("end to end", folder_s)):
-        rate = len(windows) / seconds
-        print(f"{what:12} {seconds:8.2f} s  {rate:8.2f} windows/s  {audio_s / seconds:8.1f} x real time")
-    share, low, high = (100 * value for value in (statistics.median(shares), shares[0], shares[-1]))
-    print(f"end to end / model alone: {share:.1f} % ({low:.1f} to {high:.1f})")
+    for what, costs in zip(("model alone", "end to end"), zip(*rounds, strict=True), strict=True):
+        seconds, cpu_s = statistics.median(cost.elapsed_s for cost in costs), statistics.median(c.cpu_s for c in costs)
+        rates = f"{len(windows) / seconds:8.2f} windows/s  {audio_s / seconds:8.1f} x real time"
+        print(f"{what:12} {seconds:8.2f} s  {cpu_s:8.2f} s of processors  {rates}")
+    for what, field in (("on the clock", 0), ("of processors' time, which other programs disturb less", 1)):
+        shares = sorted(100 * model[field] / end_to_end[field] for model, end_to_end in rounds)
+        print(
+            f"model alone / end to end: {statistics.median(shares):.1f} % {what} ({shares[0]:.1f} to {shares[-1]:.1f})"
+        )
 
 
 if __name__ == "__main__":
