@@ -43,15 +43,6 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(kind)
 
 
-def in_words(device: torch.device) -> str:
-    """Return what to call a device in a report: the GPU's name, or how many threads of the CPU are used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        return f"a CPU ({torch.get_num_threads()} threads)"
-    return str(device)
-
-
 def set_num_threads(num_threads: int | None) -> None:
     """Have torch use so many threads on the CPU; None leaves its choice, one a core.
 

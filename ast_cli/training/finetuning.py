@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.engine.device import in_words, resolve_device
+from ast_cli.engine.device import resolve_device
 from ast_cli.json_object import write_json_object
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
@@ -29,7 +29,7 @@ from ast_cli.training.metrics import Metrics, multi_label_metrics, single_label_
 from ast_cli.training.model_card import model_card
 from ast_cli.training.objective import PROBLEM_TYPES, autocast_for, loss_name
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.outcome import FinetuneResult
+from ast_cli.training.outcome import FinetuneResult, in_words
 from ast_cli.training.recipes import options_of, to_toml
 from ast_cli.training.roles import Roles, assign_roles, data_digest
 from ast_cli.training.run_output import (

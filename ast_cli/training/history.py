@@ -50,6 +50,7 @@ def draw_curves(folder: Path, history: Sequence[dict[str, Any]], metric: str) ->
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -67,6 +68,7 @@ def draw_curves(folder: Path, history: Sequence[dict[str, Any]], metric: str) ->
         lower.plot(*_curve(history, "learning_rate"), color="#555555")
         lower.set_ylabel("learning rate")
     lower.set_xlabel("epoch")
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
     picture = io.BytesIO()

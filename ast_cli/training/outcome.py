@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ast_cli.model.config import ASTConfig
+from ast_cli.report.text import counted
 from ast_cli.results import SCHEMA_VERSION, path_fields
 from ast_cli.training.metrics import Metrics
 from ast_cli.training.options import TrainOptions
@@ -63,3 +66,12 @@ class FinetuneResult:
                 for example, error in self.failures
             ],
         }
+
+
+def in_words(device: torch.device) -> str:
+    """Return what to call a device in a report: the GPU's name, or how many threads of the CPU are used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"a CPU ({counted(torch.get_num_threads(), 'thread')})"
+    return str(device)

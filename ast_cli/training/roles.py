@@ -51,7 +51,7 @@ def assign_roles(examples: ExampleSet, options: TrainOptions) -> Roles:
         train, validation = rest.split_by_fraction(options.validation_share, options.seed)
     except UsageError as error:
         raise UsageError(f"{error}; --validation-share 0 holds nothing out") from error
-    how = f"a random {options.validation_share:.0%} of the clips, stratified by label"
+    how = f"a random {100 * options.validation_share:.0f} % of the clips, stratified by label"
     return _checked(Roles(train, validation, test, how))
 
 

@@ -177,7 +177,7 @@ class Trainer:
         Raises:
             AstError: The loss is not a number any more, or the state cannot be written.
             DeviceError: The device's memory does not suffice.
-            KeyboardInterrupt: Ctrl-C, after the state was saved; SIGTERM does what the caller set up, likewise.
+            KeyboardInterrupt: Ctrl-C or SIGTERM, after the state was saved; first comes what the caller set up for it.
         """
         stop = StopRequest()
         with stop.watched(), torch.random.fork_rng(), _explained_memory(self.options):
@@ -186,7 +186,9 @@ class Trainer:
                 self._run_epoch(stop, on_report)
                 if stop.signal is not None:
                     self.save()
-                    return
+                    break
+        if stop.signal is not None:  # and whoever handles it did not raise
+            raise KeyboardInterrupt
         self.model.eval()
 
     def _run_epoch(self, stop: StopRequest, on_report: Callable[[Report], None]) -> None:

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from ast_cli.json_object import read_json_object, shown, write_json_object
 STATE_NAME = "state.pt"
 RUN_NAME = "run.json"
 STATE_VERSION = 1
+SAME_SIGNAL_S = 0.3  # timeout(1) and job schedulers signal a process and then its group: that is one signal
 
 
 @dataclass
@@ -158,17 +160,24 @@ class StopRequest:
     def watched(self) -> Iterator[None]:
         """Hold signals back; at the end one that came is raised again. A second one is not held back.
 
-        Signals belong to the main thread: in another one nothing is held back.
+        Signals belong to the main thread: in another one nothing is held back. What is ignored, as under nohup, stays
+        ignored.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        came_at = 0.0
 
         def remember(number: int, _frame: FrameType | None) -> None:
-            self.signal = number
-            for each, handler in before.items():
-                signal.signal(each, handler)
+            nonlocal came_at
+            if self.signal is None:
+                self.signal, came_at = number, time.monotonic()
+            elif time.monotonic() - came_at > SAME_SIGNAL_S:
+                for each, handler in before.items():
+                    signal.signal(each, handler)
+                signal.raise_signal(number)
 
         for number in before:
             signal.signal(number, remember)

@@ -221,6 +221,15 @@ def test_a_run_does_not_go_on_with_other_clips(tmp_path: Path) -> None:
         tiny_trainer(plain_options(), tmp_path, clips=tiny_clips(11)).resume()
 
 
+def test_a_stopped_run_never_passes_for_a_finished_one(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # somebody's handler that lets the program go on
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tiny_trainer(plain_options(), tmp_path).run(interrupt_after(1))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_nothing_is_resumed_where_nothing_was_saved(tmp_path: Path) -> None:
     assert not tiny_trainer(plain_options(), tmp_path).resume()
 

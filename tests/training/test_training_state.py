@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ast_cli.errors import AstError, UsageError
+from ast_cli.training import training_state
 from ast_cli.training.training_state import Progress, StateFolder, StopRequest
 
 FACTS: dict[str, Any] = {"settings": {"epochs": 3, "mixup": 0.5}, "labels": ["a", "b"], "data_digest": "1", "base": ""}
@@ -99,7 +100,7 @@ def test_another_run_is_not_gone_on_with(state: StateFolder, change: dict[str, A
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_held_back_and_raised_at_the_end(number: int) -> None:
+def test_a_signal_is_held_back_and_raised_at_the_end(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[int] = []
     before = signal.signal(number, lambda received, _: raised.append(received))
     try:
@@ -108,11 +109,25 @@ def test_a_signal_is_held_back_and_raised_at_the_end(number: int) -> None:
             os.kill(os.getpid(), number)
             assert stop.signal == number
             assert raised == []
+            os.kill(os.getpid(), number)  # the same, sent to the process and its group
+            assert raised == []
+            monkeypatch.setattr(training_state, "SAME_SIGNAL_S", -1.0)
             os.kill(os.getpid(), number)  # a second one is not held back
             assert raised == [number]
         assert raised == [number, number]
     finally:
         signal.signal(number, before)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        stop = StopRequest()
+        with stop.watched():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal is None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_no_signal_is_touched_in_another_thread() -> None:
