@@ -61,6 +61,31 @@ def test_second_signal_ends_at_once_and_with_the_same_code(number: int, code: in
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
+@NUMBERS
+def test_first_signal_ends_at_once_while_there_is_nothing_to_save(number: int, code: int) -> None:
+    program = """
+    with signals.nothing_to_save():
+        try:
+            os.kill(os.getpid(), int(sys.argv[1]))
+        finally:
+            print("unwound", flush=True)
+    """
+    done = run(program, number)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_later_signal_unwinds_again() -> None:
+    program = """
+    with signals.nothing_to_save():
+        pass
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except signals.Terminated:
+        print("flushed")
+    """
+    assert run(program).stdout == "flushed\n"
+
+
 def test_signal_to_a_process_and_its_group_is_one_signal() -> None:
     program = """
     try:
