@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ast_cli.cli import parameters as p
+from ast_cli.cli.signals import nothing_to_save
 from ast_cli.cli.streams import check_output, quiet_native_libraries
 from ast_cli.cli.tag_run import RunOptions, tag_inputs, tag_live
 from ast_cli.errors import ExitCode, UsageError
@@ -162,18 +163,19 @@ def classify(
     check_output(output, sources, force=force, resume=resume)
 
     with quiet_native_libraries():
-        from ast_cli.engine.device import set_num_threads
-        from ast_cli.tagging.tagger import Tagger
+        with nothing_to_save():
+            from ast_cli.engine.device import set_num_threads
+            from ast_cli.tagging.tagger import Tagger
 
-        set_num_threads(threads)
-        tagger = Tagger.from_pretrained(
-            p.choose_model(model, quiet=quiet),
-            device=device,
-            dtype=dtype,
-            attn_implementation=attn,
-            fbank_backend=fbank,
-            unnamed_labels=unnamed_labels,
-        )
+            set_num_threads(threads)
+            tagger = Tagger.from_pretrained(
+                p.choose_model(model, quiet=quiet),
+                device=device,
+                dtype=dtype,
+                attn_implementation=attn,
+                fbank_backend=fbank,
+                unnamed_labels=unnamed_labels,
+            )
         if raw_rate is None:
             any_failed = tag_inputs(tagger, inputs, options, run)
         else:

@@ -28,10 +28,12 @@ class Progress:
         tally: Kept by the run.
         num_inputs: In all.
         reading: Tells what is being read, so that a recording of a day is seen to move.
+        is_live: Whether the input is, whose windows show by themselves how far it is.
     """
 
-    def __init__(self, tally: Tally, num_inputs: int, reading: Reading | None = None) -> None:
+    def __init__(self, tally: Tally, num_inputs: int, reading: Reading | None = None, *, is_live: bool = False) -> None:
         self.tally = tally
+        self.is_live = is_live
         self.num_inputs = num_inputs
         self.reading = reading
         self.started = time.monotonic()
@@ -75,7 +77,7 @@ def watched(records: Iterable[Record], progress: Progress, *, quiet: bool, to_st
         quiet: Show nothing.
         to_stdout: Whether the records are printed on standard output.
     """
-    if quiet:
+    if quiet or progress.is_live:
         yield from records
         return
     shares_terminal = to_stdout and sys.stdout.isatty()

@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM: the first unwinds the run, so that files are flushed and closed, a second ends it at once.
 
-Libraries swallow exceptions that a signal raises while they are being imported, or call back into Python; a long run
-therefore asks now and then whether it should have ended.
+Libraries swallow exceptions that a signal raises while they are being imported or call back into Python, or abort the
+process over them. While a model is loaded there is nothing to save, so the first signal already ends the process; a
+long run asks now and then whether it should have ended.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 SAME_SIGNAL_S = 0.3  # timeout(1) and job schedulers signal a process and then its group: that is one signal
@@ -20,6 +23,7 @@ class Terminated(BaseException):
 
 _EXCEPTIONS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 _first: list[tuple[int, float]] = []  # the signal that ends this process, and when it came
+_nothing_to_save: list[bool] = []  # not empty: no files are open, no workers run
 
 
 def end_on_signals() -> None:
@@ -29,6 +33,16 @@ def end_on_signals() -> None:
             signal.signal(number, _end)
 
 
+@contextmanager
+def nothing_to_save() -> Iterator[None]:
+    """End at once on a signal, without unwinding."""
+    _nothing_to_save.append(True)
+    try:
+        yield
+    finally:
+        _nothing_to_save.pop()
+
+
 def raise_if_ended() -> None:
     """Raise what a signal raised before, in case a library has swallowed it."""
     if _first:
@@ -36,6 +50,8 @@ def raise_if_ended() -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
+    if _nothing_to_save:
+        os._exit(128 + number)
     if not _first:
         _first.append((number, time.monotonic()))
         raise_if_ended()

@@ -125,7 +125,8 @@ def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions
     tagger.check_options(options)
     with _sink(tagger, options, run) as sink:
         list(sink.pending([Input(STDIN)]))  # never resumed, so always to be tagged
-        return _record(tagger.classify_live(*raw, options), sink, Progress(Tally(run.max_errors), 1), run)
+        progress = Progress(Tally(run.max_errors), 1, is_live=True)
+        return _record(tagger.classify_live(*raw, options), sink, progress, run)
 
 
 @contextlib.contextmanager

@@ -62,12 +62,13 @@ def test_lines_come_while_a_long_recording_yields_nothing(
     assert printed.err.splitlines()[0].startswith("0 of 1 inputs, 0.00 h of audio, ")
 
 
-def test_short_run_and_quiet_run_say_nothing(
+def test_short_run_quiet_run_and_live_input_show_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(Progress(Tally(), 4)) == RESULTS
     monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.0)
     assert run(Progress(Tally(), 4), quiet=True) == RESULTS
+    assert run(Progress(Tally(), 4, is_live=True)) == RESULTS
     assert capsys.readouterr().err == ""
 
 

@@ -61,6 +61,31 @@ def test_second_signal_ends_at_once_and_with_the_same_code(number: int, code: in
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
+@NUMBERS
+def test_first_signal_ends_at_once_while_there_is_nothing_to_save(number: int, code: int) -> None:
+    program = """
+    with signals.nothing_to_save():
+        try:
+            os.kill(os.getpid(), int(sys.argv[1]))
+        finally:
+            print("unwound", flush=True)
+    """
+    done = run(program, number)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_later_signal_unwinds_again() -> None:
+    program = """
+    with signals.nothing_to_save():
+        pass
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except signals.Terminated:
+        print("flushed")
+    """
+    assert run(program).stdout == "flushed\n"
+
+
 def test_signal_to_a_process_and_its_group_is_one_signal() -> None:
     program = """
     try:
@@ -86,17 +111,18 @@ def test_no_signal_raises_nothing() -> None:
     assert run("signals.raise_if_ended(); print('on')").stdout == "on\n"
 
 
-def test_interrupt_while_modules_are_imported_leaves_no_traceback() -> None:
+@NUMBERS
+def test_signal_while_modules_are_imported_ends_with_its_code(number: int, code: int) -> None:
     program = """
-    import os, signal, sys
+    import os, sys
     class Interrupting:
         def find_spec(self, name, path=None, target=None):
             if name == "ast_cli.cli.classify":
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), int(sys.argv[1]))
     sys.meta_path.insert(0, Interrupting())
     from ast_cli.__main__ import main
     main()
     """
-    command = [sys.executable, "-c", textwrap.dedent(program)]
+    command = [sys.executable, "-c", textwrap.dedent(program), str(int(number))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
