@@ -203,7 +203,11 @@ class ASTFeatureExtractor:
         for row, fbank in zip(batch, fbanks, strict=True):
             num_frames = min(len(fbank), self.max_length)
             row[:num_frames] = fbank[:num_frames]
-        return batch.sub_(self.mean).div_(2 * self.std) if self.do_normalize else batch
+        return self.normalised(batch)
+
+    def normalised(self, padded: Tensor) -> Tensor:
+        """Normalise padded fbanks (batch, max_length, num_mel_bins) in place."""
+        return padded.sub_(self.mean).div_(2 * self.std) if self.do_normalize else padded
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``preprocessor_config.json``."""

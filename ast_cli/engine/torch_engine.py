@@ -88,7 +88,14 @@ class TorchEngine:
         Raises:
             CheckpointError: They are not finite: weights out of proportion, or too large for half precision.
         """
-        logits: Tensor = self.forward(input_values).logits.float().cpu()
+        return self.checked(self.forward(input_values).logits.float().cpu())
+
+    def checked(self, logits: Tensor) -> Tensor:
+        """Return logits on the CPU as they are.
+
+        Raises:
+            CheckpointError: They are not finite, as in `logits`.
+        """
         if not torch.isfinite(logits).all():
             remedy = (
                 "; try --dtype float32" if self.dtype != torch.float32 else ": its weights are out of all proportion"

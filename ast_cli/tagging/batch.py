@@ -10,9 +10,12 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
@@ -24,10 +27,14 @@ from ast_cli.tagging.events import EventMerger
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions
 from ast_cli.tagging.recording import Recording, RecordingWindow, SampleStream
+from ast_cli.tagging.runner import runner_for
 from ast_cli.tagging.scoring import TagChooser
+from ast_cli.tagging.window_cache import DistinctWindow, WindowCache
 
 if TYPE_CHECKING:
     from ast_cli.tagging.decoding import Turn
+
+MAX_DELIVERIES = 1_024  # scores that inputs may wait for: a day of silence after one sound does not pile up
 
 Source = tuple[Input, Callable[[], SampleStream]]  # an input and what opens it, or raises why it cannot
 
@@ -57,8 +64,8 @@ class PendingResult:
         """Whether every window of the input has been scored."""
         return self.all_windows_read and self.num_windows_waiting == 0
 
-    def add(self, window: RecordingWindow, scores: Tensor) -> None:
-        """Take the scores (num_labels,) of the next window."""
+    def add(self, start_s: float, end_s: float, scores: Tensor) -> None:
+        """Take the scores (num_labels,) of the next window, and its place in the recording."""
         self.num_windows_waiting -= 1
         self.num_windows += 1
         if self.total is None:
@@ -68,9 +75,9 @@ class PendingResult:
         else:
             self.total += scores
         if self.options.timestamps:
-            self.windows.append(Window(window.start_s, window.end_s, self.chooser.choose(scores)))
+            self.windows.append(Window(start_s, end_s, self.chooser.choose(scores)))
         if self.merger is not None:
-            self.events += self.merger.add(window.start_s, window.end_s, scores)
+            self.events += self.merger.add(start_s, end_s, scores)
 
     def take_parts(self) -> Iterator[StreamedPart]:
         """Hand out the windows and events that have closed since the last call."""
@@ -111,59 +118,115 @@ class PendingResult:
         )
 
 
+@dataclass(slots=True)
+class _Delivery:
+    """Scores that an input waits for."""
+
+    pending: PendingResult
+    start_s: float
+    end_s: float
+    window: DistinctWindow
+
+
 class Batcher:
-    """Collects windows until a batch is full, runs it, and hands the scores back to their inputs."""
+    """Collects windows until a batch is full, runs it, and hands the scores back to their inputs.
+
+    Windows equal to one heard before wait for its scores. Where the model runs on a device of its own, the next batch
+    is collected while it does.
+    """
 
     def __init__(
         self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
     ) -> None:
-        self.engine = engine
         self.feature_extractor = feature_extractor
         self.chooser = chooser
         self.micro_batch = micro_batch
-        self.waiting: list[tuple[PendingResult, RecordingWindow]] = []
-        self.has_run_out = False  # of the device's memory
+        self.cache = WindowCache()
+        self.runner = runner_for(engine, feature_extractor)
+        self._to_run: list[DistinctWindow] = []
+        self._running: _Running | None = None
+        self._deliveries: deque[_Delivery] = deque()  # in the order of the windows
+        self._has_run_out = False  # of the device's memory
 
     def put(self, pending: PendingResult, window: RecordingWindow) -> None:
         """Add a window; runs the model when the batch is full."""
+        distinct, is_new = self.cache.find(window.content)
         pending.num_windows_waiting += 1
-        self.waiting.append((pending, window))
-        if len(self.waiting) >= self.micro_batch.num_windows:
+        self._deliveries.append(_Delivery(pending, window.start_s, window.end_s, distinct))
+        if is_new:
+            self._to_run.append(distinct)
+        if len(self._to_run) >= self.micro_batch.num_windows:
+            self._start_batch()
+        elif len(self._deliveries) >= MAX_DELIVERIES:
             self.flush()
+        else:
+            self._deliver()
 
     def flush(self) -> None:
-        """Run the model on the windows that wait, if any."""
-        if not self.waiting:
+        """Run the model on the windows that wait, if any, and deliver all scores."""
+        self._start_batch()
+        self._finish_batch()
+
+    def _start_batch(self) -> None:
+        """Start the model on the windows that wait; deliver what was running, or what has come out at once."""
+        if not self._to_run:
             return
         started = time.perf_counter()
-        logits = self._logits([torch.from_numpy(window.fbank) for _, window in self.waiting])
-        elapsed_s = time.perf_counter() - started
-        for (pending, window), scores in zip(self.waiting, self.chooser.scores(logits), strict=True):
-            pending.add(window, scores)
-        self.micro_batch.add(len(self.waiting), elapsed_s)
-        self.waiting.clear()
+        logits = self._logits([window.content for window in self._to_run])
+        before, self._running = self._running, _Running(self._to_run, logits)
+        self._to_run = []
+        self._take(before)
+        if not self.runner.runs_ahead:
+            self.micro_batch.add(len(self._running.windows), time.perf_counter() - started)
+            self._finish_batch()
 
-    def _logits(self, fbanks: list[Tensor]) -> Tensor:
-        """Run the model; where the device's memory is too small, in halves, and in smaller batches from then on.
+    def _finish_batch(self) -> None:
+        running, self._running = self._running, None
+        self._take(running)
+        self._deliver()
+
+    def _take(self, running: _Running | None) -> None:
+        """Wait for a batch and deliver its scores."""
+        if running is not None:
+            for window, scores in zip(running.windows, self.chooser.scores(running.logits()), strict=True):
+                window.scores = scores
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand out scores that are there, in the order of the windows."""
+        while self._deliveries and self._deliveries[0].window.scores is not None:
+            delivery = self._deliveries.popleft()
+            delivery.pending.add(delivery.start_s, delivery.end_s, delivery.window.scores)
+
+    def _logits(self, contents: list[NDArray[np.float32]]) -> Callable[[], Tensor]:
+        """Start the model; where the device's memory is too small, in halves, and in smaller batches from then on.
 
         Raises:
             DeviceError: One window alone does not fit.
         """
         try:
-            return self.engine.logits(self.feature_extractor.input_values(fbanks))
+            return self.runner.start(contents)
         except torch.OutOfMemoryError as error:
-            if len(fbanks) == 1:
+            if len(contents) == 1:
                 raise DeviceError(
-                    f"{self.engine.device}: its memory does not hold one window; try --dtype fp16 or --device cpu"
+                    f"{self.runner.device}: its memory does not hold one window; try --dtype fp16 or --device cpu"
                 ) from error
-        half = len(fbanks) // 2
-        if not self.has_run_out:
+        half = len(contents) // 2
+        if not self._has_run_out:
             warnings.warn(
-                f"{self.engine.device}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
+                f"{self.runner.device}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
             )
-        self.has_run_out = True
+        self._has_run_out = True
         self.micro_batch.lower(half)
-        return torch.cat([self._logits(fbanks[:half]), self._logits(fbanks[half:])])
+        halves = [self._logits(part)() for part in (contents[:half], contents[half:])]
+        return lambda: torch.cat(halves)
+
+
+class _Running(NamedTuple):
+    """A batch that the model was started on, and what waits for its logits."""
+
+    windows: list[DistinctWindow]
+    logits: Callable[[], Tensor]
 
 
 def classify_sources(
@@ -259,7 +322,7 @@ def _windows(
         return
     try:
         pending.recording = Recording(open_stream(), batcher.feature_extractor, pending.options)
-        yield from pending.recording.windows()
+        yield from batcher.runner.windows(pending.recording)
     except AudioError as error:
         pending.error = file_error(item, error)
 

@@ -112,7 +112,7 @@ def _no_audio() -> AudioError:
 
 
 def _input_values(batch: list[RecordingWindow], extractor: ASTFeatureExtractor) -> Tensor:
-    return extractor.input_values([torch.from_numpy(window.fbank) for window in batch])
+    return extractor.input_values([torch.from_numpy(window.content) for window in batch])
 
 
 def _computation(engine: TorchEngine | None, what: str) -> Callable[[Tensor], Tensor]:

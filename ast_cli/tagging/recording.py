@@ -17,7 +17,7 @@ from ast_cli.audio.decode import open_audio
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32
 from ast_cli.audio.mel_bank import FRAME_SHIFT_MS
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
-from ast_cli.audio.windows import hop_frames_of, slice_windows
+from ast_cli.audio.windows import hop_frames_of, slice_waveform, slice_windows
 from ast_cli.errors import AstWarning, UsageError, WarningCode
 from ast_cli.tagging.options import PartOptions
 
@@ -50,12 +50,13 @@ class RecordingWindow:
     Attributes:
         start_s: From the recording's beginning, in seconds.
         end_s: Likewise; no later than the recording's end.
-        fbank: Shape (num_frames, num_mel_bins).
+        content: The fbank, shape (num_frames, num_mel_bins); of `Recording.waveform_windows` the samples of those
+            frames, shape (num_samples,).
     """
 
     start_s: float
     end_s: float
-    fbank: NDArray[np.float32]
+    content: NDArray[np.float32]
 
 
 class Recording:
@@ -97,12 +98,28 @@ class Recording:
         Raises:
             AudioError: The audio cannot be decoded, or there is none.
         """
-        max_length = self.feature_extractor.max_length
-        for window in slice_windows(self.fbank_blocks(), max_length, self.hop_frames):
-            origin_s = self.stream.start_s
-            start_s = origin_s + window.start_frame * FRAME_SHIFT_MS / 1000
-            end_s = origin_s + (window.start_frame + max_length) * FRAME_SHIFT_MS / 1000
-            yield RecordingWindow(start_s, min(end_s, origin_s + self.stream.duration_s), window.fbank)
+        for window in slice_windows(self.fbank_blocks(), self.feature_extractor.max_length, self.hop_frames):
+            yield self._placed(window.start_frame, window.fbank)
+
+    def waveform_windows(self) -> Iterator[RecordingWindow]:
+        """Yield the samples of the same windows, for a filter bank on another device.
+
+        Raises:
+            AudioError: The audio cannot be decoded, or there is none.
+        """
+        extractor = self.feature_extractor
+        try:
+            for window in slice_waveform(self.stream, extractor.fbank_config, extractor.max_length, self.hop_frames):
+                yield self._placed(window.start_frame, window.samples)
+        finally:
+            self.stream.close()
+
+    def _placed(self, start_frame: int, content: NDArray[np.float32]) -> RecordingWindow:
+        """Return a window with its place in the recording, in seconds."""
+        origin_s = self.stream.start_s
+        start_s = origin_s + start_frame * FRAME_SHIFT_MS / 1000
+        end_s = origin_s + (start_frame + self.feature_extractor.max_length) * FRAME_SHIFT_MS / 1000
+        return RecordingWindow(start_s, min(end_s, origin_s + self.stream.duration_s), content)
 
 
 def open_stream(audio: Audio, target_rate: int, options: PartOptions, sampling_rate: int | None = None) -> SampleStream:
