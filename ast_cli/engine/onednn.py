@@ -23,12 +23,13 @@ MIN_TOKENS = 512  # below, one fused call beats many small products
 
 
 @functools.cache
-def is_available() -> bool:
-    """Tell whether torch has the operator and it works on this processor."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+def is_available(dtype: torch.dtype = torch.float32) -> bool:
+    """Tell whether torch has the operator and it works on this processor, which may know float32 alone."""
+    if dtype not in DTYPES or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
+    weight, bias = torch.full((4, 3), 0.5, dtype=dtype), torch.ones(4, dtype=dtype)
     try:
-        product = linear(torch.ones(2, 3), torch.full((4, 3), 0.5), torch.ones(4))
+        product = linear(torch.ones(2, 3, dtype=dtype), weight, bias)
     except (AttributeError, RuntimeError):  # an older or a later torch; a processor without the instructions
         return False
     return bool((product == 2.5).all())
@@ -123,7 +124,7 @@ def with_onednn(model: ASTForAudioClassification) -> ASTForAudioClassification:
 
     For inference alone: it has no gradients. Where oneDNN is not to be had, the model itself.
     """
-    if model.device.type != "cpu" or model.dtype not in DTYPES or not is_available():
+    if model.device.type != "cpu" or not is_available(model.dtype):
         return model
     shared = _sharing(model)
     assert isinstance(shared, ASTForAudioClassification)

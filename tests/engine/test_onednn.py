@@ -48,6 +48,7 @@ def test_logits_equal_the_plain_models(
         torch.testing.assert_close(with_onednn(model)(x).logits, model(x).logits, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.skipif(not onednn.is_available(torch.bfloat16), reason="this processor multiplies float32 alone by oneDNN")
 def test_bfloat16_logits_equal_the_plain_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
     model = small_model(torch.bfloat16)
@@ -97,6 +98,21 @@ def test_where_the_operator_is_missing_the_model_is_left_alone(monkeypatch: pyte
     monkeypatch.setattr(onednn, "is_available", onednn.is_available.__wrapped__)
     model = small_model()
     assert with_onednn(model) is model
+
+
+def test_a_type_that_this_processor_does_not_know_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = onednn.linear
+
+    def float32_alone(x: torch.Tensor, *arguments: object) -> torch.Tensor:
+        if x.dtype != torch.float32:
+            raise RuntimeError("could not create a primitive descriptor")
+        return linear(x, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(onednn, "linear", float32_alone)
+    monkeypatch.setattr(onednn, "is_available", onednn.is_available.__wrapped__)
+    model = small_model(torch.bfloat16)
+    assert with_onednn(model) is model
+    assert with_onednn(small_model()) is not model
 
 
 def test_float16_is_left_to_torch() -> None:
