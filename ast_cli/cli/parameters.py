@@ -14,7 +14,7 @@ from ast_cli.cli.streams import note
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
 
-DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16"]
+DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
 
 Paths = Annotated[
     list[str] | None,
@@ -48,7 +48,10 @@ Hop = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Of the model. auto: float16 on CUDA, else float32.")]
+Dtype = Annotated[
+    DtypeName,
+    typer.Option("--dtype", help="Of the model. auto: float16 on CUDA, else float32. tf32: float32, products rounded."),
+]
 Attn = Annotated[Literal["sdpa", "eager"], typer.Option("--attn", help="Attention implementation.")]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Windows given to the model at once. [default: by device and model]")

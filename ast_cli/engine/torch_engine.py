@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ast_cli.engine.device import resolve_device, resolve_dtype_for
+from ast_cli.engine.device import float32_products, resolve_device, resolve_dtype_for
 from ast_cli.engine.onednn import with_onednn
-from ast_cli.errors import CheckpointError
+from ast_cli.errors import CheckpointError, DeviceError
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTClassifierOutput, ASTForAudioClassification
 
@@ -25,13 +25,20 @@ class TorchEngine:
         model: In evaluation mode.
         device: Where to run it.
         dtype: Of its weights and inputs.
+        tf32: Whether a CUDA device may round float32 factors to TF32.
     """
 
     def __init__(
-        self, model: ASTForAudioClassification, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        model: ASTForAudioClassification,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        tf32: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
+        self.tf32 = tf32
         self.model = with_onednn(model.to(device=self.device, dtype=dtype).eval())
 
     @classmethod
@@ -50,7 +57,10 @@ class TorchEngine:
             DeviceError: The device was asked for by name and is not there.
         """
         on = resolve_device(device)
-        as_dtype = resolve_dtype_for(dtype, on)
+        tf32 = dtype == "tf32"
+        if tf32 and on.type != "cuda":
+            raise DeviceError(f"tf32 is arithmetic of CUDA devices, not of {on}: use --dtype float32")
+        as_dtype = resolve_dtype_for("float32" if tf32 else dtype, on)
         loaded = ASTForAudioClassification.from_pretrained(
             model,
             attn_implementation=attn_implementation,
@@ -58,7 +68,7 @@ class TorchEngine:
             device=on,
             unnamed_labels=unnamed_labels,
         )
-        return cls(loaded, on, as_dtype)
+        return cls(loaded, on, as_dtype, tf32=tf32)
 
     @property
     def config(self) -> ASTConfig:
@@ -108,17 +118,21 @@ class TorchEngine:
         self, input_values: Tensor, *, output_attentions: bool = False, output_hidden_states: bool = False
     ) -> ASTClassifierOutput:
         """Run the model and return all it was asked for, on its device and in its data type."""
-        output = self.model(
-            input_values.to(self.device, self.dtype),
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
+        with float32_products(self.device, tf32=self.tf32):
+            output = self.model(
+                input_values.to(self.device, self.dtype),
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                return_dict=True,
+            )
         assert isinstance(output, ASTClassifierOutput)
         return output
 
     @torch.inference_mode()
     def embeddings(self, input_values: Tensor) -> Tensor:
         """Return the pooled output of the encoder, what the head reads: float32 on the CPU, (batch, hidden_size)."""
-        output = self.model.audio_spectrogram_transformer(input_values.to(self.device, self.dtype), return_dict=True)
+        with float32_products(self.device, tf32=self.tf32):
+            output = self.model.audio_spectrogram_transformer(
+                input_values.to(self.device, self.dtype), return_dict=True
+            )
         return output.pooler_output.float().cpu()  # type: ignore[no-any-return]
