@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.streams import check_output, quiet_native_libraries
-from ast_cli.cli.tag_run import RunOptions, tag_inputs, tag_live
+from ast_cli.cli.tag_run import RunOptions, decoders, tag_inputs, tag_live
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.tagging.inputs import STDIN
 from ast_cli.tagging.options import ClassifyOptions
@@ -161,7 +162,8 @@ def classify(
     sources = [item.path for item in inputs] + [str(file) for file in (files_from, thresholds) if file]
     check_output(output, sources, force=force, resume=resume)
 
-    with quiet_native_libraries():
+    pool_of_decoders = nullcontext() if raw_rate is not None else decoders(inputs, options, run)
+    with quiet_native_libraries(), pool_of_decoders as pool:
         from ast_cli.engine.device import set_num_threads
         from ast_cli.tagging.tagger import Tagger
 
@@ -175,7 +177,7 @@ def classify(
             unnamed_labels=unnamed_labels,
         )
         if raw_rate is None:
-            any_failed = tag_inputs(tagger, inputs, options, run)
+            any_failed = tag_inputs(tagger, inputs, options, run, pool)
         else:
             any_failed = tag_live(tagger, (raw_rate, raw_format, raw_channels), options, run)
     if any_failed:

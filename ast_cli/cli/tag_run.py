@@ -22,6 +22,7 @@ from ast_cli.tagging.tally import Tally
 
 if TYPE_CHECKING:
     from ast_cli.engine.micro_batch import MicroBatch
+    from ast_cli.tagging.decode_pool import DecodePool
     from ast_cli.tagging.journal import Journal
     from ast_cli.tagging.tagger import Tagger
 
@@ -93,8 +94,41 @@ class _Sink(Protocol):
         """Write one record."""
 
 
-def tag_inputs(tagger: Tagger, inputs: list[Input], options: ClassifyOptions, run: RunOptions) -> bool:
+@contextlib.contextmanager
+def decoders(inputs: list[Input], options: ClassifyOptions, run: RunOptions) -> Iterator[DecodePool | None]:
+    """Start the processes that decode; None with 0 workers.
+
+    Before torch is imported and the model read: they have found their libraries when it is ready.
+    """
+    if run.num_workers == 0:
+        yield None
+        return
+    from ast_cli.audio.samples import MODEL_SAMPLING_RATE
+
+    with _pool(len(inputs), MODEL_SAMPLING_RATE, options, run) as pool:
+        yield pool
+
+
+def _pool(most: int, sampling_rate: int, options: ClassifyOptions, run: RunOptions) -> DecodePool:
+    """Return a pool of at most so many workers, started."""
+    from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
+
+    least = MIN_UNORDERED_WORKERS if run.unordered else 1
+    num_workers = min(run.num_workers or max(least, default_num_workers()), most)
+    return DecodePool(num_workers, sampling_rate, options, run.timeout_s, start_now=True)
+
+
+def tag_inputs(
+    tagger: Tagger, inputs: list[Input], options: ClassifyOptions, run: RunOptions, pool: DecodePool | None
+) -> bool:
     """Tag inputs into the output; return whether any failed, now or in the run that is continued.
+
+    Args:
+        tagger: The loaded model.
+        inputs: All that the command names.
+        options: How they are tagged.
+        run: How the run goes.
+        pool: Of `decoders`.
 
     Raises:
         AstError: The run cannot be completed.
@@ -105,7 +139,7 @@ def tag_inputs(tagger: Tagger, inputs: list[Input], options: ClassifyOptions, ru
     micro_batch = tagger.choose_micro_batch(options, len(inputs))
     with (
         _sink(tagger, options, run) as sink,
-        _results(tagger, sink.pending(inputs), options, run, micro_batch) as records,
+        _results(tagger, sink.pending(inputs), options, run, micro_batch, pool) as records,
     ):
         return _record(records, sink, len(inputs), run, micro_batch)
 
@@ -120,21 +154,36 @@ def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions
 
 @contextlib.contextmanager
 def _results(
-    tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions, run: RunOptions, micro_batch: MicroBatch
+    tagger: Tagger,
+    inputs: Iterable[Input],
+    options: ClassifyOptions,
+    run: RunOptions,
+    micro_batch: MicroBatch,
+    pool: DecodePool | None,
 ) -> Iterator[Iterable[Record]]:
     """Tag inputs, decoded in worker processes, which a broken file may kill or hang, or with 0 workers in this one."""
-    if run.num_workers == 0:  # one input after another: as they come is in their order
+    if pool is None:  # one input after another: as they come is in their order
         yield tagger.classify_sources(tagger.sources(inputs, options), options, micro_batch)
         return
-    from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
-
     rate = tagger.feature_extractor.sampling_rate
-    least = MIN_UNORDERED_WORKERS if run.unordered else 1
-    with DecodePool(run.num_workers or max(least, default_num_workers()), rate, options, run.timeout_s) as pool:
-        if run.unordered:
-            yield tagger.classify_turns(pool.turns(inputs), options, micro_batch)
-        else:
-            yield tagger.classify_sources(pool.open_streams(inputs), options, micro_batch)
+    if rate != pool.sampling_rate:  # a model unlike all published ones: the processes that wait are of no use to it
+        with _pool(pool.num_workers, rate, options, run) as other:
+            yield _pooled(tagger, inputs, options, run, micro_batch, other)
+    else:
+        yield _pooled(tagger, inputs, options, run, micro_batch, pool)
+
+
+def _pooled(
+    tagger: Tagger,
+    inputs: Iterable[Input],
+    options: ClassifyOptions,
+    run: RunOptions,
+    micro_batch: MicroBatch,
+    pool: DecodePool,
+) -> Iterable[Record]:
+    if run.unordered:
+        return tagger.classify_turns(pool.turns(inputs), options, micro_batch)
+    return tagger.classify_sources(pool.open_streams(inputs), options, micro_batch)
 
 
 def _record(

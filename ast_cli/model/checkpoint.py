@@ -7,6 +7,7 @@ that was not in the file is impossible.
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -351,7 +352,8 @@ def _first(names: list[str], most: int = 3) -> str:
 
 def _refuse_non_finite(converted: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in converted.items():
-        if not torch.isfinite(tensor).all():
+        # One pass without a copy: what is not finite stays so in a sum. The sum of large weights may overflow, too.
+        if not math.isfinite(tensor.sum().item()) and not torch.isfinite(tensor).all():
             if torch.isfinite(state[name].double()).all():
                 raise CheckpointError(f"{where}: {name} holds weights too large for {tensor.dtype}; use float32")
             raise CheckpointError(f"{where}: {name} holds NaN or infinite weights")

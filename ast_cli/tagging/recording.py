@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 
-from ast_cli.audio.decode import open_audio
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32
 from ast_cli.audio.mel_bank import FRAME_SHIFT_MS
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
@@ -136,6 +134,8 @@ def open_stream(audio: Audio, target_rate: int, options: PartOptions, sampling_r
         UsageError: A waveform that is not mono.
     """
     if isinstance(audio, str | Path | bytes):
+        from ast_cli.audio.decode import open_audio  # decoders: most runs leave them to worker processes
+
         return open_audio(audio, target_rate, options.start_s, options.duration_s)
     return WaveformStream(audio, sampling_rate, target_rate, options)
 
@@ -165,8 +165,11 @@ class WaveformStream:
         self.start_s = options.start_s
         self.duration_s = part.size / self.sampling_rate
         self.warnings: set[WarningCode] = set()
-        same_rate = self.sampling_rate == target_rate
-        self._samples = part if same_rate else soxr.resample(part, self.sampling_rate, target_rate, quality="HQ")
+        self._samples = part
+        if self.sampling_rate != target_rate:
+            import soxr
+
+            self._samples = soxr.resample(part, self.sampling_rate, target_rate, quality="HQ")
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield the whole waveform as one block."""

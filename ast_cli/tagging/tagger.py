@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ast_cli import hub
-from ast_cli.audio.decode import MODEL_SAMPLING_RATE
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.raw_stream import RawFormat, RawStream
+from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of
 from ast_cli.engine.micro_batch import MicroBatch, choose_micro_batch
 from ast_cli.engine.torch_engine import TorchEngine
@@ -199,6 +198,8 @@ class Tagger:
         Raises:
             UsageError: A format that cannot be.
         """
+        from ast_cli.audio.raw_stream import RawFormat, RawStream
+
         raw = RawFormat(raw_rate, raw_format, raw_channels)
         stream = RawStream(sys.stdin.buffer, raw, self.feature_extractor.sampling_rate)
         live = dataclasses.replace(options, batch_size=1, stream=True)
