@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch
-from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AstWarning, AudioError, DeviceError, ErrorCode
 from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
 from ast_cli.tagging.events import EventMerger
@@ -44,7 +44,7 @@ class PendingResult:
         self.num_windows_waiting = 0
         self.all_windows_read = False
         self.num_windows = 0
-        self.total: Tensor | None = None  # (num_labels,), the sum or the maximum so far
+        self.total: NDArray[np.float32] | None = None  # (num_labels,), the sum or the maximum so far
         self.windows: list[Window] = []
         self.events: list[Event] = []
         self.merger: EventMerger | None = None
@@ -57,14 +57,14 @@ class PendingResult:
         """Whether every window of the input has been scored."""
         return self.all_windows_read and self.num_windows_waiting == 0
 
-    def add(self, window: RecordingWindow, scores: Tensor) -> None:
+    def add(self, window: RecordingWindow, scores: NDArray[np.float32]) -> None:
         """Take the scores (num_labels,) of the next window."""
         self.num_windows_waiting -= 1
         self.num_windows += 1
         if self.total is None:
-            self.total = scores.clone()
+            self.total = scores.copy()
         elif self.options.aggregate == "max":
-            self.total = torch.maximum(self.total, scores)
+            self.total = np.maximum(self.total, scores)
         else:
             self.total += scores
         if self.options.timestamps:
@@ -104,7 +104,9 @@ class PendingResult:
         return dataclasses.replace(
             result,
             duration_s=self.recording.stream.duration_s,
-            tags=self.chooser.choose(self.total if self.options.aggregate == "max" else self.total / self.num_windows),
+            tags=self.chooser.choose(
+                self.total if self.options.aggregate == "max" else self.total / np.float32(self.num_windows)
+            ),
             windows=None if result.windows is None else tuple(self.windows),
             events=None if result.events is None else tuple(self.events),
             warnings=self.recording.warnings,
@@ -115,7 +117,7 @@ class Batcher:
     """Collects windows until a batch is full, runs it, and hands the scores back to their inputs."""
 
     def __init__(
-        self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
+        self, engine: Engine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
     ) -> None:
         self.engine = engine
         self.feature_extractor = feature_extractor
@@ -136,14 +138,14 @@ class Batcher:
         if not self.waiting:
             return
         started = time.perf_counter()
-        logits = self._logits([torch.from_numpy(window.fbank) for _, window in self.waiting])
+        logits = self._logits([window.fbank for _, window in self.waiting])
         elapsed_s = time.perf_counter() - started
         for (pending, window), scores in zip(self.waiting, self.chooser.scores(logits), strict=True):
             pending.add(window, scores)
         self.micro_batch.add(len(self.waiting), elapsed_s)
         self.waiting.clear()
 
-    def _logits(self, fbanks: list[Tensor]) -> Tensor:
+    def _logits(self, fbanks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Run the model; where the device's memory is too small, in halves, and in smaller batches from then on.
 
         Raises:
@@ -151,19 +153,19 @@ class Batcher:
         """
         try:
             return self.engine.logits(self.feature_extractor.input_values(fbanks))
-        except torch.OutOfMemoryError as error:
+        except self.engine.out_of_memory as error:
             if len(fbanks) == 1:
                 raise DeviceError(
-                    f"{self.engine.device}: its memory does not hold one window; try --dtype fp16 or --device cpu"
+                    f"{self.engine.device_name}: its memory does not hold one window; try --dtype fp16 or --device cpu"
                 ) from error
         half = len(fbanks) // 2
         if not self.has_run_out:
             warnings.warn(
-                f"{self.engine.device}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
+                f"{self.engine.device_name}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
             )
         self.has_run_out = True
         self.micro_batch.lower(half)
-        return torch.cat([self._logits(fbanks[:half]), self._logits(fbanks[half:])])
+        return np.concatenate([self._logits(fbanks[:half]), self._logits(fbanks[half:])])
 
 
 def classify_sources(
