@@ -23,12 +23,14 @@ MIN_TOKENS = 512  # below, one fused call beats many small products
 
 
 @functools.cache
-def is_available() -> bool:
-    """Tell whether torch has the operator and it works on this processor."""
+def is_available(dtype: torch.dtype = torch.float32) -> bool:
+    """Tell whether torch has the operator and it works on this processor; bfloat16 needs AVX-512."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
-        product = linear(torch.ones(2, 3), torch.full((4, 3), 0.5), torch.ones(4))
+        product = linear(
+            torch.ones(2, 3, dtype=dtype), torch.full((4, 3), 0.5, dtype=dtype), torch.ones(4, dtype=dtype)
+        )
     except (AttributeError, RuntimeError):  # an older or a later torch; a processor without the instructions
         return False
     return bool((product == 2.5).all())
@@ -123,7 +125,7 @@ def with_onednn(model: ASTForAudioClassification) -> ASTForAudioClassification:
 
     For inference alone: it has no gradients. Where oneDNN is not to be had, the model itself.
     """
-    if model.device.type != "cpu" or model.dtype not in DTYPES or not is_available():
+    if model.device.type != "cpu" or model.dtype not in DTYPES or not is_available(model.dtype):
         return model
     shared = _sharing(model)
     assert isinstance(shared, ASTForAudioClassification)

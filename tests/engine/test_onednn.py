@@ -48,6 +48,7 @@ def test_logits_equal_the_plain_models(
         torch.testing.assert_close(with_onednn(model)(x).logits, model(x).logits, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.skipif(not onednn.is_available(torch.bfloat16), reason="this processor has no bfloat16 in oneDNN")
 def test_bfloat16_logits_equal_the_plain_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
     model = small_model(torch.bfloat16)
@@ -97,6 +98,11 @@ def test_where_the_operator_is_missing_the_model_is_left_alone(monkeypatch: pyte
     monkeypatch.setattr(onednn, "is_available", onednn.is_available.__wrapped__)
     model = small_model()
     assert with_onednn(model) is model
+
+
+def test_bfloat16_runs_on_every_processor() -> None:
+    model = small_model(torch.bfloat16)
+    assert TorchEngine(model, dtype=torch.bfloat16).logits(features(model)).shape == (3, 5)
 
 
 def test_float16_is_left_to_torch() -> None:
