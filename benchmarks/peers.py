@@ -125,18 +125,17 @@ def transformers_contestant(setting: Setting, attn: str) -> Contestant:
 def ours(setting: Setting, attn: str) -> Contestant:
     engine = TorchEngine.load(setting.folder, device="cpu", dtype=setting.dtype, attn_implementation=attn)
     name = "ast torch" if attn == "sdpa" else "ast torch eager"
-
-    def run(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(engine.logits(torch.from_numpy(input_values)))
-
-    return Contestant(name, run, flop_per_window(setting.config))
+    return Contestant(name, engine.logits, flop_per_window(setting.config))
 
 
 def ours_with(setting: Setting, engine_name: str) -> Contestant:
     """Set up another engine of ours, where this version has it and its extra is installed."""
-    from ast_cli.engine.loading import load_engine
+    from ast_cli.engine.choice import EngineOptions, load_engine
 
-    engine = load_engine(setting.folder, engine=engine_name, device="cpu", dtype=setting.dtype)
+    options = EngineOptions(engine_name, device="cpu", dtype=setting.dtype, num_threads=setting.num_threads)  # type: ignore[arg-type]
+    engine = load_engine(setting.folder, options)
+    if engine.name != engine_name:
+        raise ValueError("this version has no such engine")
     return Contestant(f"ast {engine_name}", engine.logits, flop_per_window(setting.config))
 
 

@@ -8,16 +8,15 @@ pre-emphasis into one multiply-add, for one, moves such bins by 8e-3.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ast_cli.audio.mel_bank import ENERGY_FLOOR, FRAME_LENGTH_MS, FRAME_SHIFT_MS, LOW_HZ, PREEMPHASIS, FbankConfig
 from ast_cli.audio.mel_bank import mel_filter_bank as mel_filter_bank_numpy
+from ast_cli.audio.numpy_fbank import log_mel_fbank_numpy
 from ast_cli.errors import DeviceError, UsageError
 
 DEFAULT_CONFIG = FbankConfig()
@@ -122,46 +121,15 @@ def _import_torchaudio_kaldi() -> ModuleType:
     return kaldi  # type: ignore[no-any-return]
 
 
+def numpy_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:
+    """Compute the same by `ast_cli.audio.numpy_fbank`, which needs no torch; args and result as in `log_mel_fbank`."""
+    clips = [torch.from_numpy(log_mel_fbank_numpy(waveform.float().cpu().numpy(), config)) for waveform in waveforms]
+    return torch.stack(clips).to(waveforms.device)
+
+
 FbankFunction = Callable[[Tensor, FbankConfig], Tensor]
-FBANK_BACKENDS: dict[str, FbankFunction] = {"native": log_mel_fbank, "torchaudio": torchaudio_fbank}
-
-
-def fbank_blocks(
-    blocks: Iterable[NDArray[np.float32]], config: FbankConfig, compute: FbankFunction = log_mel_fbank
-) -> Iterator[NDArray[np.float32]]:
-    """Compute the fbank of one waveform that arrives in blocks: the same frames as of the whole, in constant memory.
-
-    A waveform of fewer samples than a frame is padded with zeros to one frame; one of no samples gives nothing.
-
-    Args:
-        blocks: Consecutive mono samples, each of shape (num_samples,).
-        config: Which filter bank.
-        compute: One of `FBANK_BACKENDS`.
-
-    Yields:
-        Consecutive frames, each of shape (num_frames, num_mel_bins).
-    """
-    pending = np.zeros(0, np.float32)
-    heard_frame = False
-    for block in blocks:
-        pending = np.concatenate([pending, block]) if pending.size else block
-        num_frames = config.num_frames(pending.size)
-        if num_frames:
-            heard_frame = True
-            yield _fbank_numpy(pending, config, compute)
-            pending = pending[num_frames * config.frame_shift_samples :]
-    if not heard_frame and pending.size:
-        yield _fbank_numpy(pad_to_one_frame(pending, config), config, compute)
-
-
-def pad_to_one_frame(waveform: NDArray[np.float32], config: FbankConfig) -> NDArray[np.float32]:
-    """Append zeros to a waveform (num_samples,) that is shorter than one frame."""
-    missing = config.frame_length_samples - waveform.size
-    return np.pad(waveform, (0, missing)) if missing > 0 else waveform
-
-
-def _fbank_numpy(waveform: NDArray[np.float32], config: FbankConfig, compute: FbankFunction) -> NDArray[np.float32]:
-    """Return the fbank of one waveform (num_samples,) as (num_frames, num_mel_bins)."""
-    writable = waveform if waveform.flags.writeable else waveform.copy()
-    fbank: NDArray[np.float32] = compute(torch.from_numpy(writable)[None], config)[0].numpy()
-    return fbank
+FBANK_BACKENDS: dict[str, FbankFunction] = {
+    "native": log_mel_fbank,
+    "numpy": numpy_fbank,
+    "torchaudio": torchaudio_fbank,
+}

@@ -78,6 +78,7 @@ def classify(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results to a file, not to stdout.")
     ] = None,
     model: p.Model = None,
+    engine: p.Engine = "torch",
     device: p.Device = "auto",
     dtype: p.Dtype = "auto",
     attn: p.Attn = "sdpa",
@@ -164,17 +165,17 @@ def classify(
 
     pool_of_decoders = nullcontext() if raw_rate is not None else decoders(inputs, options, run)
     with quiet_native_libraries(), pool_of_decoders as pool:
-        from ast_cli.engine.device import set_num_threads
         from ast_cli.tagging.tagger import Tagger
 
-        set_num_threads(threads)
         tagger = Tagger.from_pretrained(
             p.choose_model(model, quiet=quiet),
+            engine=engine,
             device=device,
             dtype=dtype,
             attn_implementation=attn,
             fbank_backend=fbank,
             unnamed_labels=unnamed_labels,
+            num_threads=threads,
         )
         if raw_rate is None:
             any_failed = tag_inputs(tagger, inputs, options, run, pool)

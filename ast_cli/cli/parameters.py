@@ -11,6 +11,7 @@ import typer
 
 from ast_cli import hub
 from ast_cli.cli.streams import note
+from ast_cli.engine.choice import EngineName
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
 
@@ -47,6 +48,12 @@ Hop = Annotated[
         "--hop", metavar="SECONDS", help="From one window's start to the next. [default: the window's length]"
     ),
 ]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine", help="What runs the model; all but torch are extras. auto: the fastest installed, see the README."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[
     DtypeName,
@@ -57,11 +64,11 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Windows given to the model at once. [default: by device and model]")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="Of the model on the CPU. [default: torch's choice, the cores]")
+    int | None, typer.Option("--threads", help="Of the model on the CPU. [default: the engine's choice, the cores]")
 ]
 Fbank = Annotated[
-    Literal["native", "torchaudio"],
-    typer.Option("--fbank", help="Whose filter bank."),
+    Literal["native", "numpy", "torchaudio"],
+    typer.Option("--fbank", help="Whose filter bank. native: ours, with an engine without torch in NumPy."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]

@@ -24,7 +24,7 @@ MIN_TOKENS = 512  # below, one fused call beats many small products
 
 @functools.cache
 def is_available(dtype: torch.dtype = torch.float32) -> bool:
-    """Tell whether torch has the operator and it works on this processor, which may know float32 alone."""
+    """Tell whether torch has the operator and it works on this processor; bfloat16 needs AVX-512."""
     if dtype not in DTYPES or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     weight, bias = torch.full((4, 3), 0.5, dtype=dtype), torch.ones(4, dtype=dtype)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.engine.interface import finite
 from ast_cli.engine.torch_engine import TorchEngine
 
 NUM_SLOTS = 2
@@ -91,14 +92,14 @@ class StartedBatch:
         if self._done is not None:
             self._done.synchronize()
 
-    def logits(self) -> Tensor:
-        """Wait, and return the logits: float32 on the CPU, shape (batch, num_labels).
+    def logits(self) -> NDArray[np.float32]:
+        """Wait, and return the logits, shape (batch, num_labels).
 
         Raises:
             CheckpointError: They are not finite.
         """
         self.wait()
-        return self._engine.checked(self._host)
+        return finite(self._host.numpy(), self._engine.dtype_name)
 
 
 class _Slot:

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch
-from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AstWarning, AudioError, DeviceError, ErrorCode
 from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
 from ast_cli.tagging.events import EventMerger
@@ -51,7 +49,7 @@ class PendingResult:
         self.num_windows_waiting = 0
         self.all_windows_read = False
         self.num_windows = 0
-        self.total: Tensor | None = None  # (num_labels,), the sum or the maximum so far
+        self.total: NDArray[np.float32] | None = None  # (num_labels,), the sum or the maximum so far
         self.windows: list[Window] = []
         self.events: list[Event] = []
         self.merger: EventMerger | None = None
@@ -64,14 +62,14 @@ class PendingResult:
         """Whether every window of the input has been scored."""
         return self.all_windows_read and self.num_windows_waiting == 0
 
-    def add(self, start_s: float, end_s: float, scores: Tensor) -> None:
+    def add(self, start_s: float, end_s: float, scores: NDArray[np.float32]) -> None:
         """Take the scores (num_labels,) of the next window, and its place in the recording."""
         self.num_windows_waiting -= 1
         self.num_windows += 1
         if self.total is None:
-            self.total = scores.clone()
+            self.total = scores.copy()
         elif self.options.aggregate == "max":
-            self.total = torch.maximum(self.total, scores)
+            self.total = np.maximum(self.total, scores)
         else:
             self.total += scores
         if self.options.timestamps:
@@ -111,7 +109,9 @@ class PendingResult:
         return dataclasses.replace(
             result,
             duration_s=self.recording.stream.duration_s,
-            tags=self.chooser.choose(self.total if self.options.aggregate == "max" else self.total / self.num_windows),
+            tags=self.chooser.choose(
+                self.total if self.options.aggregate == "max" else self.total / np.float32(self.num_windows)
+            ),
             windows=None if result.windows is None else tuple(self.windows),
             events=None if result.events is None else tuple(self.events),
             warnings=self.recording.warnings,
@@ -136,8 +136,9 @@ class Batcher:
     """
 
     def __init__(
-        self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
+        self, engine: Engine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
     ) -> None:
+        self.engine = engine
         self.feature_extractor = feature_extractor
         self.chooser = chooser
         self.micro_batch = micro_batch
@@ -198,7 +199,7 @@ class Batcher:
             delivery = self._deliveries.popleft()
             delivery.pending.add(delivery.start_s, delivery.end_s, delivery.window.scores)
 
-    def _logits(self, contents: list[NDArray[np.float32]]) -> Callable[[], Tensor]:
+    def _logits(self, contents: list[NDArray[np.float32]]) -> Callable[[], NDArray[np.float32]]:
         """Start the model; where the device's memory is too small, in halves, and in smaller batches from then on.
 
         Raises:
@@ -206,27 +207,27 @@ class Batcher:
         """
         try:
             return self.runner.start(contents)
-        except torch.OutOfMemoryError as error:
+        except self.engine.out_of_memory as error:
             if len(contents) == 1:
                 raise DeviceError(
-                    f"{self.runner.device}: its memory does not hold one window; try --dtype fp16 or --device cpu"
+                    f"{self.engine.device_name}: its memory does not hold one window; try --dtype fp16 or --device cpu"
                 ) from error
         half = len(contents) // 2
         if not self._has_run_out:
             warnings.warn(
-                f"{self.runner.device}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
+                f"{self.engine.device_name}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
             )
         self._has_run_out = True
         self.micro_batch.lower(half)
         halves = [self._logits(part)() for part in (contents[:half], contents[half:])]
-        return lambda: torch.cat(halves)
+        return lambda: np.concatenate(halves)
 
 
 class _Running(NamedTuple):
     """A batch that the model was started on, and what waits for its logits."""
 
     windows: list[DistinctWindow]
-    logits: Callable[[], Tensor]
+    logits: Callable[[], NDArray[np.float32]]
 
 
 def classify_sources(

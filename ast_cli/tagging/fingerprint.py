@@ -25,7 +25,7 @@ def fingerprint(tagger: Tagger, options: ClassifyOptions) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "model": checkpoint_digest(tagger.name),
         "labels": list(tagger.config.id2label.values()),
-        "dtype": str(tagger.engine.dtype).removeprefix("torch."),
+        "dtype": tagger.engine.dtype_name,
         "fbank": tagger.feature_extractor.fbank_backend,
         "options": {name: value for name, value in values.items() if name not in CHANGES_NO_RESULT},
     }

@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32
@@ -19,7 +18,10 @@ from ast_cli.audio.windows import hop_frames_of, slice_waveform, slice_windows
 from ast_cli.errors import AstWarning, UsageError, WarningCode
 from ast_cli.tagging.options import PartOptions
 
-Audio = str | Path | bytes | NDArray[Any] | torch.Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Audio: TypeAlias = "str | Path | bytes | NDArray[Any] | Tensor"
 
 
 class SampleStream(Protocol):
@@ -144,7 +146,7 @@ class WaveformStream:
     """A waveform from memory that behaves as an opened file."""
 
     def __init__(
-        self, waveform: NDArray[Any] | torch.Tensor, sampling_rate: int | None, target_rate: int, options: PartOptions
+        self, waveform: NDArray[Any] | Tensor, sampling_rate: int | None, target_rate: int, options: PartOptions
     ) -> None:
         if sampling_rate is None:
             warnings.warn(

@@ -48,7 +48,7 @@ def test_logits_equal_the_plain_models(
         torch.testing.assert_close(with_onednn(model)(x).logits, model(x).logits, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.skipif(not onednn.is_available(torch.bfloat16), reason="this processor multiplies float32 alone by oneDNN")
+@pytest.mark.skipif(not onednn.is_available(torch.bfloat16), reason="this processor has no bfloat16 in oneDNN")
 def test_bfloat16_logits_equal_the_plain_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
     model = small_model(torch.bfloat16)
@@ -113,6 +113,11 @@ def test_a_type_that_this_processor_does_not_know_is_left_to_torch(monkeypatch: 
     model = small_model(torch.bfloat16)
     assert with_onednn(model) is model
     assert with_onednn(small_model()) is not model
+
+
+def test_bfloat16_runs_on_every_processor() -> None:
+    model = small_model(torch.bfloat16)
+    assert TorchEngine(model, dtype=torch.bfloat16).logits(features(model)).shape == (3, 5)
 
 
 def test_float16_is_left_to_torch() -> None:

@@ -32,8 +32,8 @@ def noise(num_samples: int, seed: int) -> NDArray[np.float32]:
     return (0.1 * np.random.default_rng(seed).standard_normal(num_samples)).astype(np.float32)
 
 
-def plain_logits(engine: TorchEngine, waveforms: list[NDArray[np.float32]]) -> torch.Tensor:
-    fbanks = [EXTRACTOR.fbank(torch.from_numpy(waveform)[None])[0] for waveform in waveforms]
+def plain_logits(engine: TorchEngine, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    fbanks = [EXTRACTOR.fbank(torch.from_numpy(waveform)[None])[0].numpy() for waveform in waveforms]
     return engine.logits(EXTRACTOR.input_values(fbanks))
 
 
@@ -44,7 +44,7 @@ def test_logits_are_those_of_features_computed_the_usual_way(device: str) -> Non
     waveforms = [noise(length, seed) for seed, length in enumerate(lengths)]
     logits = WaveformEngine(engine, EXTRACTOR).start(waveforms).logits()
     tolerance = TOLERANCE if device == "cpu" else GPU_TOLERANCE
-    torch.testing.assert_close(logits, plain_logits(engine, waveforms), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(logits, plain_logits(engine, waveforms), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -55,7 +55,7 @@ def test_batches_started_one_after_another_keep_their_logits(device: str) -> Non
     started = [waveform_engine.start(waveforms) for waveforms in batches]
     tolerance = TOLERANCE if device == "cpu" else GPU_TOLERANCE
     for batch, waveforms in zip(started, batches, strict=True):
-        torch.testing.assert_close(batch.logits(), plain_logits(engine, waveforms), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(batch.logits(), plain_logits(engine, waveforms), rtol=0, atol=tolerance)
 
 
 def test_a_shorter_window_hears_nothing_of_the_one_before_in_its_slot() -> None:
@@ -65,7 +65,7 @@ def test_a_shorter_window_hears_nothing_of_the_one_before_in_its_slot() -> None:
     alone = waveform_engine.start([short]).logits()
     for seed in (2, 3):
         waveform_engine.start([noise(WINDOW_SAMPLES, seed)])
-    torch.testing.assert_close(waveform_engine.start([short]).logits(), alone, rtol=0, atol=0)
+    np.testing.assert_array_equal(waveform_engine.start([short]).logits(), alone)
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
@@ -82,4 +82,4 @@ def test_a_batch_is_started_before_the_one_before_is_computed() -> None:
     batch = waveform_engine.start([noise(WINDOW_SAMPLES, 1)])
     assert batch._done is not None
     assert not batch._done.query()
-    assert torch.isfinite(batch.logits()).all()
+    assert np.isfinite(batch.logits()).all()

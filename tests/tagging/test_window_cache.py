@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from tiny_tagger import tiny_tagger
 
@@ -28,7 +27,7 @@ def num_computed(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the sizes of the batches that the model gets from now on."""
     sizes, logits = list[int](), tagger.engine.logits
 
-    def counted(input_values: torch.Tensor) -> torch.Tensor:
+    def counted(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
         sizes.append(len(input_values))
         return logits(input_values)
 

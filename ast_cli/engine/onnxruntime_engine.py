@@ -1,0 +1,87 @@
+"""The ONNX Runtime engine: a CPU, no torch, a start in a fraction of a second."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli import __version__
+from ast_cli.engine.choice import EngineOptions
+from ast_cli.engine.graph import INPUT, OUTPUT, build_graph
+from ast_cli.engine.interface import cpu_batch_size, finite
+from ast_cli.engine.onnx_file import onnx_chunks
+from ast_cli.errors import DeviceError
+from ast_cli.model.arrays import load_arrays
+from ast_cli.model.config import ASTConfig
+
+onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
+
+PRODUCER = f"ast {__version__}"
+
+
+class OnnxRuntimeEngine:
+    """A loaded classifier in ONNX Runtime.
+
+    Args:
+        model: An ONNX file, or its bytes.
+        config: The model's configuration.
+        num_threads: On the CPU; None for as many as there are cores.
+        dtype_name: In which it computes.
+    """
+
+    name = "onnxruntime"
+    device_name = "cpu"
+    out_of_memory: tuple[type[Exception], ...] = (MemoryError,)
+
+    def __init__(
+        self, model: Path | bytes, config: ASTConfig, num_threads: int | None = None, dtype_name: str = "float32"
+    ) -> None:
+        self.config = config
+        self.dtype_name = dtype_name
+        self.num_threads = num_threads or os.cpu_count() or 1
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.num_threads
+        options.log_severity_level = 3  # errors, which are raised as well
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+    @classmethod
+    def load(cls, model: str | Path, options: EngineOptions) -> OnnxRuntimeEngine:
+        """Convert a checkpoint and load it; see `ast_cli.engine.choice.load_engine`."""
+        refuse_device(cls.name, options, ("float32", "fp32"))
+        weights, config = load_arrays(model, unnamed_labels=options.unnamed_labels)
+        graph = build_graph(config, weights)
+        return cls(b"".join(onnx_chunks(graph, PRODUCER)), config, options.num_threads)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What its speed depends on; see `Engine`."""
+        return {"threads": str(self.num_threads), "onnxruntime": onnxruntime.__version__}
+
+    @property
+    def default_batch_size(self) -> int:
+        """Windows to run at once when nobody says."""
+        return cpu_batch_size(self.config)
+
+    def logits(self, input_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute logits; see `Engine`."""
+        (logits,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(input_values, np.float32)})
+        return finite(logits, self.dtype_name)
+
+
+def refuse_device(engine: str, options: EngineOptions, dtypes: tuple[str, ...]) -> None:
+    """Refuse a device or a data type that an engine of the CPU does not offer.
+
+    Raises:
+        DeviceError: With what to do.
+    """
+    if options.device not in ("auto", "cpu"):
+        raise DeviceError(f"the {engine} engine runs on the CPU, not on {options.device}; use --engine torch there")
+    if options.dtype not in ("auto", *dtypes):
+        offered = " and ".join(dtype for dtype in dtypes if not dtype.startswith(("fp", "bf16")))
+        raise DeviceError(f"the {engine} engine computes in {offered}, not in {options.dtype}; use --engine torch")
