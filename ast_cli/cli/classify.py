@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ast_cli.cli import parameters as p
-from ast_cli.cli.streams import check_output, quiet_native_libraries
+from ast_cli.cli.streams import check_output, note, quiet_native_libraries
 from ast_cli.cli.tag_run import RunOptions, decoders, tag_inputs, tag_live
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.tagging.inputs import STDIN
@@ -176,6 +177,7 @@ def classify(
             fbank_backend=fbank,
             unnamed_labels=unnamed_labels,
             num_threads=threads,
+            report_progress=partial(note, quiet=quiet),
         )
         if raw_rate is None:
             any_failed = tag_inputs(tagger, inputs, options, run, pool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -117,6 +118,7 @@ def evaluate(
                 fbank_backend=fbank,
                 unnamed_labels=unnamed_labels,
                 num_threads=threads,
+                report_progress=partial(note, quiet=quiet),
             )
             for name in names
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,6 +70,7 @@ def extract(
             options,
             EngineOptions(engine, device, dtype, attn, unnamed_labels, threads),
             fbank,
+            partial(note, quiet=quiet),
         )
         num_failed = 0
         for item, target in zip(inputs, targets, strict=True):

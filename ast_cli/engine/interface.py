@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,6 +70,15 @@ def cpu_batch_size(config: ASTConfig) -> int:
     tiny model gains from a larger one (26 ms alone, 16 ms in a batch of 8).
     """
     return max(1, min(CPU_BATCH_SIZE, CPU_BATCH_ACTIVATIONS // (config.num_tokens * config.hidden_size)))
+
+
+def cpu_name() -> str:
+    """Return the processor's model; on Linux `platform.processor` knows the architecture alone."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def finite(logits: NDArray[Any], dtype_name: str) -> NDArray[np.float32]:

@@ -12,14 +12,14 @@ import contextlib
 import json
 import math
 import os
-import platform
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ast_cli import __version__
-from ast_cli.engine.interface import Engine
+from ast_cli.engine.interface import Engine, cpu_name
+from ast_cli.engine.model_cache import cache_folder
 
 CANDIDATES = (1, 2, 4, 8, 16)
 NUM_ROUNDS = 3  # after one that is not measured: the first batch of a size builds its kernels
@@ -127,7 +127,7 @@ def machine_key(engine: Engine) -> str:
     """Return what the fastest size depends on: processor, threads, versions, and the model's sizes."""
     config = engine.config
     facts = {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "engine": engine.name,
         **engine.facts,
         "ast": __version__,
@@ -141,21 +141,9 @@ def machine_key(engine: Engine) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
-def _cpu_name() -> str:
-    """Return the processor's model; on Linux `platform.processor` knows the architecture alone."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def cache_file() -> Path:
     """Return where measured sizes are kept: in ``AST_CACHE``, else in the user's cache folder."""
-    if folder := os.environ.get("AST_CACHE"):
-        return Path(folder) / FILE_NAME
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ast" / FILE_NAME
+    return cache_folder() / FILE_NAME
 
 
 def kept(key: str) -> int | None:

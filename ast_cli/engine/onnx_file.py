@@ -71,7 +71,7 @@ def onnx_chunks(graph: Graph, producer: str) -> Iterator[bytes | memoryview]:
     yield _message(8, _integer(2, graph.opset))  # opset_import
     for key, text in graph.metadata.items():
         yield _message(14, _text(1, key) + _text(2, text))
-    yield _tag(7, 2) + _varint(num_bytes)
+    yield _tag(7, 2) + varint(num_bytes)
     yield from inner
 
 
@@ -82,8 +82,8 @@ def _graph_parts(graph: Graph) -> list[bytes | memoryview]:
     for name, array in graph.constants.items():
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         head = b"".join(_integer(1, size) for size in array.shape)
-        head += _integer(2, DATA_TYPES[array.dtype.name]) + _text(8, name) + _tag(9, 2) + _varint(len(data))
-        parts += [_tag(5, 2) + _varint(len(head) + len(data)) + head, data]
+        head += _integer(2, DATA_TYPES[array.dtype.name]) + _text(8, name) + _tag(9, 2) + varint(len(data))
+        parts += [_tag(5, 2) + varint(len(head) + len(data)) + head, data]
     parts += [_message(11, _value_info(name, shape)) for name, shape in graph.inputs.items()]
     parts += [_message(12, _value_info(name, shape)) for name, shape in graph.outputs.items()]
     return parts
@@ -113,10 +113,11 @@ def _value_info(name: str, shape: tuple[Dimension, ...]) -> bytes:
 
 
 def _tag(number: int, wire_type: int) -> bytes:
-    return _varint(number << 3 | wire_type)
+    return varint(number << 3 | wire_type)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return an integer in groups of seven bits, the lowest first."""
     value &= 2**64 - 1  # negative numbers are written as their 64-bit complement
     groups = bytearray()
     while value > 127:
@@ -127,7 +128,7 @@ def _varint(value: int) -> bytes:
 
 
 def _integer(number: int, value: int) -> bytes:
-    return _tag(number, 0) + _varint(value)
+    return _tag(number, 0) + varint(value)
 
 
 def _text(number: int, value: str) -> bytes:
@@ -135,4 +136,4 @@ def _text(number: int, value: str) -> bytes:
 
 
 def _message(number: int, content: bytes) -> bytes:
-    return _tag(number, 2) + _varint(len(content)) + content
+    return _tag(number, 2) + varint(len(content)) + content

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli import __version__
 from ast_cli.engine.choice import EngineOptions
-from ast_cli.engine.graph import INPUT, OUTPUT, build_graph
+from ast_cli.engine.graph import INPUT, OUTPUT
 from ast_cli.engine.interface import cpu_batch_size, finite
-from ast_cli.engine.onnx_file import onnx_chunks
-from ast_cli.errors import DeviceError
-from ast_cli.model.arrays import load_arrays
+from ast_cli.engine.model_cache import keep_model
+from ast_cli.engine.prepared import converted, prepare, refuse_device
 from ast_cli.model.config import ASTConfig
 
 onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
-
-PRODUCER = f"ast {__version__}"
+SUFFIX = ".onnx"
 
 
 class OnnxRuntimeEngine:
@@ -51,12 +50,21 @@ class OnnxRuntimeEngine:
         self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     @classmethod
-    def load(cls, model: str | Path, options: EngineOptions) -> OnnxRuntimeEngine:
-        """Convert a checkpoint and load it; see `ast_cli.engine.choice.load_engine`."""
+    def load(
+        cls, model: str | Path, options: EngineOptions, report_progress: Callable[[str], None]
+    ) -> OnnxRuntimeEngine:
+        """Convert a checkpoint, or find it converted, and load it; see `ast_cli.engine.choice.load_engine`."""
         refuse_device(cls.name, options, ("float32", "fp32"))
-        weights, config = load_arrays(model, unnamed_labels=options.unnamed_labels)
-        graph = build_graph(config, weights)
-        return cls(b"".join(onnx_chunks(graph, PRODUCER)), config, options.num_threads)
+        prepared = prepare(model, options, cls.name, {}, SUFFIX)
+        if prepared.file is not None and prepared.config is not None:
+            with contextlib.suppress(Exception):  # ONNX Runtime's own exceptions: a file of another make
+                return cls(prepared.file, prepared.config, options.num_threads)
+        report_progress(f"converting {model} for ONNX Runtime; done once")
+        graph, prepared = converted(prepared, options)
+        assert prepared.config is not None
+        source = keep_model(prepared.depends_on, SUFFIX, [graph], prepared.facts()) or graph
+        del graph  # the file holds it now
+        return cls(source, prepared.config, options.num_threads)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -72,16 +80,3 @@ class OnnxRuntimeEngine:
         """Compute logits; see `Engine`."""
         (logits,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(input_values, np.float32)})
         return finite(logits, self.dtype_name)
-
-
-def refuse_device(engine: str, options: EngineOptions, dtypes: tuple[str, ...]) -> None:
-    """Refuse a device or a data type that an engine of the CPU does not offer.
-
-    Raises:
-        DeviceError: With what to do.
-    """
-    if options.device not in ("auto", "cpu"):
-        raise DeviceError(f"the {engine} engine runs on the CPU, not on {options.device}; use --engine torch there")
-    if options.dtype not in ("auto", *dtypes):
-        offered = " and ".join(dtype for dtype in dtypes if not dtype.startswith(("fp", "bf16")))
-        raise DeviceError(f"the {engine} engine computes in {offered}, not in {options.dtype}; use --engine torch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,13 +51,14 @@ class ExtractionRun:
         options: ExtractOptions,
         engine_options: EngineOptions,
         fbank_backend: FbankBackend,
+        report_progress: Callable[[str], None] = lambda _what: None,
     ) -> ExtractionRun:
         """Load what the extraction needs and no more."""
         if model is None:
             return cls(None, ASTFeatureExtractor(fbank_backend=fbank_backend), None, options)
         if options.what in NEEDS_NO_MODEL:
             return cls(model, extractor_for(model, None, fbank_backend), None, options)
-        engine = load_engine(model, engine_options)
+        engine = load_engine(model, engine_options, report_progress)
         feature_extractor = extractor_for(model, engine.config, fbank_for(engine, fbank_backend))
         check_fit(engine.config, feature_extractor, model)
         return cls(model, feature_extractor, engine, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,13 +62,15 @@ class Tagger:
         fbank_backend: FbankBackend = "native",
         unnamed_labels: bool = False,
         num_threads: int | None = None,
+        report_progress: Callable[[str], None] = lambda _what: None,
     ) -> Tagger:
         """Load a checkpoint for tagging.
 
         Args:
             model: ``builtin``, a folder, an alias (``audioset``, ``fast``), a hub id, an original ``.pth`` file; None
                 for ``AST_MODEL``, else the AudioSet checkpoint if it was fetched, else the built-in one.
-            engine: What runs the model: ``torch``; ``onnxruntime`` where it is installed; or ``auto``.
+            engine: What runs the model: ``torch``, ``compile``; ``openvino``, ``onnxruntime`` where they are
+                installed; ``auto`` for the fastest that is.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
             attn_implementation: ``sdpa`` or ``eager``.
@@ -76,6 +78,7 @@ class Tagger:
                 is installed.
             unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
             num_threads: Of the engine on the CPU, of torch in this whole process; None for as many as there are cores.
+            report_progress: Is told what takes long and is done once: a model is converted, compiled.
 
         Raises:
             EngineMissingError: The engine's package is not installed.
@@ -85,7 +88,7 @@ class Tagger:
         """
         name = str(model) if model is not None else hub.default_model()
         options = EngineOptions(engine, device, dtype, attn_implementation, unnamed_labels, num_threads)
-        loaded = load_engine(name, options)
+        loaded = load_engine(name, options, report_progress)
         return cls(loaded, extractor_for(name, loaded.config, fbank_for(loaded, fbank_backend)), name)
 
     @property

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.device import resolve_device
 from ast_cli.errors import UsageError
+from ast_cli.hub import checkpoint_digest
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
-from ast_cli.tagging.fingerprint import checkpoint_digest
 from ast_cli.training.adapt import is_scratch, start_config, start_feature_extractor, start_model
 from ast_cli.training.batches import Clips
 from ast_cli.training.examples import Example, ExampleSet, read_examples

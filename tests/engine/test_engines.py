@@ -66,7 +66,7 @@ def installed(engine: str) -> Any:
     return pytest.param(engine, marks=pytest.mark.skipif(missing, reason=f"{engine} is not installed"))
 
 
-each_engine = pytest.mark.parametrize("engine", [installed("onnxruntime")])
+each_engine = pytest.mark.parametrize("engine", [installed("onnxruntime"), installed("openvino")])
 
 
 @each_engine
@@ -139,7 +139,7 @@ def test_what_an_engine_does_not_offer_is_refused_with_a_way_out(engine: Any) ->
     assert tagger.extract(SAMPLE, what="logits").main.shape == (10,)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_engine_that_is_not_installed_is_one_sentence_with_the_remedy(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
