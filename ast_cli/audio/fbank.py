@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from ast_cli.errors import DeviceError, UsageError
 
 DEFAULT_CONFIG = FbankConfig()
 CPU_CHUNK_FRAMES = 512  # work of about 3 MB at a time stays near the processor's cache
+NUM_BANDS = 4  # of neighbouring filters: each sees a part of the spectrum, together they need a third of the products
 
 
 def log_mel_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:
@@ -51,19 +53,20 @@ def log_mel_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Te
     frames = waveforms.float().unfold(1, config.frame_length_samples, config.frame_shift_samples)  # (B, F, 400), a view
     energies = torch.empty((batch, num_frames, config.num_mel_bins), device=waveforms.device)
     if waveforms.is_cuda:
-        _frame_energies(frames.reshape(-1, config.frame_length_samples), config, energies.view(-1, config.num_mel_bins))
+        rows = frames.reshape(-1, config.frame_length_samples)
+        _frame_energies(rows, config, energies.view(-1, config.num_mel_bins), num_bands=1)  # one kernel, not four
     else:
         for clip_frames, clip_energies in zip(frames, energies, strict=True):
             for chunk, out in zip(
                 clip_frames.split(CPU_CHUNK_FRAMES), clip_energies.split(CPU_CHUNK_FRAMES), strict=True
             ):
-                _frame_energies(chunk, config, out)
+                _frame_energies(chunk, config, out, NUM_BANDS)
     return energies.clamp_min_(ENERGY_FLOOR).log_()
 
 
-def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor) -> None:
+def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor, num_bands: int) -> None:
     """Write the mel energies of frames (F, 400) to ``out`` (F, num_mel_bins)."""
-    mel_bank, window = _tables(config, frames.device)
+    window, bands = _tables(config, frames.device, num_bands)
     length = config.frame_length_samples
     frames = frames - frames.mean(1, keepdim=True)  # Kaldi's remove_dc_offset
     scaled = frames * PREEMPHASIS
@@ -74,14 +77,31 @@ def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor) -> None:
     emphasised *= window
     spectrum = torch.fft.rfft(padded)  # (F, 257) complex
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    torch.mm(power, mel_bank.T, out=out)
+    for band in bands:
+        torch.mm(power[:, band.frequencies], band.weights, out=out[:, band.filters])
+
+
+class _Band(NamedTuple):
+    """Neighbouring filters of the mel bank: which, which of the 257 frequencies they see, and how (seen, filters)."""
+
+    filters: slice
+    frequencies: slice
+    weights: Tensor
 
 
 @functools.lru_cache(maxsize=16)
-def _tables(config: FbankConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the mel bank (num_mel_bins, 257) and the window (400,) on a device."""
+def _tables(config: FbankConfig, device: torch.device, num_bands: int) -> tuple[Tensor, tuple[_Band, ...]]:
+    """Return the window (400,) and the mel bank in bands, on a device."""
     window = torch.hann_window(config.frame_length_samples, periodic=False)
-    return torch.from_numpy(mel_filter_bank_numpy(config).copy()).to(device), window.to(device)
+    bank = torch.from_numpy(mel_filter_bank_numpy(config).copy())  # (num_mel_bins, 257)
+    bands, start = [], 0
+    for filters in bank.tensor_split(num_bands):
+        seen = filters.any(0).nonzero()
+        frequencies = slice(int(seen.min()), int(seen.max()) + 1) if len(seen) else slice(0, 0)
+        weights = filters[:, frequencies].T.contiguous().to(device)
+        bands.append(_Band(slice(start, start + len(filters)), frequencies, weights))
+        start += len(filters)
+    return window.to(device), tuple(bands)
 
 
 def torchaudio_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
@@ -74,10 +75,33 @@ def fbank_blocks(
         num_frames = config.num_frames(pending.size)
         if num_frames:
             heard_frame = True
-            yield from fbanks_of([pending], config, backend)
+            with _one_thread(backend):
+                fbanks = fbanks_of([pending], config, backend)
+            yield from fbanks
             pending = pending[num_frames * config.frame_shift_samples :]
     if not heard_frame and pending.size:
         yield from fbanks_of([pad_to_one_frame(pending, config)], config, backend)
+
+
+@contextlib.contextmanager
+def _one_thread(backend: FbankBackend) -> Iterator[None]:
+    """Have torch compute in this thread alone.
+
+    A block is milliseconds of work in a dozen steps. Sharing each out among threads gains little where all cores are
+    free, and where they are not, as beside the processes that decode, every step waits for the slowest (measured on two
+    busy cores: 36 ms instead of 1 for half a second of audio).
+    """
+    if backend == "numpy":
+        yield
+        return
+    import torch
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def pad_to_one_frame(waveform: NDArray[np.float32], config: FbankConfig) -> NDArray[np.float32]:
