@@ -135,7 +135,7 @@ def time_alternating(commands: dict[str, list[str]], num_rounds: int) -> dict[st
     return times_s
 
 
-def peak_bytes(command: list[str]) -> float:
+def peak_bytes(command: list[str], interval_s: float = SAMPLING_INTERVAL_S) -> float:
     """Return the most memory that a command and its children hold together at any moment."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0
@@ -143,14 +143,16 @@ def peak_bytes(command: list[str]) -> float:
 
     def watch() -> None:
         nonlocal peak
-        while not is_over.wait(SAMPLING_INTERVAL_S):
+        while not is_over.wait(interval_s):
             peak = max(peak, sum(proportional_bytes(number) for number in family(process.pid)))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    process.wait()
+    code = process.wait()
     is_over.set()
     watcher.join()
+    if code:
+        sys.exit(f"error: {' '.join(command)} failed with exit code {code}")
     return peak
 
 
