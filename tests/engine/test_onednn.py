@@ -41,6 +41,7 @@ def test_logits_equal_the_plain_models(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], query_block: int, min_tokens: int
 ) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", min_tokens)
+    monkeypatch.setattr(onednn, "attends_in_blocks", lambda: True)
     monkeypatch.setattr(onednn, "QUERY_BLOCK", query_block)
     model = small_model(**fields)
     x = features(model)
@@ -51,6 +52,7 @@ def test_logits_equal_the_plain_models(
 @pytest.mark.skipif(not onednn.is_available(torch.bfloat16), reason="this processor has no bfloat16 in oneDNN")
 def test_bfloat16_logits_equal_the_plain_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
+    monkeypatch.setattr(onednn, "attends_in_blocks", lambda: True)
     model = small_model(torch.bfloat16)
     x = features(model)
     with torch.inference_mode():
@@ -61,6 +63,7 @@ def test_bfloat16_logits_equal_the_plain_models(monkeypatch: pytest.MonkeyPatch)
 
 def test_head_mask_hidden_states_and_attentions_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
+    monkeypatch.setattr(onednn, "attends_in_blocks", lambda: True)
     model = small_model()
     x, mask = features(model), torch.tensor([1.0, 0.0, 0.5, 1.0])
     wanted = {"head_mask": mask, "output_hidden_states": True, "output_attentions": True}
@@ -80,6 +83,22 @@ def test_the_engine_uses_it_and_leaves_the_callers_model_trainable() -> None:
     assert not any(isinstance(module, OneDnnAttention | OneDnnMlp) for module in model.modules())
     model(features(model)).logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_attention_in_blocks_is_for_processors_that_gain_from_it(
+    monkeypatch: pytest.MonkeyPatch, capability: str, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(onednn, "attends_in_blocks", onednn.attends_in_blocks.__wrapped__)
+    monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
+    called = []
+    attention = onednn.attention
+    monkeypatch.setattr(onednn, "attention", lambda *qkv: called.append(1) or attention(*qkv))
+    model = small_model()
+    with torch.inference_mode():
+        with_onednn(model)(features(model))
+    assert bool(called) == expected
 
 
 def test_weights_are_shared_and_keep_their_names() -> None:
