@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ class TorchEngine:
         model: In evaluation mode.
         device: Where to run it.
         dtype: Of its weights and inputs.
+
+    Attributes:
+        report_progress: Is told what takes long and is done once; here nothing is.
     """
 
     name = "torch"
@@ -36,6 +40,7 @@ class TorchEngine:
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
+        self.report_progress: Callable[[str], None] = lambda _what: None
         self.model = with_onednn(model.to(device=self.device, dtype=dtype).eval())
 
     @classmethod
@@ -47,7 +52,7 @@ class TorchEngine:
         dtype: str = "auto",
         attn_implementation: str = "sdpa",
         unnamed_labels: bool = False,
-    ) -> TorchEngine:
+    ) -> Self:
         """Load a checkpoint; arguments and errors as in ``ASTForAudioClassification.from_pretrained``.
 
         Raises:
