@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ast_cli import __version__
-from ast_cli.cli import benchmark, classify, doctor, download, evaluate, extract, finetune, merge, stats
+from ast_cli.cli import benchmark, classify, doctor, download, evaluate, export, extract, finetune, merge, stats
 from ast_cli.cli.streams import abandon_stdout
 from ast_cli.errors import AstError, AstWarning, ExitCode
 from ast_cli.report.text import printable
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("classify")(classify.classify)
 app.command("extract")(extract.extract)
+app.command("export")(export.export)
 app.command("finetune")(finetune.finetune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("stats")(stats.stats)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from ast_cli import hub
 from ast_cli.errors import EngineMissingError, UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 EngineName = Literal["torch", "compile", "openvino", "onnxruntime", "auto"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 TORCH_ENGINES = ("torch", "compile")
-EXTRAS = {"onnxruntime": "onnxruntime", "openvino": "openvino"}  # the package that each needs, and its extra's name
+EXTRAS = ("onnxruntime", "openvino")  # engines named as the package that they need, and as its extra
 MAX_THREADS = 1_024
 
 
@@ -64,6 +66,7 @@ def load_engine(
         HubError: It is not on this machine.
         DeviceError: A device or data type that the engine does not offer.
     """
+    options = dataclasses.replace(options, engine=engine_for(model, options))
     name = resolve_engine(options)
     if name == "onnxruntime":
         from ast_cli.engine.onnxruntime_engine import OnnxRuntimeEngine
@@ -77,13 +80,44 @@ def load_engine(
     from ast_cli.engine.torch_engine import TorchEngine
 
     set_num_threads(options.num_threads)
-    return TorchEngine.load(
+    kind = TorchEngine
+    if name == "compile":
+        from ast_cli.engine.compile_engine import CompileEngine
+
+        kind = CompileEngine
+    loaded = kind.load(
         model,
         device=options.device,
         dtype=options.dtype,
         attn_implementation=options.attn_implementation,
         unnamed_labels=options.unnamed_labels,
     )
+    loaded.report_progress = report_progress
+    return loaded
+
+
+def engine_for(model: str | Path, options: EngineOptions) -> EngineName:
+    """Return the engine asked for; with ``auto``, of an exported model the one that it was exported for.
+
+    Raises:
+        UsageError: An exported model, and another engine.
+    """
+    of_file: EngineName | None = exported_engine(model)
+    if of_file is None or options.engine == of_file:
+        return options.engine
+    if options.engine == "auto":
+        return of_file
+    raise UsageError(f"{model}: a model exported for {of_file}; run it with --engine {of_file}, or auto")
+
+
+def exported_engine(model: str | Path) -> EngineName | None:
+    """Return which engine a folder that `ast export` wrote is for; None for a checkpoint."""
+    folder = Path(model).expanduser()
+    if (folder / hub.WEIGHTS_NAME).is_file():
+        return None
+    if (folder / hub.ONNX_NAME).is_file():
+        return "onnxruntime"
+    return "openvino" if (folder / hub.OPENVINO_NAME).is_file() else None
 
 
 def resolve_engine(options: EngineOptions) -> str:
@@ -94,11 +128,19 @@ def resolve_engine(options: EngineOptions) -> str:
     """
     if options.engine == "auto":
         return auto_engine(options)
-    if (package := EXTRAS.get(options.engine)) and not is_installed(package):
-        raise EngineMissingError(
-            f"the {options.engine} engine is not installed: pip install 'ast-cli[{package}]', or leave out --engine"
-        )
+    if options.engine in EXTRAS:
+        require_installed(options.engine)
     return options.engine
+
+
+def require_installed(engine: str) -> None:
+    """Refuse an engine whose package is missing.
+
+    Raises:
+        EngineMissingError: With the command that installs it.
+    """
+    if not is_installed(engine):
+        raise EngineMissingError(f"{engine} is not installed: pip install 'ast-cli[{engine}]', or do without it")
 
 
 def auto_engine(options: EngineOptions) -> str:

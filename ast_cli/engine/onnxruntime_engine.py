@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.engine.choice import EngineOptions
+from ast_cli.engine.choice import EngineOptions, exported_engine
 from ast_cli.engine.graph import INPUT, OUTPUT
 from ast_cli.engine.interface import cpu_batch_size, finite
 from ast_cli.engine.model_cache import keep_model
-from ast_cli.engine.prepared import converted, prepare, refuse_device
+from ast_cli.engine.prepared import converted, prepare, read_exported, refuse_device, refused
+from ast_cli.hub import ONNX_NAME
 from ast_cli.model.config import ASTConfig
 
 onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
@@ -55,6 +56,8 @@ class OnnxRuntimeEngine:
     ) -> OnnxRuntimeEngine:
         """Convert a checkpoint, or find it converted, and load it; see `ast_cli.engine.choice.load_engine`."""
         refuse_device(cls.name, options, ("float32", "fp32"))
+        if exported_engine(model):
+            return cls._exported(Path(model).expanduser(), options)
         prepared = prepare(model, options, cls.name, {}, SUFFIX)
         if prepared.file is not None and prepared.config is not None:
             with contextlib.suppress(Exception):  # ONNX Runtime's own exceptions: a file of another make
@@ -65,6 +68,20 @@ class OnnxRuntimeEngine:
         source = keep_model(prepared.depends_on, SUFFIX, [graph], prepared.facts()) or graph
         del graph  # the file holds it now
         return cls(source, prepared.config, options.num_threads)
+
+    @classmethod
+    def _exported(cls, folder: Path, options: EngineOptions) -> OnnxRuntimeEngine:
+        """Load what `ast export` wrote.
+
+        Raises:
+            CheckpointError: The file is damaged or foreign.
+        """
+        config, dtype_name = read_exported(folder, options)
+        file = folder / ONNX_NAME
+        try:
+            return cls(file, config, options.num_threads, dtype_name)
+        except Exception as error:  # ONNX Runtime's own exceptions
+            raise refused(file, error) from error
 
     @property
     def facts(self) -> dict[str, str]:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.engine.choice import EngineOptions
+from ast_cli.engine.choice import EngineOptions, exported_engine
 from ast_cli.engine.graph import INPUT, OUTPUT
 from ast_cli.engine.interface import cpu_batch_size, cpu_name, finite
 from ast_cli.engine.model_cache import content_of, keep_model
-from ast_cli.engine.prepared import Prepared, converted, prepare, refuse_device
+from ast_cli.engine.prepared import Prepared, converted, prepare, read_exported, refuse_device, refused
 from ast_cli.errors import DeviceError
+from ast_cli.hub import OPENVINO_NAME
 from ast_cli.model.config import ASTConfig
 
 openvino: Any = importlib.import_module("openvino")  # which exports nothing explicitly, as mypy sees it
@@ -52,6 +53,8 @@ class OpenVinoEngine:
         """Compile a checkpoint, or find it compiled, and load it; see `ast_cli.engine.choice.load_engine`."""
         refuse_device(cls.name, options, tuple(DTYPES))
         precision = DTYPES[options.dtype]
+        if exported_engine(model):
+            return cls._exported(Path(model).expanduser(), options)
         properties = properties_for(precision, options.num_threads)
         facts = {"openvino": openvino.__version__, "cpu": cpu_name(), **properties}
         prepared = prepare(model, options, cls.name, facts, SUFFIX)
@@ -67,6 +70,21 @@ class OpenVinoEngine:
         assert prepared.config is not None
         refuse_other_precision(compiled, precision)
         return cls(compiled, prepared.config, DTYPE_NAMES[precision])
+
+    @classmethod
+    def _exported(cls, folder: Path, options: EngineOptions) -> OpenVinoEngine:
+        """Load what `ast export` wrote.
+
+        Raises:
+            CheckpointError: The file is damaged or foreign.
+        """
+        config, dtype_name = read_exported(folder, options)
+        file = folder / OPENVINO_NAME
+        try:
+            properties = properties_for(DTYPES[options.dtype], options.num_threads)
+            return cls(openvino.Core().compile_model(file, "CPU", properties), config, dtype_name)
+        except RuntimeError as error:
+            raise refused(file, error) from error
 
     @property
     def facts(self) -> dict[str, str]:

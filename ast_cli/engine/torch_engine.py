@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ class TorchEngine:
         device: Where to run it.
         dtype: Of its weights and inputs.
         tf32: Whether a CUDA device may round float32 factors to TF32.
+
+    Attributes:
+        report_progress: Is told what takes long and is done once; here nothing is.
     """
 
     name = "torch"
@@ -44,6 +48,7 @@ class TorchEngine:
         self.device = torch.device(device)
         self.dtype = dtype
         self.tf32 = tf32
+        self.report_progress: Callable[[str], None] = lambda _what: None
         self.model = with_onednn(model.to(device=self.device, dtype=dtype).eval())
 
     @classmethod
@@ -55,7 +60,7 @@ class TorchEngine:
         dtype: str = "auto",
         attn_implementation: str = "sdpa",
         unnamed_labels: bool = False,
-    ) -> TorchEngine:
+    ) -> Self:
         """Load a checkpoint; arguments and errors as in ``ASTForAudioClassification.from_pretrained``.
 
         Raises:

@@ -179,3 +179,28 @@ def test_activation_that_is_a_function_is_left_to_torch(tmp_path: Path) -> None:
     config.hidden_act = abs
     with pytest.raises(CheckpointError, match="only the torch engine can run"):
         build_graph(config, weights)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+def test_compiled_logits_are_the_torch_engines_and_kernels_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    folder = save_tiny(tmp_path / "model", num_hidden_layers=1)
+    said: list[str] = []
+    engine = load_engine(folder, EngineOptions("compile", device="cpu"), said.append)
+    torch_engine = TorchEngine.load(folder, device="cpu")
+    for batch in (2, 2, 1):
+        x = features(engine.config, batch)
+        np.testing.assert_allclose(engine.logits(x), torch_engine.logits(x), rtol=0, atol=TOLERANCE)
+    assert len(said) == 2
+    assert any((tmp_path / "cache" / "kernels").iterdir())
+
+
+def test_without_a_compiler_the_compile_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(EngineMissingError, match="needs a C\\+\\+ compiler"):
+        load_engine("builtin", EngineOptions("compile", device="cpu"))
