@@ -38,7 +38,8 @@ from ast_cli.benchmark import (
     run_benchmark,
     time_alternating,
 )
-from ast_cli.engine.device import float32_products, resolve_device
+from ast_cli.engine.compile_engine import CompileEngine
+from ast_cli.engine.device import resolve_device
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.tagging.decode_pool import default_num_workers
 
@@ -225,14 +226,8 @@ def measure_folder(folder: Path, device: torch.device, plan: Plan, scratch: Path
 
 
 def compiled(engine: TorchEngine, values: Tensor) -> Callable[[], Tensor]:
-    """Return a compiled pass over inputs of this shape, launched as a CUDA graph; its logits are checked."""
-    run = torch.compile(engine.model, mode="reduce-overhead", dynamic=False)
-
-    @torch.inference_mode()
-    def step() -> Tensor:
-        with float32_products(engine.device, tf32=engine.tf32):
-            return run(values).logits  # type: ignore[no-any-return]
-
+    """Return a pass of the compile engine over inputs of this shape; its logits are checked."""
+    step = partial(CompileEngine(engine.model, engine.device, engine.dtype).device_logits, values)
     for _ in range(NUM_GRAPH_WARMUPS):
         step()
     check(engine, values, step())

@@ -36,6 +36,7 @@ class TorchEngine:
 
     name = "torch"
     out_of_memory: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
+    keeps_batch_size = False  # whether a batch of a size of its own is worth filling up to the usual one
 
     def __init__(
         self,
@@ -112,6 +113,10 @@ class TorchEngine:
     def logits(self, input_values: NDArray[np.float32] | Tensor) -> NDArray[np.float32]:
         """Compute logits; see `Engine`. Tensors on any device are taken too."""
         return finite(self.forward(input_values).logits.float().cpu().numpy(), self.dtype_name)
+
+    def device_logits(self, input_values: Tensor) -> Tensor:
+        """Compute logits and leave them on the device, which may still be at it: shape (batch, num_labels)."""
+        return self.forward(input_values).logits
 
     @torch.inference_mode()
     def forward(

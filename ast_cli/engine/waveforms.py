@@ -52,11 +52,16 @@ class WaveformEngine:
         slot = self.slots[0]
         slot.finish()  # its memory is written anew
         config, extractor = self.feature_extractor.fbank_config, self.feature_extractor
-        slot.reserve(len(waveforms), config.num_samples(extractor.max_length))
-        samples = slot.upload(waveforms, self.copying)
         num_frames = [config.num_frames(waveform.size) for waveform in waveforms]
-        logits = self.engine.forward(self.input_values(samples, num_frames)).logits.float()
-        slot.batch = StartedBatch(self.engine, logits)
+        try:
+            slot.reserve(len(waveforms), config.num_samples(extractor.max_length))
+            num_rows = len(slot.host) if self.engine.keeps_batch_size else len(waveforms)
+            samples = slot.upload(waveforms, num_rows, self.copying)
+            logits = self.engine.device_logits(self.input_values(samples, num_frames))
+            slot.batch = StartedBatch(self.engine, logits[: len(waveforms)].float())
+        except torch.OutOfMemoryError:
+            slot.release()  # the next batch will be smaller
+            raise
         return slot.batch
 
     @torch.inference_mode()
@@ -65,7 +70,7 @@ class WaveformEngine:
 
         Args:
             samples: Shape (batch, num_samples), of one window each, zeros after their end.
-            num_frames: That hold audio, of each.
+            num_frames: That hold audio, of each; rows beyond are filling.
 
         Returns:
             Shape (batch, max_length, num_mel_bins), float32.
@@ -125,11 +130,18 @@ class _Slot:
             if self.device.type == "cuda":  # the same memory may serve kernels that are queued, under another name
                 torch.cuda.current_stream(self.device).synchronize()
 
-    def upload(self, waveforms: Sequence[NDArray[np.float32]], copying: torch.cuda.Stream | None) -> Tensor:
-        """Copy waveforms to the device, zeros after their end; return them, shape (batch, num_samples)."""
-        host, samples = self.host[: len(waveforms)], self.samples[: len(waveforms)]
+    def release(self) -> None:
+        """Give the memory back."""
+        self.host, self.samples = torch.empty(0), torch.empty(0)
+
+    def upload(
+        self, waveforms: Sequence[NDArray[np.float32]], num_rows: int, copying: torch.cuda.Stream | None
+    ) -> Tensor:
+        """Copy waveforms to the device, zeros after their end; return so many rows, shape (num_rows, num_samples)."""
+        host, samples = self.host[:num_rows], self.samples[:num_rows]
         rows = host.numpy()
-        for row, waveform in zip(rows, waveforms, strict=True):
+        rows[len(waveforms) :] = 0
+        for row, waveform in zip(rows, waveforms, strict=False):
             row[: waveform.size] = waveform
             row[waveform.size :] = 0
         if copying is None:

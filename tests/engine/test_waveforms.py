@@ -68,6 +68,38 @@ def test_a_shorter_window_hears_nothing_of_the_one_before_in_its_slot() -> None:
     np.testing.assert_array_equal(waveform_engine.start([short]).logits(), alone)
 
 
+def test_an_engine_that_keeps_its_batch_size_gets_the_last_batch_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+    monkeypatch.setattr(engine, "keeps_batch_size", True)
+    sizes, device_logits = list[int](), engine.device_logits
+    monkeypatch.setattr(engine, "device_logits", lambda values: sizes.append(len(values)) or device_logits(values))
+    waveform_engine = WaveformEngine(engine, EXTRACTOR)
+    batches = [[noise(WINDOW_SAMPLES, 10 * seed + i) for i in range(size)] for seed, size in enumerate((4, 4, 1, 3))]
+    for waveforms in batches:
+        logits = waveform_engine.start(waveforms).logits()
+        np.testing.assert_allclose(logits, plain_logits(engine, waveforms), rtol=0, atol=TOLERANCE)
+    assert sizes == [4, 4, 4, 4]
+
+
+def test_after_the_memory_ran_out_a_smaller_batch_is_not_filled_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+    monkeypatch.setattr(engine, "keeps_batch_size", True)
+    device_logits = engine.device_logits
+
+    def small(values: torch.Tensor) -> torch.Tensor:
+        if len(values) > 2:
+            raise torch.OutOfMemoryError("no room for three")
+        return device_logits(values)
+
+    monkeypatch.setattr(engine, "device_logits", small)
+    waveform_engine = WaveformEngine(engine, EXTRACTOR)
+    waveforms = [noise(WINDOW_SAMPLES, seed) for seed in range(4)]
+    with pytest.raises(torch.OutOfMemoryError):
+        waveform_engine.start(waveforms)
+    logits = waveform_engine.start(waveforms[:2]).logits()
+    np.testing.assert_allclose(logits, plain_logits(engine, waveforms[:2]), rtol=0, atol=TOLERANCE)
+
+
 def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(CheckpointError, match="not numbers"):
         WaveformEngine(make_engine(scale=1e30), EXTRACTOR).start([noise(WINDOW_SAMPLES, 0)]).logits()

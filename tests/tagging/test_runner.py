@@ -10,6 +10,7 @@ import torch
 from tiny_tagger import tiny_tagger
 
 from ast_cli import Tagger
+from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.tagging import batch
 from ast_cli.tagging.runner import DeviceRunner, HostRunner, runner_for
 
@@ -55,14 +56,15 @@ def test_a_device_whose_memory_runs_out_goes_on_with_half(
     path = write_wav("long.wav", 4.0)
     expected = tagger.classify(path, top_k=4, batch_size=4)
     monkeypatch.setattr(batch, "runner_for", DeviceRunner)
-    forward = tagger.engine.forward
+    assert isinstance(tagger.engine, TorchEngine)
+    device_logits = tagger.engine.device_logits
 
-    def small(input_values: torch.Tensor) -> object:
+    def small(input_values: torch.Tensor) -> torch.Tensor:
         if len(input_values) > 1:
             raise torch.OutOfMemoryError("no room for two")
-        return forward(input_values)
+        return device_logits(input_values)
 
-    monkeypatch.setattr(tagger.engine, "forward", small)
+    monkeypatch.setattr(tagger.engine, "device_logits", small)
     with pytest.warns(match="out of memory"):
         result = tagger.classify(path, top_k=4, batch_size=4)
     for tag, other in zip(result.tags, expected.tags, strict=True):
