@@ -201,7 +201,7 @@ def _calibration_batches(folder: Path, extractor: ASTFeatureExtractor) -> Iterat
         except AudioError:
             continue  # others will do
         if window is not None:
-            fbanks.append(window.fbank)
+            fbanks.append(window.content)
         if len(fbanks) == CALIBRATION_BATCH:
             yield extractor.input_values(fbanks)
             fbanks = []

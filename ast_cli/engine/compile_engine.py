@@ -76,7 +76,7 @@ class CompileEngine(TorchEngine):
             self._sizes.add(len(values))
             self.report_progress(f"compiling for batches of {len(values)}; kept for later runs")
         if self.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()  # the logits of the call before are not needed any more
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # the logits of the call before are not needed any more
         with float32_products(self.device, tf32=self.tf32):
             logits: Tensor = self._compiled(values)
         return logits
