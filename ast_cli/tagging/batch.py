@@ -177,7 +177,7 @@ class Batcher:
         before, self._running = self._running, _Running(self._to_run, logits)
         self._to_run = []
         self._take(before)
-        if not self.runner.runs_ahead:
+        if not self.runner.runs_ahead or self.micro_batch.num_windows == 1:  # who runs single windows wants them soon
             self.micro_batch.add(len(self._running.windows), time.perf_counter() - started)
             self._finish_batch()
 

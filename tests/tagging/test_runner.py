@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tiny_tagger import tiny_tagger
 
-from ast_cli import Tagger
+from ast_cli import ClassifyOptions, Tagger
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.tagging import batch
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.recording import WaveformStream
 from ast_cli.tagging.runner import DeviceRunner, HostRunner, runner_for
 
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order
@@ -69,3 +73,23 @@ def test_a_device_whose_memory_runs_out_goes_on_with_half(
         result = tagger.classify(path, top_k=4, batch_size=4)
     for tag, other in zip(result.tags, expected.tags, strict=True):
         assert (tag.label, tag.score) == (other.label, pytest.approx(other.score, abs=SCORE_TOLERANCE))
+
+
+def test_single_windows_are_reported_at_once_though_a_gpu_could_run_ahead(
+    tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "runner_for", DeviceRunner)
+    options = ClassifyOptions(timestamps=True, stream=True, batch_size=1)
+    num_read = 0
+
+    class Live(WaveformStream):
+        def __iter__(self) -> Iterator[NDArray[np.float32]]:
+            nonlocal num_read
+            for block in np.split(self._samples, 4):
+                num_read += 1
+                yield block
+
+    noise = (0.1 * np.random.default_rng(0).standard_normal(4 * 11_000)).astype(np.float32)
+    live = Live(noise, 16000, 16000, options)
+    heard = [num_read for _ in tagger.classify_sources([(Input("live"), lambda: live)], options)]
+    assert heard[:3] == [1, 2, 3]  # a block holds a window of 10,480 samples; none waits for the next
