@@ -5,7 +5,8 @@
 Every run is a process of its own, from start to exit; the files are in the system's cache, as they are after a first
 use. Wall time comes from rounds in which all take turns; peak memory from further runs, in which the proportional
 set sizes (PSS) of the process and its children are added up every few milliseconds: memory that two of them share
-counts once. The tags are compared first.
+counts once. The tags are compared first; the pipeline hears one window of a file, so a model whose window is shorter
+than the clip cannot be compared.
 """
 
 from __future__ import annotations

@@ -24,10 +24,11 @@ def run(script: str, *arguments: str, expected_code: int = 0) -> str:
 
 @pytest.fixture
 def tiny_checkpoint(tmp_path: Path) -> Path:
+    """Return a checkpoint whose window holds the whole clip of 5 s, all that the pipeline hears of a file."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    config = ASTConfig(**sizes, max_length=64, id2label=LABELS, problem_type="multi_label_classification")
+    config = ASTConfig(**sizes, max_length=512, id2label=LABELS, problem_type="multi_label_classification")
     ASTForAudioClassification(config).save_pretrained(tmp_path / "tiny")
-    ASTFeatureExtractor(max_length=64).save_pretrained(tmp_path / "tiny")
+    ASTFeatureExtractor(max_length=512).save_pretrained(tmp_path / "tiny")
     return tmp_path / "tiny"
 
 
