@@ -214,6 +214,7 @@ def test_int8_calibrated_on_a_folder_agrees(tmp_path: Path, format_name: Any) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @each_format
 @pytest.mark.parametrize("calibrated", [False, True], ids=["per token", "calibrated"])
 def test_int8_agrees_on_real_audio(tmp_path: Path, format_name: Any, calibrated: bool, esc10: Any) -> None:
@@ -238,6 +239,7 @@ def test_int8_agrees_on_real_audio(tmp_path: Path, format_name: Any, calibrated:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @each_format
 def test_int8_of_a_random_base_size_model_correlates(tmp_path: Path, format_name: Any) -> None:
     from ast_cli.benchmark import random_model, size_config

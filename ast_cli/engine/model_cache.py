@@ -83,8 +83,11 @@ def keep_model(
 
 def content_of(file: Path) -> bytes:
     """Return the content of a cached file without its end."""
-    data = file.read_bytes()
-    return data[: len(data) - _end_length(data[-FOOTER_BYTES:])]
+    with file.open("rb") as stream:
+        num_bytes = stream.seek(-FOOTER_BYTES, os.SEEK_END) + FOOTER_BYTES
+        end_length = _end_length(stream.read())
+        stream.seek(0)
+        return stream.read(num_bytes - end_length)
 
 
 def _file(depends_on: Mapping[str, str], suffix: str) -> Path:

@@ -16,7 +16,8 @@ from ast_cli.engine.choice import EngineOptions, exported_engine
 from ast_cli.engine.graph import INPUT, OUTPUT
 from ast_cli.engine.interface import cpu_batch_size, finite
 from ast_cli.engine.model_cache import keep_model
-from ast_cli.engine.prepared import converted, prepare, read_exported, refuse_device, refused
+from ast_cli.engine.onnx_file import onnx_chunks
+from ast_cli.engine.prepared import PRODUCER, as_bytes, converted, prepare, read_exported, refuse_device, refused
 from ast_cli.hub import ONNX_NAME
 from ast_cli.model.config import ASTConfig
 
@@ -65,7 +66,9 @@ class OnnxRuntimeEngine:
         report_progress(f"converting {model} for ONNX Runtime; done once")
         graph, prepared = converted(prepared, options)
         assert prepared.config is not None
-        source = keep_model(prepared.depends_on, SUFFIX, [graph], prepared.facts()) or graph
+        source = keep_model(prepared.depends_on, SUFFIX, onnx_chunks(graph, PRODUCER), prepared.facts()) or as_bytes(
+            graph
+        )
         del graph  # the file holds it now
         return cls(source, prepared.config, options.num_threads)
 

@@ -16,7 +16,7 @@ from ast_cli.engine.choice import EngineOptions, exported_engine
 from ast_cli.engine.graph import INPUT, OUTPUT
 from ast_cli.engine.interface import cpu_batch_size, cpu_name, finite
 from ast_cli.engine.model_cache import content_of, keep_model
-from ast_cli.engine.prepared import Prepared, converted, prepare, read_exported, refuse_device, refused
+from ast_cli.engine.prepared import Prepared, as_bytes, converted, prepare, read_exported, refuse_device, refused
 from ast_cli.errors import DeviceError
 from ast_cli.hub import OPENVINO_NAME
 from ast_cli.model.config import ASTConfig
@@ -63,7 +63,7 @@ class OpenVinoEngine:
         if compiled is None:
             report_progress(f"compiling {model} for OpenVINO; done once")
             graph, prepared = converted(prepared, options)
-            compiled = core.compile_model(core.read_model(graph), "CPU", properties)
+            compiled = core.compile_model(core.read_model(as_bytes(graph)), "CPU", properties)
             exported = io.BytesIO()
             compiled.export_model(exported)
             keep_model(prepared.depends_on, SUFFIX, [exported.getbuffer()], prepared.facts())

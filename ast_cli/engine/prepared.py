@@ -12,7 +12,7 @@ from ast_cli import __version__
 from ast_cli.engine.choice import EngineOptions
 from ast_cli.engine.graph import build_graph
 from ast_cli.engine.model_cache import cached_model
-from ast_cli.engine.onnx_file import onnx_chunks
+from ast_cli.engine.onnx_file import Graph, onnx_chunks
 from ast_cli.errors import CheckpointError, DeviceError
 from ast_cli.hub import checkpoint_digest
 from ast_cli.model.arrays import load_arrays
@@ -69,11 +69,15 @@ def prepare(model: str | Path, options: EngineOptions, engine: str, facts: Mappi
     return Prepared(model, depends_on)
 
 
-def converted(prepared: Prepared, options: EngineOptions) -> tuple[bytes, Prepared]:
-    """Load the checkpoint and describe it as an ONNX file; return its bytes, and what is known now."""
+def converted(prepared: Prepared, options: EngineOptions) -> tuple[Graph, Prepared]:
+    """Load the checkpoint and describe it as a graph; return it, and what is known now."""
     weights, config = load_arrays(prepared.model, unnamed_labels=options.unnamed_labels)
-    graph = b"".join(onnx_chunks(build_graph(config, weights), PRODUCER))
-    return graph, dataclasses.replace(prepared, config=config)
+    return build_graph(config, weights), dataclasses.replace(prepared, config=config)
+
+
+def as_bytes(graph: Graph) -> bytes:
+    """Return an ONNX file in memory."""
+    return b"".join(onnx_chunks(graph, PRODUCER))
 
 
 def refuse_device(engine: str, options: EngineOptions, dtypes: tuple[str, ...]) -> None:
