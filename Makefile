@@ -31,10 +31,13 @@ typecheck: $(VENV)/.installed-dev ## check types
 format: $(VENV)/.installed-dev ## put the code into the house's format
 	$(BIN)/ruff format .
 
-benchmark: $(VENV)/.installed-dev ## measure start-up, filter bank and model against their peers
+benchmark: $(VENV)/.installed-dev ## measure start-up, whole command, front end and model against their peers
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/command.py --model builtin
 	$(BIN)/python benchmarks/fbank.py
-	$(BIN)/python benchmarks/model.py
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/compare.py --model builtin --rounds 15
+	$(BIN)/python benchmarks/compare.py --model base --rounds 3
 
 smoke: $(VENV)/.installed-dev ## build the wheel, install it alone in a new environment, run it
 	rm -rf $(SMOKE) dist

@@ -25,10 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from ast_cli import __version__
-from ast_cli.audio.decode import MODEL_SAMPLING_RATE, open_audio
+from ast_cli.audio.decode import open_audio
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.mel_bank import FRAME_SHIFT_S
-from ast_cli.engine.device import resolve_device, resolve_dtype_for
+from ast_cli.audio.samples import MODEL_SAMPLING_RATE
+from ast_cli.engine.device import float32_products, resolve_device, resolve_dtype_for
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AstError, DeviceError, UsageError
 from ast_cli.labels import NUM_AUDIOSET_LABELS
@@ -488,8 +489,8 @@ def check_agreement(model: ASTForAudioClassification, references: dict[str, nn.M
     engines = _engines(model, tuple(references), device, torch.float32)
     differences = [0.0]
     for attn, reference in references.items():
-        expected = _reference_logits(copy.deepcopy(reference).to(device), input_values).cpu()
-        differences.append(float((engines[attn].logits(input_values) - expected).abs().max()))
+        expected = _reference_logits(copy.deepcopy(reference).to(device), input_values).cpu().numpy()
+        differences.append(float(np.abs(engines[attn].logits(input_values) - expected).max()))
     if not all(difference <= LOGITS_TOLERANCE for difference in differences):  # NaN fails too
         raise AstError(
             f"transformers gives other logits than ast (differences up to {max(differences):.2g}, rounding explains "
@@ -507,7 +508,8 @@ def random_input_values(config: ASTConfig, batch_size: int, device: torch.device
 
 @torch.inference_mode()
 def _reference_logits(reference: nn.Module, input_values: Tensor) -> Tensor:
-    logits: Tensor = reference(input_values).logits
+    with float32_products(input_values.device, tf32=False):  # as our engine
+        logits: Tensor = reference(input_values).logits
     return logits
 
 
@@ -633,7 +635,8 @@ def _decode(file: Path) -> int:
 
 def _fbank_on_device(extractor: ASTFeatureExtractor, waveforms: Tensor) -> Tensor:
     """Featurise waveforms (batch, num_samples) where they are."""
-    return extractor.input_values(list(extractor.fbank(waveforms)))
+    input_values: Tensor = extractor.input_values(list(extractor.fbank(waveforms)))
+    return input_values
 
 
 def _time_stage(

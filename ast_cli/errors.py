@@ -91,5 +91,11 @@ class DeviceError(AstError):
     """A device, data type or engine that this machine does not offer."""
 
 
+class EngineMissingError(DeviceError):
+    """An engine whose package is not installed."""
+
+    exit_code = ExitCode.USAGE
+
+
 class AstWarning(UserWarning):
     """Something a user should know that stops nothing; the command line prints it on stderr."""

@@ -33,6 +33,9 @@ PREPROCESSOR_NAME = "preprocessor_config.json"
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
 PICKLE_NAME = "pytorch_model.bin"
+ONNX_NAME = "model.onnx"  # what `ast export` writes, and OpenVINO's two files
+OPENVINO_NAME = "model.xml"
+EXPORTED_NAMES = (ONNX_NAME, OPENVINO_NAME, "model.bin")
 DEFAULT_REVISION = "main"
 ATTEMPTS = 3
 FIRST_WAIT_S = 1.0  # before the second attempt; doubled before each further one
@@ -164,6 +167,21 @@ def checkpoint_folder(model: str | Path) -> Path:
     if path.is_file():
         return path.parent
     return cached_folder(repo_id_of(name)) or download(name)
+
+
+def checkpoint_digest(name: str) -> str:
+    """Return the SHA-256 of all files of a checkpoint that its scores depend on, wherever it lies."""
+    path = Path(name).expanduser()
+    files = [path] if path.is_file() and name != BUILTIN else []
+    folder = checkpoint_folder(name)
+    fixed = (CONFIG_NAME, PREPROCESSOR_NAME, PICKLE_NAME, *EXPORTED_NAMES)
+    files += [folder / file for file in fixed if (folder / file).is_file()]
+    files += sorted(folder.glob("model*.safetensors"))
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            whole.update(hashlib.file_digest(opened, "sha256").digest())
+    return whole.hexdigest()
 
 
 def cached_folder(repo_id: str, revision: str = DEFAULT_REVISION) -> Path | None:

@@ -18,11 +18,10 @@ from ast_cli.audio.decoders import (
     SoundFileDecoder,
     bad_sampling_rate,
 )
-from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, replace_absurd
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, MODEL_SAMPLING_RATE, replace_absurd
 from ast_cli.audio.source import OPENING_BYTES, STORAGE_ERRORS, Source, read_failure
 from ast_cli.errors import AudioError, ErrorCode, UsageError, WarningCode
 
-MODEL_SAMPLING_RATE = 16000  # Hz; what every published AST was trained on
 WARM_UP_S = 1  # decoded before a start in mid-file, so that the resampler has heard what came before
 MAX_CHANNELS = 64
 # What a read that failed looks like to a decoder.

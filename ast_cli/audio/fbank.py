@@ -8,20 +8,21 @@ pre-emphasis into one multiply-add, for one, moves such bins by 8e-3.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from types import ModuleType
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ast_cli.audio.mel_bank import ENERGY_FLOOR, FRAME_LENGTH_MS, FRAME_SHIFT_MS, LOW_HZ, PREEMPHASIS, FbankConfig
 from ast_cli.audio.mel_bank import mel_filter_bank as mel_filter_bank_numpy
+from ast_cli.audio.numpy_fbank import log_mel_fbank_numpy
 from ast_cli.errors import DeviceError, UsageError
 
 DEFAULT_CONFIG = FbankConfig()
 CPU_CHUNK_FRAMES = 512  # work of about 3 MB at a time stays near the processor's cache
+NUM_BANDS = 4  # of neighbouring filters: each sees a part of the spectrum, together they need a third of the products
 
 
 def log_mel_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:
@@ -52,19 +53,20 @@ def log_mel_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Te
     frames = waveforms.float().unfold(1, config.frame_length_samples, config.frame_shift_samples)  # (B, F, 400), a view
     energies = torch.empty((batch, num_frames, config.num_mel_bins), device=waveforms.device)
     if waveforms.is_cuda:
-        _frame_energies(frames.reshape(-1, config.frame_length_samples), config, energies.view(-1, config.num_mel_bins))
+        rows = frames.reshape(-1, config.frame_length_samples)
+        _frame_energies(rows, config, energies.view(-1, config.num_mel_bins), num_bands=1)  # one kernel, not four
     else:
         for clip_frames, clip_energies in zip(frames, energies, strict=True):
             for chunk, out in zip(
                 clip_frames.split(CPU_CHUNK_FRAMES), clip_energies.split(CPU_CHUNK_FRAMES), strict=True
             ):
-                _frame_energies(chunk, config, out)
+                _frame_energies(chunk, config, out, NUM_BANDS)
     return energies.clamp_min_(ENERGY_FLOOR).log_()
 
 
-def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor) -> None:
+def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor, num_bands: int) -> None:
     """Write the mel energies of frames (F, 400) to ``out`` (F, num_mel_bins)."""
-    mel_bank, window = _tables(config, frames.device)
+    window, bands = _tables(config, frames.device, num_bands)
     length = config.frame_length_samples
     frames = frames - frames.mean(1, keepdim=True)  # Kaldi's remove_dc_offset
     scaled = frames * PREEMPHASIS
@@ -75,14 +77,31 @@ def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor) -> None:
     emphasised *= window
     spectrum = torch.fft.rfft(padded)  # (F, 257) complex
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    torch.mm(power, mel_bank.T, out=out)
+    for band in bands:
+        torch.mm(power[:, band.frequencies], band.weights, out=out[:, band.filters])
+
+
+class _Band(NamedTuple):
+    """Neighbouring filters of the mel bank: which, which of the 257 frequencies they see, and how (seen, filters)."""
+
+    filters: slice
+    frequencies: slice
+    weights: Tensor
 
 
 @functools.lru_cache(maxsize=16)
-def _tables(config: FbankConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the mel bank (num_mel_bins, 257) and the window (400,) on a device."""
+def _tables(config: FbankConfig, device: torch.device, num_bands: int) -> tuple[Tensor, tuple[_Band, ...]]:
+    """Return the window (400,) and the mel bank in bands, on a device."""
     window = torch.hann_window(config.frame_length_samples, periodic=False)
-    return torch.from_numpy(mel_filter_bank_numpy(config).copy()).to(device), window.to(device)
+    bank = torch.from_numpy(mel_filter_bank_numpy(config).copy())  # (num_mel_bins, 257)
+    bands, start = [], 0
+    for filters in bank.tensor_split(num_bands):
+        seen = filters.any(0).nonzero()
+        frequencies = slice(int(seen.min()), int(seen.max()) + 1) if len(seen) else slice(0, 0)
+        weights = filters[:, frequencies].T.contiguous().to(device)
+        bands.append(_Band(slice(start, start + len(filters)), frequencies, weights))
+        start += len(filters)
+    return window.to(device), tuple(bands)
 
 
 def torchaudio_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:
@@ -122,46 +141,15 @@ def _import_torchaudio_kaldi() -> ModuleType:
     return kaldi  # type: ignore[no-any-return]
 
 
+def numpy_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:
+    """Compute the same by `ast_cli.audio.numpy_fbank`, which needs no torch; args and result as in `log_mel_fbank`."""
+    clips = [torch.from_numpy(log_mel_fbank_numpy(waveform.float().cpu().numpy(), config)) for waveform in waveforms]
+    return torch.stack(clips).to(waveforms.device)
+
+
 FbankFunction = Callable[[Tensor, FbankConfig], Tensor]
-FBANK_BACKENDS: dict[str, FbankFunction] = {"native": log_mel_fbank, "torchaudio": torchaudio_fbank}
-
-
-def fbank_blocks(
-    blocks: Iterable[NDArray[np.float32]], config: FbankConfig, compute: FbankFunction = log_mel_fbank
-) -> Iterator[NDArray[np.float32]]:
-    """Compute the fbank of one waveform that arrives in blocks: the same frames as of the whole, in constant memory.
-
-    A waveform of fewer samples than a frame is padded with zeros to one frame; one of no samples gives nothing.
-
-    Args:
-        blocks: Consecutive mono samples, each of shape (num_samples,).
-        config: Which filter bank.
-        compute: One of `FBANK_BACKENDS`.
-
-    Yields:
-        Consecutive frames, each of shape (num_frames, num_mel_bins).
-    """
-    pending = np.zeros(0, np.float32)
-    heard_frame = False
-    for block in blocks:
-        pending = np.concatenate([pending, block]) if pending.size else block
-        num_frames = config.num_frames(pending.size)
-        if num_frames:
-            heard_frame = True
-            yield _fbank_numpy(pending, config, compute)
-            pending = pending[num_frames * config.frame_shift_samples :]
-    if not heard_frame and pending.size:
-        yield _fbank_numpy(pad_to_one_frame(pending, config), config, compute)
-
-
-def pad_to_one_frame(waveform: NDArray[np.float32], config: FbankConfig) -> NDArray[np.float32]:
-    """Append zeros to a waveform (num_samples,) that is shorter than one frame."""
-    missing = config.frame_length_samples - waveform.size
-    return np.pad(waveform, (0, missing)) if missing > 0 else waveform
-
-
-def _fbank_numpy(waveform: NDArray[np.float32], config: FbankConfig, compute: FbankFunction) -> NDArray[np.float32]:
-    """Return the fbank of one waveform (num_samples,) as (num_frames, num_mel_bins)."""
-    writable = waveform if waveform.flags.writeable else waveform.copy()
-    fbank: NDArray[np.float32] = compute(torch.from_numpy(writable)[None], config)[0].numpy()
-    return fbank
+FBANK_BACKENDS: dict[str, FbankFunction] = {
+    "native": log_mel_fbank,
+    "numpy": numpy_fbank,
+    "torchaudio": torchaudio_fbank,
+}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ast_cli.audio.fbank import FBANK_BACKENDS, fbank_blocks, pad_to_one_frame
+from ast_cli.audio.fbank_blocks import (
+    FbankBackend,
+    check_fbank_backend,
+    fbank_blocks,
+    fbanks_of,
+    pad_to_one_frame,
+)
 from ast_cli.audio.mel_bank import FbankConfig
 from ast_cli.audio.samples import scale_to_float32
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
@@ -21,12 +26,22 @@ from ast_cli.hub import PREPROCESSOR_NAME, checkpoint_folder
 from ast_cli.json_object import read_json_object, shown, write_json_object
 from ast_cli.outputs import KeyedOutput
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 AUDIOSET_MEAN = -4.2677393  # of the log-mel energies over AudioSet (Gong et al., 2021)
 AUDIOSET_STD = 4.5689974
 MAX_STATISTIC = 1e6  # log energies lie between -16 and 88; beyond this float32 inputs overflow
 MAX_LENGTH_LIMIT = 100_000  # frames; 1000 s, far above any published checkpoint
 
-Waveform = NDArray[Any] | Tensor | Sequence[float]
+Waveform: TypeAlias = "NDArray[Any] | Tensor | Sequence[float]"
+Fbank = TypeVar("Fbank", NDArray[np.float32], "Tensor")
+
+
+def is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Tell whether a value is a torch tensor, without importing torch to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 class BatchFeature(KeyedOutput):
@@ -34,7 +49,7 @@ class BatchFeature(KeyedOutput):
 
     def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
         """Move or cast the tensors as `torch.Tensor.to` does; other values stay."""
-        return BatchFeature({k: v.to(*args, **kwargs) if isinstance(v, Tensor) else v for k, v in self.items()})
+        return BatchFeature({k: v.to(*args, **kwargs) if is_tensor(v) else v for k, v in self.items()})
 
 
 class ASTFeatureExtractor:
@@ -50,7 +65,7 @@ class ASTFeatureExtractor:
         mean: Of the log-mel energies of the training set.
         std: Their standard deviation; the inputs then have mean 0 and standard deviation 0.5.
         return_attention_mask: Whether the result also holds ``attention_mask``, 1 for heard and 0 for padded frames.
-        fbank_backend: ``native`` or ``torchaudio``; not part of the checkpoint.
+        fbank_backend: ``native``, ``numpy`` (which needs no torch) or ``torchaudio``; not part of the checkpoint.
         **kwargs: Other keys of a ``preprocessor_config.json``; kept and written back.
 
     Raises:
@@ -68,7 +83,7 @@ class ASTFeatureExtractor:
         mean: float = AUDIOSET_MEAN,
         std: float = AUDIOSET_STD,
         return_attention_mask: bool = False,
-        fbank_backend: Literal["native", "torchaudio"] = "native",
+        fbank_backend: FbankBackend = "native",
         **kwargs: Any,
     ) -> None:
         self.feature_size = feature_size
@@ -81,8 +96,7 @@ class ASTFeatureExtractor:
         self.return_attention_mask = return_attention_mask
         self.extra = kwargs
         self._check_parameters()
-        if fbank_backend not in FBANK_BACKENDS:
-            raise UsageError(f"fbank_backend must be one of {', '.join(FBANK_BACKENDS)}, not {fbank_backend!r}")
+        check_fbank_backend(fbank_backend)
         self.fbank_backend = fbank_backend
         self.fbank_config = FbankConfig(sampling_rate, num_mel_bins)
 
@@ -158,52 +172,60 @@ class ASTFeatureExtractor:
         input_values = self.input_values(fbanks)
         features = BatchFeature(input_values=self._in_form(input_values, return_tensors))
         if self.return_attention_mask:
-            num_frames = torch.tensor([len(fbank) for fbank in fbanks])
-            mask = (torch.arange(self.max_length) < num_frames[:, None]).long()
+            num_frames = np.array([len(fbank) for fbank in fbanks])
+            mask = (np.arange(self.max_length) < num_frames[:, None]).astype(np.int64)
             features["attention_mask"] = self._in_form(mask, return_tensors)
         return features
 
-    def _fbanks(self, waveforms: list[NDArray[np.float32]]) -> list[Tensor]:
-        """Return the fbank of each waveform, at most ``max_length`` frames; equal lengths are computed together."""
+    def _fbanks(self, waveforms: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Return the fbank of each waveform, at most ``max_length`` frames."""
         heard = self.fbank_config.num_samples(self.max_length)  # the rest would be truncated
         waveforms = [pad_to_one_frame(waveform[:heard], self.fbank_config) for waveform in waveforms]
-        if len({waveform.size for waveform in waveforms}) == 1:
-            return list(self.fbank(torch.from_numpy(np.stack(waveforms))))
-        return [self.fbank(torch.from_numpy(waveform.copy())[None])[0] for waveform in waveforms]
+        return fbanks_of(waveforms, self.fbank_config, self.fbank_backend)
 
     @staticmethod
-    def _in_form(tensor: Tensor, return_tensors: str | None) -> Tensor | NDArray[Any] | list[NDArray[Any]]:
+    def _in_form(batch: NDArray[Any], return_tensors: str | None) -> Tensor | NDArray[Any] | list[NDArray[Any]]:
         """Return a batch as the caller asked for it."""
         if return_tensors == "pt":
-            return tensor
-        return tensor.numpy() if return_tensors == "np" else list(tensor.numpy())
+            import torch
+
+            return torch.from_numpy(batch)
+        return batch if return_tensors == "np" else list(batch)
 
     def fbank(self, waveforms: Tensor) -> Tensor:
         """Return the log-mel energies of waveforms (batch, num_samples): (batch, num_frames, num_mel_bins)."""
+        from ast_cli.audio.fbank import FBANK_BACKENDS
+
         return FBANK_BACKENDS[self.fbank_backend](waveforms, self.fbank_config)
 
     def fbank_blocks(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """Return the log-mel energies of one waveform that arrives in blocks, block by block."""
-        return fbank_blocks(blocks, self.fbank_config, FBANK_BACKENDS[self.fbank_backend])
+        return fbank_blocks(blocks, self.fbank_config, self.fbank_backend)
 
-    def input_values(self, fbanks: Sequence[Tensor]) -> Tensor:
+    def input_values(self, fbanks: Sequence[Fbank]) -> Fbank:
         """Pad or truncate fbanks to ``max_length`` frames, then normalise.
 
         Padding comes before the normalisation, as in the reference: with AudioSet's mean and std a padded frame
         becomes +0.467 and digital silence -1.278, and the models know the difference.
 
         Args:
-            fbanks: Log-mel energies, each of shape (num_frames, num_mel_bins).
+            fbanks: Log-mel energies, each of shape (num_frames, num_mel_bins), as arrays or as tensors.
 
         Returns:
-            Shape (batch, max_length, num_mel_bins), on the fbanks' device.
+            Shape (batch, max_length, num_mel_bins): an array, or a tensor on the fbanks' device.
         """
-        shape = (len(fbanks), self.max_length, self.num_mel_bins)
-        batch = torch.full(shape, float(self.padding_value), device=fbanks[0].device)
+        batch: Fbank = _filled((len(fbanks), self.max_length, self.num_mel_bins), self.padding_value, like=fbanks[0])
         for row, fbank in zip(batch, fbanks, strict=True):
             num_frames = min(len(fbank), self.max_length)
             row[:num_frames] = fbank[:num_frames]
-        return batch.sub_(self.mean).div_(2 * self.std) if self.do_normalize else batch
+        return self.normalised(batch)
+
+    def normalised(self, padded: Fbank) -> Fbank:
+        """Normalise padded fbanks (batch, max_length, num_mel_bins) in place."""
+        if self.do_normalize:
+            padded -= self.mean
+            padded /= 2 * self.std
+        return padded
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``preprocessor_config.json``."""
@@ -268,9 +290,16 @@ class ASTFeatureExtractor:
         return f"ASTFeatureExtractor({json.dumps(self.to_dict())})"
 
 
+def _filled(shape: tuple[int, ...], value: float, like: Any) -> Any:
+    """Return float32 numbers, all of one value, of the kind and on the device of another."""
+    if is_tensor(like):
+        return like.new_full(shape, float(value), dtype=sys.modules["torch"].float32)
+    return np.full(shape, value, np.float32)
+
+
 def _as_batch(raw_speech: Any) -> list[Any]:
     """Return a list of waveforms from one waveform or several, without copying them."""
-    if isinstance(raw_speech, np.ndarray | Tensor):
+    if isinstance(raw_speech, np.ndarray) or is_tensor(raw_speech):
         if raw_speech.ndim > 2:
             raise UsageError(f"waveforms have one dimension, a batch two; this array has {raw_speech.ndim}")
         batch = list(raw_speech) if raw_speech.ndim == 2 else [raw_speech]
@@ -307,7 +336,7 @@ def as_float32(waveform: Waveform) -> NDArray[np.float32]:
         UsageError: Not one-dimensional, or of a type without a known scale.
         AudioError: No samples, or samples that are not finite.
     """
-    if isinstance(waveform, Tensor):
+    if is_tensor(waveform):
         waveform = waveform.detach().cpu()
         array: NDArray[Any] = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
     elif isinstance(waveform, np.ndarray):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 # What one step of an integer type is worth. 64-bit integers have no agreed scale in arrays from memory.
 INTEGER_SCALES = {np.dtype(np.int8): 2.0**-7, np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
+MODEL_SAMPLING_RATE = 16000  # Hz; what every published AST was trained on
 MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1_000, 768_000  # Hz; from telephone toys to oversampling converters
 LOUDEST_SAMPLE = 1e15  # above it the power of a frame leaves float32
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.mel_bank import FRAME_SHIFT_S
+from ast_cli.audio.mel_bank import FRAME_SHIFT_S, FbankConfig
 from ast_cli.errors import UsageError
 
 
@@ -29,6 +29,19 @@ class FbankWindow:
 
     start_frame: int
     fbank: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WaveformWindow:
+    """One window of a recording, before the filter bank.
+
+    Attributes:
+        start_frame: Index of its first frame in the recording.
+        samples: Those of its frames, shape (num_samples,).
+    """
+
+    start_frame: int
+    samples: NDArray[np.float32]
 
 
 def hop_frames_of(hop_s: float | None, max_length: int) -> int:
@@ -60,25 +73,55 @@ def slice_windows(
         max_length: Frames in a window.
         hop_frames: Frames from one window's start to the next, at most ``max_length``.
     """
-    held: list[NDArray[np.float32]] = []  # frames from held_start on
-    held_start = held_frames = next_start = 0
-    for block in fbank_blocks:
+    for start_frame, fbank in _slice(fbank_blocks, max_length, hop_frames, row_step=1):
+        yield FbankWindow(start_frame, fbank)
+
+
+def slice_waveform(
+    blocks: Iterable[NDArray[np.float32]], config: FbankConfig, max_length: int, hop_frames: int
+) -> Iterator[WaveformWindow]:
+    """Cut a stream of samples into the samples of the same windows, for a filter bank elsewhere.
+
+    A frame depends on its own samples alone, so the fbank of these samples is the window of the long fbank.
+
+    Args:
+        blocks: Consecutive mono samples, each of shape (num_samples,).
+        config: Of the filter bank.
+        max_length: Frames in a window.
+        hop_frames: Frames from one window's start to the next, at most ``max_length``.
+    """
+    step = config.frame_shift_samples
+    for start, samples in _slice(blocks, config.num_samples(max_length), hop_frames * step, row_step=step):
+        num_whole = config.num_samples(max(1, config.num_frames(samples.size)))
+        missing = max(0, num_whole - samples.size)  # of a recording shorter than one frame
+        yield WaveformWindow(start // step, np.pad(samples, (0, missing)) if missing else samples[:num_whole])
+
+
+def _slice(
+    blocks: Iterable[NDArray[np.float32]], num_rows: int, hop_rows: int, row_step: int
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Cut a stream of rows into windows of ``num_rows``, each with the index of its first row.
+
+    The last window is moved back to end on the last row, or before it, so that it starts on a multiple of ``row_step``
+    """
+    held: list[NDArray[np.float32]] = []  # rows from held_start on
+    held_start = held_rows = next_start = 0
+    for block in blocks:
         held.append(block)
-        held_frames += len(block)
-        if held_start + held_frames < next_start + max_length:
+        held_rows += len(block)
+        if held_start + held_rows < next_start + num_rows:
             continue
-        fbank = np.concatenate(held)
-        while next_start + max_length <= held_start + held_frames:
+        rows = np.concatenate(held)
+        while next_start + num_rows <= held_start + held_rows:
             offset = next_start - held_start
-            yield FbankWindow(next_start, fbank[offset : offset + max_length])
-            next_start += hop_frames
-        # The last max_length frames stay: they may become the window that is moved back to the end.
-        fbank = fbank[max(0, held_frames - max_length) :].copy()
-        held_start += held_frames - len(fbank)
-        held, held_frames = [fbank], len(fbank)
-    num_frames = held_start + held_frames
-    if num_frames == 0:
-        return
-    last_end = next_start - hop_frames + max_length if next_start else 0
-    if num_frames > last_end:
-        yield FbankWindow(max(0, num_frames - max_length), np.concatenate(held)[-max_length:])
+            yield next_start, rows[offset : offset + num_rows]
+            next_start += hop_rows
+        # The last rows stay: they may become the window that is moved back to the end.
+        rows = rows[max(0, held_rows - num_rows) // row_step * row_step :].copy()
+        held_start += held_rows - len(rows)
+        held, held_rows = [rows], len(rows)
+    end = held_start + held_rows
+    start = max(0, end - num_rows) // row_step * row_step
+    last_start = next_start - hop_rows  # negative where there was no window
+    if end and (next_start == 0 or start > last_start):
+        yield start, np.concatenate(held)[start - held_start :][:num_rows]

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ast_cli import __version__
-from ast_cli.cli import benchmark, classify, doctor, download, evaluate, extract, finetune, merge, stats
+from ast_cli.cli import benchmark, classify, doctor, download, evaluate, export, extract, finetune, merge, stats
 from ast_cli.cli.signals import Terminated, end_on_signals
 from ast_cli.cli.streams import abandon_stdout
 from ast_cli.errors import AstError, AstWarning, ExitCode
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command("classify")(classify.classify)
 app.command("extract")(extract.extract)
+app.command("export")(export.export)
 app.command("finetune")(finetune.finetune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("stats")(stats.stats)

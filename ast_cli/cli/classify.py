@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,8 +11,8 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.signals import nothing_to_save
-from ast_cli.cli.streams import check_output, quiet_native_libraries
-from ast_cli.cli.tag_run import RunOptions, tag_inputs, tag_live
+from ast_cli.cli.streams import check_output, note, quiet_native_libraries
+from ast_cli.cli.tag_run import RunOptions, decoders, tag_inputs, tag_live
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.tagging.inputs import STDIN
 from ast_cli.tagging.options import ClassifyOptions
@@ -78,6 +80,7 @@ def classify(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results to a file, not to stdout.")
     ] = None,
     model: p.Model = None,
+    engine: p.Engine = "torch",
     device: p.Device = "auto",
     dtype: p.Dtype = "auto",
     attn: p.Attn = "sdpa",
@@ -162,22 +165,24 @@ def classify(
     sources = [item.path for item in inputs] + [str(file) for file in (files_from, thresholds) if file]
     check_output(output, sources, force=force, resume=resume)
 
-    with quiet_native_libraries():
+    pool_of_decoders = nullcontext() if raw_rate is not None else decoders(inputs, options, run)
+    with quiet_native_libraries(), pool_of_decoders as pool:
         with nothing_to_save():
-            from ast_cli.engine.device import set_num_threads
             from ast_cli.tagging.tagger import Tagger
 
-            set_num_threads(threads)
             tagger = Tagger.from_pretrained(
                 p.choose_model(model, quiet=quiet),
+                engine=engine,
                 device=device,
                 dtype=dtype,
                 attn_implementation=attn,
                 fbank_backend=fbank,
                 unnamed_labels=unnamed_labels,
+                num_threads=threads,
+                report_progress=partial(note, quiet=quiet),
             )
         if raw_rate is None:
-            any_failed = tag_inputs(tagger, inputs, options, run)
+            any_failed = tag_inputs(tagger, inputs, options, run, pool)
         else:
             any_failed = tag_live(tagger, (raw_rate, raw_format, raw_channels), options, run)
     if any_failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -64,6 +65,7 @@ def evaluate(
     aggregate: Annotated[
         Literal["mean", "max"], typer.Option("--aggregate", help="From the windows' scores to the recording's.")
     ] = "mean",
+    engine: p.Engine = "torch",
     device: p.Device = "auto",
     dtype: p.Dtype = "auto",
     attn: p.Attn = "sdpa",
@@ -102,19 +104,20 @@ def evaluate(
     names = [p.choose_model(name, quiet=quiet) for name in chosen]
 
     with quiet_native_libraries():
-        from ast_cli.engine.device import set_num_threads
         from ast_cli.tagging.tagger import Tagger
         from ast_cli.training import evaluation
 
-        set_num_threads(threads)
         taggers = [
             Tagger.from_pretrained(
                 name,
+                engine=engine,
                 device=device,
                 dtype=dtype,
                 attn_implementation=attn,
                 fbank_backend=fbank,
                 unnamed_labels=unnamed_labels,
+                num_threads=threads,
+                report_progress=partial(note, quiet=quiet),
             )
             for name in names
         ]

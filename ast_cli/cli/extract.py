@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.engine.choice import EngineOptions
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import printable
 from ast_cli.tagging.options import ExtractOptions
@@ -35,6 +37,7 @@ def extract(
         bool, typer.Option("--all-windows", help="Hidden states and attentions of every window, not the first alone.")
     ] = False,
     model: p.Model = None,
+    engine: p.Engine = "torch",
     device: p.Device = "auto",
     dtype: p.Dtype = "auto",
     attn: p.Attn = "sdpa",
@@ -60,18 +63,14 @@ def extract(
 
     targets = plan_targets(inputs, output, format_name, force=force)
     with quiet_native_libraries():
-        from ast_cli.engine.device import set_num_threads
         from ast_cli.tagging.extract_files import ExtractionRun
 
-        set_num_threads(threads)
         run = ExtractionRun.load(
             None if what == "fbank" and model is None else p.choose_model(model, quiet=quiet),
             options,
-            device=device,
-            dtype=dtype,
-            attn_implementation=attn,
-            fbank_backend=fbank,
-            unnamed_labels=unnamed_labels,
+            EngineOptions(engine, device, dtype, attn, unnamed_labels, threads),
+            fbank,
+            partial(note, quiet=quiet),
         )
         num_failed = 0
         for item, target in zip(inputs, targets, strict=True):

@@ -11,10 +11,11 @@ import typer
 
 from ast_cli import hub
 from ast_cli.cli.streams import note
+from ast_cli.engine.choice import EngineName
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
 
-DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16"]
+DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
 
 Paths = Annotated[
     list[str] | None,
@@ -47,18 +48,27 @@ Hop = Annotated[
         "--hop", metavar="SECONDS", help="From one window's start to the next. [default: the window's length]"
     ),
 ]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine", help="What runs the model; all but torch are extras. auto: the fastest installed, see the README."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Of the model. auto: float16 on CUDA, else float32.")]
+Dtype = Annotated[
+    DtypeName,
+    typer.Option("--dtype", help="Of the model. auto: float16 on CUDA, else float32. tf32: float32, products rounded."),
+]
 Attn = Annotated[Literal["sdpa", "eager"], typer.Option("--attn", help="Attention implementation.")]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Windows given to the model at once. [default: by device and model]")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="Of the model on the CPU. [default: torch's choice, the cores]")
+    int | None, typer.Option("--threads", help="Of the model on the CPU. [default: the engine's choice, the cores]")
 ]
 Fbank = Annotated[
-    Literal["native", "torchaudio"],
-    typer.Option("--fbank", help="Whose filter bank."),
+    Literal["native", "numpy", "torchaudio"],
+    typer.Option("--fbank", help="Whose filter bank. native: ours, with an engine without torch in NumPy."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]

@@ -23,7 +23,7 @@ class Terminated(BaseException):
 
 _EXCEPTIONS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 _first: list[tuple[int, float]] = []  # the signal that ends this process, and when it came
-_nothing_to_save: list[bool] = []  # not empty: no files are open, no workers run
+_nothing_to_save: list[bool] = []  # not empty: no files are open, and workers end with this process
 
 
 def end_on_signals() -> None:

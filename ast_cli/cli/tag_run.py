@@ -94,8 +94,41 @@ class _Sink(Protocol):
         """Write one record."""
 
 
-def tag_inputs(tagger: Tagger, inputs: list[Input], options: ClassifyOptions, run: RunOptions) -> bool:
+@contextlib.contextmanager
+def decoders(inputs: list[Input], options: ClassifyOptions, run: RunOptions) -> Iterator[DecodePool | None]:
+    """Start the processes that decode; None with 0 workers.
+
+    Before torch is imported and the model read: they have found their libraries when it is ready.
+    """
+    if run.num_workers == 0:
+        yield None
+        return
+    from ast_cli.audio.samples import MODEL_SAMPLING_RATE
+
+    with _pool(len(inputs), MODEL_SAMPLING_RATE, options, run) as pool:
+        yield pool
+
+
+def _pool(most: int, sampling_rate: int, options: ClassifyOptions, run: RunOptions) -> DecodePool:
+    """Return a pool of at most so many workers, started."""
+    from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
+
+    least = MIN_UNORDERED_WORKERS if run.unordered else 1
+    num_workers = min(run.num_workers or max(least, default_num_workers()), most)
+    return DecodePool(num_workers, sampling_rate, options, run.timeout_s, start_now=True)
+
+
+def tag_inputs(
+    tagger: Tagger, inputs: list[Input], options: ClassifyOptions, run: RunOptions, pool: DecodePool | None
+) -> bool:
     """Tag inputs into the output; return whether any failed, now or in the run that is continued.
+
+    Args:
+        tagger: The loaded model.
+        inputs: All that the command names.
+        options: How they are tagged.
+        run: How the run goes.
+        pool: Of `decoders`.
 
     Raises:
         AstError: The run cannot be completed.
@@ -106,10 +139,10 @@ def tag_inputs(tagger: Tagger, inputs: list[Input], options: ClassifyOptions, ru
     micro_batch = tagger.choose_micro_batch(options, len(inputs))
     with (
         _sink(tagger, options, run) as sink,
-        _decoding(tagger, options, run) as pool,
+        _fitting(pool, tagger, options, run) as fitting,
     ):
-        records = _results(tagger, _until_ended(sink.pending(inputs)), pool, options, run, micro_batch)
-        progress = Progress(Tally(run.max_errors), len(inputs), pool.reading if pool else None)
+        records = _results(tagger, _until_ended(sink.pending(inputs)), fitting, options, run, micro_batch)
+        progress = Progress(Tally(run.max_errors), len(inputs), fitting.reading if fitting else None)
         return _record(records, sink, progress, run, micro_batch)
 
 
@@ -130,17 +163,16 @@ def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions
 
 
 @contextlib.contextmanager
-def _decoding(tagger: Tagger, options: ClassifyOptions, run: RunOptions) -> Iterator[DecodePool | None]:
-    """Start worker processes, which a broken file may kill or hang; None with 0 workers."""
-    if run.num_workers == 0:
-        yield None
-        return
-    from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
-
-    least = MIN_UNORDERED_WORKERS if run.unordered else 1
-    num_workers = run.num_workers or max(least, default_num_workers())
-    with DecodePool(num_workers, tagger.feature_extractor.sampling_rate, options, run.timeout_s) as pool:
+def _fitting(
+    pool: DecodePool | None, tagger: Tagger, options: ClassifyOptions, run: RunOptions
+) -> Iterator[DecodePool | None]:
+    """Return the pool, or another for a model unlike all published ones, which hears another sampling rate."""
+    rate = tagger.feature_extractor.sampling_rate
+    if pool is None or rate == pool.sampling_rate:
         yield pool
+        return
+    with _pool(pool.num_workers, rate, options, run) as other:
+        yield other
 
 
 def _results(

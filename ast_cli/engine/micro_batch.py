@@ -12,16 +12,14 @@ import contextlib
 import json
 import math
 import os
-import platform
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ast_cli import __version__
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.interface import Engine, cpu_name
+from ast_cli.engine.model_cache import cache_folder
 
 CANDIDATES = (1, 2, 4, 8, 16)
 NUM_ROUNDS = 3  # after one that is not measured: the first batch of a size builds its kernels
@@ -104,7 +102,7 @@ class MicroBatch:
         return f"batches of {self.num_windows} window{'s' * (self.num_windows != 1)} ({self.origin})"
 
 
-def choose_micro_batch(engine: TorchEngine, asked_for: int | None, num_inputs: int) -> MicroBatch:
+def choose_micro_batch(engine: Engine, asked_for: int | None, num_inputs: int) -> MicroBatch:
     """Return how many windows to run at once: as asked for, as measured before, else by the model's size.
 
     Args:
@@ -114,8 +112,8 @@ def choose_micro_batch(engine: TorchEngine, asked_for: int | None, num_inputs: i
     """
     if asked_for is not None:
         return MicroBatch(asked_for, "as asked for")
-    if engine.device.type != "cpu":
-        return MicroBatch(engine.default_batch_size, f"as suits {engine.device.type}")
+    if engine.device_name != "cpu":
+        return MicroBatch(engine.default_batch_size, f"as suits {engine.device_name}")
     key = machine_key(engine)
     if (size := kept(key)) is not None:
         return MicroBatch(size, "measured before")
@@ -125,16 +123,15 @@ def choose_micro_batch(engine: TorchEngine, asked_for: int | None, num_inputs: i
     return MicroBatch(engine.default_batch_size, "by the model's size")
 
 
-def machine_key(engine: TorchEngine) -> str:
+def machine_key(engine: Engine) -> str:
     """Return what the fastest size depends on: processor, threads, versions, and the model's sizes."""
     config = engine.config
     facts = {
-        "cpu": _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "cpu": cpu_name(),
+        "engine": engine.name,
+        **engine.facts,
         "ast": __version__,
-        "dtype": str(engine.dtype).removeprefix("torch."),
-        "attn": engine.model.attn_implementation,
+        "dtype": engine.dtype_name,
         "layers": config.num_hidden_layers,
         "hidden": config.hidden_size,
         "heads": config.num_attention_heads,
@@ -144,21 +141,9 @@ def machine_key(engine: TorchEngine) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
-def _cpu_name() -> str:
-    """Return the processor's model; on Linux `platform.processor` knows the architecture alone."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def cache_file() -> Path:
     """Return where measured sizes are kept: in ``AST_CACHE``, else in the user's cache folder."""
-    if folder := os.environ.get("AST_CACHE"):
-        return Path(folder) / FILE_NAME
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ast" / FILE_NAME
+    return cache_folder() / FILE_NAME
 
 
 def kept(key: str) -> int | None:

@@ -23,14 +23,23 @@ MIN_TOKENS = 512  # below, one fused call beats many small products
 
 
 @functools.cache
+def attends_in_blocks() -> bool:
+    """Tell whether `attention` beats torch's own on this processor.
+
+    Where there is AVX-512 it does. With AVX2 alone both libraries multiply equally fast, and torch's single fused call
+    wins (measured at base size on two cores: the model takes 1.02 of transformers' time with blocks, 0.85 without).
+    """
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+@functools.cache
 def is_available(dtype: torch.dtype = torch.float32) -> bool:
-    """Tell whether torch has the operator and it works on this processor; bfloat16 needs AVX-512 or an Arm unit."""
+    """Tell whether torch has the operator and it works on this processor; bfloat16 needs AVX-512."""
     if dtype not in DTYPES or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
+    weight, bias = torch.full((4, 3), 0.5, dtype=dtype), torch.ones(4, dtype=dtype)
     try:
-        product = linear(
-            torch.ones(2, 3, dtype=dtype), torch.full((4, 3), 0.5, dtype=dtype), torch.ones(4, dtype=dtype)
-        )
+        product = linear(torch.ones(2, 3, dtype=dtype), weight, bias)
     except (AttributeError, RuntimeError):  # an older or a later torch; a processor without the instructions
         return False
     return bool((product == 2.5).all())
@@ -114,7 +123,7 @@ class OneDnnAttention(Attention):
         return linear(x, weight, bias)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, head_mask: Tensor | None, dropout_p: float) -> Tensor:
-        if k.shape[2] < MIN_TOKENS or dropout_p:
+        if k.shape[2] < MIN_TOKENS or dropout_p or not attends_in_blocks():
             return super()._fused(q, k, v, head_mask, dropout_p)
         output = attention(q, k, v)
         return output if head_mask is None else output * head_mask.to(q.dtype)[:, None, None]

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ast_cli.engine.device import resolve_device, resolve_dtype_for
+from ast_cli.engine.device import float32_products, resolve_device, resolve_dtype_for
+from ast_cli.engine.interface import cpu_batch_size, finite
 from ast_cli.engine.onednn import with_onednn
-from ast_cli.errors import CheckpointError
+from ast_cli.errors import DeviceError
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTClassifierOutput, ASTForAudioClassification
 
 CUDA_BATCH_SIZE = 32
-CPU_BATCH_SIZE = 16
-CPU_BATCH_ACTIVATIONS = 1_000_000  # numbers in one layer's output that still suit a processor's cache
 
 
 class TorchEngine:
-    """A loaded classifier that is only run, never trained.
+    """The engine that is always there, and the one that others are held to: PyTorch, layer by layer.
 
     Args:
         model: In evaluation mode.
         device: Where to run it.
         dtype: Of its weights and inputs.
+        tf32: Whether a CUDA device may round float32 factors to TF32.
+
+    Attributes:
+        report_progress: Is told what takes long and is done once; here nothing is.
     """
 
+    name = "torch"
+    out_of_memory: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
+    keeps_batch_size = False  # whether a batch of a size of its own is worth filling up to the usual one
+
     def __init__(
-        self, model: ASTForAudioClassification, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        model: ASTForAudioClassification,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        tf32: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
+        self.tf32 = tf32
+        self.report_progress: Callable[[str], None] = lambda _what: None
         self.model = with_onednn(model.to(device=self.device, dtype=dtype).eval())
 
     @classmethod
@@ -43,14 +61,17 @@ class TorchEngine:
         dtype: str = "auto",
         attn_implementation: str = "sdpa",
         unnamed_labels: bool = False,
-    ) -> TorchEngine:
+    ) -> Self:
         """Load a checkpoint; arguments and errors as in ``ASTForAudioClassification.from_pretrained``.
 
         Raises:
             DeviceError: The device was asked for by name and is not there.
         """
         on = resolve_device(device)
-        as_dtype = resolve_dtype_for(dtype, on)
+        tf32 = dtype == "tf32"
+        if tf32 and on.type != "cuda":
+            raise DeviceError(f"tf32 is arithmetic of CUDA devices, not of {on}: use --dtype float32")
+        as_dtype = resolve_dtype_for("float32" if tf32 else dtype, on)
         loaded = ASTForAudioClassification.from_pretrained(
             model,
             attn_implementation=attn_implementation,
@@ -58,7 +79,7 @@ class TorchEngine:
             device=on,
             unnamed_labels=unnamed_labels,
         )
-        return cls(loaded, on, as_dtype)
+        return cls(loaded, on, as_dtype, tf32=tf32)
 
     @property
     def config(self) -> ASTConfig:
@@ -66,52 +87,63 @@ class TorchEngine:
         return self.model.config
 
     @property
+    def device_name(self) -> str:
+        """``cpu``, ``cuda:0`` or ``mps``."""
+        return str(self.device)
+
+    @property
+    def dtype_name(self) -> str:
+        """``float32`` for ``torch.float32``, ``tf32`` where its products are rounded."""
+        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What its speed depends on; see `Engine`."""
+        return {
+            "threads": str(torch.get_num_threads()),
+            "torch": torch.__version__,
+            "attn": self.model.attn_implementation,
+        }
+
+    @property
     def default_batch_size(self) -> int:
-        """Windows to run at once when nobody says.
+        """Windows to run at once when nobody says."""
+        return CUDA_BATCH_SIZE if self.device.type == "cuda" else cpu_batch_size(self.config)
 
-        On a CPU a batch that outgrows the cache is slower per window (measured: base size 1.7 s alone, 2.0 s in a batch
-        of 4), and a tiny model gains from a larger one (26 ms alone, 16 ms in a batch of 8).
-        """
-        if self.device.type == "cuda":
-            return CUDA_BATCH_SIZE
-        return max(1, min(CPU_BATCH_SIZE, CPU_BATCH_ACTIVATIONS // (self.config.num_tokens * self.config.hidden_size)))
+    def logits(self, input_values: NDArray[np.float32] | Tensor) -> NDArray[np.float32]:
+        """Compute logits; see `Engine`. Tensors on any device are taken too."""
+        return finite(self.forward(input_values).logits.float().cpu().numpy(), self.dtype_name)
 
-    def logits(self, input_values: Tensor) -> Tensor:
-        """Compute logits.
-
-        Args:
-            input_values: Normalised features on any device, shape (batch, max_length, num_mel_bins).
-
-        Returns:
-            float32 on the CPU, shape (batch, num_labels).
-
-        Raises:
-            CheckpointError: They are not finite: weights out of proportion, or too large for half precision.
-        """
-        logits: Tensor = self.forward(input_values).logits.float().cpu()
-        if not torch.isfinite(logits).all():
-            remedy = (
-                "; try --dtype float32" if self.dtype != torch.float32 else ": its weights are out of all proportion"
-            )
-            raise CheckpointError(f"the model's outputs are not numbers in {str(self.dtype)[6:]}{remedy}")
-        return logits
+    def device_logits(self, input_values: Tensor) -> Tensor:
+        """Compute logits and leave them on the device, which may still be at it: shape (batch, num_labels)."""
+        return self.forward(input_values).logits
 
     @torch.inference_mode()
     def forward(
-        self, input_values: Tensor, *, output_attentions: bool = False, output_hidden_states: bool = False
+        self,
+        input_values: NDArray[np.float32] | Tensor,
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
     ) -> ASTClassifierOutput:
         """Run the model and return all it was asked for, on its device and in its data type."""
-        output = self.model(
-            input_values.to(self.device, self.dtype),
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
+        with float32_products(self.device, tf32=self.tf32):
+            output = self.model(
+                self._on_device(input_values),
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                return_dict=True,
+            )
         assert isinstance(output, ASTClassifierOutput)
         return output
 
     @torch.inference_mode()
-    def embeddings(self, input_values: Tensor) -> Tensor:
-        """Return the pooled output of the encoder, what the head reads: float32 on the CPU, (batch, hidden_size)."""
-        output = self.model.audio_spectrogram_transformer(input_values.to(self.device, self.dtype), return_dict=True)
-        return output.pooler_output.float().cpu()  # type: ignore[no-any-return]
+    def embeddings(self, input_values: NDArray[np.float32] | Tensor) -> NDArray[np.float32]:
+        """Return the pooled output of the encoder, what the head reads, shape (batch, hidden_size)."""
+        with float32_products(self.device, tf32=self.tf32):
+            output = self.model.audio_spectrogram_transformer(self._on_device(input_values), return_dict=True)
+        embeddings: NDArray[np.float32] = output.pooler_output.float().cpu().numpy()
+        return embeddings
+
+    def _on_device(self, input_values: NDArray[Any] | Tensor) -> Tensor:
+        return torch.as_tensor(input_values).to(self.device, self.dtype)

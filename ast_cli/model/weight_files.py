@@ -1,6 +1,7 @@
 """Reading tensors from files that may come from anywhere: safetensors, or pickles of nothing but tensors.
 
-Nothing in a file is executed, and nothing is unpacked that could fill the memory.
+Nothing in a file is executed, and nothing is unpacked that could fill the memory. Tensors are torch's or NumPy's, as
+asked for; NumPy's need torch only where the file is a pickle.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ import pickle
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, overload
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize, safe_open
 
 from ast_cli import hub
 from ast_cli.errors import CheckpointError
 from ast_cli.json_object import foreign_content, read_json_object, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # All that a pickled dictionary of plain tensors names. torch's own list is longer: with `bytearray` on it, a file of a
 # hundred bytes can fill the memory.
@@ -30,12 +33,26 @@ TENSOR_GLOBALS = re.compile(
     r"|torch\.(?:cuda\.|storage\.)?[A-Z]\w*Storage"
     r"|torch\.(?:float|bfloat|int|uint)\w+|torch\.(?:Size|device|bool)"
 )
+SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4"}  # beside BF16
+Framework = Literal["torch", "numpy"]
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_PICKLES = 5  # magic number, protocol, system, content, storage keys: what torch wrote before version 1.6
 
 
-def read_weights_folder(folder: Path) -> dict[str, Tensor]:
+@overload
+def read_weights_folder(folder: Path, framework: Literal["torch"] = "torch") -> dict[str, Tensor]: ...
+
+
+@overload
+def read_weights_folder(folder: Path, framework: Literal["numpy"]) -> dict[str, NDArray[Any]]: ...
+
+
+def read_weights_folder(folder: Path, framework: Framework = "torch") -> Any:
     """Read the weights of a checkpoint folder: safetensors in one file or several, else a pickle of tensors.
+
+    Args:
+        folder: Of the checkpoint.
+        framework: Whose tensors to return.
 
     Returns:
         Tensors by the names the files give them.
@@ -44,29 +61,45 @@ def read_weights_folder(folder: Path) -> dict[str, Tensor]:
         CheckpointError: There are none, or a file is damaged, foreign or hostile.
     """
     if (folder / hub.WEIGHTS_NAME).is_file():
-        return read_weights(folder / hub.WEIGHTS_NAME)
+        return read_weights(folder / hub.WEIGHTS_NAME, framework)
     for index_name in (f"{hub.WEIGHTS_NAME}.index.json", f"{hub.PICKLE_NAME}.index.json"):
         if (folder / index_name).is_file():
-            return _read_shards(folder, folder / index_name)
+            return _read_shards(folder, folder / index_name, framework)
     if (folder / hub.PICKLE_NAME).is_file():
-        return read_weights(folder / hub.PICKLE_NAME)
+        return read_weights(folder / hub.PICKLE_NAME, framework)
     raise CheckpointError(f"{folder}: holds neither {hub.WEIGHTS_NAME} nor {hub.PICKLE_NAME}")
 
 
-def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
+def _read_shards(folder: Path, index: Path, framework: Framework) -> dict[str, Any]:
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{index}: has no weight_map of file names")
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Any] = {}
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name or not name.isprintable():
             raise CheckpointError(f"{index}: {shown(name)} is not a plain file name")
-        tensors |= read_weights(folder / name)
+        tensors |= read_weights(folder / name, framework)
     return tensors
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
+@overload
+def read_weights(file: Path, framework: Literal["torch"] = "torch") -> dict[str, Tensor]: ...
+
+
+@overload
+def read_weights(file: Path, framework: Literal["numpy"]) -> dict[str, NDArray[Any]]: ...
+
+
+@overload
+def read_weights(file: Path, framework: Framework) -> dict[str, Any]: ...
+
+
+def read_weights(file: Path, framework: Framework = "torch") -> Any:
     """Read the tensors of one file: safetensors by its suffix, else a pickle.
+
+    Args:
+        file: To read.
+        framework: Whose tensors to return; NumPy has no bfloat16, and such tensors become float32.
 
     Raises:
         CheckpointError: The file is damaged, foreign or hostile.
@@ -80,18 +113,50 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: cannot be read ({getattr(error, 'strerror', error)})") from error
     if reason := foreign_content(head):
         raise CheckpointError(f"{file}: {reason}")
-    return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file, head)
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file, framework)
+    tensors = _read_pickle(file, head)
+    return tensors if framework == "torch" else {name: _as_array(tensor) for name, tensor in tensors.items()}
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
+def _as_array(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array, half precision as float32."""
+    array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array
+
+
+def _read_safetensors(file: Path, framework: Framework) -> dict[str, Any]:
     try:
-        return load_file(file)
+        if framework == "torch":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        return _read_arrays(file)
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file}: no valid safetensors file ({shown(str(error))})") from error
 
 
+def _read_arrays(file: Path) -> dict[str, NDArray[Any]]:
+    """Read a safetensors file into arrays."""
+    with safe_open(file, "np") as opened:
+        names = opened.keys()
+        if all(opened.get_slice(name).get_dtype() != "BF16" for name in names):
+            return {name: opened.get_tensor(name) for name in names}
+    return {name: _decoded(view) for name, view in deserialize(file.read_bytes())}  # type: ignore[no-untyped-call]
+
+
+def _decoded(view: Mapping[str, Any]) -> NDArray[Any]:
+    """Return a tensor from its bytes; bfloat16 is the upper half of float32."""
+    if view["dtype"] == "BF16":
+        wide = np.frombuffer(view["data"], "<u2").astype(np.uint32) << 16
+        return wide.view(np.float32).reshape(view["shape"])
+    return np.frombuffer(view["data"], SAFETENSORS_DTYPES[view["dtype"]]).reshape(view["shape"])
+
+
 def _read_pickle(file: Path, head: bytes) -> dict[str, Tensor]:
     """Read a state dictionary with ``weights_only=True``, after a look at what it would import."""
+    import torch
+
     try:
         named = _globals_of_archive(file) if head.startswith(ZIP_MAGIC) else _globals_of_legacy(file)
         if strange := sorted(name for name in named if not TENSOR_GLOBALS.fullmatch(name)):
@@ -111,7 +176,11 @@ def _read_pickle(file: Path, head: bytes) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(value, torch.Tensor) for value in content.values())
+    ):
         raise CheckpointError(f"{file}: holds something else than a dictionary of tensors")
     return {str(name): tensor for name, tensor in content.items()}
 

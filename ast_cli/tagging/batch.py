@@ -10,24 +10,29 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch
-from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AstWarning, AudioError, DeviceError, ErrorCode
 from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
 from ast_cli.tagging.events import EventMerger
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions
 from ast_cli.tagging.recording import Recording, RecordingWindow, SampleStream
+from ast_cli.tagging.runner import runner_for
 from ast_cli.tagging.scoring import TagChooser
+from ast_cli.tagging.window_cache import DistinctWindow, WindowCache
 
 if TYPE_CHECKING:
     from ast_cli.tagging.decoding import Turn
+
+MAX_DELIVERIES = 1_024  # scores that inputs may wait for: a day of silence after one sound does not pile up
 
 Source = tuple[Input, Callable[[], SampleStream]]  # an input and what opens it, or raises why it cannot
 
@@ -44,7 +49,7 @@ class PendingResult:
         self.num_windows_waiting = 0
         self.all_windows_read = False
         self.num_windows = 0
-        self.total: Tensor | None = None  # (num_labels,), the sum or the maximum so far
+        self.total: NDArray[np.float32] | None = None  # (num_labels,), the sum or the maximum so far
         self.windows: list[Window] = []
         self.events: list[Event] = []
         self.merger: EventMerger | None = None
@@ -57,20 +62,20 @@ class PendingResult:
         """Whether every window of the input has been scored."""
         return self.all_windows_read and self.num_windows_waiting == 0
 
-    def add(self, window: RecordingWindow, scores: Tensor) -> None:
-        """Take the scores (num_labels,) of the next window."""
+    def add(self, start_s: float, end_s: float, scores: NDArray[np.float32]) -> None:
+        """Take the scores (num_labels,) of the next window, and its place in the recording."""
         self.num_windows_waiting -= 1
         self.num_windows += 1
         if self.total is None:
-            self.total = scores.clone()
+            self.total = scores.copy()
         elif self.options.aggregate == "max":
-            self.total = torch.maximum(self.total, scores)
+            self.total = np.maximum(self.total, scores)
         else:
             self.total += scores
         if self.options.timestamps:
-            self.windows.append(Window(window.start_s, window.end_s, self.chooser.choose(scores)))
+            self.windows.append(Window(start_s, end_s, self.chooser.choose(scores)))
         if self.merger is not None:
-            self.events += self.merger.add(window.start_s, window.end_s, scores)
+            self.events += self.merger.add(start_s, end_s, scores)
 
     def take_parts(self) -> Iterator[StreamedPart]:
         """Hand out the windows and events that have closed since the last call."""
@@ -104,66 +109,125 @@ class PendingResult:
         return dataclasses.replace(
             result,
             duration_s=self.recording.stream.duration_s,
-            tags=self.chooser.choose(self.total if self.options.aggregate == "max" else self.total / self.num_windows),
+            tags=self.chooser.choose(
+                self.total if self.options.aggregate == "max" else self.total / np.float32(self.num_windows)
+            ),
             windows=None if result.windows is None else tuple(self.windows),
             events=None if result.events is None else tuple(self.events),
             warnings=self.recording.warnings,
         )
 
 
+@dataclass(slots=True)
+class _Delivery:
+    """Scores that an input waits for."""
+
+    pending: PendingResult
+    start_s: float
+    end_s: float
+    window: DistinctWindow
+
+
 class Batcher:
-    """Collects windows until a batch is full, runs it, and hands the scores back to their inputs."""
+    """Collects windows until a batch is full, runs it, and hands the scores back to their inputs.
+
+    Windows equal to one heard before wait for its scores. Where the model runs on a device of its own, the next batch
+    is collected while it does.
+    """
 
     def __init__(
-        self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
+        self, engine: Engine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
     ) -> None:
         self.engine = engine
         self.feature_extractor = feature_extractor
         self.chooser = chooser
         self.micro_batch = micro_batch
-        self.waiting: list[tuple[PendingResult, RecordingWindow]] = []
-        self.has_run_out = False  # of the device's memory
+        self.cache = WindowCache()
+        self.runner = runner_for(engine, feature_extractor)
+        self._to_run: list[DistinctWindow] = []
+        self._running: _Running | None = None
+        self._deliveries: deque[_Delivery] = deque()  # in the order of the windows
+        self._has_run_out = False  # of the device's memory
 
     def put(self, pending: PendingResult, window: RecordingWindow) -> None:
         """Add a window; runs the model when the batch is full."""
+        distinct, is_new = self.cache.find(window.content)
         pending.num_windows_waiting += 1
-        self.waiting.append((pending, window))
-        if len(self.waiting) >= self.micro_batch.num_windows:
+        self._deliveries.append(_Delivery(pending, window.start_s, window.end_s, distinct))
+        if is_new:
+            self._to_run.append(distinct)
+        if len(self._to_run) >= self.micro_batch.num_windows:
+            self._start_batch()
+        elif len(self._deliveries) >= MAX_DELIVERIES:
             self.flush()
+        else:
+            self._deliver()
 
     def flush(self) -> None:
-        """Run the model on the windows that wait, if any."""
-        if not self.waiting:
+        """Run the model on the windows that wait, if any, and deliver all scores."""
+        self._start_batch()
+        self._finish_batch()
+
+    def _start_batch(self) -> None:
+        """Start the model on the windows that wait; deliver what was running, or what has come out at once."""
+        if not self._to_run:
             return
         started = time.perf_counter()
-        logits = self._logits([torch.from_numpy(window.fbank) for _, window in self.waiting])
-        elapsed_s = time.perf_counter() - started
-        for (pending, window), scores in zip(self.waiting, self.chooser.scores(logits), strict=True):
-            pending.add(window, scores)
-        self.micro_batch.add(len(self.waiting), elapsed_s)
-        self.waiting.clear()
+        logits = self._logits([window.content for window in self._to_run])
+        before, self._running = self._running, _Running(self._to_run, logits)
+        self._to_run = []
+        self._take(before)
+        if not self.runner.runs_ahead or self.micro_batch.num_windows == 1:  # who runs single windows wants them soon
+            self.micro_batch.add(len(self._running.windows), time.perf_counter() - started)
+            self._finish_batch()
 
-    def _logits(self, fbanks: list[Tensor]) -> Tensor:
-        """Run the model; where the device's memory is too small, in halves, and in smaller batches from then on.
+    def _finish_batch(self) -> None:
+        running, self._running = self._running, None
+        self._take(running)
+        self._deliver()
+
+    def _take(self, running: _Running | None) -> None:
+        """Wait for a batch and deliver its scores."""
+        if running is not None:
+            for window, scores in zip(running.windows, self.chooser.scores(running.logits()), strict=True):
+                window.scores = scores
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand out scores that are there, in the order of the windows."""
+        while self._deliveries and self._deliveries[0].window.scores is not None:
+            delivery = self._deliveries.popleft()
+            delivery.pending.add(delivery.start_s, delivery.end_s, delivery.window.scores)
+
+    def _logits(self, contents: list[NDArray[np.float32]]) -> Callable[[], NDArray[np.float32]]:
+        """Start the model; where the device's memory is too small, in halves, and in smaller batches from then on.
 
         Raises:
             DeviceError: One window alone does not fit.
         """
         try:
-            return self.engine.logits(self.feature_extractor.input_values(fbanks))
-        except torch.OutOfMemoryError as error:
-            if len(fbanks) == 1:
+            return self.runner.start(contents)
+        except self.engine.out_of_memory as error:
+            if len(contents) == 1:
                 raise DeviceError(
-                    f"{self.engine.device}: its memory does not hold one window; try --dtype fp16 or --device cpu"
+                    f"{self.engine.device_name}: its memory does not hold one window; try --dtype fp16 or --device cpu"
                 ) from error
-        half = len(fbanks) // 2
-        if not self.has_run_out:
+        half = len(contents) // 2
+        if not self._has_run_out:
             warnings.warn(
-                f"{self.engine.device}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
+                f"{self.engine.device_name}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
             )
-        self.has_run_out = True
+        self._has_run_out = True
         self.micro_batch.lower(half)
-        return torch.cat([self._logits(fbanks[:half]), self._logits(fbanks[half:])])
+        halves = [self._logits(part)() for part in (contents[:half], contents[half:])]
+        return lambda: np.concatenate(halves)
+
+
+class _Running(NamedTuple):
+    """A batch that the model was started on, and what waits for its logits."""
+
+    windows: list[DistinctWindow]
+    logits: Callable[[], NDArray[np.float32]]
 
 
 def classify_sources(
@@ -259,7 +323,7 @@ def _windows(
         return
     try:
         pending.recording = Recording(open_stream(), batcher.feature_extractor, pending.options)
-        yield from pending.recording.windows()
+        yield from batcher.runner.windows(pending.recording)
     except AudioError as error:
         pending.error = file_error(item, error)
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.decode import open_audio
 from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode
 from ast_cli.tagging.decode_worker import BLOCK, CLOSING, OPENING, Request, packed
 from ast_cli.tagging.decoding import Decoding, PooledStream, Turn
@@ -57,7 +56,7 @@ class DecodePool:
     """Decodes inputs in worker processes that may die; hands their samples out in input order, some inputs ahead.
 
     Buffers are bounded in bytes: a worker whose buffer is full is not listened to, and its pipe stops it. Workers start
-    when there is something to decode.
+    when there is something to decode, or at once, to be ready when it is.
 
     Args:
         num_workers: Processes; see `default_num_workers`.
@@ -65,6 +64,11 @@ class DecodePool:
         options: Which part of each input that does not say so itself.
         timeout_s: A worker that sends nothing for so long, while it is waited for, is killed.
         open_function: What opens a file in a worker, as ``module:function``; another one than `open_audio` in tests.
+        start_now: Whether to start the workers at once.
+
+    Attributes:
+        num_workers: As above.
+        sampling_rate: Of all samples, in Hz.
     """
 
     def __init__(
@@ -74,11 +78,15 @@ class DecodePool:
         options: PartOptions,
         timeout_s: float = 60.0,
         open_function: str = "ast_cli.audio.decode:open_audio",
+        *,
+        start_now: bool = False,
     ) -> None:
+        self.num_workers = num_workers
         self.num_inputs_ahead = num_workers * INPUTS_AHEAD_PER_WORKER
         self.num_buffered_bytes = 0
-        self._sampling_rate = sampling_rate
+        self.sampling_rate = sampling_rate
         self._options = options
+        self._starts_now = start_now
         self._timeout_s = timeout_s
         self._settings = packed(sampling_rate, open_function)
         self._waiting: deque[Decoding] = deque()
@@ -206,7 +214,9 @@ class DecodePool:
             raise AudioError(item.error.code, item.error.message)
         if item.path == STDIN:
             _, start_s, duration_s = decoding.request
-            return open_audio(sys.stdin.buffer.read(), self._sampling_rate, start_s, duration_s)
+            from ast_cli.audio.decode import open_audio  # decoders, which this process seldom needs
+
+            return open_audio(sys.stdin.buffer.read(), self.sampling_rate, start_s, duration_s)
         with self._lock:
             self._wait_for(decoding, lambda: decoding.opening is not None or decoding.is_complete)
             if decoding.opening is not None:
@@ -279,6 +289,8 @@ class DecodePool:
         """Decode one input after another in a worker of this thread's own, until the pool closes."""
         worker: Worker | None = None
         try:
+            if self._starts_now:
+                worker = self._start_worker()
             while (decoding := self._next_decoding()) is not None:
                 worker = self._decode(decoding, worker)
         except BaseException as error:  # raised again where samples are waited for, instead of waiting for ever
@@ -359,6 +371,8 @@ class DecodePool:
                 return worker
             except WorkerDied:
                 ending = self._end_worker(worker)
+            if self._closing.is_set():
+                break
         raise AstError(f"the process that decodes audio does not start ({ending}); try fewer workers")
 
     def _end_worker(self, worker: Worker) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from ast_cli.labels import mid_of
 from ast_cli.results import Event
@@ -31,16 +33,18 @@ class EventMerger:
         thresholds: The lowest score that counts as heard: one for all labels, or of each, shape (num_chosen,).
     """
 
-    def __init__(self, id2label: Mapping[int, str], label_ids: Tensor, thresholds: float | Tensor) -> None:
+    def __init__(
+        self, id2label: Mapping[int, str], label_ids: NDArray[np.int64], thresholds: float | NDArray[Any]
+    ) -> None:
         self.id2label = id2label
         self.label_ids = label_ids
         self.thresholds = thresholds
         self.heard: dict[int, _OpenEvent] = {}
 
-    def add(self, start_s: float, end_s: float, scores: Tensor) -> list[Event]:
+    def add(self, start_s: float, end_s: float, scores: NDArray[np.float32]) -> list[Event]:
         """Take the scores (num_labels,) of the next window; return the events that ended before it."""
         chosen = scores[self.label_ids]
-        over = (chosen >= self.thresholds).nonzero().flatten().tolist()
+        over = np.flatnonzero(chosen >= self.thresholds).tolist()
         now = {int(self.label_ids[i]): float(chosen[i]) for i in over}
         ended = self._close([label_id for label_id in self.heard if label_id not in now])
         for label_id, score in now.items():

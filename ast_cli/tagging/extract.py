@@ -8,12 +8,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.interface import Engine
 from ast_cli.errors import AudioError, ErrorCode, UsageError
 from ast_cli.tagging.options import ExtractOptions
 from ast_cli.tagging.recording import Recording, RecordingWindow
@@ -56,7 +53,7 @@ class Extraction:
         return next(iter(self.arrays.values()))
 
 
-def extract_features(recording: Recording, engine: TorchEngine | None, options: ExtractOptions) -> Extraction:
+def extract_features(recording: Recording, engine: Engine | None, options: ExtractOptions) -> Extraction:
     """Extract from one recording.
 
     Args:
@@ -81,7 +78,7 @@ def extract_features(recording: Recording, engine: TorchEngine | None, options: 
     )
 
 
-def _of_windows(recording: Recording, engine: TorchEngine | None, options: ExtractOptions) -> dict[str, NDArray[Any]]:
+def _of_windows(recording: Recording, engine: Engine | None, options: ExtractOptions) -> dict[str, NDArray[Any]]:
     """Run what was asked for over the windows, batch by batch."""
     extractor = recording.feature_extractor
     all_windows = recording.windows()
@@ -93,7 +90,7 @@ def _of_windows(recording: Recording, engine: TorchEngine | None, options: Extra
     batch_size = options.batch_size or (engine.default_batch_size if engine else 1)
     while batch := list(islice(windows, batch_size)):
         times += [(window.start_s, window.end_s) for window in batch]
-        parts.append(compute(_input_values(batch, extractor)).numpy())
+        parts.append(compute(extractor.input_values([window.content for window in batch])))
     if not parts:
         raise _no_audio()
     for _ in all_windows:  # to the end, so that length and warnings are the recording's
@@ -111,25 +108,25 @@ def _no_audio() -> AudioError:
     return AudioError(ErrorCode.NO_SAMPLES, "the recording is too short for a single sample at the model's rate")
 
 
-def _input_values(batch: list[RecordingWindow], extractor: ASTFeatureExtractor) -> Tensor:
-    return extractor.input_values([torch.from_numpy(window.fbank) for window in batch])
-
-
-def _computation(engine: TorchEngine | None, what: str) -> Callable[[Tensor], Tensor]:
-    """Return the function from input_values (B, max_length, num_mel_bins) to float32 numbers (B, ...) on the CPU."""
+def _computation(engine: Engine | None, what: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Return the function from input_values (B, max_length, num_mel_bins) to float32 numbers (B, ...)."""
     if what == "input-values":
         return lambda input_values: input_values
     if engine is None:
         raise UsageError(f"{what} needs a model")
-    if what == "embedding":
-        return engine.embeddings
     if what == "logits":
         return engine.logits
+    from ast_cli.engine.torch_engine import TorchEngine
+
+    if not isinstance(engine, TorchEngine):
+        raise UsageError(f"the {engine.name} engine computes logits and nothing else; use --engine torch for {what}")
+    if what == "embedding":
+        return engine.embeddings
     wanted = "output_hidden_states" if what == "hidden-states" else "output_attentions"
     key = what.replace("-", "_")
 
-    def stacked(input_values: Tensor) -> Tensor:
+    def stacked(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
         layers = engine.forward(input_values, **{wanted: True})[key]
-        return torch.stack(layers, dim=1).float().cpu()
+        return np.stack([layer.float().cpu().numpy() for layer in layers], axis=1)
 
     return stacked

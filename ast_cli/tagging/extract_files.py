@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
+from ast_cli.audio.fbank_blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.choice import EngineOptions, load_engine
+from ast_cli.engine.interface import Engine
 from ast_cli.errors import AstError, AudioError
 from ast_cli.results import FileError, path_fields
 from ast_cli.tagging.batch import file_error
@@ -20,7 +23,7 @@ from ast_cli.tagging.extract import NEEDS_NO_MODEL, Extraction, extract_features
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ExtractOptions
 from ast_cli.tagging.recording import Recording, open_stream
-from ast_cli.tagging.tagger import check_fit, encoded_audio, extractor_for
+from ast_cli.tagging.tagger import check_fit, encoded_audio, extractor_for, fbank_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class ExtractionRun:
 
     model: str | None
     feature_extractor: ASTFeatureExtractor
-    engine: TorchEngine | None
+    engine: Engine | None
     options: ExtractOptions
 
     @classmethod
@@ -46,22 +49,17 @@ class ExtractionRun:
         cls,
         model: str | None,
         options: ExtractOptions,
-        *,
-        device: str,
-        dtype: str,
-        attn_implementation: str,
-        fbank_backend: Literal["native", "torchaudio"],
-        unnamed_labels: bool,
+        engine_options: EngineOptions,
+        fbank_backend: FbankBackend,
+        report_progress: Callable[[str], None] = lambda _what: None,
     ) -> ExtractionRun:
-        """Load what the extraction needs and no more; arguments as in `Tagger.from_pretrained`."""
+        """Load what the extraction needs and no more."""
         if model is None:
             return cls(None, ASTFeatureExtractor(fbank_backend=fbank_backend), None, options)
         if options.what in NEEDS_NO_MODEL:
             return cls(model, extractor_for(model, None, fbank_backend), None, options)
-        engine = TorchEngine.load(
-            model, device=device, dtype=dtype, attn_implementation=attn_implementation, unnamed_labels=unnamed_labels
-        )
-        feature_extractor = extractor_for(model, engine.config, fbank_backend)
+        engine = load_engine(model, engine_options, report_progress)
+        feature_extractor = extractor_for(model, engine.config, fbank_for(engine, fbank_backend))
         check_fit(engine.config, feature_extractor, model)
         return cls(model, feature_extractor, engine, options)
 

@@ -6,22 +6,22 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
-import soxr
-import torch
 from numpy.typing import NDArray
 
-from ast_cli.audio.decode import open_audio
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32
 from ast_cli.audio.mel_bank import FRAME_SHIFT_MS
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
-from ast_cli.audio.windows import hop_frames_of, slice_windows
+from ast_cli.audio.windows import hop_frames_of, slice_waveform, slice_windows
 from ast_cli.errors import AstWarning, UsageError, WarningCode
 from ast_cli.tagging.options import PartOptions
 
-Audio = str | Path | bytes | NDArray[Any] | torch.Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Audio: TypeAlias = "str | Path | bytes | NDArray[Any] | Tensor"
 
 
 class SampleStream(Protocol):
@@ -50,12 +50,13 @@ class RecordingWindow:
     Attributes:
         start_s: From the recording's beginning, in seconds.
         end_s: Likewise; no later than the recording's end.
-        fbank: Shape (num_frames, num_mel_bins).
+        content: The fbank, shape (num_frames, num_mel_bins); of `Recording.waveform_windows` the samples of those
+            frames, shape (num_samples,).
     """
 
     start_s: float
     end_s: float
-    fbank: NDArray[np.float32]
+    content: NDArray[np.float32]
 
 
 class Recording:
@@ -97,12 +98,28 @@ class Recording:
         Raises:
             AudioError: The audio cannot be decoded, or there is none.
         """
-        max_length = self.feature_extractor.max_length
-        for window in slice_windows(self.fbank_blocks(), max_length, self.hop_frames):
-            origin_s = self.stream.start_s
-            start_s = origin_s + window.start_frame * FRAME_SHIFT_MS / 1000
-            end_s = origin_s + (window.start_frame + max_length) * FRAME_SHIFT_MS / 1000
-            yield RecordingWindow(start_s, min(end_s, origin_s + self.stream.duration_s), window.fbank)
+        for window in slice_windows(self.fbank_blocks(), self.feature_extractor.max_length, self.hop_frames):
+            yield self._placed(window.start_frame, window.fbank)
+
+    def waveform_windows(self) -> Iterator[RecordingWindow]:
+        """Yield the samples of the same windows, for a filter bank on another device.
+
+        Raises:
+            AudioError: The audio cannot be decoded, or there is none.
+        """
+        extractor = self.feature_extractor
+        try:
+            for window in slice_waveform(self.stream, extractor.fbank_config, extractor.max_length, self.hop_frames):
+                yield self._placed(window.start_frame, window.samples)
+        finally:
+            self.stream.close()
+
+    def _placed(self, start_frame: int, content: NDArray[np.float32]) -> RecordingWindow:
+        """Return a window with its place in the recording, in seconds."""
+        origin_s = self.stream.start_s
+        start_s = origin_s + start_frame * FRAME_SHIFT_MS / 1000
+        end_s = origin_s + (start_frame + self.feature_extractor.max_length) * FRAME_SHIFT_MS / 1000
+        return RecordingWindow(start_s, min(end_s, origin_s + self.stream.duration_s), content)
 
 
 def open_stream(audio: Audio, target_rate: int, options: PartOptions, sampling_rate: int | None = None) -> SampleStream:
@@ -119,6 +136,8 @@ def open_stream(audio: Audio, target_rate: int, options: PartOptions, sampling_r
         UsageError: A waveform that is not mono.
     """
     if isinstance(audio, str | Path | bytes):
+        from ast_cli.audio.decode import open_audio  # decoders: most runs leave them to worker processes
+
         return open_audio(audio, target_rate, options.start_s, options.duration_s)
     return WaveformStream(audio, sampling_rate, target_rate, options)
 
@@ -127,7 +146,7 @@ class WaveformStream:
     """A waveform from memory that behaves as an opened file."""
 
     def __init__(
-        self, waveform: NDArray[Any] | torch.Tensor, sampling_rate: int | None, target_rate: int, options: PartOptions
+        self, waveform: NDArray[Any] | Tensor, sampling_rate: int | None, target_rate: int, options: PartOptions
     ) -> None:
         if sampling_rate is None:
             warnings.warn(
@@ -148,8 +167,11 @@ class WaveformStream:
         self.start_s = options.start_s
         self.duration_s = part.size / self.sampling_rate
         self.warnings: set[WarningCode] = set()
-        same_rate = self.sampling_rate == target_rate
-        self._samples = part if same_rate else soxr.resample(part, self.sampling_rate, target_rate, quality="HQ")
+        self._samples = part
+        if self.sampling_rate != target_rate:
+            import soxr
+
+            self._samples = soxr.resample(part, self.sampling_rate, target_rate, quality="HQ")
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield the whole waveform as one block."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from ast_cli.errors import UsageError
 from ast_cli.labels import label_ids_by_name, mid_of, no_such_label, select_label_ids
@@ -13,12 +13,19 @@ from ast_cli.model.config import ASTConfig, activation_of
 from ast_cli.results import Tag
 from ast_cli.tagging.options import DEFAULT_THRESHOLD, DEFAULT_TOP_K, ClassifyOptions
 
+Scores = NDArray[np.float32]
 
-def scores_of(logits: Tensor, activation: str) -> Tensor:
-    """Apply ``sigmoid``, ``softmax`` or ``none`` to logits (batch, num_labels)."""
+
+def scores_of(logits: Scores, activation: str) -> Scores:
+    """Apply ``sigmoid``, ``softmax`` or ``none`` to logits (batch, num_labels), in double precision."""
+    if activation == "none":
+        return logits
+    exact = logits.astype(np.float64)
     if activation == "sigmoid":
-        return logits.sigmoid()
-    return logits.softmax(dim=-1) if activation == "softmax" else logits
+        small = np.exp(-np.abs(exact))  # never overflows
+        return np.asarray(np.where(exact >= 0, 1, small) / (1 + small), np.float32)
+    powers = np.exp(exact - exact.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
 
 
 class TagChooser:
@@ -43,20 +50,20 @@ class TagChooser:
         excluded = set(select_label_ids(options.exclude_labels, self.id2label))
         if set(chosen) <= excluded:
             raise UsageError("no label is left: --labels and --exclude-labels contradict each other")
-        self.label_ids = torch.tensor([label_id for label_id in chosen if label_id not in excluded], dtype=torch.long)
+        self.label_ids = np.array([label_id for label_id in chosen if label_id not in excluded], np.int64)
         takes_all = bool(options.labels or options.thresholds)
         wanted = options.top_k or (len(self.label_ids) if takes_all else DEFAULT_TOP_K)
         self.top_k = min(wanted, len(self.label_ids))
         self.thresholds = self._thresholds(options)
 
-    def scores(self, logits: Tensor) -> Tensor:
+    def scores(self, logits: Scores) -> Scores:
         """Return the scores of logits (batch, num_labels)."""
         return scores_of(logits, self.activation)
 
-    def choose(self, scores: Tensor) -> tuple[Tag, ...]:
+    def choose(self, scores: Scores) -> tuple[Tag, ...]:
         """Return the best labels of scores (num_labels,), best first; of equal scores the lower index first."""
         candidates = scores[self.label_ids]
-        order = candidates.argsort(descending=True, stable=True)
+        order = np.argsort(-candidates, kind="stable")
         if self.thresholds is not None:
             order = order[candidates[order] >= self.thresholds[order]]
         tags = []
@@ -66,14 +73,14 @@ class TagChooser:
             tags.append(Tag(label, label_id, mid_of(label), score))
         return tuple(tags)
 
-    def _thresholds(self, options: ClassifyOptions) -> Tensor | None:
+    def _thresholds(self, options: ClassifyOptions) -> NDArray[np.float64] | None:
         """Return one threshold a chosen label; float64, as the options hold them, so that no score is rounded over."""
         if not options.thresholds and options.threshold is None:
             return None
         default = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
         own = _own_thresholds(options, self.id2label)
         values = [own.get(label_id, default) for label_id in self.label_ids.tolist()]
-        return torch.tensor(values, dtype=torch.float64)
+        return np.array(values, np.float64)
 
 
 def _own_thresholds(options: ClassifyOptions, id2label: Mapping[int, str]) -> dict[int, float]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ast_cli import hub
-from ast_cli.audio.decode import MODEL_SAMPLING_RATE
+from ast_cli.audio.fbank_blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.raw_stream import RawFormat, RawStream
+from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of
+from ast_cli.engine.choice import TORCH_ENGINES, EngineName, EngineOptions, load_engine
+from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch, choose_micro_batch
-from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AstWarning, AudioError, CheckpointError
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import StreamedPart, TaggingResult
@@ -43,7 +44,7 @@ class Tagger:
         CheckpointError: Model and feature extractor do not fit each other.
     """
 
-    def __init__(self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor, name: str) -> None:
+    def __init__(self, engine: Engine, feature_extractor: ASTFeatureExtractor, name: str) -> None:
         check_fit(engine.config, feature_extractor, name)
         self.engine = engine
         self.feature_extractor = feature_extractor
@@ -54,33 +55,41 @@ class Tagger:
         cls,
         model: str | Path | None = None,
         *,
+        engine: EngineName = "torch",
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "sdpa",
-        fbank_backend: Literal["native", "torchaudio"] = "native",
+        fbank_backend: FbankBackend = "native",
         unnamed_labels: bool = False,
+        num_threads: int | None = None,
+        report_progress: Callable[[str], None] = lambda _what: None,
     ) -> Tagger:
         """Load a checkpoint for tagging.
 
         Args:
             model: ``builtin``, a folder, an alias (``audioset``, ``fast``), a hub id, an original ``.pth`` file; None
                 for ``AST_MODEL``, else the AudioSet checkpoint if it was fetched, else the built-in one.
+            engine: What runs the model: ``torch``, ``compile``; ``openvino``, ``onnxruntime`` where they are
+                installed; ``auto`` for the fastest that is.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
             attn_implementation: ``sdpa`` or ``eager``.
-            fbank_backend: ``native``, or ``torchaudio`` where it is installed.
+            fbank_backend: ``native``, which is ``numpy`` with an engine that needs no torch; or ``torchaudio`` where it
+                is installed.
             unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
+            num_threads: Of the engine on the CPU, of torch in this whole process; None for as many as there are cores.
+            report_progress: Is told what takes long and is done once: a model is converted, compiled.
 
         Raises:
+            EngineMissingError: The engine's package is not installed.
             CheckpointError: The checkpoint is damaged, foreign, or at odds with itself.
             HubError: It is not on this machine.
             DeviceError: The device was asked for by name and is not there.
         """
         name = str(model) if model is not None else hub.default_model()
-        engine = TorchEngine.load(
-            name, device=device, dtype=dtype, attn_implementation=attn_implementation, unnamed_labels=unnamed_labels
-        )
-        return cls(engine, extractor_for(name, engine.config, fbank_backend), name)
+        options = EngineOptions(engine, device, dtype, attn_implementation, unnamed_labels, num_threads)
+        loaded = load_engine(name, options, report_progress)
+        return cls(loaded, extractor_for(name, loaded.config, fbank_for(loaded, fbank_backend)), name)
 
     @property
     def config(self) -> ASTConfig:
@@ -199,6 +208,8 @@ class Tagger:
         Raises:
             UsageError: A format that cannot be.
         """
+        from ast_cli.audio.raw_stream import RawFormat, RawStream
+
         raw = RawFormat(raw_rate, raw_format, raw_channels)
         stream = RawStream(sys.stdin.buffer, raw, self.feature_extractor.sampling_rate)
         live = dataclasses.replace(options, batch_size=1, stream=True)
@@ -233,9 +244,12 @@ def _open_input(item: Input, target_rate: int, options: PartOptions) -> SampleSt
     return open_stream(encoded_audio(item), target_rate, item.part_in(options))
 
 
-def extractor_for(
-    name: str, config: ASTConfig | None, fbank_backend: Literal["native", "torchaudio"] = "native"
-) -> ASTFeatureExtractor:
+def fbank_for(engine: Engine, fbank_backend: FbankBackend) -> FbankBackend:
+    """Return the form of our filter bank that suits an engine: NumPy's where nothing else needs torch."""
+    return "numpy" if fbank_backend == "native" and engine.name not in TORCH_ENGINES else fbank_backend
+
+
+def extractor_for(name: str, config: ASTConfig | None, fbank_backend: FbankBackend = "native") -> ASTFeatureExtractor:
     """Return a checkpoint's feature extractor; where it brings none, one that fits the model, with AudioSet's mean."""
     folder = hub.checkpoint_folder(name)
     if config is None or (folder / hub.PREPROCESSOR_NAME).is_file():

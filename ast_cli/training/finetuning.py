@@ -15,10 +15,10 @@ import torch
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.device import resolve_device
+from ast_cli.hub import checkpoint_digest
 from ast_cli.json_object import write_json_object
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
-from ast_cli.tagging.fingerprint import checkpoint_digest
 from ast_cli.training.adapt import SCRATCH_PREFIX, is_scratch, start_config, start_feature_extractor, start_model
 from ast_cli.training.batches import Clips, target_matrix
 from ast_cli.training.examples import ExampleSet, read_examples

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from ast_cli.audio.fbank import fbank_blocks, log_mel_fbank, torchaudio_fbank
+from ast_cli.audio.fbank import log_mel_fbank, torchaudio_fbank
+from ast_cli.audio.fbank_blocks import fbank_blocks
 from ast_cli.audio.mel_bank import ENERGY_FLOOR, FbankConfig, mel_filter_bank
 from ast_cli.errors import DeviceError, UsageError
 

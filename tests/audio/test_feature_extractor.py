@@ -361,7 +361,7 @@ def test_what_is_no_waveform_is_one_error(odd: Any) -> None:
         ("sampling_rate", 0, "sampling_rate must be from 1000 to 768000 Hz, not 0"),
         ("sampling_rate", None, "sampling_rate must be from 1000 to 768000 Hz, not None"),
         ("sampling_rate", 16000.5, "sampling_rate must be from 1000 to 768000 Hz, not 16000.5"),
-        ("fbank_backend", "kaldi", "fbank_backend must be one of native, torchaudio, not 'kaldi'"),
+        ("fbank_backend", "kaldi", "fbank_backend must be one of native, numpy, torchaudio, not 'kaldi'"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(parameter: str, value: Any, message: str) -> None:

@@ -8,9 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from ast_cli.audio.windows import hop_frames_of, slice_windows
+from ast_cli import ASTFeatureExtractor
+from ast_cli.audio.fbank import FBANK_BACKENDS, log_mel_fbank
+from ast_cli.audio.mel_bank import FbankConfig
+from ast_cli.audio.windows import hop_frames_of, slice_waveform, slice_windows
 from ast_cli.errors import UsageError
 
 NUM_MEL_BINS = 2
@@ -21,12 +25,12 @@ def numbered_frames(num_frames: int) -> NDArray[np.float32]:
     return np.repeat(np.arange(num_frames, dtype=np.float32)[:, None], NUM_MEL_BINS, axis=1)
 
 
-def in_blocks(fbank: NDArray[np.float32], seed: int, largest: int) -> Iterator[NDArray[np.float32]]:
+def in_blocks(rows: NDArray[np.float32], seed: int, largest: int) -> Iterator[NDArray[np.float32]]:
     draw = np.random.default_rng(seed)
     start = 0
-    while start < len(fbank):
+    while start < len(rows):
         size = int(draw.integers(0, largest + 1))
-        yield fbank[start : start + size]
+        yield rows[start : start + size]
         start += size
 
 
@@ -65,6 +69,53 @@ def test_windows_equal_plain_slices_for_long_recordings(seed: int) -> None:
     assert [window.start_frame for window in windows] == plain_starts(num_frames, max_length, hop_frames)
     for window in windows:
         np.testing.assert_array_equal(window.fbank, fbank[window.start_frame : window.start_frame + max_length])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_windows_of_the_waveform_hold_the_samples_of_the_windows_of_its_fbank(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    config, max_length = FbankConfig(), int(draw.choice([1, 7, 64]))
+    num_samples, hop_frames = int(draw.integers(400, 40_000)), int(draw.integers(1, max_length + 1))
+    waveform = np.arange(num_samples, dtype=np.float32)
+    windows = list(slice_waveform(in_blocks(waveform, seed, largest=9_000), config, max_length, hop_frames))
+    starts = plain_starts(config.num_frames(num_samples), max_length, hop_frames)
+    assert [window.start_frame for window in windows] == starts
+    num_frames = min(max_length, config.num_frames(num_samples))
+    for window in windows:
+        expected = waveform[window.start_frame * 160 :][: config.num_samples(num_frames)]
+        np.testing.assert_array_equal(window.samples, expected)
+
+
+@pytest.mark.parametrize("num_samples", [1, 399])
+def test_a_waveform_shorter_than_a_frame_is_padded_to_one(num_samples: int) -> None:
+    (window,) = slice_waveform([np.ones(num_samples, np.float32)], FbankConfig(), 64, 64)
+    np.testing.assert_array_equal(window.samples, [1.0] * num_samples + [0.0] * (400 - num_samples))
+
+
+def test_a_waveform_of_no_samples_has_no_windows() -> None:
+    assert list(slice_waveform([np.zeros(0, np.float32)], FbankConfig(), 64, 64)) == []
+
+
+def test_overlapping_windows_share_the_frames_of_one_long_fbank(monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=64)
+    waveform = (0.1 * np.random.default_rng(0).standard_normal(40_000)).astype(np.float32)
+    computed = list[int]()
+
+    def counted(waveforms: torch.Tensor, config: FbankConfig) -> torch.Tensor:
+        fbank = log_mel_fbank(waveforms, config)
+        computed.append(fbank.shape[1])
+        return fbank
+
+    with monkeypatch.context() as patched:
+        patched.setitem(FBANK_BACKENDS, "native", counted)
+        windows = list(slice_windows(extractor.fbank_blocks(in_blocks(waveform, 0, largest=9_000)), 64, 5))
+    num_frames = extractor.fbank_config.num_frames(waveform.size)
+    assert sum(computed) == num_frames  # each frame once, though a window every 5 frames reads it 13 times
+    assert len(windows) == len(plain_starts(num_frames, 64, 5))
+    for window in windows:  # and each frame as if the window's samples had been given alone
+        samples = waveform[window.start_frame * 160 :][: extractor.fbank_config.num_samples(64)]
+        alone = extractor.fbank(torch.from_numpy(samples)[None])[0].numpy()
+        np.testing.assert_allclose(window.fbank, alone, atol=5e-4)
 
 
 def test_the_last_window_is_moved_back_to_the_last_frame() -> None:

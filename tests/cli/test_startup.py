@@ -78,3 +78,10 @@ def test_every_public_name_can_be_had() -> None:
     assert set(ast_cli.__all__) == set(dir(ast_cli))
     with pytest.raises(AttributeError, match="no attribute 'Spectrogram'"):
         _ = ast_cli.Spectrogram
+
+
+def test_decoders_are_imported_in_worker_processes_alone() -> None:
+    code, modules, printed = run("classify", "sample_audio/clock.wav", "--model", "builtin", "--quiet")
+    assert code == 0, printed
+    assert modules.isdisjoint({"av", "soundfile", "soxr"})
+    assert "torch" in modules

@@ -41,6 +41,7 @@ def test_logits_equal_the_plain_models(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], query_block: int, min_tokens: int
 ) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", min_tokens)
+    monkeypatch.setattr(onednn, "attends_in_blocks", lambda: True)
     monkeypatch.setattr(onednn, "QUERY_BLOCK", query_block)
     model = small_model(**fields)
     x = features(model)
@@ -48,8 +49,10 @@ def test_logits_equal_the_plain_models(
         torch.testing.assert_close(with_onednn(model)(x).logits, model(x).logits, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.skipif(not onednn.is_available(torch.bfloat16), reason="this processor has no bfloat16 in oneDNN")
 def test_bfloat16_logits_equal_the_plain_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
+    monkeypatch.setattr(onednn, "attends_in_blocks", lambda: True)
     model = small_model(torch.bfloat16)
     x = features(model)
     with torch.inference_mode():
@@ -60,6 +63,7 @@ def test_bfloat16_logits_equal_the_plain_models(monkeypatch: pytest.MonkeyPatch)
 
 def test_head_mask_hidden_states_and_attentions_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
+    monkeypatch.setattr(onednn, "attends_in_blocks", lambda: True)
     model = small_model()
     x, mask = features(model), torch.tensor([1.0, 0.0, 0.5, 1.0])
     wanted = {"head_mask": mask, "output_hidden_states": True, "output_attentions": True}
@@ -81,6 +85,22 @@ def test_the_engine_uses_it_and_leaves_the_callers_model_trainable() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize(("capability", "expected"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_attention_in_blocks_is_for_processors_that_gain_from_it(
+    monkeypatch: pytest.MonkeyPatch, capability: str, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(onednn, "attends_in_blocks", onednn.attends_in_blocks.__wrapped__)
+    monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
+    called = []
+    attention = onednn.attention
+    monkeypatch.setattr(onednn, "attention", lambda *qkv: called.append(1) or attention(*qkv))
+    model = small_model()
+    with torch.inference_mode():
+        with_onednn(model)(features(model))
+    assert bool(called) == expected
+
+
 def test_weights_are_shared_and_keep_their_names() -> None:
     model = small_model()
     shared = with_onednn(model)
@@ -97,6 +117,26 @@ def test_where_the_operator_is_missing_the_model_is_left_alone(monkeypatch: pyte
     monkeypatch.setattr(onednn, "is_available", onednn.is_available.__wrapped__)
     model = small_model()
     assert with_onednn(model) is model
+
+
+def test_a_type_that_this_processor_does_not_know_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = onednn.linear
+
+    def float32_alone(x: torch.Tensor, *arguments: object) -> torch.Tensor:
+        if x.dtype != torch.float32:
+            raise RuntimeError("could not create a primitive descriptor")
+        return linear(x, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(onednn, "linear", float32_alone)
+    monkeypatch.setattr(onednn, "is_available", onednn.is_available.__wrapped__)
+    model = small_model(torch.bfloat16)
+    assert with_onednn(model) is model
+    assert with_onednn(small_model()) is not model
+
+
+def test_bfloat16_runs_on_every_processor() -> None:
+    model = small_model(torch.bfloat16)
+    assert TorchEngine(model, dtype=torch.bfloat16).logits(features(model)).shape == (3, 5)
 
 
 def test_float16_is_left_to_torch() -> None:

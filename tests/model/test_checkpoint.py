@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -15,7 +16,9 @@ from torch import Tensor
 from ast_cli import ASTConfig, ASTForAudioClassification, ASTModel
 from ast_cli.errors import CheckpointError, DeviceError, UsageError
 from ast_cli.labels import audioset_id2label
-from ast_cli.model.checkpoint import PUBLISHED_LENGTHS, PUBLISHED_STRIDES, hub_names, infer_config, rename
+from ast_cli.model.arrays import load_arrays
+from ast_cli.model.checkpoint import hub_names
+from ast_cli.model.layout import PUBLISHED_LENGTHS, PUBLISHED_STRIDES, expected_shapes, infer_config, rename
 
 BLOCK = "audio_spectrogram_transformer.encoder.layer.1"
 HUB_NAMES_OF_BLOCK_1 = {
@@ -550,3 +553,46 @@ def test_two_outputs_need_no_names_because_that_is_what_a_missing_map_says(tmp_p
     classifier(num_labels=2).save_pretrained(tmp_path)
     rewrite_config(tmp_path, id2label=None, label2id=None)
     assert ASTForAudioClassification.from_pretrained(tmp_path).config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+# Without torch
+
+
+@pytest.mark.parametrize("changes", [{}, {"qkv_bias": False}, {"num_hidden_layers": 1, "num_labels": 2}])
+def test_shapes_are_told_without_building_a_model(changes: dict[str, Any]) -> None:
+    model = classifier(**changes)
+    assert expected_shapes(model.config) == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("form", ["safetensors", "pickle"])
+def test_arrays_are_the_models_own_weights(tmp_path: Path, dtype: torch.dtype, form: str) -> None:
+    model = classifier().to(dtype)
+    model.save_pretrained(tmp_path)
+    if form == "pickle":
+        torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+        (tmp_path / "model.safetensors").unlink()
+    weights, config = load_arrays(tmp_path)
+    assert config == ASTForAudioClassification.from_pretrained(tmp_path).config
+    assert weights.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert weights[name].dtype == np.float32
+        np.testing.assert_array_equal(weights[name], tensor.float().numpy())
+
+
+def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    classifier().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "classifier.dense.bias"
+    for content, message in (
+        ({**tensors, name: torch.full((5,), float("nan"))}, "head.fc.bias holds NaN"),
+        ({**tensors, name: torch.zeros(4)}, r"head.fc.bias \(4,\) instead of \(5,\)"),
+        ({**tensors, name: torch.zeros(5, dtype=torch.int64)}, "of the wrong shape or type"),
+        ({key: tensor for key, tensor in tensors.items() if key != name}, "1 missing: head.fc.bias"),
+    ):
+        save_file(content, tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError, match=message):
+            load_arrays(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"no safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load_arrays(tmp_path)

@@ -425,7 +425,7 @@ def test_an_absurd_configuration_is_refused_before_anything_is_read_or_built(
     folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rewrite_config(folder, **changes)
-    for name in ("read_weights", "load_file"):
+    for name in ("read_weights", "_read_safetensors", "_read_pickle"):
         monkeypatch.setattr(weight_files, name, lambda *_: pytest.fail("weights were read"))
     monkeypatch.setattr(torch.nn.Linear, "__init__", lambda *_, **__: pytest.fail("a layer was built"))
     assert refusal(folder).startswith(f"{folder}: config.json: ")

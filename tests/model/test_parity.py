@@ -11,7 +11,7 @@ from tiny_models import TINY, randomise, spectrograms
 from torch import Tensor
 
 from ast_cli import ASTConfig, ASTForAudioClassification, ASTModel
-from ast_cli.model.checkpoint import rename
+from ast_cli.model.layout import rename
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.parity

@@ -157,6 +157,16 @@ def make(tmp_path: Path, write_wav: Callable[..., Path]) -> Callable[..., list[P
 # ── Files as they should be ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_workers_start_before_there_is_anything_to_decode_where_that_is_asked_for() -> None:
+    with DecodePool(2, RATE, PartOptions(), start_now=True) as pool:
+        deadline = time.monotonic() + 30
+        while len(pool._workers) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(pool._workers) == 2
+    with DecodePool(2, RATE, PartOptions()) as pool:
+        assert not pool._workers
+
+
 def test_samples_and_facts_are_those_of_the_main_process_in_input_order(write_wav: Callable[..., Path]) -> None:
     # The first is the longest, so that the others are decoded before it; rates and channels differ.
     paths = [

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
 from ast_cli.results import Event
 from ast_cli.tagging.events import EventMerger
@@ -11,8 +11,8 @@ ID2LABEL = {0: "Rain", 1: "Speech", 2: "own label"}
 
 def merged(threshold: float, *windows: list[float], label_ids: list[int] | None = None) -> list[list[Event]]:
     """Feed windows of one second each, one number a label; return the events that each window and the end closed."""
-    merger = EventMerger(ID2LABEL, torch.tensor(label_ids or [0, 1, 2]), threshold)
-    closed = [merger.add(float(i), float(i + 1), torch.tensor(scores)) for i, scores in enumerate(windows)]
+    merger = EventMerger(ID2LABEL, np.array(label_ids or [0, 1, 2]), threshold)
+    closed = [merger.add(float(i), float(i + 1), np.array(scores, np.float32)) for i, scores in enumerate(windows)]
     return [*closed, merger.finish()]
 
 

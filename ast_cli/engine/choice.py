@@ -1,0 +1,167 @@
+"""Which engine: by name or by the machine, and loading it. Standard library only, until an engine is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from ast_cli import hub
+from ast_cli.errors import EngineMissingError, UsageError
+
+if TYPE_CHECKING:
+    from ast_cli.engine.interface import Engine
+
+EngineName = Literal["torch", "compile", "openvino", "onnxruntime", "auto"]
+ENGINES: tuple[str, ...] = get_args(EngineName)
+TORCH_ENGINES = ("torch", "compile")
+EXTRAS = ("onnxruntime", "openvino")  # engines named as the package that they need, and as its extra
+MAX_THREADS = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a model is run.
+
+    Attributes:
+        engine: Which engine; ``auto`` for the fastest that is installed, see `auto_engine`.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
+        attn_implementation: ``sdpa`` or ``eager``; of the torch engine.
+        unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
+        num_threads: On the CPU; None for as many as there are cores.
+    """
+
+    engine: EngineName = "torch"
+    device: str = "auto"
+    dtype: str = "auto"
+    attn_implementation: str = "sdpa"
+    unnamed_labels: bool = False
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; names of devices and data types are checked where they are resolved."""
+        if self.engine not in ENGINES:
+            raise UsageError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+        if self.num_threads is not None and not 1 <= self.num_threads <= MAX_THREADS:
+            raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {self.num_threads}")
+
+
+def load_engine(
+    model: str | Path, options: EngineOptions, report_progress: Callable[[str], None] = lambda _what: None
+) -> Engine:
+    """Load a checkpoint into an engine.
+
+    Args:
+        model: As in ``ASTForAudioClassification.from_pretrained``.
+        options: Which engine, and how.
+        report_progress: Is told what takes long and is done once.
+
+    Raises:
+        EngineMissingError: The engine's package is not installed.
+        CheckpointError: The checkpoint is damaged, foreign, or at odds with itself.
+        HubError: It is not on this machine.
+        DeviceError: A device or data type that the engine does not offer.
+    """
+    options = dataclasses.replace(options, engine=engine_for(model, options))
+    name = resolve_engine(options)
+    if name == "onnxruntime":
+        from ast_cli.engine.onnxruntime_engine import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine.load(model, options, report_progress)
+    if name == "openvino":
+        from ast_cli.engine.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine.load(model, options, report_progress)
+    from ast_cli.engine.device import set_num_threads
+    from ast_cli.engine.torch_engine import TorchEngine
+
+    set_num_threads(options.num_threads)
+    kind = TorchEngine
+    if name == "compile":
+        from ast_cli.engine.compile_engine import CompileEngine
+
+        kind = CompileEngine
+    loaded = kind.load(
+        model,
+        device=options.device,
+        dtype=options.dtype,
+        attn_implementation=options.attn_implementation,
+        unnamed_labels=options.unnamed_labels,
+    )
+    loaded.report_progress = report_progress
+    return loaded
+
+
+def engine_for(model: str | Path, options: EngineOptions) -> EngineName:
+    """Return the engine asked for; with ``auto``, of an exported model the one that it was exported for.
+
+    Raises:
+        UsageError: An exported model, and another engine.
+    """
+    of_file: EngineName | None = exported_engine(model)
+    if of_file is None or options.engine == of_file:
+        return options.engine
+    if options.engine == "auto":
+        return of_file
+    raise UsageError(f"{model}: a model exported for {of_file}; run it with --engine {of_file}, or auto")
+
+
+def exported_engine(model: str | Path) -> EngineName | None:
+    """Return which engine a folder that `ast export` wrote is for; None for a checkpoint."""
+    folder = Path(model).expanduser()
+    if (folder / hub.WEIGHTS_NAME).is_file():
+        return None
+    if (folder / hub.ONNX_NAME).is_file():
+        return "onnxruntime"
+    return "openvino" if (folder / hub.OPENVINO_NAME).is_file() else None
+
+
+def resolve_engine(options: EngineOptions) -> str:
+    """Return the engine to use, which is installed.
+
+    Raises:
+        EngineMissingError: The one asked for is not.
+    """
+    if options.engine == "auto":
+        return auto_engine(options)
+    if options.engine in EXTRAS:
+        require_installed(options.engine)
+    return options.engine
+
+
+def require_installed(engine: str) -> None:
+    """Refuse an engine whose package is missing.
+
+    Raises:
+        EngineMissingError: With the command that installs it.
+    """
+    if not is_installed(engine):
+        raise EngineMissingError(f"{engine} is not installed: pip install 'ast-cli[{engine}]', or do without it")
+
+
+def auto_engine(options: EngineOptions) -> str:
+    """Return the fastest engine that is installed for this machine.
+
+    A GPU is torch's; so is a CPU where a half precision is asked for. On a CPU in float32 OpenVINO goes before ONNX
+    Runtime, by 4 to 8 % a window at base size (docs/architecture.md), and both before torch, for its import alone.
+    """
+    wants_cpu = options.device == "cpu" or (options.device == "auto" and not _has_gpu())
+    if wants_cpu and options.dtype in ("auto", "float32", "fp32"):
+        for engine in ("openvino", "onnxruntime"):
+            if is_installed(engine):
+                return engine
+    return "torch"
+
+
+def is_installed(package: str) -> bool:
+    """Tell whether a package is there, without importing it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def _has_gpu() -> bool:
+    """Tell whether torch would find a GPU, without importing torch: by the driver's files."""
+    return any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))

@@ -1,0 +1,142 @@
+"""Models that were converted or compiled once, in files of the user's cache folder, found again by content.
+
+The name of a file is a hash of all that it depends on: the checkpoint's content, versions, processor, options. It
+is written under a name of its own and then renamed, so that two processes may make the same one at once, and it ends
+in a seal, the SHA-256 of all before it: what is torn or damaged is made anew. Where the folder cannot be written,
+nothing is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ast_cli.engine.onnx_file import varint
+
+FOLDER = "models"
+# To readers of Protocol Buffers the end of the file is one more field, of a number that no ONNX message has: skipped.
+FIELD_TAG = b"\xc2\xa9\x07"  # number 15000, bytes
+DIGEST_BYTES = hashlib.sha256().digest_size
+FOOTER_BYTES = DIGEST_BYTES + 8  # the digest, and the length of the facts before it
+MAX_FACTS_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 20
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder for this program: ``AST_CACHE``, else ``ast`` in the system's.
+
+    Raises:
+        RuntimeError: There is no home folder.
+    """
+    if folder := os.environ.get("AST_CACHE"):
+        return Path(folder)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ast"
+
+
+def cached_model(depends_on: Mapping[str, str], suffix: str) -> tuple[Path, dict[str, Any]] | None:
+    """Return the file that depends on these facts, and what was written down with it; None if there is none.
+
+    A file that is damaged is removed.
+    """
+    with contextlib.suppress(OSError, RuntimeError):
+        file = _file(depends_on, suffix)
+        if file.is_file():
+            if (facts := _facts_if_whole(file)) is not None:
+                return file, facts
+            file.unlink()
+    return None
+
+
+def keep_model(
+    depends_on: Mapping[str, str], suffix: str, chunks: Iterable[bytes | memoryview], facts: Mapping[str, Any]
+) -> Path | None:
+    """Write a file for later runs, and for this one; None where it cannot be written.
+
+    Args:
+        depends_on: All that the content depends on.
+        suffix: Of the file's name.
+        chunks: The content.
+        facts: To be written down with it, as JSON.
+    """
+    with contextlib.suppress(OSError, RuntimeError):
+        file = _file(depends_on, suffix)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                _write_sealed(stream, chunks, json.dumps(facts).encode())
+            os.replace(name, file)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return file
+    return None
+
+
+def content_of(file: Path) -> bytes:
+    """Return the content of a cached file without its end."""
+    with file.open("rb") as stream:
+        num_bytes = stream.seek(-FOOTER_BYTES, os.SEEK_END) + FOOTER_BYTES
+        end_length = _end_length(stream.read())
+        stream.seek(0)
+        return stream.read(num_bytes - end_length)
+
+
+def _file(depends_on: Mapping[str, str], suffix: str) -> Path:
+    key = hashlib.sha256(json.dumps(dict(sorted(depends_on.items()))).encode()).hexdigest()
+    return cache_folder() / FOLDER / f"{key[:40]}{suffix}"
+
+
+def _write_sealed(stream: BinaryIO, chunks: Iterable[bytes | memoryview], facts: bytes) -> None:
+    """Write the content, then one field of facts, their length and the seal."""
+    end = [FIELD_TAG, varint(len(facts) + FOOTER_BYTES), facts, len(facts).to_bytes(8, "little")]
+    seal = hashlib.sha256()
+    for chunk in itertools.chain(chunks, end):
+        seal.update(chunk)
+        stream.write(chunk)
+    stream.write(seal.digest())
+
+
+def _facts_if_whole(file: Path) -> dict[str, Any] | None:
+    """Return the facts of a file whose seal is right."""
+    with file.open("rb") as stream:
+        num_bytes = stream.seek(0, os.SEEK_END)
+        if num_bytes < FOOTER_BYTES:
+            return None
+        stream.seek(num_bytes - FOOTER_BYTES)
+        footer = stream.read(FOOTER_BYTES)
+        num_facts = int.from_bytes(footer[:8], "little")
+        if num_facts > min(MAX_FACTS_BYTES, num_bytes - FOOTER_BYTES):
+            return None
+        stream.seek(num_bytes - FOOTER_BYTES - num_facts)
+        facts = stream.read(num_facts)
+        stream.seek(0)
+        if _digest(stream, num_bytes - DIGEST_BYTES) != footer[8:]:
+            return None
+    found = json.loads(facts)
+    return found if isinstance(found, dict) else None
+
+
+def _digest(stream: BinaryIO, num_bytes: int) -> bytes:
+    """Return the SHA-256 of so many bytes, read block by block."""
+    seal = hashlib.sha256()
+    while num_bytes:
+        block = stream.read(min(BLOCK_BYTES, num_bytes))
+        if not block:
+            break
+        seal.update(block)
+        num_bytes -= len(block)
+    return seal.digest()
+
+
+def _end_length(footer: bytes) -> int:
+    num_facts = int.from_bytes(footer[:8], "little")
+    return len(FIELD_TAG) + len(varint(num_facts + FOOTER_BYTES)) + num_facts + FOOTER_BYTES

@@ -1,0 +1,139 @@
+"""The few parts of the ONNX format that a model of ours is made of, written without the ``onnx`` package.
+
+ONNX is Protocol Buffers (github.com/onnx/onnx, ``onnx.proto``): each field is a tag, which is its number and its wire
+type, and its value. What is written here is checked by ``onnx.checker`` in tests/engine/test_onnx_file.py. Weights go
+from their arrays to the file without a copy, so a model never lies in memory twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IR_VERSION = 10  # the file format of ONNX 1.16, which every runtime that knows our operators reads
+DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16": 10}  # TensorProto.DataType
+MAX_BYTES = 2**31 - 1  # of one Protocol Buffers message
+Attribute = int | float | str | Sequence[int]
+Dimension = int | str  # a number, or the name of one that may vary
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation: from named values to named values."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute]
+
+
+@dataclass(slots=True)
+class Graph:
+    """A whole model.
+
+    Attributes:
+        opset: Version of the operators.
+        inputs: Names of the inputs, with their shapes; all float32.
+        outputs: Likewise.
+        nodes: In an order in which they can be computed.
+        constants: The weights and other arrays by name.
+        metadata: Free texts by name.
+    """
+
+    opset: int
+    inputs: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
+    outputs: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def onnx_chunks(graph: Graph, producer: str) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of an ONNX file, piece by piece.
+
+    Args:
+        graph: The model.
+        producer: Name and version of who made it.
+
+    Raises:
+        ValueError: A model above 2 GB, which one ONNX file cannot hold.
+    """
+    inner = _graph_parts(graph)
+    num_bytes = sum(len(part) for part in inner)
+    if num_bytes >= MAX_BYTES:
+        raise ValueError(f"{num_bytes / 2**30:.1f} GiB")
+    name, _, version = producer.partition(" ")
+    yield _integer(1, IR_VERSION) + _text(2, name) + _text(3, version)
+    yield _message(8, _integer(2, graph.opset))  # opset_import
+    for key, text in graph.metadata.items():
+        yield _message(14, _text(1, key) + _text(2, text))
+    yield _tag(7, 2) + varint(num_bytes)
+    yield from inner
+
+
+def _graph_parts(graph: Graph) -> list[bytes | memoryview]:
+    """Return the pieces of GraphProto: nodes, name, initializers, inputs, outputs."""
+    parts: list[bytes | memoryview] = [_message(1, _node(node)) for node in graph.nodes]
+    parts.append(_text(2, "ast"))
+    for name, array in graph.constants.items():
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        head = b"".join(_integer(1, size) for size in array.shape)
+        head += _integer(2, DATA_TYPES[array.dtype.name]) + _text(8, name) + _tag(9, 2) + varint(len(data))
+        parts += [_tag(5, 2) + varint(len(head) + len(data)) + head, data]
+    parts += [_message(11, _value_info(name, shape)) for name, shape in graph.inputs.items()]
+    parts += [_message(12, _value_info(name, shape)) for name, shape in graph.outputs.items()]
+    return parts
+
+
+def _node(node: Node) -> bytes:
+    names = [_text(1, name) for name in node.inputs] + [_text(2, name) for name in node.outputs]
+    attributes = [_message(5, _attribute(name, value)) for name, value in node.attributes.items()]
+    return b"".join([*names, _text(3, f"{node.outputs[0]}/{node.operator}"), _text(4, node.operator), *attributes])
+
+
+def _attribute(name: str, value: Attribute) -> bytes:
+    """Return AttributeProto; its kinds are 1 float, 2 integer, 3 text, 7 integers."""
+    if isinstance(value, float):
+        return _text(1, name) + _tag(2, 5) + np.float32(value).tobytes() + _integer(20, 1)
+    if isinstance(value, int):
+        return _text(1, name) + _integer(3, value) + _integer(20, 2)
+    if isinstance(value, str):
+        return _text(1, name) + _text(4, value) + _integer(20, 3)
+    return _text(1, name) + b"".join(_integer(8, item) for item in value) + _integer(20, 7)
+
+
+def _value_info(name: str, shape: tuple[Dimension, ...]) -> bytes:
+    dimensions = [_message(1, _integer(1, size) if isinstance(size, int) else _text(2, size)) for size in shape]
+    tensor_type = _integer(1, DATA_TYPES["float32"]) + _message(2, b"".join(dimensions))
+    return _text(1, name) + _message(2, _message(1, tensor_type))
+
+
+def _tag(number: int, wire_type: int) -> bytes:
+    return varint(number << 3 | wire_type)
+
+
+def varint(value: int) -> bytes:
+    """Return an integer in groups of seven bits, the lowest first."""
+    value &= 2**64 - 1  # negative numbers are written as their 64-bit complement
+    groups = bytearray()
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+def _integer(number: int, value: int) -> bytes:
+    return _tag(number, 0) + varint(value)
+
+
+def _text(number: int, value: str) -> bytes:
+    return _message(number, value.encode())
+
+
+def _message(number: int, content: bytes) -> bytes:
+    return _tag(number, 2) + varint(len(content)) + content

@@ -1,0 +1,102 @@
+"""The ONNX Runtime engine: a CPU, no torch, a start in a fraction of a second."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.engine.choice import EngineOptions, exported_engine
+from ast_cli.engine.graph import INPUT, OUTPUT
+from ast_cli.engine.interface import cpu_batch_size, finite
+from ast_cli.engine.model_cache import keep_model
+from ast_cli.engine.onnx_file import onnx_chunks
+from ast_cli.engine.prepared import PRODUCER, as_bytes, converted, prepare, read_exported, refuse_device, refused
+from ast_cli.hub import ONNX_NAME
+from ast_cli.model.config import ASTConfig
+
+onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
+SUFFIX = ".onnx"
+
+
+class OnnxRuntimeEngine:
+    """A loaded classifier in ONNX Runtime.
+
+    Args:
+        model: An ONNX file, or its bytes.
+        config: The model's configuration.
+        num_threads: On the CPU; None for as many as there are cores.
+        dtype_name: In which it computes.
+    """
+
+    name = "onnxruntime"
+    device_name = "cpu"
+    out_of_memory: tuple[type[Exception], ...] = (MemoryError,)
+
+    def __init__(
+        self, model: Path | bytes, config: ASTConfig, num_threads: int | None = None, dtype_name: str = "float32"
+    ) -> None:
+        self.config = config
+        self.dtype_name = dtype_name
+        self.num_threads = num_threads or os.cpu_count() or 1
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.num_threads
+        options.log_severity_level = 3  # errors, which are raised as well
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+    @classmethod
+    def load(
+        cls, model: str | Path, options: EngineOptions, report_progress: Callable[[str], None]
+    ) -> OnnxRuntimeEngine:
+        """Convert a checkpoint, or find it converted, and load it; see `ast_cli.engine.choice.load_engine`."""
+        refuse_device(cls.name, options, ("float32", "fp32"))
+        if exported_engine(model):
+            return cls._exported(Path(model).expanduser(), options)
+        prepared = prepare(model, options, cls.name, {}, SUFFIX)
+        if prepared.file is not None and prepared.config is not None:
+            with contextlib.suppress(Exception):  # ONNX Runtime's own exceptions: a file of another make
+                return cls(prepared.file, prepared.config, options.num_threads)
+        report_progress(f"converting {model} for ONNX Runtime; done once")
+        graph, prepared = converted(prepared, options)
+        assert prepared.config is not None
+        source = keep_model(prepared.depends_on, SUFFIX, onnx_chunks(graph, PRODUCER), prepared.facts()) or as_bytes(
+            graph
+        )
+        del graph  # the file holds it now
+        return cls(source, prepared.config, options.num_threads)
+
+    @classmethod
+    def _exported(cls, folder: Path, options: EngineOptions) -> OnnxRuntimeEngine:
+        """Load what `ast export` wrote.
+
+        Raises:
+            CheckpointError: The file is damaged or foreign.
+        """
+        config, dtype_name = read_exported(folder, options)
+        file = folder / ONNX_NAME
+        try:
+            return cls(file, config, options.num_threads, dtype_name)
+        except Exception as error:  # ONNX Runtime's own exceptions
+            raise refused(file, error) from error
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What its speed depends on; see `Engine`."""
+        return {"threads": str(self.num_threads), "onnxruntime": onnxruntime.__version__}
+
+    @property
+    def default_batch_size(self) -> int:
+        """Windows to run at once when nobody says."""
+        return cpu_batch_size(self.config)
+
+    def logits(self, input_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute logits; see `Engine`."""
+        (logits,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(input_values, np.float32)})
+        return finite(logits, self.dtype_name)

@@ -1,0 +1,132 @@
+"""The OpenVINO engine: a CPU, no torch, kernels for every vector width from AVX2 to AMX."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.engine.choice import EngineOptions, exported_engine
+from ast_cli.engine.graph import INPUT, OUTPUT
+from ast_cli.engine.interface import cpu_batch_size, cpu_name, finite
+from ast_cli.engine.model_cache import content_of, keep_model
+from ast_cli.engine.prepared import Prepared, as_bytes, converted, prepare, read_exported, refuse_device, refused
+from ast_cli.errors import DeviceError
+from ast_cli.hub import OPENVINO_NAME
+from ast_cli.model.config import ASTConfig
+
+openvino: Any = importlib.import_module("openvino")  # which exports nothing explicitly, as mypy sees it
+
+DTYPES = {"auto": "f32", "float32": "f32", "fp32": "f32", "bfloat16": "bf16", "bf16": "bf16"}
+DTYPE_NAMES = {"f32": "float32", "bf16": "bfloat16"}
+SUFFIX = ".openvino"
+
+
+class OpenVinoEngine:
+    """A loaded classifier in OpenVINO.
+
+    Args:
+        compiled: The compiled model.
+        config: The model's configuration.
+        dtype_name: In which it computes.
+    """
+
+    name = "openvino"
+    device_name = "cpu"
+    out_of_memory: tuple[type[Exception], ...] = (MemoryError,)
+
+    def __init__(self, compiled: Any, config: ASTConfig, dtype_name: str = "float32") -> None:
+        self.config = config
+        self.dtype_name = dtype_name
+        self.num_threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+        self._request = compiled.create_infer_request()
+        self._output = compiled.output(OUTPUT)
+
+    @classmethod
+    def load(cls, model: str | Path, options: EngineOptions, report_progress: Callable[[str], None]) -> OpenVinoEngine:
+        """Compile a checkpoint, or find it compiled, and load it; see `ast_cli.engine.choice.load_engine`."""
+        refuse_device(cls.name, options, tuple(DTYPES))
+        precision = DTYPES[options.dtype]
+        if exported_engine(model):
+            return cls._exported(Path(model).expanduser(), options)
+        properties = properties_for(precision, options.num_threads)
+        facts = {"openvino": openvino.__version__, "cpu": cpu_name(), **properties}
+        prepared = prepare(model, options, cls.name, facts, SUFFIX)
+        core = openvino.Core()
+        compiled = imported(core, prepared, properties)
+        if compiled is None:
+            report_progress(f"compiling {model} for OpenVINO; done once")
+            graph, prepared = converted(prepared, options)
+            compiled = core.compile_model(core.read_model(as_bytes(graph)), "CPU", properties)
+            exported = io.BytesIO()
+            compiled.export_model(exported)
+            keep_model(prepared.depends_on, SUFFIX, [exported.getbuffer()], prepared.facts())
+        assert prepared.config is not None
+        refuse_other_precision(compiled, precision)
+        return cls(compiled, prepared.config, DTYPE_NAMES[precision])
+
+    @classmethod
+    def _exported(cls, folder: Path, options: EngineOptions) -> OpenVinoEngine:
+        """Load what `ast export` wrote.
+
+        Raises:
+            CheckpointError: The file is damaged or foreign.
+        """
+        config, dtype_name = read_exported(folder, options)
+        file = folder / OPENVINO_NAME
+        try:
+            properties = properties_for(DTYPES[options.dtype], options.num_threads)
+            return cls(openvino.Core().compile_model(file, "CPU", properties), config, dtype_name)
+        except RuntimeError as error:
+            raise refused(file, error) from error
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What its speed depends on; see `Engine`."""
+        return {"threads": str(self.num_threads), "openvino": openvino.__version__}
+
+    @property
+    def default_batch_size(self) -> int:
+        """Windows to run at once when nobody says."""
+        return cpu_batch_size(self.config)
+
+    def logits(self, input_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute logits; see `Engine`."""
+        values = np.ascontiguousarray(input_values, np.float32)
+        return finite(self._request.infer({INPUT: values})[self._output].copy(), self.dtype_name)
+
+
+def properties_for(precision: str, num_threads: int | None) -> dict[str, str]:
+    """Return how OpenVINO is to run: one window after another, each as fast as it can be."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",  # one stream of all threads
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": str(num_threads or os.cpu_count() or 1),
+    }
+
+
+def imported(core: Any, prepared: Prepared, properties: dict[str, str]) -> Any | None:
+    """Return the model that was compiled before; None if there is none, or OpenVINO refuses it."""
+    if prepared.file is None:
+        return None
+    try:
+        return core.import_model(content_of(prepared.file), "CPU", properties)
+    except (RuntimeError, OSError, ValueError):
+        return None
+
+
+def refuse_other_precision(compiled: Any, precision: str) -> None:
+    """Make sure that the processor computes as asked: OpenVINO itself goes back to float32 in silence.
+
+    Raises:
+        DeviceError: It does not.
+    """
+    found = compiled.get_property("INFERENCE_PRECISION_HINT")
+    if found.to_string() != precision:
+        raise DeviceError(f"this processor does not compute in {DTYPE_NAMES[precision]}; use --dtype float32")

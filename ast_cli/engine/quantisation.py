@@ -1,0 +1,132 @@
+"""The graph with linear layers in 8-bit integers: symmetric weights per output; activations per token, or calibrated.
+
+Weights take the integers from -127 to 127, one scale an output. Activations are either measured as they come, one scale
+a token, or have a fixed range a layer, found on real audio. Patches, attention, normalisation and the head stay in
+float32: they are a quarter of the work and most of the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.engine.graph import GraphBuilder
+from ast_cli.engine.onnx_file import DATA_TYPES
+from ast_cli.model.arrays import Weights
+from ast_cli.model.config import ASTConfig
+
+LARGEST = 127
+SMALLEST_SCALE = 1e-12  # of a token of zeros alone
+Range = tuple[float, float]
+
+
+def quantised_weight(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round a weight (out_features, in_features) to integers.
+
+    Returns:
+        The integers, shape (in_features, out_features), and one scale an output, shape (out_features,).
+    """
+    scales = np.maximum(np.abs(weight).max(axis=1), SMALLEST_SCALE).astype(np.float32) / np.float32(LARGEST)
+    return np.rint(weight / scales[:, None]).astype(np.int8).T, scales
+
+
+class DynamicBuilder(GraphBuilder):
+    """Quantises each token by its own largest value, as it comes."""
+
+    def __init__(self, config: ASTConfig, weights: Weights) -> None:
+        super().__init__(config, weights)
+        self._tokens: dict[str, tuple[str, str]] = {}  # a value, as integers and scales
+
+    def product(self, x: str, weight: NDArray[Any], name: str) -> str:
+        """Multiply (..., in_features) by a weight of shape (out_features, in_features), in integers."""
+        if name.startswith("head."):
+            return super().product(x, weight, name)
+        integers, scale = self._quantised(x)
+        rounded, scales = quantised_weight(weight)
+        sums = self.add("MatMulInteger", integers, self.hold(name, rounded))
+        sums = self.add("Mul", self.add("Cast", sums, to=DATA_TYPES["float32"]), scale)
+        return self.add("Mul", sums, self.hold(f"{name}.scales", scales))
+
+    def _quantised(self, x: str) -> tuple[str, str]:
+        """Round (..., features) to integers, with one scale a token (..., 1)."""
+        if x not in self._tokens:
+            largest = self.add("ReduceMax", self.add("Abs", x), self.integers(-1), keepdims=1)
+            largest = self.add("Max", largest, self.constant("smallest", np.array(SMALLEST_SCALE)))
+            scale = self.add("Div", largest, self.constant("largest_integer", np.array(LARGEST)))
+            rounded = self.add("Round", self.add("Div", x, scale))
+            self._tokens[x] = self.add("Cast", rounded, to=DATA_TYPES["int8"]), scale
+        return self._tokens[x]
+
+
+class CalibratedBuilder(GraphBuilder):
+    """Quantises each layer's input by a fixed range: pairs of QuantizeLinear and DequantizeLinear, as runtimes expect.
+
+    Args:
+        config: The architecture.
+        weights: By the names of our state dictionary.
+        ranges: Of each linear layer's input, by the layer's name.
+    """
+
+    def __init__(self, config: ASTConfig, weights: Weights, ranges: Mapping[str, Range]) -> None:
+        super().__init__(config, weights)
+        self.ranges = ranges
+        self._restored: dict[str, str] = {}
+
+    def product(self, x: str, weight: NDArray[Any], name: str) -> str:
+        """Multiply (..., in_features) by a weight of shape (out_features, in_features), both rounded."""
+        layer = name.removesuffix(".weight").removesuffix(".q").removesuffix(".k").removesuffix(".v")
+        if layer not in self.ranges:
+            return super().product(x, weight, name)
+        if x not in self._restored:
+            self._restored[x] = self._rounded(x, layer)
+        integers, scales = quantised_weight(weight)
+        zeros = self.hold(f"{name}.zero_points", np.zeros(len(scales), np.int8))
+        restored = self.add(
+            "DequantizeLinear", self.hold(name, integers), self.hold(f"{name}.scales", scales), zeros, axis=1
+        )
+        return self.add("MatMul", self._restored[x], restored)
+
+    def _rounded(self, x: str, layer: str) -> str:
+        """Round a value to the 256 steps of its range, and back."""
+        low, high = min(self.ranges[layer][0], 0.0), max(self.ranges[layer][1], 0.0)
+        step = max((high - low) / 255, SMALLEST_SCALE)
+        scale = self.hold(f"{layer}.input_scale", np.array(step, np.float32))
+        zero = self.hold(f"{layer}.input_zero_point", np.array(round(-low / step), np.uint8))
+        return self.add("DequantizeLinear", self.add("QuantizeLinear", x, scale, zero), scale, zero)
+
+
+def calibrate(model: str, batches: Iterable[NDArray[np.float32]], *, unnamed_labels: bool = False) -> dict[str, Range]:
+    """Find the range of every linear layer's input by running a model on real features.
+
+    Args:
+        model: The checkpoint.
+        batches: Features, shape (batch, max_length, num_mel_bins) each.
+        unnamed_labels: As in ``ASTForAudioClassification.from_pretrained``.
+
+    Returns:
+        The smallest and the largest value, by the layer's name in our state dictionary.
+    """
+    import torch
+
+    from ast_cli.model.transformer import ASTForAudioClassification
+
+    classifier = ASTForAudioClassification.from_pretrained(model, unnamed_labels=unnamed_labels)
+    ranges: dict[str, Range] = {}
+
+    def note(layer: str, values: torch.Tensor) -> None:
+        low, high = ranges.get(layer, (0.0, 0.0))
+        ranges[layer] = min(low, float(values.min())), max(high, float(values.max()))
+
+    for name, module in classifier.named_modules():
+        if name.endswith(".norm1"):  # attention takes its weights apart: what goes into it comes from here
+            layer = name.replace("norm1", "attn.qkv")
+            module.register_forward_hook(lambda _module, _inputs, output, layer=layer: note(layer, output))
+        elif name.endswith((".attn.proj", ".mlp.fc1", ".mlp.fc2")):
+            module.register_forward_pre_hook(lambda _module, inputs, layer=name: note(layer, inputs[0]))
+    with torch.inference_mode():
+        for batch in batches:
+            classifier(torch.from_numpy(batch))
+    return ranges

@@ -1,0 +1,252 @@
+"""Every way to run AST, on the same weights and inputs, in one run: ratios, spread, share of the possible rate.
+
+    python benchmarks/compare.py [--model base|builtin|FOLDER] [--dtype float32|bfloat16] [--batch-size 1] [--rounds 5]
+        [--threads N] [--contestants "transformers sdpa,ast torch"] [--json FILE] [--markdown FILE]
+
+Contestants are what is installed of: transformers (sdpa, eager), ONNX Runtime and OpenVINO on transformers' graph, and
+our engines. Logits are compared first: a faster model that computes something else is no faster model. Then all take
+turns, round after round, so that a machine that is busy slows them alike. A ratio is the median of the rounds' ratios
+to the baseline, its spread their interquartile range. The largest rate of a matrix product is measured in the same
+rounds; a contestant's share of it says how close it is to what the machine can do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peers import (
+    BUILDERS,
+    TORCH_DTYPES,
+    Contestant,
+    Setting,
+    describe_machine,
+    has_native_bfloat16,
+    make_checkpoint,
+    set_up,
+)
+
+from ast_cli.benchmark import random_input_values
+from ast_cli.engine import onednn
+from ast_cli.model.config import read_config
+
+TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # of logits of about 1
+MATRIX_SHAPES = ((1214, 768, 3072), (1024, 1024, 1024), (2048, 2048, 2048))  # m, k, n: AST's largest, and square ones
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contestant's line in the table.
+
+    Attributes:
+        name: Of the contestant.
+        median_ms: Of one pass over the batch.
+        spread_ms: Interquartile range of the passes.
+        ratio: Median of the rounds' ratios to the baseline; below 1 is faster.
+        ratio_spread: Interquartile range of those.
+        gflop_per_s: By its own number of operations.
+        share: Of the largest rate of a matrix product in the same run.
+        max_abs_difference: Between its logits and the baseline's.
+    """
+
+    name: str
+    median_ms: float
+    spread_ms: float
+    ratio: float
+    ratio_spread: float
+    gflop_per_s: float
+    share: float
+    max_abs_difference: float
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        folder = make_checkpoint(arguments.model, Path(scratch))
+        config = read_config(folder)
+        setting = Setting(folder, config, arguments.dtype, arguments.batch_size, arguments.threads, Path(scratch))
+        contestants, missing = set_up(setting, arguments.contestants)
+        if not contestants:
+            sys.exit(f"error: nobody is here to compete: {missing}")
+        differences = check_agreement(contestants, setting)
+        times_s, rates = measure(contestants, setting, arguments.rounds)
+    rows = make_rows(contestants, times_s, max(rates.values()), differences, arguments.batch_size)
+    report = make_report(arguments, rows, rates, missing)
+    text = as_markdown(report)
+    print(text)
+    if arguments.markdown:
+        arguments.markdown.write_text(text, encoding="utf-8")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--dtype", choices=sorted(TORCH_DTYPES), default="float32")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--contestants", type=lambda text: [name.strip() for name in text.split(",")])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.contestants or ()) - BUILDERS.keys():
+        parser.error(f"unknown contestants {sorted(unknown)}; there are {', '.join(BUILDERS)}")
+    return arguments
+
+
+def check_agreement(contestants: Sequence[Contestant], setting: Setting) -> dict[str, float]:
+    """Return each contestant's largest difference from the first one's logits; end where one is beyond rounding."""
+    values = input_values(setting)
+    expected = contestants[0].run(values)
+    differences = {}
+    for contestant in contestants:
+        differences[contestant.name] = float(np.abs(contestant.run(values) - expected).max())
+        if not differences[contestant.name] <= TOLERANCES[setting.dtype]:  # NaN too
+            sys.exit(
+                f"error: {contestant.name} and {contestants[0].name} differ by {differences[contestant.name]:.2g}: "
+                "there is nothing to compare"
+            )
+    return differences
+
+
+def input_values(setting: Setting) -> np.ndarray[Any, np.dtype[np.float32]]:
+    values = random_input_values(setting.config, setting.batch_size, torch.device("cpu"), torch.float32)
+    return values.numpy()
+
+
+def measure(
+    contestants: Sequence[Contestant], setting: Setting, num_rounds: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Return each contestant's seconds a round, and each matrix product's rate in FLOP/s, all taking turns."""
+    values = input_values(setting)
+    steps: dict[str, Callable[[], object]] = {c.name: lambda c=c: c.run(values) for c in contestants}  # type: ignore[misc]
+    products = matrix_products(TORCH_DTYPES[setting.dtype])
+    times_s: dict[str, list[float]] = {name: [] for name in [*steps, *products]}
+    for step in (*steps.values(), *(product for product, _ in products.values())):
+        step()  # warm: kernels are built
+    for number in range(num_rounds):
+        order = list(steps) if number % 2 == 0 else list(reversed(steps))  # whoever is first finds another cache
+        for name in order:
+            times_s[name].append(timed(steps[name]))
+        for name, (product, _) in products.items():
+            times_s[name].append(timed(product))
+        print(f"round {number + 1} of {num_rounds}", file=sys.stderr)
+    rates = {name: flop / statistics.median(times_s[name]) for name, (_, flop) in products.items()}
+    return {name: times_s[name] for name in steps}, rates
+
+
+def timed(step: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def matrix_products(dtype: torch.dtype) -> dict[str, tuple[Callable[[], object], int]]:
+    """Return matrix products by name, each with its number of operations: torch's own, and through oneDNN."""
+    generator = torch.Generator().manual_seed(SEED)
+    products: dict[str, tuple[Callable[[], object], int]] = {}
+    for m, k, n in MATRIX_SHAPES:
+        a, b = (torch.randn(shape, generator=generator).to(dtype) for shape in ((m, k), (n, k)))
+        flop = 2 * m * k * n
+        products[f"mm {m}x{k}x{n}"] = (lambda a=a, b=b: torch.mm(a, b.T), flop)  # type: ignore[misc]
+        if onednn.is_available(dtype):
+            products[f"oneDNN {m}x{k}x{n}"] = (lambda a=a, b=b: onednn.linear(a, b, None), flop)  # type: ignore[misc]
+    return products
+
+
+def make_rows(
+    contestants: Sequence[Contestant],
+    times_s: dict[str, list[float]],
+    largest_rate: float,
+    differences: dict[str, float],
+    batch_size: int,
+) -> list[Row]:
+    baseline = times_s[contestants[0].name]
+    rows = []
+    for contestant in contestants:
+        times = times_s[contestant.name]
+        ratios = [mine / theirs for mine, theirs in zip(times, baseline, strict=True)]
+        rate = batch_size * contestant.flop_per_window / statistics.median(times)
+        rows.append(
+            Row(
+                contestant.name,
+                statistics.median(times) * 1000,
+                spread(times) * 1000,
+                statistics.median(ratios),
+                spread(ratios),
+                rate / 1e9,
+                rate / largest_rate,
+                differences[contestant.name],
+            )
+        )
+    return rows
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return the interquartile range."""
+    if len(values) < 2:
+        return 0.0
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return third - first
+
+
+def make_report(
+    arguments: argparse.Namespace, rows: Sequence[Row], rates: dict[str, float], missing: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": describe_machine(arguments.threads),
+        "model": arguments.model,
+        "dtype": arguments.dtype,
+        "is_native": arguments.dtype == "float32" or (arguments.dtype == "bfloat16" and has_native_bfloat16()),
+        "batch_size": arguments.batch_size,
+        "num_rounds": arguments.rounds,
+        "baseline": rows[0].name,
+        "matrix_products_gflop_per_s": {name: round(rate / 1e9, 1) for name, rate in rates.items()},
+        "rows": [vars(row) for row in rows],
+        "missing": missing,
+    }
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """Return the report as a table with its circumstances."""
+    machine = report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    rates = report["matrix_products_gflop_per_s"]
+    best = max(rates, key=rates.get)
+    lines = [
+        f"{report['model']}, {report['dtype']}, batch of {report['batch_size']}, {report['num_rounds']} rounds, "
+        f"{report['date']}. {machine['processor']} ({machine['instructions']}), {machine['num_threads']} threads; "
+        f"{versions}. Largest matrix product: {rates[best]} GFLOP/s ({best}).",
+        "",
+        f"| Contestant | ms | ratio to {report['baseline']} | GFLOP/s | of the largest product | largest difference |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {row['name']} | {row['median_ms']:.0f} +- {row['spread_ms']:.0f} | {row['ratio']:.3f} +- "
+        f"{row['ratio_spread']:.3f} | {row['gflop_per_s']:.1f} | {row['share']:.0%} | {row['max_abs_difference']:.1e} |"
+        for row in report["rows"]
+    ]
+    lines += ["", *(f"Not here: {name} ({reason})." for name, reason in report["missing"].items())]
+    if not report["is_native"]:
+        lines.append(f"This processor has no {report['dtype']} arithmetic: nothing about it can be judged here.")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Every way to run AST that is installed here, set up on the same weights: ours, and the peers it is compared with.
+
+The peers run the graph as transformers defines it. ONNX Runtime gets it by `torch.onnx`, OpenVINO by its own converter:
+what a user has who exports the reference implementation and does nothing more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+from ast_cli.benchmark import flop_per_window, processor_name
+from ast_cli.engine.torch_engine import TorchEngine
+
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BASELINE = "transformers sdpa"
+OURS_WITH_EXTRAS = ("compile", "openvino", "onnxruntime")
+PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "numpy")
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to run the model.
+
+    Attributes:
+        name: In tables and of ``--contestants``.
+        run: From input_values (batch, max_length, num_mel_bins) to logits (batch, num_labels).
+        flop_per_window: Floating-point operations that it does.
+    """
+
+    name: str
+    run: Run
+    flop_per_window: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all contestants share.
+
+    Attributes:
+        folder: A checkpoint in the hub's layout.
+        config: Its configuration.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        batch_size: Windows at once.
+        num_threads: Of each contestant.
+        scratch: A folder for converted models.
+    """
+
+    folder: Path
+    config: ASTConfig
+    dtype: str
+    batch_size: int
+    num_threads: int
+    scratch: Path
+
+
+def make_checkpoint(name: str, scratch: Path) -> Path:
+    """Return the folder of a checkpoint; ``base`` is written with random weights, as speed does not depend on them."""
+    if name != "base":
+        from ast_cli.hub import checkpoint_folder
+
+        return checkpoint_folder(name)
+    torch.manual_seed(0)
+    folder = scratch / "base"
+    ASTForAudioClassification(ASTConfig(num_labels=527, problem_type="multi_label_classification")).save_pretrained(
+        folder
+    )
+    ASTFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def set_up(setting: Setting, wanted: list[str] | None) -> tuple[list[Contestant], dict[str, str]]:
+    """Return the contestants, the baseline first, and for each that is missing the reason."""
+    contestants: list[Contestant] = []
+    missing: dict[str, str] = {}
+    for name, build in BUILDERS.items():
+        if wanted is not None and name not in wanted:
+            continue
+        print(f"setting up {name}", file=sys.stderr)
+        try:
+            with quiet_libraries():
+                contestants.append(build(setting))
+        except Exception as error:  # a peer that is not installed, or cannot: the others still compete
+            missing[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    return contestants, missing
+
+
+def transformers_model(setting: Setting, attn: str) -> torch.nn.Module:
+    from transformers import ASTForAudioClassification as ReferenceModel
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    model = ReferenceModel.from_pretrained(
+        str(setting.folder), attn_implementation=attn, dtype=TORCH_DTYPES[setting.dtype]
+    )
+    return model.eval()
+
+
+def transformers_contestant(setting: Setting, attn: str) -> Contestant:
+    model, dtype = transformers_model(setting, attn), TORCH_DTYPES[setting.dtype]
+
+    @torch.inference_mode()
+    def run(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: torch.Tensor = model(torch.from_numpy(input_values).to(dtype)).logits
+        return logits.float().numpy()
+
+    return Contestant(f"transformers {attn}", run, flop_per_window(setting.config, trimmed=False))
+
+
+def ours(setting: Setting, attn: str) -> Contestant:
+    engine = TorchEngine.load(setting.folder, device="cpu", dtype=setting.dtype, attn_implementation=attn)
+    name = "ast torch" if attn == "sdpa" else "ast torch eager"
+    return Contestant(name, engine.logits, flop_per_window(setting.config))
+
+
+def ours_with(setting: Setting, engine_name: str) -> Contestant:
+    """Set up another engine of ours, where this version has it and its extra is installed."""
+    from ast_cli.engine.choice import EngineOptions, load_engine
+
+    options = EngineOptions(engine_name, device="cpu", dtype=setting.dtype, num_threads=setting.num_threads)  # type: ignore[arg-type]
+    engine = load_engine(setting.folder, options)
+    if engine.name != engine_name:
+        raise ValueError("this version has no such engine")
+    return Contestant(f"ast {engine_name}", engine.logits, flop_per_window(setting.config))
+
+
+def onnxruntime_reference(setting: Setting) -> Contestant:
+    """Set up ONNX Runtime on transformers' graph, as `torch.onnx.export` writes it."""
+    import onnxruntime
+
+    if setting.dtype != "float32":
+        raise ValueError("ONNX Runtime has no CPU kernels for it")
+    file = setting.scratch / "reference.onnx"
+    model = transformers_model(setting, "sdpa")
+    torch.onnx.export(
+        LogitsOnly(model),
+        (example(setting),),
+        str(file),
+        input_names=["input_values"],
+        output_names=["logits"],
+        dynamo=True,
+        verbose=False,
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = setting.num_threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def run(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return session.run(["logits"], {"input_values": input_values})[0]
+
+    return Contestant("onnxruntime reference", run, flop_per_window(setting.config, trimmed=False))
+
+
+def openvino_reference(setting: Setting) -> Contestant:
+    """Set up OpenVINO on transformers' graph, as its own converter reads it."""
+    import openvino
+
+    precision = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[setting.dtype]
+    float32 = Setting(**{**vars(setting), "dtype": "float32"})  # OpenVINO rounds the weights itself
+    graph = openvino.convert_model(LogitsOnly(transformers_model(float32, "sdpa")), example_input=example(setting))
+    graph.reshape([setting.batch_size, setting.config.max_length, setting.config.num_mel_bins])
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": setting.num_threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = openvino.Core().compile_model(graph, "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.array(request.infer({0: input_values})[0])
+
+    return Contestant("openvino reference", run, flop_per_window(setting.config, trimmed=False))
+
+
+class LogitsOnly(torch.nn.Module):
+    """The reference model without the rest of its output, which exporters stumble over."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        return self.model(input_values).logits  # type: ignore[no-any-return]
+
+
+def example(setting: Setting) -> torch.Tensor:
+    return torch.zeros(setting.batch_size, setting.config.max_length, setting.config.num_mel_bins)
+
+
+BUILDERS: dict[str, Callable[[Setting], Contestant]] = {
+    BASELINE: lambda setting: transformers_contestant(setting, "sdpa"),
+    "transformers eager": lambda setting: transformers_contestant(setting, "eager"),
+    "onnxruntime reference": onnxruntime_reference,
+    "openvino reference": openvino_reference,
+    "ast torch": lambda setting: ours(setting, "sdpa"),
+    "ast torch eager": lambda setting: ours(setting, "eager"),
+    **{
+        f"ast {name}": lambda setting, engine_name=name: ours_with(setting, engine_name)  # type: ignore[misc]
+        for name in OURS_WITH_EXTRAS
+    },
+}
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep exporters' warnings and chatter off the terminal: what matters is checked by comparing logits."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def describe_machine(num_threads: int) -> dict[str, Any]:
+    """Return where the numbers are from: processor, what it can do, and versions."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "processor": processor_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "num_threads": num_threads,
+        "platform": platform.platform(),
+        "versions": versions,
+    }
+
+
+def has_native_bfloat16() -> bool:
+    """Tell whether this processor multiplies bfloat16 matrices itself."""
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False

@@ -1,0 +1,206 @@
+"""Every engine gives the torch engine's logits, needs no torch of its own, and is missing politely."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, Tagger
+from ast_cli.engine import choice
+from ast_cli.engine.choice import EngineOptions, load_engine, resolve_engine
+from ast_cli.engine.graph import build_graph
+from ast_cli.engine.onnx_file import onnx_chunks
+from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.errors import CheckpointError, DeviceError, EngineMissingError, UsageError
+from ast_cli.model.arrays import load_arrays
+
+TOLERANCE = 1e-4  # float32 logits of two runtimes, which fuse and sum in other orders
+HALF_TOLERANCE = 2e-2  # float16 keeps 11 significant bits
+SAMPLE = Path(__file__).resolve().parents[2] / "sample_audio" / "dog.wav"
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "one block, one head": {"num_hidden_layers": 1, "num_attention_heads": 1},
+    "no biases": {"qkv_bias": False},
+    "relu": {"hidden_act": "relu"},
+    "selu": {"hidden_act": "selu"},
+    "tanh gelu": {"hidden_act": "gelu_new"},
+    "odd patches": {"patch_size": 7, "frequency_stride": 3, "time_stride": 11},
+    "large epsilon": {"layer_norm_eps": 0.1},
+}
+
+
+def save_tiny(folder: Path, **changes: Any) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
+    config = ASTConfig(
+        **{**sizes, "max_length": 60, "num_mel_bins": 32, "id2label": {0: "a", 1: "b", 2: "c"}, **changes}
+    )
+    model = ASTForAudioClassification(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    ASTFeatureExtractor(num_mel_bins=32, max_length=60).save_pretrained(folder)
+    return folder
+
+
+def features(config: ASTConfig, batch: int) -> NDArray[np.float32]:
+    shape = (batch, config.max_length, config.num_mel_bins)
+    return np.random.default_rng(batch).standard_normal(shape).astype(np.float32)
+
+
+def installed(engine: str) -> Any:
+    missing = importlib.util.find_spec(engine) is None
+    return pytest.param(engine, marks=pytest.mark.skipif(missing, reason=f"{engine} is not installed"))
+
+
+each_engine = pytest.mark.parametrize("engine", [installed("onnxruntime"), installed("openvino")])
+
+
+@each_engine
+@pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+def test_logits_are_the_torch_engines_for_any_architecture_and_batch(
+    tmp_path: Path, engine: Any, changes: dict[str, Any]
+) -> None:
+    folder = save_tiny(tmp_path, **changes)
+    torch_engine = TorchEngine.load(folder, device="cpu")
+    other = load_engine(folder, EngineOptions(engine, unnamed_labels=True))
+    assert other.config == torch_engine.config
+    assert (other.name, other.device_name, other.dtype_name) == (engine, "cpu", "float32")
+    for batch in (1, 3, 2):
+        x = features(other.config, batch)
+        logits = other.logits(x)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, torch_engine.logits(x), rtol=0, atol=TOLERANCE)
+
+
+@each_engine
+def test_logits_of_the_builtin_model_are_the_torch_engines(engine: Any) -> None:
+    torch_engine = TorchEngine.load("builtin", device="cpu")
+    other = load_engine("builtin", EngineOptions(engine, num_threads=1))
+    x = features(other.config, 3)
+    np.testing.assert_allclose(other.logits(x), torch_engine.logits(x), rtol=0, atol=TOLERANCE)
+
+
+@each_engine
+def test_classify_gives_the_same_and_imports_no_torch(engine: str, run_ast: Callable[..., Any], tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom ast_cli.cli import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    print(sorted({'torch', 'transformers', 'sklearn'} & sys.modules.keys()), file=sys.stderr)\n"
+    )
+    arguments = ["classify", str(SAMPLE), "--model", "builtin", "--format", "json", "--top-k", "10", "--timestamps"]
+    arguments += ["--events", "--threshold", "0.01"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments, "--engine", engine], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
+    (ours,) = json.loads(done.stdout)
+    (expected,) = json.loads(run_ast(*arguments).stdout)
+    assert [tag["label"] for tag in ours["tags"]] == [tag["label"] for tag in expected["tags"]]
+    for mine, theirs in zip(ours["tags"], expected["tags"], strict=True):
+        assert mine["score"] == pytest.approx(theirs["score"], abs=TOLERANCE)
+    assert [event["label"] for event in ours["events"]] == [event["label"] for event in expected["events"]]
+
+
+@each_engine
+def test_outputs_that_are_not_numbers_are_an_error(tmp_path: Path, engine: Any) -> None:
+    import torch
+
+    model = ASTForAudioClassification.from_pretrained(save_tiny(tmp_path))
+    torch.nn.init.constant_(model.head.fc.weight, 3e38)
+    model.save_pretrained(tmp_path)
+    loaded = load_engine(tmp_path, EngineOptions(engine))
+    with pytest.raises(CheckpointError, match="outputs are not numbers in float32"):
+        loaded.logits(features(loaded.config, 1))
+
+
+@each_engine
+def test_what_an_engine_does_not_offer_is_refused_with_a_way_out(engine: Any) -> None:
+    with pytest.raises(DeviceError, match=f"the {engine} engine runs on the CPU, not on cuda:0; use --engine torch"):
+        load_engine("builtin", EngineOptions(engine, device="cuda:0"))
+    with pytest.raises(DeviceError, match=f"the {engine} engine computes in .*, not in float16; use --engine torch"):
+        load_engine("builtin", EngineOptions(engine, dtype="float16"))
+    tagger = Tagger.from_pretrained("builtin", engine=engine)
+    with pytest.raises(UsageError, match=f"the {engine} engine computes logits and nothing else"):
+        tagger.extract(SAMPLE, what="embedding")
+    assert tagger.extract(SAMPLE, what="logits").main.shape == (10,)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_engine_that_is_not_installed_is_one_sentence_with_the_remedy(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "is_installed", lambda _package: False)
+    with pytest.raises(EngineMissingError, match=rf"pip install 'ast-cli\[{engine}\]'") as raised:
+        load_engine("builtin", EngineOptions(engine))
+    assert raised.value.exit_code == 2
+    assert resolve_engine(EngineOptions("auto")) == "torch"
+
+
+def test_engine_that_does_not_exist_is_refused(run_ast: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match="engine must be one of torch, compile"):
+        EngineOptions("tensorflow")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="threads must be from 1 to 1024, not 0"):
+        EngineOptions(num_threads=0)
+    done = run_ast("classify", str(SAMPLE), "--engine", "tensorflow")
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+def test_files_are_valid_onnx(tmp_path: Path, changes: dict[str, Any], dtype: str) -> None:
+    weights, config = load_arrays(save_tiny(tmp_path, **changes))
+    graph = build_graph(config, weights, dtype)
+    graph.metadata["labels"] = "a, b, ü"
+    model = onnx.load_from_string(b"".join(onnx_chunks(graph, "ast 1.2")))
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.producer_name, model.producer_version) == ("ast", "1.2")
+    assert {entry.key: entry.value for entry in model.metadata_props} == {"labels": "a, b, ü"}
+    (spectrogram,), (logits,) = model.graph.input, model.graph.output
+    assert [d.dim_param or d.dim_value for d in spectrogram.type.tensor_type.shape.dim] == ["batch", 60, 32]
+    assert [d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim] == ["batch", 3]
+
+
+def test_activation_that_is_a_function_is_left_to_torch(tmp_path: Path) -> None:
+    weights, config = load_arrays(save_tiny(tmp_path))
+    config.hidden_act = abs
+    with pytest.raises(CheckpointError, match="only the torch engine can run"):
+        build_graph(config, weights)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+def test_compiled_logits_are_the_torch_engines_and_kernels_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    folder = save_tiny(tmp_path / "model", num_hidden_layers=1)
+    said: list[str] = []
+    engine = load_engine(folder, EngineOptions("compile", device="cpu"), said.append)
+    torch_engine = TorchEngine.load(folder, device="cpu")
+    for batch in (2, 2, 1):
+        x = features(engine.config, batch)
+        np.testing.assert_allclose(engine.logits(x), torch_engine.logits(x), rtol=0, atol=TOLERANCE)
+    assert len(said) == 2
+    assert any((tmp_path / "cache" / "kernels").iterdir())
+
+
+def test_without_a_compiler_the_compile_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(EngineMissingError, match="needs a C\\+\\+ compiler"):
+        load_engine("builtin", EngineOptions("compile", device="cpu"))

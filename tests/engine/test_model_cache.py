@@ -1,0 +1,148 @@
+"""Converted models are found again by content, and a file that is torn, damaged, stale or foreign is made anew."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_engines import features, save_tiny
+
+from ast_cli.engine.choice import EngineOptions, load_engine
+from ast_cli.engine.model_cache import cached_model, content_of, keep_model
+
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is missing"))
+    for name in ("onnxruntime", "openvino")
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+def load(folder: Path, engine: Any, **changes: Any) -> tuple[Any, list[str]]:
+    """Load an engine; return it and what it said took long."""
+    said: list[str] = []
+    return load_engine(folder, EngineOptions(engine, **changes), said.append), said
+
+
+def test_what_was_kept_is_found_by_the_same_facts_alone(cache: Path) -> None:
+    assert cached_model({"a": "1"}, ".x") is None
+    file = keep_model({"a": "1", "b": "2"}, ".x", [b"con", memoryview(b"tent")], {"labels": ["ü"]})
+    assert file is not None
+    assert cached_model({"b": "2", "a": "1"}, ".x") == (file, {"labels": ["ü"]})
+    assert content_of(file) == b"content"
+    for other in ({"a": "1"}, {"a": "1", "b": "3"}, {"a": "1", "b": "2", "c": ""}):
+        assert cached_model(other, ".x") is None
+    assert cached_model({"a": "1", "b": "2"}, ".y") is None
+    assert [found.name for found in cache.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("position", [0, 3, 7, 9, 12, 20, 30, -41, -40, -33, -32, -1])
+def test_one_wrong_bit_anywhere_is_noticed_and_the_file_removed(cache: Path, position: int) -> None:
+    file = keep_model({}, ".x", [b"content"], {"fact": 1})
+    assert file is not None
+    data = bytearray(file.read_bytes())
+    data[position] ^= 4
+    file.write_bytes(data)
+    assert cached_model({}, ".x") is None
+    assert not file.exists()
+
+
+def test_a_torn_file_is_noticed_at_every_length(cache: Path) -> None:
+    file = keep_model({}, ".x", [b"content"], {"fact": 1})
+    assert file is not None
+    data = file.read_bytes()
+    for length in range(len(data)):
+        file.write_bytes(data[:length])
+        assert cached_model({}, ".x") is None
+
+
+def test_a_failing_writer_leaves_nothing_behind(cache: Path) -> None:
+    def failing() -> Any:
+        yield b"half"
+        raise OSError(28, "No space left on device")
+
+    assert keep_model({}, ".x", failing(), {}) is None
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_second_load_converts_nothing_and_gives_the_same(tmp_path: Path, cache: Path, engine: str) -> None:
+    folder = save_tiny(tmp_path / "model")
+    first, said = load(folder, engine)
+    assert [text.split()[0] for text in said] in (["converting"], ["compiling"])
+    (file,) = cache.iterdir()
+    again, said = load(folder, engine)
+    assert said == []
+    assert again.config == first.config
+    x = features(first.config, 3)
+    np.testing.assert_array_equal(again.logits(x), first.logits(x))
+    for change in (b"", b"no model", file.read_bytes()[:-7], b"\0" * file.stat().st_size):
+        file.write_bytes(change)
+        once_more, said = load(folder, engine)
+        assert len(said) == 1
+        np.testing.assert_array_equal(once_more.logits(x), first.logits(x))
+        assert load(folder, engine)[1] == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_whole_file_that_the_runtime_refuses_is_made_anew(tmp_path: Path, cache: Path, engine: str) -> None:
+    folder = save_tiny(tmp_path / "model")
+    first, _ = load(folder, engine)
+    (file,) = cache.iterdir()
+    kept = file.read_bytes()
+    facts = first.config.to_dict()
+    file.unlink()
+    forged = keep_model({"x": "y"}, file.suffix, [b"no model of any kind"], facts)
+    assert forged is not None
+    forged.rename(file)
+    again, said = load(folder, engine)
+    assert len(said) == 1
+    x = features(first.config, 2)
+    np.testing.assert_array_equal(again.logits(x), first.logits(x))
+    assert len(file.read_bytes()) == len(kept)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_other_weights_under_the_same_name_size_and_time_are_another_model(
+    tmp_path: Path, cache: Path, engine: str
+) -> None:
+    import os
+
+    folder = save_tiny(tmp_path / "model")
+    first, _ = load(folder, engine)
+    weights = folder / "model.safetensors"
+    status = weights.stat()
+    data = bytearray(weights.read_bytes())
+    data[-4:] = np.float32(0.123).tobytes()
+    weights.write_bytes(data)
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert weights.stat().st_size == status.st_size
+    second, said = load(folder, engine)
+    assert len(said) == 1
+    x = features(first.config, 1)
+    assert not np.array_equal(second.logits(x), first.logits(x))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_processes_at_once_make_one_model(tmp_path: Path, cache: Path, engine: str) -> None:
+    folder = save_tiny(tmp_path / "model")
+    program = (
+        "import sys, json; import numpy as np; from ast_cli.engine.choice import EngineOptions, load_engine\n"
+        f"engine = load_engine({str(folder)!r}, EngineOptions({engine!r}))\n"
+        "print(json.dumps(engine.logits(np.ones((1, 60, 32), np.float32)).tolist()))"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) for _ in range(3)]
+    outputs = [json.loads(run.communicate(timeout=120)[0]) for run in runs]
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(list(cache.iterdir())) == 1
+    assert load(folder, engine)[1] == []

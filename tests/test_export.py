@@ -1,0 +1,266 @@
+"""Exported models run in their runtimes alone, say what goes in and comes out, and agree with the model they are of."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine.test_engines import features, save_tiny
+from numpy.typing import NDArray
+
+from ast_cli import ASTFeatureExtractor, Tagger, load_waveform
+from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.errors import AstError, CheckpointError, EngineMissingError, UsageError
+from ast_cli.export import ExportOptions, export_model
+from ast_cli.tagging.scoring import scores_of
+
+TESTS = Path(__file__).resolve().parent
+SAMPLES = TESTS.parent / "sample_audio"
+ESC10 = TESTS.parent.parent / "shared" / "data" / "esc10"
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "int8": 0.25}  # of logits that span about 8
+AUDIO = ("wav", "flac", "ogg", "mp3", "m4a", "opus")
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+# What a user without this package would write.
+ALONE = {
+    "onnx": """
+import sys, json, numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+(logits,) = session.run(["logits"], {"input_values": np.load(sys.argv[2])})
+facts = session.get_modelmeta().custom_metadata_map
+""",
+    "openvino": """
+import sys, json, numpy as np, openvino
+core = openvino.Core()
+model = core.read_model(sys.argv[1])
+compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+logits = compiled({"input_values": np.load(sys.argv[2])})["logits"]
+facts = {name: model.get_rt_info(["ast", name]).astype(str) for name in ("config.json", "preprocessor_config.json")}
+""",
+}
+REPORT = """
+np.save(sys.argv[3], logits)
+labels = json.loads(facts["config.json"])["id2label"]
+mean = json.loads(facts["preprocessor_config.json"])["mean"]
+assert not [name for name in sys.modules if name.split(".")[0] in ("torch", "ast_cli")]
+print(json.dumps([labels, mean]))
+"""
+
+each_format = pytest.mark.parametrize(
+    "format_name",
+    [
+        pytest.param(name, marks=pytest.mark.skipif(importlib.util.find_spec(runtime) is None, reason=f"no {runtime}"))
+        for name, runtime in RUNTIMES.items()
+    ],
+)
+
+
+def run_alone(format_name: str, model_file: Path, x: NDArray[np.float32], folder: Path) -> tuple[Any, Any]:
+    """Run an exported model in a process that has no package of ours; return its logits and what it says of itself."""
+    np.save(folder / "x.npy", x)
+    program = ALONE[format_name] + REPORT
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(model_file), str(folder / "x.npy"), str(folder / "y.npy")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )
+    return np.load(folder / "y.npy"), json.loads(done.stdout)
+
+
+@each_format
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_exported_model_runs_alone_and_agrees(tmp_path: Path, format_name: Any, dtype: Any) -> None:
+    exported = export_model(ExportOptions("builtin", tmp_path / "out", format_name, dtype))
+    engine = TorchEngine.load("builtin", device="cpu")
+    x = features(engine.config, 3)
+    logits, (labels, mean) = run_alone(format_name, exported.files[0], x, tmp_path)
+    np.testing.assert_allclose(logits, engine.logits(x), rtol=0, atol=TOLERANCES[dtype])
+    assert {int(label_id): label for label_id, label in labels.items()} == engine.config.id2label
+    assert mean == ASTFeatureExtractor.from_pretrained("builtin").mean
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == dtype
+    assert (tmp_path / "out" / "preprocessor_config.json").is_file()
+    assert exported.num_bytes == sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
+
+
+@each_format
+def test_types_are_as_small_as_they_say(tmp_path: Path, format_name: Any) -> None:
+    sizes = [
+        export_model(ExportOptions("builtin", tmp_path / dtype, format_name, dtype)).num_bytes
+        for dtype in ("float32", "float16", "int8")
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert sizes[2] < 0.4 * sizes[0]
+
+
+@each_format
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_classify_runs_an_exported_folder(
+    tmp_path: Path, run_ast: Callable[..., Any], format_name: Any, dtype: str
+) -> None:
+    folder = tmp_path / "out"
+    arguments = ["export", "--model", "builtin", "--format", format_name, "--dtype", dtype, "--output", str(folder)]
+    done = run_ast(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].endswith({"onnx": "model.onnx", "openvino": "model.xml"}[format_name])
+    again = run_ast(*arguments)
+    assert again.returncode == 2
+    assert "exists: add --force to replace it" in again.stderr
+    assert run_ast(*arguments, "--force").returncode == 0
+
+    classify = ["classify", str(SAMPLES / "rain.ogg"), "--format", "json", "--model", str(folder)]
+    (result,) = json.loads(run_ast(*classify, "--engine", "auto").stdout)
+    expected = Tagger.from_pretrained("builtin").classify(SAMPLES / "rain.ogg")
+    tolerance = TOLERANCES["float32"] if dtype == "float32" else 0.02
+    for tag, other in zip(result["tags"][:2], expected.tags, strict=False):
+        assert tag["label"] == other.label
+        assert tag["score"] == pytest.approx(other.score, abs=tolerance)
+    refused = run_ast(*classify)
+    assert refused.returncode == 2
+    assert f"a model exported for {RUNTIMES[format_name]}" in refused.stderr
+
+
+@each_format
+def test_damaged_export_is_one_sentence(tmp_path: Path, format_name: Any) -> None:
+    exported = export_model(ExportOptions("builtin", tmp_path, format_name))
+    exported.files[0].write_bytes(b"no model")
+    with pytest.raises(CheckpointError, match=f"{exported.files[0].name}: cannot be loaded .*; export it again"):
+        Tagger.from_pretrained(tmp_path, engine="auto")
+
+
+def test_a_single_file_may_be_named(tmp_path: Path) -> None:
+    exported = export_model(ExportOptions("builtin", tmp_path / "tagger.onnx"))
+    assert exported.files == (tmp_path / "tagger.onnx",)
+    assert [file.name for file in tmp_path.iterdir()] == ["tagger.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "tflite"}, "format must be one of onnx, openvino, not 'tflite'"),
+        ({"dtype": "int4"}, "dtype must be one of float32, float16, int8, not 'int4'"),
+        ({"calibrate": SAMPLES}, "only int8 is calibrated"),
+        ({"calibrate": SAMPLES / "nowhere", "dtype": "int8"}, "there is no such folder"),
+        ({"output": Path("model.xml")}, "is no name for the format onnx"),
+        ({"output": Path("model.onnx"), "format": "openvino"}, "is no name for the format openvino"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ExportOptions(**{"model": "builtin", "output": Path("new-folder"), **changes})
+
+
+def test_folder_without_audio_calibrates_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "broken.wav").write_bytes(b"RIFF")
+    with pytest.raises(UsageError, match="not one recording in it can be read"):
+        export_model(ExportOptions("builtin", tmp_path / "out", dtype="int8", calibrate=tmp_path / "empty"))
+
+
+def test_openvino_that_is_missing_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ast_cli.engine.choice.is_installed", lambda _package: False)
+    with pytest.raises(EngineMissingError, match=r"pip install 'ast-cli\[openvino\]'"):
+        export_model(ExportOptions("builtin", tmp_path, "openvino"))
+
+
+def test_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AstError, match="cannot be written"):
+        export_model(ExportOptions("builtin", tmp_path / "file" / "below"))
+
+
+def correlation(ours: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.corrcoef(ours.ravel(), expected.ravel())[0, 1])
+
+
+def in_batches(engine: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.concatenate([engine.logits(x[start : start + 16]) for start in range(0, len(x), 16)])
+
+
+@pytest.fixture(scope="module")
+def esc10() -> tuple[NDArray[np.float32], list[Path], NDArray[np.float32]]:
+    """Return the features of the clips, their files, and the torch engine's logits."""
+    if not ESC10.is_dir():
+        pytest.skip("../shared/data/esc10 is not beside this repository")
+    with (ESC10 / "meta.csv").open(newline="", encoding="utf-8") as file:
+        names = [row["filename"] for row in csv.DictReader(file)]
+    paths = [ESC10 / "audio" / name for name in names]
+    extractor = ASTFeatureExtractor.from_pretrained("builtin", fbank_backend="numpy")
+    x = extractor([load_waveform(path) for path in paths], 16000, "np").input_values
+    return x, paths, in_batches(TorchEngine.load("builtin", device="cpu"), x)
+
+
+@each_format
+def test_int8_calibrated_on_a_folder_agrees(tmp_path: Path, format_name: Any) -> None:
+    exported = export_model(ExportOptions("builtin", tmp_path / "out", format_name, "int8", SAMPLES))
+    assert exported.num_calibration_windows == len([file for file in SAMPLES.iterdir() if file.suffix[1:] in AUDIO])
+    engine, reference = (Tagger.from_pretrained(name, engine="auto") for name in (tmp_path / "out", "builtin"))
+    for name in ("rain.ogg", "dog.wav", "siren.wav"):
+        ours, expected = (tagger.classify(SAMPLES / name, top_k=10) for tagger in (engine, reference))
+        assert ours.tags[0].label == expected.tags[0].label
+        scores = [{tag.label: tag.score for tag in result.tags} for result in (ours, expected)]
+        assert np.mean([abs(scores[0][label] - score) for label, score in scores[1].items()]) <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@each_format
+@pytest.mark.parametrize("calibrated", [False, True], ids=["per token", "calibrated"])
+def test_int8_agrees_on_real_audio(tmp_path: Path, format_name: Any, calibrated: bool, esc10: Any) -> None:
+    x, paths, expected = esc10
+    folder = None
+    if calibrated:
+        folder = tmp_path / "calibration"
+        folder.mkdir()
+        for path in paths[::8]:
+            (folder / path.name).symlink_to(path)
+    exported = export_model(ExportOptions("builtin", tmp_path / "out", format_name, "int8", folder))
+    assert exported.num_calibration_windows == (len(paths[::8]) if calibrated else 0)
+    engine = Tagger.from_pretrained(tmp_path / "out", engine="auto").engine
+    assert engine.dtype_name == "int8"
+    ours = in_batches(engine, x)
+    agreement = np.mean(ours.argmax(axis=1) == expected.argmax(axis=1))
+    difference = np.abs(scores_of(ours, "softmax") - scores_of(expected, "softmax")).mean()
+    print(f"{format_name}, calibrated {calibrated}: top-1 {agreement:.4f}, scores {difference:.6f}, "  # noqa: T201
+          f"correlation {correlation(ours, expected):.6f}")  # fmt: skip
+    assert agreement >= 0.99
+    assert difference <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@each_format
+def test_int8_of_a_random_base_size_model_correlates(tmp_path: Path, format_name: Any) -> None:
+    from ast_cli.benchmark import random_model, size_config
+
+    model = random_model(size_config("base"))
+    model.save_pretrained(tmp_path / "base")
+    ASTFeatureExtractor().save_pretrained(tmp_path / "base")
+    export_model(ExportOptions(str(tmp_path / "base"), tmp_path / "out", format_name, "int8"))
+    engine = Tagger.from_pretrained(tmp_path / "out", engine="auto").engine
+    files = [SAMPLES / name for name in ("rain.ogg", "speech.flac", "dog.wav")]
+    x = ASTFeatureExtractor()([load_waveform(file) for file in files], 16000, "np").input_values
+    ours, expected = engine.logits(x), TorchEngine(model).logits(x)
+    print(f"{format_name}: correlation {correlation(ours, expected):.6f}")  # noqa: T201
+    assert correlation(ours, expected) >= 0.999
+
+
+def test_labels_of_a_tiny_model_survive(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", id2label={0: "Waves, surf", 1: "Ü", 2: "c"})
+    export_model(ExportOptions(str(folder), tmp_path / "out"))
+    assert list(Tagger.from_pretrained(tmp_path / "out", engine="auto").config.id2label.values()) == [
+        "Waves, surf",
+        "Ü",
+        "c",
+    ]
