@@ -140,7 +140,7 @@ def require_installed(engine: str) -> None:
         EngineMissingError: With the command that installs it.
     """
     if not is_installed(engine):
-        raise EngineMissingError(f"{engine} is not installed: pip install 'ast-cli[{engine}]', or do without it")
+        raise EngineMissingError(f"{engine} is not installed: pip install {engine}, or do without --engine {engine}")
 
 
 def auto_engine(options: EngineOptions) -> str:

@@ -292,15 +292,29 @@ def test_extract_agrees_with_the_public_parts(tagger: Tagger, write_wav: Callabl
     np.testing.assert_allclose(first, torch.stack(output.attentions, 1)[:1], atol=SCORE_TOLERANCE)
 
 
-def test_builtin_names_its_ten_sounds() -> None:
+SAMPLES = Path(__file__).parents[2] / "sample_audio"
+
+
+def test_builtin_names_the_samples_and_silence() -> None:
     tagger = Tagger.from_pretrained("builtin")
     assert tagger.name == "builtin"
-    assert {
-        mid
-        for tag in tagger.classify(np.zeros(16000, np.float32), sampling_rate=16000, top_k=10).tags
-        if (mid := tag.mid)
-    } >= {"/m/06mb1"}
-    assert len(tagger.config.id2label) == 10
+    assert len(tagger.config.id2label) == 14
+    expected = {
+        "speech.flac": "Speech",
+        "music.m4a": "Music",
+        "rain.ogg": "Rain",
+        "waves.m4a": "Waves, surf",
+        "dog.wav": "Bark",
+        "rooster.ogg": "Crowing, cock-a-doodle-doo",
+        "chainsaw.flac": "Chainsaw",
+        "helicopter.mp3": "Helicopter",
+        "fire.opus": "Crackle",
+    }
+    assert {name: tagger.classify(SAMPLES / name).tags[0].label for name in expected} == expected
+    silence = tagger.classify(np.zeros(16000 * 6, np.float32), sampling_rate=16000, top_k=14)
+    assert silence.tags[0].label == "Silence"
+    assert all(tag.mid for tag in silence.tags)
+    assert silence.activation == "sigmoid"
 
 
 def test_silence_in_wav_bytes_is_tagged_without_a_warning(tagger: Tagger) -> None:
