@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from folder import make_clips, time_folder, time_model
+from folder import make_clips, run_folder, run_model
 from torch import Tensor
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ClassifyOptions, Tagger
@@ -209,10 +209,11 @@ def measure_folder(folder: Path, device: torch.device, plan: Plan, scratch: Path
     paths = sorted(str(path) for path in clips.iterdir())
     windows = torch.cat([torch.from_numpy(tagger.extract(path, what="input-values").main) for path in paths])
     batches = [part.to(device, tagger.engine.dtype) for part in windows.split(tagger.engine.default_batch_size)]
-    time_model(tagger, batches)  # warm
-    time_folder(tagger, clips, options, default_num_workers())
+    run_model(tagger, batches)  # warm
+    run_folder(tagger, clips, options, default_num_workers())
     rounds = [
-        (time_model(tagger, batches), time_folder(tagger, clips, options, default_num_workers())) for _ in range(3)
+        (run_model(tagger, batches).elapsed_s, run_folder(tagger, clips, options, default_num_workers()).elapsed_s)
+        for _ in range(3)
     ]
     return {
         "num_files": plan.num_files,

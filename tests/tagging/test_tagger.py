@@ -347,15 +347,16 @@ def test_sizes_tried_on_a_long_run_change_no_score_and_end_in_the_cache(
     tagger: Tagger, write_wav: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AST_CACHE", str(tmp_path))
-    path = str(write_wav("a.wav", 0.3))
+    path = str(write_wav("a.wav", 0.3 + 0.05 * MIN_INPUTS))
     options = ClassifyOptions(top_k=4)
     micro_batch = tagger.choose_micro_batch(options, num_inputs=MIN_INPUTS)
-    inputs = [Input(path)] * MIN_INPUTS
+    # All different: a window that was heard before is not computed again, and nothing would be measured on it.
+    inputs = [Input(path, part=PartOptions(start_s=0.05 * i, duration_s=0.3)) for i in range(MIN_INPUTS)]
     results = list(tagger.classify_sources(tagger.sources(inputs, options), options, micro_batch))
     assert micro_batch.origin == "measured"
     assert kept(machine_key(tagger.engine)) == micro_batch.num_windows
-    (alone,) = tagger.classify_sources(tagger.sources(inputs[:1], options), ClassifyOptions(top_k=4, batch_size=1))
-    assert isinstance(alone, TaggingResult)
-    for result in results:
+    singly = tagger.classify_sources(tagger.sources(inputs, options), ClassifyOptions(top_k=4, batch_size=1))
+    for result, alone in zip(results, singly, strict=True):
         assert isinstance(result, TaggingResult)
+        assert isinstance(alone, TaggingResult)
         assert [tag.score for tag in result.tags] == pytest.approx([tag.score for tag in alone.tags], abs=1e-5)
