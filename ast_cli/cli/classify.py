@@ -15,7 +15,7 @@ from ast_cli.cli.streams import check_output, note, quiet_native_libraries
 from ast_cli.cli.tag_run import RunOptions, decoders, tag_inputs, tag_live
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.tagging.inputs import STDIN
-from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.options import ClassifyOptions, LoadOptions
 from ast_cli.tagging.shards import parse_shard
 from ast_cli.training.thresholds import read_thresholds
 
@@ -50,9 +50,7 @@ def classify(
     start: p.Start = 0.0,
     duration: p.Duration = None,
     hop: p.Hop = None,
-    aggregate: Annotated[
-        Literal["mean", "max"], typer.Option("--aggregate", help="From the windows' scores to the recording's.")
-    ] = "mean",
+    aggregate: p.Aggregate = "mean",
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Report each window too.")] = False,
     events: Annotated[
         bool,
@@ -90,17 +88,11 @@ def classify(
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
     unnamed_labels: p.UnnamedLabels = False,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Processes that decode; 0 to decode in this one. [default: half of the cores]"),
-    ] = None,
+    workers: p.Workers = None,
     unordered: Annotated[
         bool, typer.Option("--unordered", help="Write results as they come, not in the order of the inputs.")
     ] = False,
-    timeout: Annotated[
-        float,
-        typer.Option("--timeout", metavar="SECONDS", help="Give up on a file that yields nothing for so long."),
-    ] = 60.0,
+    timeout: p.Timeout = 60.0,
     max_errors: Annotated[int | None, typer.Option("--max-errors", help="Stop after so many failed inputs.")] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed input.")] = False,
     resume: Annotated[
@@ -136,6 +128,7 @@ def classify(
         stream=stream or raw_rate is not None,
         activation=activation,
     )
+    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
     if as_json and format_name not in ("table", "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
     chosen_format = "json" if as_json else format_name
@@ -170,17 +163,7 @@ def classify(
         with nothing_to_save():
             from ast_cli.tagging.tagger import Tagger
 
-            tagger = Tagger.from_pretrained(
-                p.choose_model(model, quiet=quiet),
-                engine=engine,
-                device=device,
-                dtype=dtype,
-                attn_implementation=attn,
-                fbank_backend=fbank,
-                unnamed_labels=unnamed_labels,
-                num_threads=threads,
-                report_progress=partial(note, quiet=quiet),
-            )
+            tagger = Tagger.load(p.choose_model(model, quiet=quiet), load_options, partial(note, quiet=quiet))
         if raw_rate is None:
             any_failed = tag_inputs(tagger, inputs, options, run, pool)
         else:

@@ -16,6 +16,7 @@ from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
+from ast_cli.tagging.options import LoadOptions
 from ast_cli.tagging.tally import Tally
 from ast_cli.training.evaluation_options import EvaluationOptions
 
@@ -62,9 +63,7 @@ def evaluate(
         bool, typer.Option("--ignore-unknown-labels", help="Leave out labels that the model does not know.")
     ] = False,
     hop: p.Hop = None,
-    aggregate: Annotated[
-        Literal["mean", "max"], typer.Option("--aggregate", help="From the windows' scores to the recording's.")
-    ] = "mean",
+    aggregate: p.Aggregate = "mean",
     engine: p.Engine = "torch",
     device: p.Device = "auto",
     dtype: p.Dtype = "auto",
@@ -73,14 +72,8 @@ def evaluate(
     threads: p.Threads = None,
     fbank: p.Fbank = "native",
     unnamed_labels: p.UnnamedLabels = False,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Processes that decode; 0 to decode in this one. [default: half of the cores]"),
-    ] = None,
-    timeout: Annotated[
-        float,
-        typer.Option("--timeout", metavar="SECONDS", help="Give up on a file that yields nothing for so long."),
-    ] = 60.0,
+    workers: p.Workers = None,
+    timeout: p.Timeout = 60.0,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     quiet: p.Quiet = False,
 ) -> None:
@@ -97,6 +90,7 @@ def evaluate(
         only_data_labels=only_data_labels,
         ignore_unknown_labels=ignore_unknown_labels,
     )
+    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
     outputs = EvaluationOutputs(format_name, output, thresholds_output, plot, predictions)
     examples = _choose(data, split, fold, quiet=quiet)
     outputs.check([data, *(example.path for example in examples.examples)], force=force)
@@ -107,20 +101,7 @@ def evaluate(
         from ast_cli.tagging.tagger import Tagger
         from ast_cli.training import evaluation
 
-        taggers = [
-            Tagger.from_pretrained(
-                name,
-                engine=engine,
-                device=device,
-                dtype=dtype,
-                attn_implementation=attn,
-                fbank_backend=fbank,
-                unnamed_labels=unnamed_labels,
-                num_threads=threads,
-                report_progress=partial(note, quiet=quiet),
-            )
-            for name in names
-        ]
+        taggers = [Tagger.load(name, load_options, partial(note, quiet=quiet)) for name in names]
         result = evaluation.evaluate(examples, taggers, options, _Watch(quiet=quiet))
         outputs.write(result)
     if result.failures:

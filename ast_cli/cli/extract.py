@@ -10,10 +10,9 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.streams import note, quiet_native_libraries
-from ast_cli.engine.choice import EngineOptions
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import printable
-from ast_cli.tagging.options import ExtractOptions
+from ast_cli.tagging.options import ExtractOptions, LoadOptions
 
 
 def extract(
@@ -57,6 +56,7 @@ def extract(
     options = ExtractOptions(
         start_s=start, duration_s=duration, hop_s=hop, batch_size=batch_size, what=what, all_windows=all_windows
     )
+    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
     inputs = p.read_inputs(paths, files_from, nul_separated)
 
     from ast_cli.tagging.targets import plan_targets
@@ -68,8 +68,7 @@ def extract(
         run = ExtractionRun.load(
             None if what == "fbank" and model is None else p.choose_model(model, quiet=quiet),
             options,
-            EngineOptions(engine, device, dtype, attn, unnamed_labels, threads),
-            fbank,
+            load_options,
             partial(note, quiet=quiet),
         )
         num_failed = 0

@@ -14,6 +14,7 @@ from ast_cli.cli.streams import note
 from ast_cli.engine.choice import EngineName
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
+from ast_cli.tagging.options import Aggregate as AggregateName
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
 
@@ -48,6 +49,7 @@ Hop = Annotated[
         "--hop", metavar="SECONDS", help="From one window's start to the next. [default: the window's length]"
     ),
 ]
+Aggregate = Annotated[AggregateName, typer.Option("--aggregate", help="From the windows' scores to the recording's.")]
 Engine = Annotated[
     EngineName,
     typer.Option(
@@ -69,6 +71,13 @@ Threads = Annotated[
 Fbank = Annotated[
     Literal["native", "numpy", "torchaudio"],
     typer.Option("--fbank", help="Whose filter bank. native: ours, with an engine without torch in NumPy."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes that decode; 0 to decode in this one. [default: half of the cores]"),
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", help="Give up on a file that yields nothing for so long.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]

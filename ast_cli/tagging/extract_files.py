@@ -12,18 +12,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
-from ast_cli.audio.fbank_blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.engine.choice import EngineOptions, load_engine
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import AstError, AudioError
 from ast_cli.results import FileError, path_fields
 from ast_cli.tagging.batch import file_error
 from ast_cli.tagging.extract import NEEDS_NO_MODEL, Extraction, extract_features
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import ExtractOptions
+from ast_cli.tagging.options import ExtractOptions, LoadOptions
 from ast_cli.tagging.recording import Recording, open_stream
-from ast_cli.tagging.tagger import check_fit, encoded_audio, extractor_for, fbank_for
+from ast_cli.tagging.tagger import Tagger, encoded_audio, extractor_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +47,16 @@ class ExtractionRun:
         cls,
         model: str | None,
         options: ExtractOptions,
-        engine_options: EngineOptions,
-        fbank_backend: FbankBackend,
+        load_options: LoadOptions,
         report_progress: Callable[[str], None] = lambda _what: None,
     ) -> ExtractionRun:
         """Load what the extraction needs and no more."""
         if model is None:
-            return cls(None, ASTFeatureExtractor(fbank_backend=fbank_backend), None, options)
+            return cls(None, ASTFeatureExtractor(fbank_backend=load_options.fbank_backend), None, options)
         if options.what in NEEDS_NO_MODEL:
-            return cls(model, extractor_for(model, None, fbank_backend), None, options)
-        engine = load_engine(model, engine_options, report_progress)
-        feature_extractor = extractor_for(model, engine.config, fbank_for(engine, fbank_backend))
-        check_fit(engine.config, feature_extractor, model)
-        return cls(model, feature_extractor, engine, options)
+            return cls(model, extractor_for(model, None, load_options.fbank_backend), None, options)
+        tagger = Tagger.load(model, load_options, report_progress)
+        return cls(model, tagger.feature_extractor, tagger.engine, options)
 
     def extract(self, item: Input, target: Path) -> Outcome:
         """Extract one input into one file; an input that cannot be read is an outcome with an error.

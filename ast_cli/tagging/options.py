@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
+from ast_cli.engine.choice import EngineOptions
 from ast_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from ast_cli.audio.fbank_blocks import FbankBackend
 
 Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
@@ -34,6 +38,17 @@ def check_threshold(label: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UsageError(f"the threshold of {label!r} must be a number from 0 to 1, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions(EngineOptions):
+    """How a checkpoint is loaded for tagging: its model, and the filter bank before it.
+
+    Attributes:
+        fbank_backend: ``native``, which is ``numpy`` with an engine that needs no torch; or ``torchaudio``.
+    """
+
+    fbank_backend: FbankBackend = "native"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ast_cli.audio.fbank_blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of
-from ast_cli.engine.choice import TORCH_ENGINES, EngineName, EngineOptions, load_engine
+from ast_cli.engine.choice import TORCH_ENGINES, EngineName, load_engine
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch, choose_micro_batch
 from ast_cli.errors import AstWarning, AudioError, CheckpointError
@@ -24,7 +24,7 @@ from ast_cli.results import StreamedPart, TaggingResult
 from ast_cli.tagging.batch import Batcher, Source, classify_sources, classify_turns
 from ast_cli.tagging.extract import Extraction, extract_features
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs
-from ast_cli.tagging.options import ClassifyOptions, ExtractOptions, PartOptions
+from ast_cli.tagging.options import ClassifyOptions, ExtractOptions, LoadOptions, PartOptions
 from ast_cli.tagging.recording import Audio, Recording, SampleStream, open_stream
 from ast_cli.tagging.scoring import TagChooser
 
@@ -86,10 +86,20 @@ class Tagger:
             HubError: It is not on this machine.
             DeviceError: The device was asked for by name and is not there.
         """
+        options = LoadOptions(engine, device, dtype, attn_implementation, unnamed_labels, num_threads, fbank_backend)
+        return cls.load(model, options, report_progress)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None,
+        options: LoadOptions,
+        report_progress: Callable[[str], None] = lambda _what: None,
+    ) -> Tagger:
+        """Load a checkpoint as `from_pretrained` does, which see, its options in one object."""
         name = str(model) if model is not None else hub.default_model()
-        options = EngineOptions(engine, device, dtype, attn_implementation, unnamed_labels, num_threads)
-        loaded = load_engine(name, options, report_progress)
-        return cls(loaded, extractor_for(name, loaded.config, fbank_for(loaded, fbank_backend)), name)
+        engine = load_engine(name, options, report_progress)
+        return cls(engine, extractor_for(name, engine.config, fbank_for(engine, options.fbank_backend)), name)
 
     @property
     def config(self) -> ASTConfig:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import warnings
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from ast_cli.engine.micro_batch import MIN_INPUTS, kept, machine_key
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, DeviceError, ErrorCode, UsageError
 from ast_cli.labels import audioset_id2label
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.options import LoadOptions, PartOptions
 
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batch sizes make them
 
@@ -315,6 +316,31 @@ def test_builtin_names_the_samples_and_silence() -> None:
     assert silence.tags[0].label == "Silence"
     assert all(tag.mid for tag in silence.tags)
     assert silence.activation == "sigmoid"
+
+
+def test_every_keyword_of_from_pretrained_reaches_its_load_option(
+    tagger: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[tuple[object, LoadOptions]] = []
+
+    def load(model: object, options: LoadOptions, _report_progress: object) -> Tagger:
+        loaded.append((model, options))
+        return tagger
+
+    monkeypatch.setattr(Tagger, "load", load)
+    changes = {
+        "engine": "openvino",
+        "device": "cuda:1",
+        "dtype": "bf16",
+        "attn_implementation": "eager",
+        "unnamed_labels": True,
+        "num_threads": 3,
+        "fbank_backend": "torchaudio",
+    }
+    assert list(changes) == [field.name for field in dataclasses.fields(LoadOptions)]
+    for name, value in changes.items():
+        Tagger.from_pretrained("fast", **{name: value})
+        assert loaded.pop() == ("fast", dataclasses.replace(LoadOptions(), **{name: value}))
 
 
 def test_silence_in_wav_bytes_is_tagged_without_a_warning(tagger: Tagger) -> None:
