@@ -28,12 +28,6 @@ class CompileEngine(TorchEngine):
 
     The first batch of each size is compiled, which takes a minute, or seconds where an earlier run has done so.
 
-    Args:
-        model: In evaluation mode.
-        device: Where to run it.
-        dtype: Of its weights and inputs.
-        tf32: As of the torch engine.
-
     Raises:
         EngineMissingError: There is no C++ compiler, which code for a CPU needs.
     """
@@ -41,23 +35,17 @@ class CompileEngine(TorchEngine):
     name = "compile"
     keeps_batch_size = True
 
-    def __init__(
-        self,
-        model: ASTForAudioClassification,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        *,
-        tf32: bool = False,
-    ) -> None:
-        super().__init__(model, device, dtype, tf32=tf32)
+    def _prepared(self, model: ASTForAudioClassification) -> ASTForAudioClassification:
+        """Make ready to compile a model; what is not compiled of it runs as in the torch engine."""
         if self.device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), *COMPILERS))):
             raise EngineMissingError("the compile engine needs a C++ compiler, such as g++; use --engine torch")
         _keep_kernels()
         # The model itself, not its form for oneDNN: the compiler finds the same kernels and fuses more around them.
-        self._plain = model.to(device=self.device, dtype=dtype).eval()
+        self._plain = model
         on_gpu = self.device.type == "cuda"  # where launches are recorded as CUDA graphs, one for each size
         self._compiled = torch.compile(self._logits, dynamic=False, mode="reduce-overhead" if on_gpu else None)
         self._sizes: set[int] = set()
+        return super()._prepared(model)
 
     def _logits(self, input_values: Tensor) -> Tensor:
         logits: Tensor = self._plain(input_values, return_dict=True).logits

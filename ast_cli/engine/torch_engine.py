@@ -50,7 +50,11 @@ class TorchEngine:
         self.dtype = dtype
         self.tf32 = tf32
         self.report_progress: Callable[[str], None] = lambda _what: None
-        self.model = with_onednn(model.to(device=self.device, dtype=dtype).eval())
+        self.model = self._prepared(model.to(device=self.device, dtype=dtype).eval())
+
+    def _prepared(self, model: ASTForAudioClassification) -> ASTForAudioClassification:
+        """Return the form of a model, which is on the device by now, that is run."""
+        return with_onednn(model)
 
     @classmethod
     def load(
