@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ast_cli.whole_files import write_whole
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_SHOWN = 80  # characters of a value in a message
+FEATURE_EXTRACTOR_TYPE = "ASTFeatureExtractor"  # of a checkpoint's preprocessor_config.json
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
@@ -45,6 +47,19 @@ def write_json_object(file: Path, value: dict[str, Any]) -> None:
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: JSON cannot hold a value of it ({error})") from error
     write_whole(file, f"{text}\n".encode(), CheckpointError)
+
+
+def refuse_foreign_front_end(preprocessor: Mapping[str, Any], where: str) -> None:
+    """Refuse the ``preprocessor_config.json`` of a checkpoint that needs other features, such as MAEST's.
+
+    Its model may be of the same type and shape: nothing else tells that its scores would be wrong.
+
+    Raises:
+        CheckpointError: Naming the front end.
+    """
+    kind = preprocessor.get("feature_extractor_type")
+    if kind not in (None, FEATURE_EXTRACTOR_TYPE):
+        raise CheckpointError(f"{where}: needs another front end, {shown(kind)}: its scores would be wrong here")
 
 
 def shown(value: object) -> str:

@@ -23,7 +23,13 @@ from ast_cli.audio.mel_bank import FbankConfig
 from ast_cli.audio.samples import scale_to_float32
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
 from ast_cli.hub import PREPROCESSOR_NAME, checkpoint_folder
-from ast_cli.json_object import read_json_object, shown, write_json_object
+from ast_cli.json_object import (
+    FEATURE_EXTRACTOR_TYPE,
+    read_json_object,
+    refuse_foreign_front_end,
+    shown,
+    write_json_object,
+)
 from ast_cli.outputs import KeyedOutput
 
 if TYPE_CHECKING:
@@ -232,7 +238,7 @@ class ASTFeatureExtractor:
         return {
             "padding_side": "right",
             **self.extra,
-            "feature_extractor_type": "ASTFeatureExtractor",
+            "feature_extractor_type": FEATURE_EXTRACTOR_TYPE,
             "feature_size": self.feature_size,
             "sampling_rate": self.sampling_rate,
             "num_mel_bins": self.num_mel_bins,
@@ -245,20 +251,23 @@ class ASTFeatureExtractor:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], **overrides: Any) -> ASTFeatureExtractor:
+    def from_dict(cls, values: dict[str, Any], where: str = PREPROCESSOR_NAME, **overrides: Any) -> ASTFeatureExtractor:
         """Build from the content of ``preprocessor_config.json``; missing keys are AudioSet's.
+
+        Args:
+            values: The content.
+            where: Its file, for messages.
+            **overrides: Parameters to change.
 
         Raises:
             CheckpointError: The file belongs to another feature extractor, or a value cannot be.
         """
-        kind = values.get("feature_extractor_type", "ASTFeatureExtractor")
-        if kind != "ASTFeatureExtractor":
-            raise CheckpointError(f"the checkpoint needs another front end, {kind}: its scores would be wrong here")
+        refuse_foreign_front_end(values, where)
         values = {key: value for key, value in values.items() if key not in ("feature_extractor_type", "fbank_backend")}
         try:
             return cls(**{**values, **overrides})
         except (UsageError, TypeError) as error:
-            raise CheckpointError(f"{PREPROCESSOR_NAME}: {error}") from error
+            raise CheckpointError(f"{where}: {error}") from error
 
     @classmethod
     def from_pretrained(cls, model: str | Path, **overrides: Any) -> ASTFeatureExtractor:
@@ -275,7 +284,7 @@ class ASTFeatureExtractor:
         file = checkpoint_folder(model) / PREPROCESSOR_NAME
         if not file.is_file():
             return cls(**overrides)
-        return cls.from_dict(read_json_object(file), **overrides)
+        return cls.from_dict(read_json_object(file), str(file), **overrides)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``preprocessor_config.json`` into a folder, which is made if needed.

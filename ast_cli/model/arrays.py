@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from ast_cli import hub
 from ast_cli.model.config import ASTConfig, read_config
 from ast_cli.model.layout import (
+    check_front_end,
     compare,
     expected_shapes,
     has_config,
     infer_config,
     name_labels,
     own_names,
-    refuse_foreign_front_end,
     refuse_non_finite,
     rename,
 )
@@ -58,6 +58,6 @@ def _read(path: Path, model: str | Path, *, forget_bad_labels: bool) -> tuple[di
             return tensors, read_config(path.parent, forget_bad_labels=forget_bad_labels)
         return tensors, infer_config(tensors, str(path))
     folder = hub.checkpoint_folder(model)
-    refuse_foreign_front_end(folder)
+    check_front_end(folder)
     config = read_config(folder, forget_bad_labels=forget_bad_labels)
     return rename(read_weights_folder(folder, "numpy")), config

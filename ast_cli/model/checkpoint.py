@@ -22,12 +22,12 @@ from ast_cli.json_object import write_json_object
 from ast_cli.model.config import ASTConfig, implied_problem_type, read_config
 from ast_cli.model.layout import (
     ENCODER_PREFIX,
+    check_front_end,
     compare,
     has_config,
     infer_config,
     name_labels,
     own_names,
-    refuse_foreign_front_end,
     rename,
 )
 from ast_cli.model.weight_files import read_weights, read_weights_folder
@@ -114,7 +114,7 @@ def _read(
         tensors = rename(read_weights(path))
         return tensors, config or infer_config(tensors, str(path))
     folder = hub.checkpoint_folder(model)
-    refuse_foreign_front_end(folder)
+    check_front_end(folder)
     config = config or read_config(folder, forget_bad_labels=forget_bad_labels)
     return rename(read_weights_folder(folder)), config
 

@@ -17,7 +17,7 @@ import numpy as np
 from ast_cli import hub
 from ast_cli import labels as audioset
 from ast_cli.errors import CheckpointError
-from ast_cli.json_object import read_json_object, shown
+from ast_cli.json_object import read_json_object, refuse_foreign_front_end, shown
 from ast_cli.model.config import MODEL_TYPE, NUM_PREFIX_TOKENS, ASTConfig, placeholder_labels
 
 if TYPE_CHECKING:
@@ -219,13 +219,15 @@ def has_config(folder: Path) -> bool:
     return file.is_file() and read_json_object(file).get("model_type") == MODEL_TYPE
 
 
-def refuse_foreign_front_end(folder: Path) -> None:
-    """Refuse a checkpoint of the same model type that needs other features, such as MAEST."""
+def check_front_end(folder: Path) -> None:
+    """Refuse a checkpoint folder that says it needs another front end.
+
+    Raises:
+        CheckpointError: Naming the front end.
+    """
     file = folder / hub.PREPROCESSOR_NAME
     if file.is_file():
-        kind = read_json_object(file).get("feature_extractor_type")
-        if kind not in (None, "ASTFeatureExtractor"):
-            raise CheckpointError(f"{folder}: needs another front end, {shown(kind)}: its scores would be wrong here")
+        refuse_foreign_front_end(read_json_object(file), str(folder))
 
 
 def own_names(tensors: Mapping[str, Array], *, with_head: bool) -> dict[str, Array]:

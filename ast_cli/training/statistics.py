@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.feature_extractor import MAX_STATISTIC, ASTFeatureExtractor
-from ast_cli.errors import AudioError, CheckpointError, UsageError
+from ast_cli.errors import AudioError, UsageError
 from ast_cli.hub import PREPROCESSOR_NAME
 from ast_cli.json_object import read_json_object, write_json_object
 from ast_cli.results import FileError
@@ -190,10 +190,7 @@ def apply_statistics(statistics: FbankStatistics, folder: Path) -> Path:
     if statistics.std < MIN_STD:
         raise UsageError("all frames are alike: there is no standard deviation to normalise by")
     values = read_json_object(file)
-    try:
-        extractor = ASTFeatureExtractor.from_dict(values)
-    except CheckpointError as error:
-        raise CheckpointError(f"{file}: {error}") from error
+    extractor = ASTFeatureExtractor.from_dict(values, str(file))
     if extractor.num_mel_bins != statistics.num_mel_bins:
         raise UsageError(
             f"{file}: is for {extractor.num_mel_bins} mel bins, but the statistics are of {statistics.num_mel_bins}"

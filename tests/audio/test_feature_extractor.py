@@ -383,7 +383,8 @@ def test_json_goes_both_ways_and_keeps_unknown_keys(tmp_path: Path) -> None:
 
 
 def test_missing_keys_are_audiosets_and_overrides_win(tmp_path: Path) -> None:
-    (tmp_path / PREPROCESSOR_NAME).write_text('{"max_length": 512, "mean": -1.0}', encoding="utf-8")
+    text = '{"max_length": 512, "mean": -1.0, "feature_extractor_type": null}'
+    (tmp_path / PREPROCESSOR_NAME).write_text(text, encoding="utf-8")
     expected = ASTFeatureExtractor(max_length=128, mean=-1.0).to_dict()
     assert ASTFeatureExtractor.from_pretrained(tmp_path, max_length=128).to_dict() == expected
 
@@ -403,7 +404,10 @@ def test_the_reference_reads_what_is_written_and_the_other_way_round(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"feature_extractor_type": "MAESTFeatureExtractor"}', "another front end, MAESTFeatureExtractor"),
+        (
+            '{"feature_extractor_type": "MAESTFeatureExtractor"}',
+            "json: needs another front end, 'MAEST",
+        ),
         ('{"std": 0}', "std must be above 0"),
         ('{"std": NaN}', "std must be a finite number|NaN"),
         ('{"std": null}', "std must be a finite number"),
