@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+from tone_folders import write_tone_folders
 
 from ast_cli.training.options import settings
 
@@ -27,14 +27,7 @@ TINY = (
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(3)
-    for label, frequency_hz in (("Low", 300.0), ("High, very", 3000.0)):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        for i in range(4):
-            times_s = np.arange(4800 + 1600 * i) / 16000
-            samples = 0.3 * np.sin(2 * np.pi * frequency_hz * times_s) + 0.01 * rng.standard_normal(len(times_s))
-            soundfile.write(tmp_path / "data" / label / f"{i}.wav", samples, 16000, subtype="FLOAT")
-    return tmp_path / "data"
+    return write_tone_folders(tmp_path / "data")
 
 
 def started(data: Path, output: Path, *arguments: str) -> subprocess.Popen[bytes]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, average_precision_score
 from tiny_training import tiny_extractor, tiny_model
+from tone_folders import write_tone_folders
 
 from ast_cli import ASTFeatureExtractor, ASTForAudioClassification, Tagger
 from ast_cli.audio.decode import load_waveform
@@ -40,17 +41,7 @@ def options_for(**changes: Any) -> TrainOptions:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Low and high tones in noise: a folder per class, four clips each, of 0.3 to 0.6 s."""
-    import soundfile
-
-    rng = np.random.default_rng(3)
-    for label, frequency_hz in (("Low", 300.0), ("High, very", 3000.0)):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        for i in range(4):
-            times_s = np.arange(4800 + 1600 * i) / 16000
-            samples = 0.3 * np.sin(2 * np.pi * frequency_hz * times_s) + 0.01 * rng.standard_normal(len(times_s))
-            soundfile.write(tmp_path / "data" / label / f"{i}.wav", samples, 16000, subtype="FLOAT")
-    return tmp_path / "data"
+    return write_tone_folders(tmp_path / "data")
 
 
 @pytest.fixture
