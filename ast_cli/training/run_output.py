@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from ast_cli.training.training_state import StateFolder
 
 CHECKPOINT_NAME = "checkpoint"
 FOLD_PREFIX = "fold-"
+FOLD_NAME = re.compile(rf"{FOLD_PREFIX}-?\d+")
 WEIGHTS_NAME = "model.safetensors"
 OPTIONS_NAME = "training_options.toml"
 RESULTS_NAME = "results.json"
@@ -104,10 +106,18 @@ def begin(output: Path, facts: Mapping[str, Any], *, resume: bool) -> StateFolde
         return state
     if resume and any((output / name).exists() for name in OWN_NAMES):
         raise UsageError(f"--resume: {output} holds no interrupted run; --force starts anew")
-    for folder in (output, *output.glob(f"{FOLD_PREFIX}*")):
+    _clear(output)
+    for folder in _fold_folders(output):
         _clear(folder)
+        _remove_empty(folder / CHECKPOINT_NAME)
+        _remove_empty(folder)
     state.begin(facts)
     return state
+
+
+def _fold_folders(output: Path) -> list[Path]:
+    """Return the folders of single folds that earlier runs made; a user's own ``fold-notes`` is none."""
+    return [folder for folder in output.iterdir() if FOLD_NAME.fullmatch(folder.name) and folder.is_dir()]
 
 
 def _clear(output: Path) -> None:
@@ -118,6 +128,12 @@ def _clear(output: Path) -> None:
             file.unlink(missing_ok=True)
         except OSError as error:
             raise AstError(f"{file}: an earlier run's, cannot be removed ({error.strerror})") from error
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that an earlier run made, unless there is something in it or it cannot be."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def remove_checkpoint(output: Path) -> None:

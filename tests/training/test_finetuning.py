@@ -262,6 +262,8 @@ def test_every_fold_is_held_out_once_and_an_interrupted_one_goes_on(data: Path, 
         tagger = Tagger.from_pretrained(str(output / f"fold-{fold}"))
         hits = [tagger.classify(file, top_k=1).tags[0].label == Path(file).parent.name for file in held_out]
         assert result.folds[fold - 1].value == np.mean(hits)
+    finetune(data, SCRATCH, output, options, RunSettings(num_workers=0, force=True))
+    assert not list(output.glob("fold-*"))
 
 
 def test_folds_need_data_with_folds(data: Path, tmp_path: Path) -> None:

@@ -70,6 +70,19 @@ def test_beginning_clears_an_earlier_runs_files_and_nothing_else(output: Path) -
         begin(output, {"labels": []}, resume=True)
 
 
+def test_beginning_removes_the_folders_of_earlier_folds_that_hold_nothing_else(output: Path) -> None:
+    for fold in ("fold-1", "fold--2", "fold-3", "fold-notes"):
+        (output / fold / "checkpoint").mkdir(parents=True)
+        for name in (*OWN_NAMES, "checkpoint/state.pt", "checkpoint/run.json"):
+            (output / fold / name).write_text("old")
+    (output / "fold-3" / "thesis.txt").write_text("mine")
+    (output / "fold-4").write_text("a file of the user's")
+    begin(output, {}, resume=False)
+    assert sorted(path.name for path in output.iterdir()) == ["checkpoint", "fold-3", "fold-4", "fold-notes"]
+    assert [path.name for path in (output / "fold-3").iterdir()] == ["thesis.txt"]
+    assert len(list((output / "fold-notes").iterdir())) == len(OWN_NAMES) + 1  # named by the user: left alone
+
+
 def test_two_runs_cannot_write_one_folder(output: Path) -> None:
     with writing(output), pytest.raises(AstError, match="is being written already"), writing(output):
         pass
