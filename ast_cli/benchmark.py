@@ -1,4 +1,4 @@
-"""How fast the model runs here: attention, data type and batch size against each other, and every stage apart.
+"""How fast a model runs here: attention, data type and batch size against each other, and every stage apart.
 
 All contestants of a cell (one data type and batch size) take turns, round after round, so that a machine that is busy
 or throttles treats them alike; medians are compared, and the spread is the interquartile range.
@@ -7,13 +7,12 @@ or throttles treats them alike; medians are compared, and the spread is the inte
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib.metadata
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,21 +25,37 @@ from torch import Tensor, nn
 
 from ast_cli import __version__
 from ast_cli.audio.decode import open_audio
+from ast_cli.audio.fbank_blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.mel_bank import FRAME_SHIFT_S
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
-from ast_cli.engine.device import float32_products, resolve_device, resolve_dtype_for
-from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.errors import AstError, DeviceError, UsageError
-from ast_cli.labels import NUM_AUDIOSET_LABELS
+from ast_cli.contestants import (
+    FLOP_FORMULA,
+    OURS,
+    REFERENCE,
+    SEED,
+    SIZES,
+    Contestant,
+    check_agreement,
+    contestant_name,
+    dtype_name,
+    flop_per_window,
+    load_model,
+    load_references,
+    our_contestants,
+    random_input_values,
+    reference_contestants,
+)
+from ast_cli.engine.choice import EXTRAS, TORCH_ENGINES, EngineName, EngineOptions, resolve_engine
+from ast_cli.engine.compile_engine import CompileEngine
+from ast_cli.engine.device import resolve_device, resolve_dtype_for
+from ast_cli.errors import DeviceError, UsageError
 from ast_cli.model.attention import ATTN_IMPLEMENTATIONS
-from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig
+from ast_cli.model.checkpoint import resolve_dtype
+from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.results import SCHEMA_VERSION
 
-SIZES = {"base": (768, 12), "small": (384, 6), "tiny": (192, 3)}  # DeiT's hidden_size and num_attention_heads
-OURS, REFERENCE = "ast", "transformers"
-SEED = 0  # of random weights and inputs
 DEFAULT_BATCH_SIZES = (1, 2, 4, 8)  # those of the reference's own table
 CPU_BATCH_SIZES = (1, 2)  # a window of base size takes seconds there, and larger batches gain nothing
 MAX_BATCH_SIZE = 65_536
@@ -49,17 +64,10 @@ CELL_S = 3.0  # to spend on one contestant in one cell
 MIN_REPEATS, MAX_REPEATS = 5, 100
 SLOW_S, MIN_SLOW_REPEATS = 1.0, 3  # a pass this long needs fewer repeats: the clock's noise is small beside it
 CPU_WARMUPS, WARMUPS = 1, 5  # a GPU also has to raise its clock and choose its kernels
-LOGITS_TOLERANCE = 1e-3  # float32 logits of two implementations; they differ by 1e-5 and less at base size
 
 CLIP_S = 10.0  # what a stage's time refers to
 CLIP_SAMPLING_RATE = 44_100  # Hz; the commonest rate of files, so that decoding includes resampling
 FBANK_BATCH_SIZE = 8
-
-FLOP_FORMULA = (
-    "2 x multiply-adds: patches P*p^2*C; a block 3NC^2 (qkv) + 2N^2C (attention) + NC^2 (proj) + 2NCM (MLP); the last "
-    "block 2QC^2 + 2NC^2 + 2QNC + 2QCM, as the head reads Q=2 rows (transformers: as the others); head CL. "
-    "N tokens, P patches of side p, C hidden_size, M intermediate_size, L labels"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,8 @@ class BenchmarkOptions:
     Attributes:
         model: ``base``, ``small`` or ``tiny`` with random weights; else a checkpoint as in
             ``ASTForAudioClassification.from_pretrained``. A folder of such a name is ``./base``.
-        attn_implementations: Which attentions, in the order they take turns.
+        engine: What runs the model; ``auto`` for the fastest installed that offers every data type.
+        attn_implementations: Which attentions, in the order they take turns; None for both, or the engine's own.
         dtypes: Names of data types; ``auto`` is float16 on CUDA and float32 elsewhere.
         batch_sizes: Windows at once; None for 1, 2, 4, 8, on a CPU 1, 2.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -77,11 +86,12 @@ class BenchmarkOptions:
         num_repeats: Timed passes of a contestant in a cell; None for as many as fit 3 s, 5 to 100, and 3 where a
             pass takes longer than 1 s.
         num_warmups: Passes before those; None for 1 on a CPU and 5 elsewhere.
-        num_threads: Of torch on the CPU; None for torch's own choice.
+        num_threads: Of the engine on the CPU; None for its own choice, or torch's where ``transformers`` takes part.
     """
 
     model: str = "base"
-    attn_implementations: tuple[str, ...] = ("sdpa", "eager")
+    engine: EngineName = "torch"
+    attn_implementations: tuple[str, ...] | None = None
     dtypes: tuple[str, ...] = ("auto",)
     batch_sizes: tuple[int, ...] | None = None
     device: str = "auto"
@@ -92,8 +102,10 @@ class BenchmarkOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; names of devices and data types are checked where they are resolved."""
-        if not self.attn_implementations or set(self.attn_implementations) - set(ATTN_IMPLEMENTATIONS):
-            chosen = ",".join(self.attn_implementations)
+        EngineOptions(self.engine)
+        attns = self.attn_implementations
+        if attns is not None and (not attns or set(attns) - set(ATTN_IMPLEMENTATIONS)):
+            chosen = ",".join(attns)
             raise UsageError(f"attn must be one or more of {', '.join(ATTN_IMPLEMENTATIONS)}, not {chosen!r}")
         if not self.dtypes:
             raise UsageError("dtype must name at least one data type")
@@ -122,8 +134,8 @@ class Machine:
         processor: The processor's name.
         device: Where the model ran.
         device_name: The GPU's name, or the processor's again.
-        num_threads: Of torch on the CPU.
-        versions: Of Python, torch, this package, and transformers where it took part.
+        num_threads: Of the engine on the CPU.
+        versions: Of Python, torch, this package, and of the engine's package and transformers where they took part.
     """
 
     platform: str
@@ -161,7 +173,8 @@ class Measurement:
 
     Attributes:
         library: ``ast`` or ``transformers``.
-        attn: ``sdpa`` or ``eager``.
+        engine: What ran it.
+        attn: ``sdpa`` or ``eager``; None where the engine has one of its own.
         dtype: Of weights and inputs.
         batch_size: Windows at once.
         num_repeats: Timed passes.
@@ -173,7 +186,8 @@ class Measurement:
     """
 
     library: str
-    attn: str
+    engine: str
+    attn: str | None
     dtype: str
     batch_size: int
     num_repeats: int
@@ -185,8 +199,8 @@ class Measurement:
 
     @property
     def contestant(self) -> str:
-        """``sdpa``, ``eager``, or ``transformers sdpa`` and ``transformers eager``."""
-        return contestant_name(self.library, self.attn)
+        """``sdpa``; of other engines ``compile sdpa`` or ``openvino``; of the reference ``transformers sdpa``."""
+        return contestant_name(self.library, self.engine, self.attn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,16 +287,6 @@ def _record(part: Any) -> dict[str, Any]:
     return {key: float(f"{value:.6g}") if type(value) is float else value for key, value in asdict(part).items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Contestant:
-    """One model that takes turns: ``run`` maps (batch, max_length, num_mel_bins) to whatever it returns."""
-
-    library: str
-    attn: str
-    flop_per_window: int
-    run: Callable[[Tensor], object]
-
-
 def run_benchmark(
     options: BenchmarkOptions, report_progress: Callable[[str], None] = lambda _what: None
 ) -> BenchmarkReport:
@@ -294,28 +298,24 @@ def run_benchmark(
 
     Raises:
         UsageError: An option that cannot be, or no model of that name.
-        DeviceError: A device that is not there, a batch that does not fit, or transformers that is not installed.
+        DeviceError: A device that is not there, a device or data type that the engine does not offer, a batch that does
+            not fit, or transformers that is not installed.
+        EngineMissingError: The engine's package is not installed.
         AstError: The reference implementation gives other logits.
     """
-    device = resolve_device(options.device)
-    dtypes = tuple(dict.fromkeys(resolve_dtype_for(name, device) for name in options.dtypes))
-    batch_sizes = options.batch_sizes or (CPU_BATCH_SIZES if device.type == "cpu" else DEFAULT_BATCH_SIZES)
-    attns = tuple(dict.fromkeys(options.attn_implementations))
+    plan = _plan(options)
     with _threads(options.num_threads):
         report_progress(f"loading {options.model}")
         model = load_model(options.model)
-        references = load_references(model, attns) if options.compare else {}
-        difference = check_agreement(model, references, device) if references else None
-        measurements: list[Measurement] = []
-        for dtype in dtypes:
-            contestants = _contestants(model, references, attns, device, dtype)
-            for batch_size in dict.fromkeys(batch_sizes):
-                report_progress(f"timing {dtype_name(dtype)}, batch size {batch_size}")
-                measurements += _measure_cell(contestants, model.config, device, dtype, batch_size, options)
+        references = load_references(model, plan.reference_attns) if options.compare else {}
+        difference = check_agreement(model, references, plan.settings[0], plan.device) if references else None
+        measurements, facts = _measure(model, references, plan, options, report_progress)
         report_progress("timing decode and fbank")
-        stages = (*_front_end_stages(model.config, device, options), _model_stage(measurements, model.config, device))
+        backend: FbankBackend = "native" if plan.engine in TORCH_ENGINES else "numpy"  # as `ast classify` chooses
+        front_end = _front_end_stages(model.config, plan.device, options, backend)
+        stages = (*front_end, _model_stage(measurements, model.config, plan.device))
         return BenchmarkReport(
-            describe_machine(device, with_reference=bool(references)),
+            describe_machine(plan.device, with_reference=bool(references), facts=facts),
             _describe_model(options.model, model),
             difference,
             tuple(measurements),
@@ -324,58 +324,86 @@ def run_benchmark(
         )
 
 
-def load_model(name: str) -> ASTForAudioClassification:
-    """Return a model in float32 on the CPU: of a named size with random weights, or a checkpoint.
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the options come to on this machine.
+
+    Attributes:
+        engine: What runs our model.
+        attns: Of our model; None for the engine's own.
+        device: Where everything runs.
+        settings: How our model is run, one for each data type.
+        batch_sizes: Windows at once.
+    """
+
+    engine: str
+    attns: tuple[str | None, ...]
+    device: torch.device
+    settings: tuple[EngineOptions, ...]
+    batch_sizes: tuple[int, ...]
+
+    @property
+    def reference_attns(self) -> tuple[str, ...]:
+        """Of the reference: the same, or its fastest."""
+        return tuple(attn or "sdpa" for attn in self.attns)
+
+
+def _plan(options: BenchmarkOptions) -> _Plan:
+    """Settle what is left to the machine.
 
     Raises:
-        UsageError: No model of that name.
+        UsageError, DeviceError, EngineMissingError: As `run_benchmark`.
     """
-    if name in SIZES:
-        return random_model(size_config(name))
-    try:
-        return ASTForAudioClassification.from_pretrained(name, unnamed_labels=True)
-    except UsageError as error:
-        raise UsageError(f"{error}; or a size with random weights: {', '.join(SIZES)}") from error
+    engine = _engine_name(options)
+    is_torch = engine in TORCH_ENGINES
+    if not is_torch and options.attn_implementations is not None:
+        raise UsageError(f"the {engine} engine has no choice of attention: leave out --attn, or use --engine torch")
+    attns: Iterable[str | None] = (options.attn_implementations or ATTN_IMPLEMENTATIONS) if is_torch else (None,)
+    device = resolve_device(options.device) if is_torch else torch.device("cpu")
+    dtypes = dict.fromkeys(_resolve_dtype(name, device, is_torch=is_torch) for name in options.dtypes)
+    num_threads = options.num_threads or (torch.get_num_threads() if options.compare else None)
+    where = str(device) if is_torch else options.device  # another device than the CPU is for the engine to refuse
+    settings = [EngineOptions(engine, where, name, num_threads=num_threads) for name in map(dtype_name, dtypes)]
+    batch_sizes = options.batch_sizes or (CPU_BATCH_SIZES if device.type == "cpu" else DEFAULT_BATCH_SIZES)
+    return _Plan(engine, tuple(dict.fromkeys(attns)), device, tuple(settings), tuple(dict.fromkeys(batch_sizes)))
 
 
-def size_config(size: str) -> ASTConfig:
-    """Return the architecture of a named size: DeiT's widths, AST's patches of 10-10 strides at 1024 frames."""
-    hidden_size, num_heads = SIZES[size]
-    return ASTConfig(
-        hidden_size=hidden_size,
-        num_attention_heads=num_heads,
-        intermediate_size=4 * hidden_size,
-        num_labels=NUM_AUDIOSET_LABELS,
+def _engine_name(options: BenchmarkOptions) -> EngineName:
+    """Return the engine to measure, which is installed; one for all data types, so that they compare."""
+    found = {resolve_engine(EngineOptions(options.engine, options.device, dtype)) for dtype in options.dtypes}
+    return found.pop() if len(found) == 1 else "torch"
+
+
+def _resolve_dtype(name: str, device: torch.device, *, is_torch: bool) -> torch.dtype:
+    """Return the data type of a name; engines without torch know half precision better than its warning does."""
+    if is_torch:
+        return resolve_dtype_for(name, device)
+    return torch.float32 if name == "auto" else resolve_dtype(name)
+
+
+def _measure(
+    model: ASTForAudioClassification,
+    references: dict[str, nn.Module],
+    plan: _Plan,
+    options: BenchmarkOptions,
+    report_progress: Callable[[str], None],
+) -> tuple[list[Measurement], dict[str, str]]:
+    """Time every cell; return the measurements, and what the engine's speed depends on."""
+    ours: Iterable[list[Contestant]] = (
+        our_contestants(model, plan.attns, setting, report_progress) for setting in plan.settings
     )
-
-
-def random_model(config: ASTConfig) -> ASTForAudioClassification:
-    """Return a model of random weights, always the same, leaving the random state of others alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        return ASTForAudioClassification(config).eval()
-
-
-def flop_per_window(config: ASTConfig, *, trimmed: bool = True) -> int:
-    """Count the floating-point operations of one window's matrix products, the rest being far below 1 %.
-
-    Args:
-        config: The architecture.
-        trimmed: Whether the last block computes only the two rows that the head reads.
-
-    Returns:
-        Twice the multiply-adds: 261 GFLOP for base size at 1024 frames, 242 trimmed.
-    """
-    N, C, M = config.num_tokens, config.hidden_size, config.intermediate_size
-    patches = (N - NUM_PREFIX_TOKENS) * config.patch_size**2 * C
-
-    def block(num_queries: int) -> int:
-        per_query = 2 * C * C + 2 * N * C + 2 * C * M  # query and output projection, attention, MLP
-        return num_queries * per_query + 2 * N * C * C  # keys and values are of all tokens
-
-    last = block(NUM_PREFIX_TOKENS if trimmed else N)
-    multiply_adds = patches + (config.num_hidden_layers - 1) * block(N) + last + C * config.num_labels
-    return 2 * multiply_adds
+    if plan.engine not in TORCH_ENGINES:
+        ours = list(ours)  # all of them before anything is timed: the engine may refuse a data type
+    measurements: list[Measurement] = []
+    facts: dict[str, str] = {}
+    for setting, contestants in zip(plan.settings, ours, strict=True):
+        facts = contestants[0].facts
+        dtype = resolve_dtype(setting.dtype)
+        everyone = [*contestants, *reference_contestants(references, model.config, plan.device, dtype)]
+        for batch_size in plan.batch_sizes:
+            report_progress(f"timing {setting.dtype}, batch size {batch_size}")
+            measurements += _measure_cell(everyone, model.config, plan.device, setting.dtype, batch_size, options)
+    return measurements, facts
 
 
 def time_alternating(
@@ -434,132 +462,25 @@ def median_and_spread_ms(times_s: Sequence[float]) -> tuple[float, float]:
     return median * 1000, (third - first) * 1000
 
 
-def load_references(model: ASTForAudioClassification, attns: Sequence[str]) -> dict[str, nn.Module]:
-    """Return transformers' model with the same weights, one for each attention, in float32 on the CPU.
-
-    Raises:
-        DeviceError: transformers is missing or does not load.
-    """
-    try:
-        from transformers import ASTForAudioClassification as ReferenceModel
-    except (
-        ImportError,
-        OSError,
-        RuntimeError,
-    ) as error:  # OSError: a torchaudio built for another torch, imported by it
-        raise DeviceError(
-            f"transformers cannot be used here ({str(error).splitlines()[0]}); "
-            "install it with `pip install transformers`"
-        ) from error
-    references: dict[str, nn.Module] = {}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _no_loading_bar():
-        model.save_pretrained(folder)
-        for attn in attns:
-            references[attn] = ReferenceModel.from_pretrained(folder, attn_implementation=attn)
-            references[attn].eval()
-    return references
-
-
-@contextlib.contextmanager
-def _no_loading_bar() -> Iterator[None]:
-    """Keep transformers from drawing a bar on stderr, which it does even where that is no terminal."""
-    from transformers.utils import logging
-
-    bars: Any = logging
-    if not bars.is_progress_bar_enabled():
-        yield
-        return
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        bars.enable_progress_bar()
-
-
-def check_agreement(model: ASTForAudioClassification, references: dict[str, nn.Module], device: torch.device) -> float:
-    """Compare logits with the reference's in float32: a faster model that computes something else is no faster model.
-
-    Returns:
-        The largest absolute difference, over all attentions.
-
-    Raises:
-        AstError: It is above `LOGITS_TOLERANCE`.
-    """
-    input_values = random_input_values(model.config, 1, device, torch.float32)
-    engines = _engines(model, tuple(references), device, torch.float32)
-    differences = [0.0]
-    for attn, reference in references.items():
-        expected = _reference_logits(copy.deepcopy(reference).to(device), input_values).cpu().numpy()
-        differences.append(float(np.abs(engines[attn].logits(input_values) - expected).max()))
-    if not all(difference <= LOGITS_TOLERANCE for difference in differences):  # NaN fails too
-        raise AstError(
-            f"transformers gives other logits than ast (differences up to {max(differences):.2g}, rounding explains "
-            f"{LOGITS_TOLERANCE:g}): there is nothing to compare; please report it with the model's config.json"
-        )
-    return max(differences)
-
-
-def random_input_values(config: ASTConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return features like those of real audio, mean 0 and std 0.5: (batch_size, max_length, num_mel_bins)."""
-    generator = torch.Generator().manual_seed(SEED)
-    input_values = torch.randn(batch_size, config.max_length, config.num_mel_bins, generator=generator) * 0.5
-    return input_values.to(device, dtype)
-
-
-@torch.inference_mode()
-def _reference_logits(reference: nn.Module, input_values: Tensor) -> Tensor:
-    with float32_products(input_values.device, tf32=False):  # as our engine
-        logits: Tensor = reference(input_values).logits
-    return logits
-
-
-def _engines(
-    model: ASTForAudioClassification, attns: Sequence[str], device: torch.device, dtype: torch.dtype
-) -> dict[str, TorchEngine]:
-    """Return one engine for each attention, on one copy of the weights."""
-    state = {name: tensor.to(device, dtype) for name, tensor in model.state_dict().items()}
-    engines = {}
-    for attn in attns:
-        with torch.device("meta"):  # the module alone: its weights are assigned
-            twin = ASTForAudioClassification(model.config, attn)
-        twin.load_state_dict(state, assign=True)
-        engines[attn] = TorchEngine(twin, device, dtype)
-    return engines
-
-
-def _contestants(
-    model: ASTForAudioClassification,
-    references: dict[str, nn.Module],
-    attns: Sequence[str],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> list[_Contestant]:
-    """Put everyone who takes turns on the device, in the data type."""
-    flop = flop_per_window(model.config)
-    engines = _engines(model, attns, device, dtype)
-    contestants = [_Contestant(OURS, attn, flop, engine.forward) for attn, engine in engines.items()]
-    flop = flop_per_window(model.config, trimmed=False)
-    for attn, reference in references.items():
-        run = partial(_reference_logits, copy.deepcopy(reference).to(device, dtype))
-        contestants.append(_Contestant(REFERENCE, attn, flop, run))
-    return contestants
-
-
 def _measure_cell(
-    contestants: Sequence[_Contestant],
+    contestants: Sequence[Contestant],
     config: ASTConfig,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: str,
     batch_size: int,
     options: BenchmarkOptions,
 ) -> list[Measurement]:
     """Time all contestants on one batch."""
     try:
-        input_values = random_input_values(config, batch_size, device, dtype)
-        steps = [partial(contestant.run, input_values) for contestant in contestants]
+        input_values = random_input_values(config, batch_size, torch.device("cpu"), torch.float32)
+        steps = [contestant.step_for(input_values) for contestant in contestants]
+        for contestant, step in zip(contestants, steps, strict=True):
+            if contestant.engine == CompileEngine.name:
+                step()  # compiles, which is no measure of how many passes fit
         times_s = time_alternating(steps, device, options.num_repeats, options.num_warmups)
-    except RuntimeError as error:
-        if not (isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)):  # GPU, CPU
+    except (RuntimeError, MemoryError) as error:
+        is_memory = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+        if not is_memory:
             raise
         raise DeviceError(f"a batch of {batch_size} does not fit into memory; choose a smaller --batch-size") from error
     return [
@@ -569,15 +490,16 @@ def _measure_cell(
 
 
 def _measurement(
-    contestant: _Contestant, times_s: Sequence[float], dtype: torch.dtype, batch_size: int, audio_s: float
+    contestant: Contestant, times_s: Sequence[float], dtype: str, batch_size: int, audio_s: float
 ) -> Measurement:
     """Turn seconds a pass into what is reported; ``audio_s`` is the length of one window."""
     median_ms, spread_ms = median_and_spread_ms(times_s)
     windows_per_s = batch_size / (median_ms / 1000)
     return Measurement(
         contestant.library,
+        contestant.engine,
         contestant.attn,
-        dtype_name(dtype),
+        dtype,
         batch_size,
         len(times_s),
         median_ms,
@@ -592,7 +514,11 @@ def compare_measurements(measurements: Sequence[Measurement]) -> Iterator[SpeedU
     """Yield sdpa over eager, then ours over the reference, pair by pair, for each cell that holds both."""
     medians = {(m.dtype, m.batch_size, m.contestant): m.median_ms for m in measurements}
     cells = dict.fromkeys((m.dtype, m.batch_size) for m in measurements)
-    pairs = [("eager", "sdpa")] + [(contestant_name(REFERENCE, attn), attn) for attn in ATTN_IMPLEMENTATIONS]
+    ours = {m.contestant: m for m in measurements if m.library == OURS}
+    pairs = [(contestant_name(OURS, m.engine, "eager"), name) for name, m in ours.items() if m.attn == "sdpa"]
+    for attn in ATTN_IMPLEMENTATIONS:
+        reference = contestant_name(REFERENCE, "torch", attn)
+        pairs += [(reference, name) for name, m in ours.items() if m.attn in (attn, None)]
     for baseline, contestant in pairs:
         for cell in cells:
             if (*cell, baseline) in medians and (*cell, contestant) in medians:
@@ -600,7 +526,9 @@ def compare_measurements(measurements: Sequence[Measurement]) -> Iterator[SpeedU
                 yield SpeedUp(*cell, baseline, contestant, baseline_ms, contestant_ms, baseline_ms / contestant_ms)
 
 
-def _front_end_stages(config: ASTConfig, device: torch.device, options: BenchmarkOptions) -> Iterator[StageTime]:
+def _front_end_stages(
+    config: ASTConfig, device: torch.device, options: BenchmarkOptions, fbank_backend: FbankBackend = "native"
+) -> Iterator[StageTime]:
     """Time reading a compressed file, and the filter bank of one clip and of several."""
     cpu = torch.device("cpu")
     clip = _generate_clip(CLIP_SAMPLING_RATE)
@@ -608,7 +536,8 @@ def _front_end_stages(config: ASTConfig, device: torch.device, options: Benchmar
         file = Path(folder) / "clip.flac"
         soundfile.write(file, clip, CLIP_SAMPLING_RATE)
         yield _time_stage("decode", partial(_decode, file), cpu, 1, options)
-    extractor = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins)  # its 1024 frames hold the whole clip
+    # Its 1024 frames hold the whole clip.
+    extractor = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins, fbank_backend=fbank_backend)
     waveform = _generate_clip(MODEL_SAMPLING_RATE).mean(axis=1, dtype=np.float32)
     for batch_size in (1, FBANK_BATCH_SIZE):
         clips = [waveform] * batch_size
@@ -664,14 +593,23 @@ def _stage_time(
     )
 
 
-def describe_machine(device: torch.device, *, with_reference: bool) -> Machine:
-    """Say where this runs."""
+def describe_machine(device: torch.device, *, with_reference: bool, facts: Mapping[str, str] | None = None) -> Machine:
+    """Say where this runs.
+
+    Args:
+        device: The model's.
+        with_reference: Whether transformers takes part.
+        facts: Of the engine, as in `ast_cli.engine.interface.Engine`; None for torch's.
+    """
     versions = {"python": platform.python_version(), "torch": torch.__version__, "ast": __version__}
+    facts = facts or {}
+    versions |= {name: facts[name] for name in EXTRAS if name in facts}
     if with_reference:
         versions[REFERENCE] = importlib.metadata.version(REFERENCE)
     processor = processor_name()
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor
-    return Machine(platform.platform(), processor, str(device), device_name, torch.get_num_threads(), versions)
+    num_threads = int(facts.get("threads", torch.get_num_threads()))
+    return Machine(platform.platform(), processor, str(device), device_name, num_threads, versions)
 
 
 def processor_name() -> str:
@@ -697,16 +635,6 @@ def _describe_model(name: str, model: ASTForAudioClassification) -> ModelFacts:
 def window_s(config: ASTConfig) -> float:
     """Return the seconds of audio between windows laid side by side: 10.24 for 1024 frames."""
     return config.max_length * FRAME_SHIFT_S
-
-
-def contestant_name(library: str, attn: str) -> str:
-    """Return what a contestant is called in tables."""
-    return attn if library == OURS else f"{library} {attn}"
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return ``float32`` for ``torch.float32``."""
-    return str(dtype).removeprefix("torch.")
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ from peers import (
     set_up,
 )
 
-from ast_cli.benchmark import random_input_values
+from ast_cli.contestants import random_input_values
 from ast_cli.engine import onednn
 from ast_cli.model.config import read_config
 

@@ -32,12 +32,11 @@ from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, C
 from ast_cli.benchmark import (
     BenchmarkOptions,
     describe_machine,
-    flop_per_window,
     median_and_spread_ms,
-    random_input_values,
     run_benchmark,
     time_alternating,
 )
+from ast_cli.contestants import flop_per_window, random_input_values
 from ast_cli.engine.compile_engine import CompileEngine
 from ast_cli.engine.device import resolve_device
 from ast_cli.engine.torch_engine import TorchEngine

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from peers import describe_machine, make_checkpoint
 
-from ast_cli.benchmark import random_input_values
+from ast_cli.contestants import random_input_values
 from ast_cli.engine.torch_engine import TorchEngine
 
 

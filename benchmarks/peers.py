@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
-from ast_cli.benchmark import flop_per_window, processor_name
+from ast_cli.benchmark import processor_name
+from ast_cli.contestants import flop_per_window
 from ast_cli.engine.torch_engine import TorchEngine
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -65,4 +65,4 @@ def run_ast(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put tests that load OpenVINO last: with it in the process, a signal that a later test sends crashes Python."""
-    items.sort(key=lambda item: item.path.name in ("test_engines.py", "test_export.py"))
+    items.sort(key=lambda item: item.path.name in ("test_engines.py", "test_export.py", "test_contestants.py"))

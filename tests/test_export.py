@@ -242,7 +242,7 @@ def test_int8_agrees_on_real_audio(tmp_path: Path, format_name: Any, calibrated:
 @pytest.mark.timeout(1800)
 @each_format
 def test_int8_of_a_random_base_size_model_correlates(tmp_path: Path, format_name: Any) -> None:
-    from ast_cli.benchmark import random_model, size_config
+    from ast_cli.contestants import random_model, size_config
 
     model = random_model(size_config("base"))
     model.save_pretrained(tmp_path / "base")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ast_cli.cli.parameters import Device
+from ast_cli.cli import parameters as p
 from ast_cli.cli.streams import note
 from ast_cli.errors import UsageError
 
@@ -24,14 +24,22 @@ def benchmark(
             help="base, small or tiny (random weights, no download), builtin, a folder, an alias or a hub id.",
         ),
     ] = "base",
-    attn: Annotated[str, typer.Option("--attn", help="Attentions to compare: sdpa, eager or both.")] = "sdpa,eager",
+    engine: p.Engine = "torch",
+    attn: Annotated[
+        str | None,
+        typer.Option(
+            "--attn",
+            help="Attentions to compare, of torch and compile: sdpa, eager or both. [default: sdpa,eager]",
+            show_default=False,
+        ),
+    ] = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Data types: fp32, fp16, bf16; auto is fp16 on CUDA, else fp32.")
     ] = "auto",
     batch_size: Annotated[
         str | None, typer.Option("--batch-size", help="Windows at once. [default: 1,2,4,8; on a CPU 1,2]")
     ] = None,
-    device: Device = "auto",
+    device: p.Device = "auto",
     compare: Annotated[
         str | None, typer.Option("--compare", help="transformers: the reference implementation, in the same run.")
     ] = None,
@@ -41,10 +49,10 @@ def benchmark(
     warmup: Annotated[
         int | None, typer.Option("--warmup", help="Passes before those. [default: 1 on a CPU, else 5]")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="Of torch on the CPU.")] = None,
+    threads: p.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Time attention, data types and batch sizes against each other, and decode, fbank and model apart.
+    """Time an engine: attention, data types and batch sizes against each other, and decode, fbank and model apart.
 
     Lists are separated by commas. Contestants take turns; medians are reported, the spread is the interquartile range.
     """
@@ -52,7 +60,8 @@ def benchmark(
 
     options = BenchmarkOptions(
         model,
-        _names(attn),
+        engine,
+        None if attn is None else _names(attn),
         _names(dtype),
         None if batch_size is None else tuple(_whole_number(name) for name in _names(batch_size)),
         device,
@@ -88,7 +97,7 @@ def _report_progress(what: str) -> None:
 
 def render(report: BenchmarkReport) -> None:
     """Print a report on stdout, its tables as Markdown, which reads well on a terminal and in a file."""
-    from ast_cli.benchmark import FLOP_FORMULA
+    from ast_cli.contestants import FLOP_FORMULA
 
     parts = ["\n".join(_heading(report)), _measurements_table(report), *_speed_up_tables(report), _stages_table(report)]
     parts.append(f"FLOP of a window: {FLOP_FORMULA}")
@@ -101,7 +110,8 @@ def _heading(report: BenchmarkReport) -> list[str]:
     lines = [
         f"{model.name}: {model.weights} weights, {model.num_parameters / 1e6:.1f} M parameters, "
         f"{model.num_tokens} tokens, windows of {model.window_s:g} s, {model.flop_per_window / 1e9:.3g} GFLOP each",
-        f"{machine.device}: {machine.device_name}, {machine.num_threads} CPU thread(s)",
+        f"{report.measurements[0].engine} engine on {machine.device}: {machine.device_name}, "
+        f"{machine.num_threads} CPU thread(s)",
         f"{machine.platform}; {versions}",
     ]
     if report.max_abs_difference is not None:

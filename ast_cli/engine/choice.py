@@ -120,7 +120,7 @@ def exported_engine(model: str | Path) -> EngineName | None:
     return "openvino" if (folder / hub.OPENVINO_NAME).is_file() else None
 
 
-def resolve_engine(options: EngineOptions) -> str:
+def resolve_engine(options: EngineOptions) -> EngineName:
     """Return the engine to use, which is installed.
 
     Raises:
@@ -143,7 +143,7 @@ def require_installed(engine: str) -> None:
         raise EngineMissingError(f"{engine} is not installed: pip install {engine}, or do without --engine {engine}")
 
 
-def auto_engine(options: EngineOptions) -> str:
+def auto_engine(options: EngineOptions) -> EngineName:
     """Return the fastest engine that is installed for this machine.
 
     A GPU is torch's; so is a CPU where a half precision is asked for. On a CPU in float32 OpenVINO goes before ONNX
@@ -151,9 +151,10 @@ def auto_engine(options: EngineOptions) -> str:
     """
     wants_cpu = options.device == "cpu" or (options.device == "auto" and not _has_gpu())
     if wants_cpu and options.dtype in ("auto", "float32", "fp32"):
-        for engine in ("openvino", "onnxruntime"):
-            if is_installed(engine):
-                return engine
+        if is_installed("openvino"):
+            return "openvino"
+        if is_installed("onnxruntime"):
+            return "onnxruntime"
     return "torch"
 
 

@@ -16,12 +16,13 @@ from ast_cli.engine.choice import EngineOptions, exported_engine
 from ast_cli.engine.graph import INPUT, OUTPUT
 from ast_cli.engine.interface import cpu_batch_size, finite
 from ast_cli.engine.model_cache import keep_model
-from ast_cli.engine.onnx_file import onnx_chunks
+from ast_cli.engine.onnx_file import Graph, onnx_chunks
 from ast_cli.engine.prepared import PRODUCER, as_bytes, converted, prepare, read_exported, refuse_device, refused
 from ast_cli.hub import ONNX_NAME
 from ast_cli.model.config import ASTConfig
 
 onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
+DTYPES = ("float32", "fp32")
 SUFFIX = ".onnx"
 
 
@@ -56,7 +57,7 @@ class OnnxRuntimeEngine:
         cls, model: str | Path, options: EngineOptions, report_progress: Callable[[str], None]
     ) -> OnnxRuntimeEngine:
         """Convert a checkpoint, or find it converted, and load it; see `ast_cli.engine.choice.load_engine`."""
-        refuse_device(cls.name, options, ("float32", "fp32"))
+        refuse_device(cls.name, options, DTYPES)
         if exported_engine(model):
             return cls._exported(Path(model).expanduser(), options)
         prepared = prepare(model, options, cls.name, {}, SUFFIX)
@@ -71,6 +72,16 @@ class OnnxRuntimeEngine:
         )
         del graph  # the file holds it now
         return cls(source, prepared.config, options.num_threads)
+
+    @classmethod
+    def from_graph(cls, graph: Graph, config: ASTConfig, options: EngineOptions) -> OnnxRuntimeEngine:
+        """Load a graph from memory; nothing of it is kept.
+
+        Raises:
+            DeviceError: A device or data type that the engine does not offer.
+        """
+        refuse_device(cls.name, options, DTYPES)
+        return cls(as_bytes(graph), config, options.num_threads)
 
     @classmethod
     def _exported(cls, folder: Path, options: EngineOptions) -> OnnxRuntimeEngine:

@@ -16,6 +16,7 @@ from ast_cli.engine.choice import EngineOptions, exported_engine
 from ast_cli.engine.graph import INPUT, OUTPUT
 from ast_cli.engine.interface import cpu_batch_size, cpu_name, finite
 from ast_cli.engine.model_cache import content_of, keep_model
+from ast_cli.engine.onnx_file import Graph
 from ast_cli.engine.prepared import Prepared, as_bytes, converted, prepare, read_exported, refuse_device, refused
 from ast_cli.errors import DeviceError
 from ast_cli.hub import OPENVINO_NAME
@@ -63,13 +64,26 @@ class OpenVinoEngine:
         if compiled is None:
             report_progress(f"compiling {model} for OpenVINO; done once")
             graph, prepared = converted(prepared, options)
-            compiled = core.compile_model(core.read_model(as_bytes(graph)), "CPU", properties)
+            compiled = compiled_graph(core, graph, properties)
             exported = io.BytesIO()
             compiled.export_model(exported)
             keep_model(prepared.depends_on, SUFFIX, [exported.getbuffer()], prepared.facts())
         assert prepared.config is not None
         refuse_other_precision(compiled, precision)
         return cls(compiled, prepared.config, DTYPE_NAMES[precision])
+
+    @classmethod
+    def from_graph(cls, graph: Graph, config: ASTConfig, options: EngineOptions) -> OpenVinoEngine:
+        """Compile a graph from memory; nothing of it is kept.
+
+        Raises:
+            DeviceError: A device or data type that the engine, or this processor, does not offer.
+        """
+        refuse_device(cls.name, options, tuple(DTYPES))
+        precision = DTYPES[options.dtype]
+        compiled = compiled_graph(openvino.Core(), graph, properties_for(precision, options.num_threads))
+        refuse_other_precision(compiled, precision)
+        return cls(compiled, config, DTYPE_NAMES[precision])
 
     @classmethod
     def _exported(cls, folder: Path, options: EngineOptions) -> OpenVinoEngine:
@@ -109,6 +123,11 @@ def properties_for(precision: str, num_threads: int | None) -> dict[str, str]:
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": str(num_threads or os.cpu_count() or 1),
     }
+
+
+def compiled_graph(core: Any, graph: Graph, properties: dict[str, str]) -> Any:
+    """Compile a graph."""
+    return core.compile_model(core.read_model(as_bytes(graph)), "CPU", properties)
 
 
 def imported(core: Any, prepared: Prepared, properties: dict[str, str]) -> Any | None:

@@ -22,6 +22,7 @@ from ast_cli.benchmark import (
 )
 from ast_cli.cli import app
 from ast_cli.cli import benchmark as command
+from ast_cli.contestants import random_model
 from ast_cli.errors import UsageError
 from ast_cli.model.config import ASTConfig
 
@@ -30,9 +31,9 @@ REPORT = BenchmarkReport(
     ModelFacts("base", "random", 86_594_063, 1214, 10.24, 242_217_345_024),
     1.5e-6,
     (
-        Measurement("ast", "sdpa", "float32", 1, 5, 2000.0, 12.5, 0.5, 0.1953125, 0.1211),
-        Measurement("ast", "eager", "float32", 1, 5, 3000.0, 125.0, 0.3333333, 0.29296875, 0.0807),
-        Measurement("transformers", "sdpa", "float32", 1, 5, 2100.0, 9.25, 0.4761905, 0.205078, 0.1243),
+        Measurement("ast", "torch", "sdpa", "float32", 1, 5, 2000.0, 12.5, 0.5, 0.1953125, 0.1211),
+        Measurement("ast", "torch", "eager", "float32", 1, 5, 3000.0, 125.0, 0.3333333, 0.29296875, 0.0807),
+        Measurement("transformers", "torch", "sdpa", "float32", 1, 5, 2100.0, 9.25, 0.4761905, 0.205078, 0.1243),
     ),
     (
         SpeedUp("float32", 1, "eager", "sdpa", 3000.0, 2000.0, 1.5),
@@ -46,7 +47,7 @@ REPORT = BenchmarkReport(
 
 EXPECTED_TEXT = """\
 base: random weights, 86.6 M parameters, 1214 tokens, windows of 10.24 s, 242 GFLOP each
-cpu: A processor, 2 CPU thread(s)
+torch engine on cpu: A processor, 2 CPU thread(s)
 Linux-6.1; python 3.11.7, torch 2.13.0
 logits equal those of transformers within 1.5e-06 in float32
 
@@ -103,12 +104,12 @@ def test_json_is_the_report_and_nothing_else(asked_for: list[BenchmarkOptions]) 
 
 def test_every_option_reaches_the_run(asked_for: list[BenchmarkOptions]) -> None:
     line = (
-        "benchmark --model builtin --attn eager,sdpa --dtype fp32,bf16 --batch-size 1,2,4,8 --device cuda:1 "
-        "--compare transformers --repeats 7 --warmup 2 --threads 3"
+        "benchmark --model builtin --engine compile --attn eager,sdpa --dtype fp32,bf16 --batch-size 1,2,4,8 "
+        "--device cuda:1 --compare transformers --repeats 7 --warmup 2 --threads 3"
     )
     assert CliRunner().invoke(app, line.split()).exit_code == 0
     expected = BenchmarkOptions(
-        "builtin", ("eager", "sdpa"), ("fp32", "bf16"), (1, 2, 4, 8), "cuda:1", "transformers", 7, 2, 3
+        "builtin", "compile", ("eager", "sdpa"), ("fp32", "bf16"), (1, 2, 4, 8), "cuda:1", "transformers", 7, 2, 3
     )
     assert asked_for == [expected]
 
@@ -143,7 +144,7 @@ def test_a_wrong_option_is_a_usage_error(asked_for: list[BenchmarkOptions], argu
 
 def test_a_real_run_keeps_stdout_for_the_document_and_warns_on_stderr(tmp_path: Path) -> None:
     config = ASTConfig(16, 1, 1, 16, max_length=64, num_mel_bins=32, num_labels=3)
-    benchmark.random_model(config).save_pretrained(tmp_path)
+    random_model(config).save_pretrained(tmp_path)
     options = "--dtype fp16 --device cpu --batch-size 2 --repeats 1 --threads 1 --json".split()
     line = [sys.executable, "-m", "ast_cli", "benchmark", "--model", str(tmp_path), *options]
     result = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True)
