@@ -177,6 +177,8 @@ class Job:
             if report.row is not None:
                 write_history(self.output, trainer.progress.history)
             self.run.on_report(report)
+            if report.row is not None and report.epoch == trainer.diverged_epoch:
+                self._tell_divergence(trainer, report.loss)
 
         trainer.run(on_report)
         return self._finish(trainer, sets, roles, store)
@@ -250,6 +252,13 @@ class Job:
         kind = HeadTrainer if options.freeze_encoder else Trainer
         return kind(model, task, state), sets, roles
 
+    def _tell_divergence(self, trainer: Trainer, loss: float) -> None:
+        """Say that training has gone wrong; it goes on, as it may recover."""
+        self.run.on_note(
+            f"warning: training diverged: in epoch {trainer.diverged_epoch} its loss is {loss:.3g}, far above the "
+            f"{trainer.began_at:.3g} that it began with; try {trainer.remedies}"
+        )
+
     def _tell_what_is_missing(self, train: Clips) -> None:
         """Say which labels cannot be learnt."""
         missing = [self.examples.labels[i] for i in np.flatnonzero(~train.own_targets().any(axis=0))]
@@ -278,6 +287,7 @@ class Job:
             roles=roles,
             failures=store.failures,
             history=tuple(history),
+            diverged_epoch=trainer.diverged_epoch,
             kept=kept_weights(self.options, has_validation=task.judge is not None),
             validation=judged.get("validation"),
             test=judged.get("test"),

@@ -153,6 +153,8 @@ def _training(result: FinetuneResult) -> str:
     seconds = sum(row["seconds"] for row in result.history)
     last = result.history[-1] if result.history else None
     ended = f" Training loss at the end: {last['train_loss']:.4f}." if last else ""
+    if result.diverged_epoch is not None:
+        ended += f" **Training diverged**: in epoch {result.diverged_epoch} its loss was far above where it began."
     return (
         f"## Training\n\n{len(result.history)} epochs in {waiting_time(seconds)} on {result.device}, "
         f"{datetime.now(UTC).date().isoformat()}, ast-cli {__version__}, torch {torch.__version__}.{ended} "

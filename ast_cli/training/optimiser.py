@@ -56,7 +56,7 @@ def learning_rate_factor(update: int, updates_per_epoch: int, options: TrainOpti
     The warm-up is linear. ``step`` counts epochs as the original does (PyTorch's MultiStepLR); ``cosine`` falls to
     zero over the updates after the warm-up.
     """
-    warmup = max(options.warmup_steps, round(options.warmup_epochs * updates_per_epoch))
+    warmup = num_warmup_updates(updates_per_epoch, options)
     rise = min(1.0, (update + 1) / warmup) if warmup else 1.0
     if options.schedule == "step":
         num_falls = max(0, (update // updates_per_epoch - options.step_start) // options.step_every + 1)
@@ -65,6 +65,11 @@ def learning_rate_factor(update: int, updates_per_epoch: int, options: TrainOpti
         done = (update - warmup) / max(1, options.epochs * updates_per_epoch - warmup)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     return rise
+
+
+def num_warmup_updates(updates_per_epoch: int, options: TrainOptions) -> int:
+    """Return over how many updates the learning rate rises."""
+    return max(options.warmup_steps, round(options.warmup_epochs * updates_per_epoch))
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:

@@ -29,6 +29,7 @@ class FinetuneResult:
         roles: Which examples were used for what; those that could not be read are left out.
         failures: Examples that could not be read, with why.
         history: A row for each epoch; see `ast_cli.training.history`.
+        diverged_epoch: The first in which training diverged, from 1; None where it did not.
         kept: Which weights were saved: ``best``, ``last`` or ``average``.
         validation: Of the saved weights; None where nothing was held out.
         test: Of the saved weights on the data's own test split; None where it has none.
@@ -42,6 +43,7 @@ class FinetuneResult:
     roles: Roles
     failures: tuple[Failure, ...]
     history: tuple[dict[str, Any], ...]
+    diverged_epoch: int | None
     kept: str
     validation: Metrics | None
     test: Metrics | None
@@ -58,6 +60,7 @@ class FinetuneResult:
             "num_examples": {name: len(examples) for name, examples in roles.items()},
             "held_out": self.roles.how,
             "num_epochs": len(self.history),
+            "diverged_epoch": self.diverged_epoch,
             "kept": self.kept,
             "validation": self.validation.to_dict() if self.validation else None,
             "test": self.test.to_dict() if self.test else None,

@@ -27,8 +27,15 @@ from ast_cli.training.batches import (
     generator_for,
     training_input,
 )
+from ast_cli.training.divergence import beginning_loss, diverged_epoch, remedies
 from ast_cli.training.objective import training_logits, training_loss
-from ast_cli.training.optimiser import WeightAverage, learning_rate_factor, make_optimiser, set_learning_rate
+from ast_cli.training.optimiser import (
+    WeightAverage,
+    learning_rate_factor,
+    make_optimiser,
+    num_warmup_updates,
+    set_learning_rate,
+)
 from ast_cli.training.options import TrainOptions
 from ast_cli.training.training_state import Progress, StateFolder, StopRequest
 from ast_cli.training.validation import Judge, Validation
@@ -229,7 +236,9 @@ class Trainer:
             losses.append(loss.detach())
         loss_value = float(sum(loss.item() for loss in losses))
         if not math.isfinite(loss_value):
-            raise AstError(self._diverged())
+            raise AstError(self._no_number())
+        if self.progress.epoch == self.progress.update == 0:
+            self.progress.first_loss = loss_value
         self._step()
         if self.average is not None:
             self.average.after_update(self.model)
@@ -260,12 +269,26 @@ class Trainer:
         self.scaler.update()
         self.optimiser.zero_grad()
 
-    def _diverged(self) -> str:
+    @property
+    def began_at(self) -> float | None:
+        """The loss that training began with; None where that is not known yet."""
+        first = self.progress.first_loss
+        return None if first is None else beginning_loss(first, self.task.loss, self.model.config.num_labels)
+
+    @property
+    def diverged_epoch(self) -> int | None:
+        """The first epoch in which training diverged, from 1; None so far. See `ast_cli.training.divergence`."""
+        num_warmup = num_warmup_updates(self.num_updates, self.options)
+        return None if self.began_at is None else diverged_epoch(self.progress.history, self.began_at, num_warmup)
+
+    @property
+    def remedies(self) -> str:
+        """What helps against a loss that grows or is no number."""
+        return remedies(self.options, is_half_precision=self.task.autocast is not None)
+
+    def _no_number(self) -> str:
         epoch, update = self.progress.epoch + 1, self.progress.update + 1
-        tips = "a lower --learning-rate, a longer --warmup-epochs, or --max-gradient-norm 1"
-        if self.task.autocast is not None:
-            tips += ", or --precision fp32"
-        return f"the loss became NaN or infinite in epoch {epoch}, update {update}: try {tips}"
+        return f"the loss became NaN or infinite in epoch {epoch}, update {update}: try {self.remedies}"
 
     def _end_epoch(self, started: float, seconds_before: float) -> None:
         """Average, validate, write the history's row and save."""

@@ -32,6 +32,7 @@ class Progress:
     Attributes:
         epoch: Being worked on, from 0; the number of epochs once all are done.
         update: Updates done in that epoch.
+        first_loss: Of the first update, before any weight had changed; None before it.
         loss_sum: Sum of the losses of the clips of that epoch.
         num_clips: Clips of that epoch so far.
         seconds: Spent on that epoch.
@@ -45,6 +46,7 @@ class Progress:
 
     epoch: int = 0
     update: int = 0
+    first_loss: float | None = None
     loss_sum: float = 0.0
     num_clips: int = 0
     seconds: float = 0.0
