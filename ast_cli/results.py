@@ -188,11 +188,17 @@ def path_fields(path: str | None) -> dict[str, str | None]:
     """
     if path is None:
         return {"path": None}
-    raw = os.fsencode(path) if os.name == "posix" else path.encode("utf-8", "surrogatepass")
-    readable = raw.decode("utf-8", "replace")
-    if readable == path:
-        return {"path": path}
-    return {"path": readable, "path_b64": base64.b64encode(raw).decode("ascii")}
+    readable = _path_bytes(path).decode("utf-8", "replace")
+    return {"path": path} if readable == path else {"path": readable, "path_b64": path_base64(path)}
+
+
+def path_base64(path: str) -> str:
+    """Return the exact bytes of a path in base64."""
+    return base64.b64encode(_path_bytes(path)).decode("ascii")
+
+
+def _path_bytes(path: str) -> bytes:
+    return os.fsencode(path) if os.name == "posix" else path.encode("utf-8", "surrogatepass")
 
 
 def exact_path(fields: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,8 @@
-"""CSV: one row a tag, one row for an input without tags; quoted, and harmless in a spreadsheet."""
+"""CSV: one row a tag, one row for an input without tags; quoted, and harmless in a spreadsheet.
+
+As in JSON, ``path_b64`` holds the exact bytes, in base64, of a path that ``path`` cannot hold as it is: one that is not
+UTF-8, and here also one that was made harmless by an apostrophe.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,17 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from ast_cli.report.text import defused_cell
-from ast_cli.results import SCORE_DECIMALS, Tag, TaggingResult, path_fields
+from ast_cli.results import SCORE_DECIMALS, Tag, TaggingResult, path_base64, path_fields
 
-COLUMNS = ("path", "start_s", "end_s", "rank", "label", "label_id", "mid", "score", "status", "error_code")
+COLUMNS = ("path", "start_s", "end_s", "rank", "label", "label_id", "mid", "score", "status", "error_code", "path_b64")
+
+
+def path_cells(path: str | None) -> tuple[str, str]:
+    """Return the cells ``path`` and ``path_b64``, the latter empty where the former is the path itself."""
+    if path is None:
+        return "", ""
+    shown = defused_cell(path_fields(path)["path"] or "")
+    return shown, "" if shown == path else defused_cell(path_base64(path))
 
 
 class CSVWriter:
@@ -25,29 +37,30 @@ class CSVWriter:
 
     def write(self, result: TaggingResult) -> None:
         """Write one result's rows."""
-        path = defused_cell(path_fields(result.path)["path"] or "")
         if result.error is not None:
-            self.rows.writerow([path, "", "", "", "", "", "", "", result.status, str(result.error.code)])
+            path, exact_path = path_cells(result.path)
+            self.rows.writerow([path, "", "", "", "", "", "", "", result.status, str(result.error.code), exact_path])
         elif result.windows is not None:
             for window in result.windows:
-                self._write_tags(path, window.start_s, window.end_s, window.tags)
+                self._write_tags(result.path, window.start_s, window.end_s, window.tags)
         elif result.events is not None:
             for event in result.events:
                 tag = Tag(event.label, event.label_id, event.mid, event.mean_score)
-                self._write_tags(path, event.start_s, event.end_s, [tag])
+                self._write_tags(result.path, event.start_s, event.end_s, [tag])
         else:
-            self._write_tags(path, 0.0, result.duration_s or 0.0, result.tags)
+            self._write_tags(result.path, 0.0, result.duration_s or 0.0, result.tags)
         self.stream.flush()
 
-    def _write_tags(self, path: str, start_s: float, end_s: float, tags: Iterable[Tag]) -> None:
+    def _write_tags(self, path: str | None, start_s: float, end_s: float, tags: Iterable[Tag]) -> None:
         """Write one row a tag; a recording whose labels all stay under the threshold keeps a row, without a label."""
         times = [f"{start_s:.3f}", f"{end_s:.3f}"]
         rows = [
             [rank, defused_cell(tag.label), tag.label_id, tag.mid or "", f"{tag.score:.{SCORE_DECIMALS}f}"]
             for rank, tag in enumerate(tags, start=1)
         ]
+        shown_path, exact_path = path_cells(path)
         for row in rows or [["", "", "", "", ""]]:
-            self.rows.writerow([path, *times, *row, "ok", ""])
+            self.rows.writerow([shown_path, *times, *row, "ok", "", exact_path])
 
     def close(self) -> None:
         """Do nothing: every row stands alone."""

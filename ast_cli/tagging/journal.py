@@ -15,6 +15,7 @@ import io
 import json
 import os
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
@@ -213,8 +214,9 @@ class Journal:
         self._output.remedy = self._journal.remedy = REMEDY
         self._output.open(output_end)
         self._journal.open(journal_end)
-        self._reset_writer()
-        if self.header.format_name != wanted.format_name:
+        beginning = self._reset_writer()
+        has_other_beginning = (len(beginning), zlib.crc32(beginning)) != (self.header.offset_end, self.header.crc32)
+        if self.header.format_name != wanted.format_name or has_other_beginning:  # such as an earlier version's columns
             self._write_anew(wanted.format_name, frozenset())
 
     def _finish_replacing(self) -> None:

@@ -264,8 +264,13 @@ def _csv_records(file: Path) -> Iterator[_Record]:
         columns = next(rows, ([], b"", 1))[0]
         if not {"path", "status"} <= set(columns):
             raise AstError(f"{file}: line 1: no names of columns as in a table of tags")
-        path, status = columns.index("path"), columns.index("status")
-        for name, group in groupby(_complete_rows(file, rows, len(columns)), key=lambda row: row[0][path]):
+        status = columns.index("status")
+        named = [columns.index(column) for column in ("path_b64", "path") if column in columns]
+
+        def name_of(row: tuple[list[str], bytes, int]) -> str:
+            return next((row[0][column] for column in named if row[0][column]), "")
+
+        for name, group in groupby(_complete_rows(file, rows, len(columns)), key=name_of):
             cells, texts, lines = zip(*group, strict=True)
             yield _Record(lines[0], [f":{name}"], cells[0][status] == OK, b"".join(texts))
 

@@ -8,8 +8,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ast_cli.report.comma_separated import path_cells
 from ast_cli.report.text import defused_cell
-from ast_cli.results import SCORE_DECIMALS, path_fields
+from ast_cli.results import SCORE_DECIMALS, exact_path, path_fields
 from ast_cli.tagging.options import DEFAULT_THRESHOLD
 from ast_cli.training.evaluation import Evaluation
 from ast_cli.training.examples import Example
@@ -55,12 +56,13 @@ def _csv_text(evaluation: Evaluation) -> str:
     """Return a header and one row an example, a column a label."""
     stream = io.StringIO()
     rows = csv.writer(stream, lineterminator="\n")
-    header = ["path", "start_s", "end_s", "labels", "predicted", "error_code"]
+    header = ["path", "start_s", "end_s", "labels", "predicted", "error_code", "path_b64"]
     rows.writerow([*header, *map(defused_cell, evaluation.labels)])
     for record in _records(evaluation):
         code = record["error"]["code"] if record["error"] else ""
         end_s = "" if record["end_s"] is None else f"{record['end_s']:g}"
         named = [defused_cell(";".join(record[key])) for key in ("labels", "predicted")]
         scores = [f"{score:.{SCORE_DECIMALS}f}" for score in record["scores"].values()]
-        rows.writerow([defused_cell(record["path"]), f"{record['start_s']:g}", end_s, *named, code, *scores])
+        path, path_b64 = path_cells(exact_path(record))
+        rows.writerow([path, f"{record['start_s']:g}", end_s, *named, code, path_b64, *scores])
     return stream.getvalue()

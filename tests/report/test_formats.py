@@ -10,7 +10,7 @@ import pytest
 from ast_cli.errors import ErrorCode
 from ast_cli.report import FORMATS, open_writer
 from ast_cli.report.text import clock, printable
-from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window
+from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window, exact_path
 
 RAIN = Tag("Rain", 1, "/m/06mb1", 0.71304321)
 WAVES = Tag("Waves, surf", 2, "/m/034srq", 0.14831)
@@ -93,10 +93,10 @@ def test_json_refuses_a_score_that_is_no_number() -> None:
 
 def test_csv_has_one_row_a_tag() -> None:
     assert written("csv", PLAIN, FAILED) == (
-        "path,start_s,end_s,rank,label,label_id,mid,score,status,error_code\n"
-        "a/rain.ogg,0.000,6.000,1,Rain,1,/m/06mb1,0.713043,ok,\n"
-        'a/rain.ogg,0.000,6.000,2,"Waves, surf",2,/m/034srq,0.148310,ok,\n'
-        "bad.wav,,,,,,,,error,empty_file\n"
+        "path,start_s,end_s,rank,label,label_id,mid,score,status,error_code,path_b64\n"
+        "a/rain.ogg,0.000,6.000,1,Rain,1,/m/06mb1,0.713043,ok,,\n"
+        'a/rain.ogg,0.000,6.000,2,"Waves, surf",2,/m/034srq,0.148310,ok,,\n'
+        "bad.wav,,,,,,,,error,empty_file,\n"
     )
 
 
@@ -114,6 +114,31 @@ def test_csv_cells_are_no_formulas() -> None:
     (row,) = csv.DictReader(io.StringIO(text, newline=""))
     assert row["path"] == "'-x\n.wav"
     assert row["label"] == '\'=cmd|"x"'
+
+
+@pytest.mark.parametrize(
+    ("path", "cell", "path_b64"),
+    [
+        ("caf\udce9.wav", "caf\ufffd.wav", "Y2Fm6S53YXY="),  # not UTF-8: as in JSON
+        ("=x.wav", "'=x.wav", "PXgud2F2"),  # what the apostrophe was put before, or was there already
+        ("'=x.wav", "'=x.wav", ""),
+        ("\udcf8.wav", "\ufffd.wav", "'+C53YXY="),  # base64 may begin as a formula does
+        ("h\xf6hle.wav", "h\xf6hle.wav", ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tags", "windows", "events", "error"])
+def test_csv_keeps_every_path_to_the_byte(path: str, cell: str, path_b64: str, kind: str) -> None:
+    changes: dict[str, Any] = {
+        "tags": {},
+        "windows": {"windows": (Window(0.0, 1.0, (RAIN,)), Window(1.0, 2.0, ()))},
+        "events": {"events": (Event("Rain", 1, None, 0.0, 1.0, 0.6, 0.9),)},
+        "error": {"error": FileError(ErrorCode.EMPTY_FILE, "the file is empty")},
+    }[kind]
+    text = written("csv", TaggingResult(path, "m", "sigmoid", 1.0, 16000, 1, (RAIN,), **changes))
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        assert (row["path"], row["path_b64"]) == (cell, path_b64)
+        fields = {"path": cell} | ({"path_b64": path_b64} if path_b64 else {})
+        assert exact_path(fields) == path
 
 
 def test_table_shows_scores_bars_and_errors() -> None:
@@ -158,7 +183,7 @@ def test_events_have_rows_lines_and_records() -> None:
     result = TaggingResult(
         "a.wav", "m", "sigmoid", 9.0, 16000, 1, (), events=(Event("Rain", 1, "/m/06mb1", 1.0, 4.5, 0.6, 0.9),)
     )  # fmt: skip
-    assert written("csv", result).splitlines()[1] == "a.wav,1.000,4.500,1,Rain,1,/m/06mb1,0.600000,ok,"
+    assert written("csv", result).splitlines()[1] == "a.wav,1.000,4.500,1,Rain,1,/m/06mb1,0.600000,ok,,"
     assert written("table", result) == "a.wav  00:09.00\n  00:01.00 - 00:04.50  0.600 (up to 0.900) Rain\n"
     assert json.loads(written("jsonl", result))["events"] == [
         {

@@ -121,6 +121,17 @@ def test_a_killed_run_is_continued_to_the_same_bytes(output: Path, format_name: 
     assert names_beside(output) == ["", ".ast-journal"]
 
 
+def test_a_table_of_an_earlier_versions_columns_is_rendered_again(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("ast_cli.report.comma_separated.COLUMNS", ("path", "start_s", "end_s"))
+        begun(output, "csv")
+    assert output.read_bytes() != rendered(inputs()[:4], "csv")
+    run(begin(output, "csv", resume=True), inputs())
+    assert output.read_bytes() == rendered(inputs(), "csv")
+
+
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_a_finished_run_takes_more_inputs(output: Path, format_name: str) -> None:
     run(begin(output, format_name), inputs(3))

@@ -85,6 +85,14 @@ def test_csv_keeps_one_row_of_columns(tmp_path: Path, journals: bool) -> None:
     assert output.read_bytes() == first + second[second.index(b"\n") + 1 :]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of bytes")
+@pytest.mark.parametrize("format_name", ["jsonl", "csv"])
+def test_names_that_are_not_utf_8_are_told_apart(tmp_path: Path, format_name: str) -> None:
+    alike = [Input(os.fsdecode(name)) for name in (b"/nowhere/caf\xe8.wav", b"/nowhere/caf\xe9.wav")]
+    part = without_journal(run(tmp_path / f"tags.{format_name}", alike, None, format_name))
+    assert merge_outputs([part], tmp_path / f"merged.{format_name}").num_files == 2
+
+
 def test_outputs_without_journals_are_joined_too(shards: list[Path], output: Path) -> None:
     expected = b"".join(part.read_bytes() for part in shards)
     report = merge_outputs([without_journal(part) for part in shards], output)
@@ -167,7 +175,7 @@ def test_a_line_that_is_no_record_is_told(shards: list[Path], output: Path, line
 def test_a_row_with_cells_missing_is_told(tmp_path: Path, output: Path) -> None:
     part = without_journal(run(tmp_path / "tags.csv", INPUTS[FAILED:][:2], None, "csv"))
     edit(b",error,not_audio", b",error")(part)
-    with pytest.raises(AstError, match=r"tags\.csv: line 2 is torn or damaged: 9 cells, not 10"):
+    with pytest.raises(AstError, match=r"tags\.csv: line 2 is torn or damaged: 10 cells, not 11"):
         merge_outputs([part], output)
     part.write_bytes(b"a,b\n")
     with pytest.raises(AstError, match=r"tags\.csv: line 1: no names of columns"):

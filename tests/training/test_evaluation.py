@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from sklearn import metrics as sk
 from tagging.tiny_tagger import LABELS, tiny_tagger
 
 from ast_cli.errors import AstError, AstWarning, UsageError
+from ast_cli.results import exact_path
 from ast_cli.training.evaluation import evaluate
 from ast_cli.training.evaluation_options import EvaluationOptions
 from ast_cli.training.examples import Example, ExampleSet
@@ -216,9 +219,20 @@ def test_predictions_hold_every_example_once(clips: list[str], tmp_path: Path) -
     assert good["predicted"] == [max(good["scores"], key=good["scores"].get)]
     assert (bad["path"], bad["scores"], bad["error"]["code"]) == (missing, {}, "not_found")
     header, first, second = predictions_text(found, ".csv").splitlines()
-    assert header == 'path,start_s,end_s,labels,predicted,error_code,Rain,Speech,Music,"Waves, surf"'
+    assert header == 'path,start_s,end_s,labels,predicted,error_code,path_b64,Rain,Speech,Music,"Waves, surf"'
     assert first.startswith(f"{clips[0]},0,,Rain,")
-    assert second == f'{missing},0,,"Waves, surf",,not_found'
+    assert second == f'{missing},0,,"Waves, surf",,not_found,'
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of bytes")
+def test_predictions_keep_names_that_are_not_utf_8(clips: list[str], tmp_path: Path) -> None:
+    missing = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    found = evaluate(single([clips[0], missing], "Rain", "Music"), [tiny_tagger()], HERE)
+    good, row = csv.DictReader(predictions_text(found, ".csv").splitlines())
+    record = json.loads(predictions_text(found, ".jsonl").splitlines()[1])
+    assert (good["path"], good["path_b64"]) == (clips[0], "")
+    assert (row["path"], row["path_b64"]) == (record["path"], record["path_b64"])
+    assert exact_path(row) == missing
 
 
 def test_predictions_of_several_labels_are_those_from_one_half_on(clips: list[str]) -> None:
