@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class OpenVinoEngine:
         properties = properties_for(precision, options.num_threads)
         facts = {"openvino": openvino.__version__, "cpu": cpu_name(), **properties}
         prepared = prepare(model, options, cls.name, facts, SUFFIX)
-        core = openvino.Core()
+        core = the_core()
         compiled = imported(core, prepared, properties)
         if compiled is None:
             report_progress(f"compiling {model} for OpenVINO; done once")
@@ -82,7 +83,7 @@ class OpenVinoEngine:
         file = folder / OPENVINO_NAME
         try:
             properties = properties_for(DTYPES[options.dtype], options.num_threads)
-            return cls(openvino.Core().compile_model(file, "CPU", properties), config, dtype_name)
+            return cls(the_core().compile_model(file, "CPU", properties), config, dtype_name)
         except RuntimeError as error:
             raise refused(file, error) from error
 
@@ -100,6 +101,17 @@ class OpenVinoEngine:
         """Compute logits; see `Engine`."""
         values = np.ascontiguousarray(input_values, np.float32)
         return finite(self._request.infer({INPUT: values})[self._output].copy(), self.dtype_name)
+
+
+@cache
+def the_core() -> Any:
+    """Return the one OpenVINO runtime of this process, which lives as long as it.
+
+    Its CPU plugin gives the thread that loads it another signal stack and unmaps that stack when it is destroyed. Of
+    two plugins, or of one destroyed by another thread, the thread is left with an unmapped stack: its next signal,
+    Ctrl-C too, is a segmentation fault.
+    """
+    return openvino.Core()
 
 
 def properties_for(precision: str, num_threads: int | None) -> dict[str, str]:
