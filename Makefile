@@ -16,7 +16,7 @@ demo: $(VENV)/.installed ## set up and tag the sample files with the built-in mo
 	$(BIN)/ast classify sample_audio --model builtin --top-k 3
 
 test: $(VENV)/.installed-dev ## set up and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 torture: $(VENV)/.installed-dev ## run the hour of long tests; TORTURE_PATHS=1000000 takes more of it
 	$(BIN)/python -m pytest -m slow -s tests/torture

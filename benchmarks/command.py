@@ -56,7 +56,7 @@ def main() -> None:
         check_agreement(commands)  # and a first use, which converts models and fills the system's cache
         times_s = time_alternating(commands, arguments.rounds)
         peaks = {
-            name: statistics.median(peak_bytes(command) for _ in range(NUM_MEMORY_RUNS))
+            name: statistics.median(peak_bytes(command) for _ in range(min(NUM_MEMORY_RUNS, arguments.rounds)))
             for name, command in commands.items()
         }
     report = make_report(arguments, times_s, peaks)

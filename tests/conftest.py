@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from warm_python import CAN_FORK, WarmPython
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes that wait for each other cost tenfold
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a network by accident; the hub's tests set their own environment
 os.environ["AST_CACHE"] = os.devnull  # no folder: what was measured on this machine changes no test
 SAMPLING_RATE = 16000
+RUN_TIMEOUT_S = 120
 
 
 @pytest.fixture
@@ -38,8 +42,18 @@ def write_wav(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython | None]:
+    """Return what runs the command without importing torch each time, where that can be had."""
+    if not CAN_FORK:
+        yield None
+        return
+    with WarmPython() as python:
+        yield python
+
+
 @pytest.fixture
-def run_ast(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_ast(tmp_path: Path, warm_python: WarmPython | None) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs the command in a process of its own, away from the user's cache and choices."""
 
     def run(
@@ -47,22 +61,17 @@ def run_ast(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     ) -> subprocess.CompletedProcess[str]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("AST_", "HF_"))}
         clean |= {"HF_HOME": str(tmp_path / "hf-home"), "HF_HUB_OFFLINE": "1", **environment}
-        done = subprocess.run(
-            [sys.executable, "-m", "ast_cli", *arguments],
-            input=stdin,
-            capture_output=True,
-            cwd=cwd,
-            env=clean,
-            timeout=120,
-            check=False,
-        )
+        words, folder = [str(argument) for argument in arguments], str(cwd or Path.cwd())
+        changes_python = any(name.startswith("PYTHON") for name in environment)
+        if warm_python is not None and not changes_python:
+            done = warm_python.run(words, stdin=stdin, cwd=folder, env=clean, timeout_s=RUN_TIMEOUT_S)
+        else:
+            command = [sys.executable, "-m", "ast_cli", *words]
+            done = subprocess.run(
+                command, input=stdin, capture_output=True, cwd=folder, env=clean, timeout=RUN_TIMEOUT_S, check=False
+            )
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8", "replace")
         )
 
     return run
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that load OpenVINO last: with it in the process, a signal that a later test sends crashes Python."""
-    items.sort(key=lambda item: item.path.name in ("test_engines.py", "test_export.py", "test_contestants.py"))

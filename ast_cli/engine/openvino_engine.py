@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,12 @@ class OpenVinoEngine:
         properties = properties_for(precision, options.num_threads)
         facts = {"openvino": openvino.__version__, "cpu": cpu_name(), **properties}
         prepared = prepare(model, options, cls.name, facts, SUFFIX)
-        core = openvino.Core()
+        core = the_core()
         compiled = imported(core, prepared, properties)
         if compiled is None:
             report_progress(f"compiling {model} for OpenVINO; done once")
             graph, prepared = converted(prepared, options)
-            compiled = compiled_graph(core, graph, properties)
+            compiled = compiled_graph(graph, properties)
             exported = io.BytesIO()
             compiled.export_model(exported)
             keep_model(prepared.depends_on, SUFFIX, [exported.getbuffer()], prepared.facts())
@@ -81,7 +82,7 @@ class OpenVinoEngine:
         """
         refuse_device(cls.name, options, tuple(DTYPES))
         precision = DTYPES[options.dtype]
-        compiled = compiled_graph(openvino.Core(), graph, properties_for(precision, options.num_threads))
+        compiled = compiled_graph(graph, properties_for(precision, options.num_threads))
         refuse_other_precision(compiled, precision)
         return cls(compiled, config, DTYPE_NAMES[precision])
 
@@ -96,7 +97,7 @@ class OpenVinoEngine:
         file = folder / OPENVINO_NAME
         try:
             properties = properties_for(DTYPES[options.dtype], options.num_threads)
-            return cls(openvino.Core().compile_model(file, "CPU", properties), config, dtype_name)
+            return cls(the_core().compile_model(file, "CPU", properties), config, dtype_name)
         except RuntimeError as error:
             raise refused(file, error) from error
 
@@ -116,6 +117,17 @@ class OpenVinoEngine:
         return finite(self._request.infer({INPUT: values})[self._output].copy(), self.dtype_name)
 
 
+@cache
+def the_core() -> Any:
+    """Return the one OpenVINO runtime of this process, which lives as long as it.
+
+    Its CPU plugin gives the thread that loads it another signal stack and unmaps that stack when it is destroyed. Of
+    two plugins, or of one destroyed by another thread, the thread is left with an unmapped stack: its next signal,
+    Ctrl-C too, is a segmentation fault.
+    """
+    return openvino.Core()
+
+
 def properties_for(precision: str, num_threads: int | None) -> dict[str, str]:
     """Return how OpenVINO is to run: one window after another, each as fast as it can be."""
     return {
@@ -125,8 +137,9 @@ def properties_for(precision: str, num_threads: int | None) -> dict[str, str]:
     }
 
 
-def compiled_graph(core: Any, graph: Graph, properties: dict[str, str]) -> Any:
+def compiled_graph(graph: Graph, properties: dict[str, str]) -> Any:
     """Compile a graph."""
+    core = the_core()
     return core.compile_model(core.read_model(as_bytes(graph)), "CPU", properties)
 
 
