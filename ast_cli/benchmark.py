@@ -375,7 +375,7 @@ def _engine_name(options: BenchmarkOptions) -> EngineName:
 
 
 def _resolve_dtype(name: str, device: torch.device, *, is_torch: bool) -> torch.dtype:
-    """Return the data type of a name; engines without torch know half precision better than its warning does."""
+    """Return the data type of a name; that float16 is slow on a CPU is torch's warning, other engines refuse it."""
     if is_torch:
         return resolve_dtype_for(name, device)
     return torch.float32 if name == "auto" else resolve_dtype(name)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +50,12 @@ def mini_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def mini_report(mini_folder: str) -> BenchmarkReport:
     return run_benchmark(BenchmarkOptions(mini_folder, batch_sizes=(1, 3), num_repeats=2, num_warmups=1, device="cpu"))
+
+
+def once(model: str, **changes: Any) -> BenchmarkOptions:
+    """Return options of one pass of one window through one attention."""
+    values = {"attn_implementations": ("sdpa",), "batch_sizes": (1,), "device": "cpu"}
+    return BenchmarkOptions(model, **{**values, "num_repeats": 1, "num_warmups": 1, **changes})
 
 
 # --- operations
@@ -285,7 +292,7 @@ def test_speed_ups_name_the_engine() -> None:
 
 def test_defaults_on_a_cpu_are_float32_and_batches_of_1_and_2(mini_folder: str) -> None:
     heard: list[str] = []
-    options = BenchmarkOptions(mini_folder, attn_implementations=("eager",), device="cpu", num_repeats=1, num_warmups=1)
+    options = once(mini_folder, attn_implementations=("eager",), batch_sizes=None)
     report = run_benchmark(options, heard.append)
     assert [(m.dtype, m.batch_size, m.contestant) for m in report.measurements] == [
         ("float32", 1, "eager"),
@@ -301,32 +308,15 @@ def test_defaults_on_a_cpu_are_float32_and_batches_of_1_and_2(mini_folder: str) 
 
 
 def test_data_types_are_measured_once_each_and_float16_on_a_cpu_warns(mini_folder: str) -> None:
-    options = BenchmarkOptions(
-        mini_folder,
-        "torch",
-        ("sdpa", "sdpa"),
-        ("fp16", "auto", "fp32", "float16", "bf16"),
-        batch_sizes=(1, 1),
-        device="cpu",
-        num_repeats=1,
-        num_warmups=1,
-    )
+    dtypes = ("fp16", "auto", "fp32", "float16", "bf16")
+    options = once(mini_folder, attn_implementations=("sdpa", "sdpa"), dtypes=dtypes, batch_sizes=(1, 1))
     with pytest.warns(AstWarning, match="float16 is slow on a CPU"):
         report = run_benchmark(options)
     assert [m.dtype for m in report.measurements] == ["float16", "float32", "bfloat16"]
 
 
 def test_thread_count_is_used_and_then_put_back(mini_folder: str) -> None:
-    options = BenchmarkOptions(
-        mini_folder,
-        attn_implementations=("sdpa",),
-        batch_sizes=(1,),
-        device="cpu",
-        num_repeats=1,
-        num_warmups=1,
-        num_threads=2,
-    )
-    assert run_benchmark(options).machine.num_threads == 2
+    assert run_benchmark(once(mini_folder, num_threads=2)).machine.num_threads == 2
     assert torch.get_num_threads() == 1
 
 
@@ -356,10 +346,7 @@ def test_random_weights_are_the_same_each_time_and_leave_the_random_state_alone(
 
 
 def test_a_size_needs_no_download_and_is_reported_as_random() -> None:
-    options = BenchmarkOptions(
-        "tiny", attn_implementations=("sdpa",), batch_sizes=(1,), device="cpu", num_repeats=1, num_warmups=1
-    )
-    report = run_benchmark(options)
+    report = run_benchmark(once("tiny"))
     assert (report.model.weights, report.model.num_tokens, report.model.window_s) == ("random", 1214, 10.24)
 
 
@@ -373,10 +360,7 @@ def test_an_unknown_model_is_refused_naming_the_sizes() -> None:
 
 @pytest.mark.parity
 def test_transformers_takes_turns_after_its_logits_agree(mini_folder: str) -> None:
-    options = BenchmarkOptions(
-        mini_folder, batch_sizes=(1,), device="cpu", compare="transformers", num_repeats=1, num_warmups=1
-    )
-    report = run_benchmark(options)
+    report = run_benchmark(once(mini_folder, attn_implementations=None, compare="transformers"))
     names = ["sdpa", "eager", "transformers sdpa", "transformers eager"]
     assert [m.contestant for m in report.measurements] == names
     flop = {"ast": contestants.flop_per_window(MINI), "transformers": contestants.flop_per_window(MINI, trimmed=False)}
@@ -457,14 +441,5 @@ def test_any_other_fault_of_torch_is_not_called_a_lack_of_memory() -> None:
 def test_a_run_without_float16_warns_of_nothing(mini_folder: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        run_benchmark(
-            BenchmarkOptions(
-                mini_folder,
-                attn_implementations=("sdpa",),
-                batch_sizes=(1,),
-                device="cpu",
-                num_repeats=1,
-                num_warmups=1,
-            )
-        )
+        run_benchmark(once(mini_folder))
     assert [str(warning.message) for warning in caught] == []
