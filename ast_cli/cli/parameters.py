@@ -83,7 +83,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing --outp
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 
 BUILTIN_NOTE = (
-    "note: tagging with the built-in model, which knows ten sounds and nothing else; "
+    "note: tagging with the built-in model, which knows 14 labels and nothing else; "
     "`ast download` fetches the AudioSet model with its 527 labels"
 )
 
