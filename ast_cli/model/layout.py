@@ -64,6 +64,9 @@ RENAMES = [
     )
 ]
 
+# What `rename` puts together with others, in names before it and in ours.
+IS_FUSED = re.compile(r"\.(?:query|key|value|[qkv]_proj)\.")
+
 
 def rename(tensors: Mapping[str, Array]) -> dict[str, Array]:
     """Translate any known layout to our names, with queries, keys and values fused.

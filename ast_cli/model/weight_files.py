@@ -6,6 +6,7 @@ asked for; NumPy's need torch only where the file is a pickle.
 
 from __future__ import annotations
 
+import json
 import pickle
 import pickletools
 import re
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 from ast_cli import hub
 from ast_cli.errors import CheckpointError
 from ast_cli.json_object import foreign_content, read_json_object, shown
+from ast_cli.model.layout import IS_FUSED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,13 +129,35 @@ def _as_array(tensor: Tensor) -> NDArray[Any]:
 
 def _read_safetensors(file: Path, framework: Framework) -> dict[str, Any]:
     try:
-        if framework == "torch":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        return _read_arrays(file)
+        return _map_tensors(file) if framework == "torch" else _read_arrays(file)
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file}: no valid safetensors file ({shown(str(error))})") from error
+
+
+def _map_tensors(file: Path) -> dict[str, Tensor]:
+    """Map a safetensors file into memory, apart from what will be fused: that is read.
+
+    Of a mapping, pages that were looked at stay in memory as long as any of its tensors lives. Queries, keys and values
+    would be there twice, 85 MB at base size; of their own, they go once they are fused.
+    """
+    with safe_open(file, "pt") as opened, file.open("rb") as stream:
+        content = 8 + int.from_bytes(stream.read(8), "little")  # where it begins: the header's size stands before it
+        header = json.loads(stream.read(content - 8))
+        tensors = {name: opened.get_tensor(name) for name in header if name != "__metadata__"}
+        for name in filter(IS_FUSED.search, tensors):
+            stream.seek(content + header[name]["data_offsets"][0])
+            tensors[name] = _read_like(tensors[name], stream)
+    return tensors
+
+
+def _read_like(tensor: Tensor, stream: IO[bytes]) -> Tensor:
+    """Read a tensor's bytes into memory of its own."""
+    import torch
+
+    own = torch.empty_like(tensor)
+    if stream.readinto(own.flatten().view(torch.uint8).numpy()) != own.nbytes:  # type: ignore[attr-defined]
+        raise ValueError("it ends within a tensor")
+    return own
 
 
 def _read_arrays(file: Path) -> dict[str, NDArray[Any]]:

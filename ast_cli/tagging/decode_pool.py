@@ -92,6 +92,7 @@ class DecodePool:
         self._waiting: deque[Decoding] = deque()
         self._head: Decoding | None = None  # what is being read, or will be next
         self._workers: set[Worker] = set()
+        self._has_all = False  # of this list, no further input will come
         self._failure: BaseException | None = None
         self._lock = threading.Lock()  # guards all of the above, and every Decoding
         self._queued = threading.Condition(self._lock)  # threads wait for something to decode
@@ -193,6 +194,10 @@ class DecodePool:
         """Take inputs until there are enough, and queue those that a worker can decode."""
         while len(ahead) <= self.num_inputs_ahead:
             item = next(remaining, None)
+            if (item is None) != self._has_all:
+                with self._lock:
+                    self._has_all = item is None
+                    self._queued.notify_all()
             if item is None:
                 return
             part = item.part_in(self._options)
@@ -286,13 +291,22 @@ class DecodePool:
                 worker.kill_if_overdue()
 
     def _serve(self) -> None:
-        """Decode one input after another in a worker of this thread's own, until the pool closes."""
+        """Decode one input after another in a worker of this thread's own, until the pool closes.
+
+        A worker ends when all inputs are decoded: the model may be at the last windows for long, and needs its memory.
+        """
         worker: Worker | None = None
         try:
             if self._starts_now:
                 worker = self._start_worker()
-            while (decoding := self._next_decoding()) is not None:
-                worker = self._decode(decoding, worker)
+            while not self._closing.is_set():
+                decoding = self._next_decoding(has_worker=worker is not None)
+                if decoding is not None:
+                    worker = self._decode(decoding, worker)
+                elif worker is not None:
+                    worker.kill()
+                    self._end_worker(worker)
+                    worker = None
         except BaseException as error:  # raised again where samples are waited for, instead of waiting for ever
             with self._lock:
                 self._failure = error
@@ -302,12 +316,12 @@ class DecodePool:
                 worker.kill()
                 self._end_worker(worker)
 
-    def _next_decoding(self) -> Decoding | None:
-        """Wait for an input to decode; None when the pool closes."""
+    def _next_decoding(self, *, has_worker: bool) -> Decoding | None:
+        """Wait for an input to decode; None when the pool closes, or a worker is kept for nothing."""
         with self._lock:
             while True:
-                self._queued.wait_for(lambda: self._waiting or self._closing.is_set())
-                if self._closing.is_set():
+                self._queued.wait_for(lambda: self._waiting or self._closing.is_set() or (has_worker and self._has_all))
+                if self._closing.is_set() or not self._waiting:
                     return None
                 decoding = self._waiting.popleft()
                 if not decoding.is_abandoned:

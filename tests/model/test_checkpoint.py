@@ -19,6 +19,7 @@ from ast_cli.labels import audioset_id2label
 from ast_cli.model.arrays import load_arrays
 from ast_cli.model.checkpoint import hub_names
 from ast_cli.model.layout import PUBLISHED_LENGTHS, PUBLISHED_STRIDES, expected_shapes, infer_config, rename
+from ast_cli.model.weight_files import read_weights
 
 BLOCK = "audio_spectrogram_transformer.encoder.layer.1"
 HUB_NAMES_OF_BLOCK_1 = {
@@ -234,6 +235,31 @@ def test_weights_are_converted_to_the_type_asked_for(
 def test_another_type_is_refused(folder: Path, dtype: Any) -> None:
     with pytest.raises(UsageError, match="dtype must be one of float32, fp32, float16"):
         ASTForAudioClassification.from_pretrained(folder, dtype=dtype)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16, torch.int64])
+def test_what_will_be_fused_is_read_and_the_rest_mapped(tmp_path: Path, stored: torch.dtype) -> None:
+    names = ("blocks.0.attn.query.weight", "x.attention.k_proj.bias", "layers.3.attention.attention.value.weight")
+    tensors = {name: (100 * torch.randn(5, 7)).to(stored) for name in (*names, "other.weight")}
+    tensors |= {"a.query.scale": torch.tensor(3).to(stored), "a.key.none": torch.empty(0, 4, dtype=stored)}
+    save_file(tensors, tmp_path / "some.safetensors", metadata={"format": "pt"})
+    found = read_weights(tmp_path / "some.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, tensor in found.items():
+        assert torch.equal(tensor, tensors[name]), name
+        assert tensor.dtype == stored
+    if Path("/proc/self/maps").exists():
+        assert is_mapped(found["other.weight"])
+        assert not any(is_mapped(found[name]) for name in names)
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Tell whether a tensor lies in a file that is mapped into memory."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(bound, 16) for bound in line.split()[0].split("-"))
+        if begin <= tensor.data_ptr() < end:
+            return line.endswith("some.safetensors")
+    raise AssertionError("nowhere")
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])

@@ -201,6 +201,19 @@ def test_inputs_own_part_comes_before_the_runs(write_wav: Callable[..., Path], m
         assert_same(result, path, *part)
 
 
+def test_workers_end_when_all_is_decoded_and_what_they_sent_is_still_there(write_wav: Callable[..., Path]) -> None:
+    paths = [write_wav(f"{number}.wav", 2.0) for number in range(3)]
+    with DecodePool(2, RATE, PartOptions()) as pool:
+        opened = pool.open_streams([Input(str(path)) for path in paths])
+        first = next(opened)
+        deadline = time.monotonic() + 60
+        while pool._workers or pool.num_buffered_bytes < 3 * 2 * RATE * 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for path, (_, open_stream) in zip(paths, itertools.chain([first], opened), strict=True):
+            assert_same(read(open_stream), path)
+
+
 def test_duration_grows_with_the_blocks_handed_out(write_wav: Callable[..., Path]) -> None:
     path = write_wav("a.wav", 20.0)
     with DecodePool(1, RATE, PartOptions()) as pool:
@@ -364,12 +377,19 @@ def test_crash_after_samples_were_read_is_not_tried_again(make: Callable[..., li
 
 @POSIX_ONLY
 def test_worker_killed_between_files_costs_none(make: Callable[..., list[Path]]) -> None:
-    first, second = make("a", "b")
+    paths = make(*"abcdefghijkl")
+    results = []
     with DecodePool(1, RATE, PartOptions()) as pool:
-        assert codes(read_all(pool, [first])) == ["ok"]
-        (worker,) = pool._workers
-        worker.kill()
-        assert codes(read_all(pool, [second])) == ["ok"]
+        assert len(paths) > pool.num_inputs_ahead + 1  # so that the worker is kept for more
+        for _, open_stream in pool.open_streams([Input(str(path)) for path in paths]):
+            results.append(read(open_stream))
+            if len(results) == 1:
+                while pool._waiting:
+                    time.sleep(0.01)
+                (worker,) = pool._workers
+                worker.kill()
+    assert all(isinstance(result, SimpleNamespace) for result in results)
+    assert len(results) == len(paths)
 
 
 def test_worker_that_hangs_is_killed_and_others_go_on(make: Callable[..., list[Path]]) -> None:
@@ -476,9 +496,9 @@ def test_exception_in_the_consumer_comes_through(make: Callable[..., list[Path]]
 
 
 def test_stream_given_up_frees_its_worker_for_the_next_file(make: Callable[..., list[Path]]) -> None:
-    endless, good = make("endless", "good")
+    endless, good, *others = make("endless", "good", *"abcdefghijkl")  # so many that the worker is kept for more
     with faulty_pool(1) as pool:
-        sources = pool.open_streams([Input(str(endless)), Input(str(good))])
+        sources = pool.open_streams([Input(str(path)) for path in (endless, good, *others)])
         stream = next(sources)[1]()
         next(iter(stream))
         (worker,) = pool._workers
