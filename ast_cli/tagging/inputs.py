@@ -48,6 +48,24 @@ class Input:
         return run if self.part is None else self.part
 
 
+class RealPaths:
+    """Finds what inputs are known by, however they were named; remembers folders, of which there are few."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, item: Input) -> str:
+        """Return an input's real path; ``-`` for standard input."""
+        folder, name = os.path.split(item.path)
+        if item.path == STDIN:
+            return STDIN
+        if name in ("", ".", "..") or os.path.islink(item.path):
+            return os.path.realpath(item.path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
+
+
 def list_inputs(paths: Iterable[str], *, literal: bool = False) -> Iterator[Input]:
     """List what was named: folders are walked, patterns expanded, repeated and overlapping arguments merged.
 
@@ -67,8 +85,9 @@ def merged(inputs: Iterable[Input]) -> Iterator[Input]:
     Parts of one file are inputs of their own.
     """
     seen: set[tuple[str, PartOptions | None]] = set()
+    real_path = RealPaths()
     for item in inputs:
-        identity = (STDIN if item.path == STDIN else os.path.realpath(item.path), item.part)
+        identity = (real_path(item), item.part)
         if identity not in seen:
             seen.add(identity)
             yield item

@@ -26,7 +26,7 @@ from ast_cli.errors import AstError, UsageError
 from ast_cli.report import open_writer
 from ast_cli.results import StreamedPart, TaggingResult
 from ast_cli.tagging.append_file import AppendFile, sync_folder, writing
-from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.inputs import Input, RealPaths
 from ast_cli.tagging.journal_lines import (
     FINISHED_LINE,
     OK,
@@ -40,7 +40,7 @@ from ast_cli.tagging.journal_lines import (
     verified,
 )
 from ast_cli.tagging.output_lock import only_run
-from ast_cli.tagging.shards import RealPaths, Shard
+from ast_cli.tagging.shards import Shard
 
 SYNC_INTERVAL_S = 5.0  # what a power cut can cost; a killed process loses nothing
 REMEDY = "; what was written before is whole, and --resume goes on from there"

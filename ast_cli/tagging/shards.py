@@ -10,7 +10,7 @@ import os
 import re
 
 from ast_cli.errors import UsageError
-from ast_cli.tagging.inputs import STDIN, Input
+from ast_cli.tagging.inputs import Input, RealPaths
 
 Shard = tuple[int, int]  # which one, from 0, and of how many
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
@@ -35,24 +35,6 @@ def parse_shard(text: str) -> Shard:
 def format_shard(shard: Shard | None) -> str | None:
     """Return a shard as it is written on the command line."""
     return None if shard is None else f"{shard[0]}/{shard[1]}"
-
-
-class RealPaths:
-    """Finds what inputs are known by, however they were named; remembers folders, of which there are few."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
-
-    def __call__(self, item: Input) -> str:
-        """Return an input's real path; ``-`` for standard input."""
-        folder, name = os.path.split(item.path)
-        if item.path == STDIN:
-            return STDIN
-        if name in ("", ".", "..") or os.path.islink(item.path):
-            return os.path.realpath(item.path)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        return os.path.join(self._folders[folder], name)
 
 
 def in_shard(item: Input, shard: Shard) -> bool:

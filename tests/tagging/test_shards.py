@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ast_cli.errors import UsageError
-from ast_cli.tagging.inputs import STDIN, Input
-from ast_cli.tagging.shards import RealPaths, format_shard, in_shard, parse_shard
+from ast_cli.tagging.inputs import STDIN, Input, RealPaths
+from ast_cli.tagging.shards import format_shard, in_shard, parse_shard
 
 
 @pytest.mark.parametrize(("text", "shard"), [("0/1", (0, 1)), ("2/8", (2, 8)), ("07/08", (7, 8))])
