@@ -87,3 +87,15 @@ def test_decoders_are_imported_in_worker_processes_alone() -> None:
     assert code == 0, printed
     assert modules.isdisjoint({"av", "soundfile", "soxr"})
     assert "torch" in modules
+
+
+def test_garbage_is_looked_for_rarely_and_not_at_the_end() -> None:
+    program = (
+        "import atexit, gc, sys\n"
+        "atexit.register(lambda: print(gc.get_threshold()[0], gc.get_freeze_count() > 1000))\n"  # runs after ours
+        "sys.argv[1:] = ['--version']\n"
+        "from ast_cli.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "200000 True"
