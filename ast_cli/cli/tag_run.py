@@ -15,7 +15,7 @@ from ast_cli.errors import UsageError
 from ast_cli.report import open_writer
 from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
-from ast_cli.tagging.inputs import STDIN, Input
+from ast_cli.tagging.inputs import STDIN, Input, RealPaths
 from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.shards import Shard, in_shard
 from ast_cli.tagging.tally import Tally
@@ -135,7 +135,8 @@ def tag_inputs(
     """
     tagger.check_options(options)
     if run.shard is not None:
-        inputs = [item for item in inputs if in_shard(item, run.shard)]
+        real_path = RealPaths()
+        inputs = [item for item in inputs if in_shard(item, run.shard, real_path)]
     micro_batch = tagger.choose_micro_batch(options, len(inputs))
     with (
         _sink(tagger, options, run) as sink,

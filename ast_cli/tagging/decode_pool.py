@@ -304,8 +304,7 @@ class DecodePool:
                 if decoding is not None:
                     worker = self._decode(decoding, worker)
                 elif worker is not None:
-                    worker.kill()
-                    self._end_worker(worker)
+                    self._dismiss(worker)
                     worker = None
         except BaseException as error:  # raised again where samples are waited for, instead of waiting for ever
             with self._lock:
@@ -313,8 +312,7 @@ class DecodePool:
                 self._arrived.notify_all()
         finally:
             if worker is not None:
-                worker.kill()
-                self._end_worker(worker)
+                self._dismiss(worker)
 
     def _next_decoding(self, *, has_worker: bool) -> Decoding | None:
         """Wait for an input to decode; None when the pool closes, or a worker is kept for nothing."""
@@ -388,6 +386,11 @@ class DecodePool:
             if self._closing.is_set():
                 break
         raise AstError(f"the process that decodes audio does not start ({ending}); try fewer workers")
+
+    def _dismiss(self, worker: Worker) -> None:
+        """End a worker that has nothing to do."""
+        worker.kill()
+        self._end_worker(worker)
 
     def _end_worker(self, worker: Worker) -> str:
         with self._lock:

@@ -37,8 +37,14 @@ def format_shard(shard: Shard | None) -> str | None:
     return None if shard is None else f"{shard[0]}/{shard[1]}"
 
 
-def in_shard(item: Input, shard: Shard) -> bool:
-    """Tell whether an input belongs to a shard: by SHA-256 of its real path, the same in every process and release."""
+def in_shard(item: Input, shard: Shard, real_path: RealPaths | None = None) -> bool:
+    """Tell whether an input belongs to a shard: by SHA-256 of its real path, the same in every process and release.
+
+    Args:
+        item: The input.
+        shard: Which one.
+        real_path: One for many inputs looks up each folder once.
+    """
     index, num_shards = shard
-    digest = hashlib.sha256(os.fsencode(RealPaths()(item))).digest()
+    digest = hashlib.sha256(os.fsencode((real_path or RealPaths())(item))).digest()
     return int.from_bytes(digest[:8], "big") % num_shards == index
