@@ -49,6 +49,7 @@ from ast_cli.contestants import (
 from ast_cli.engine.choice import EXTRAS, TORCH_ENGINES, EngineName, EngineOptions, resolve_engine
 from ast_cli.engine.compile_engine import CompileEngine
 from ast_cli.engine.device import resolve_device, resolve_dtype_for
+from ast_cli.engine.interface import cpu_name
 from ast_cli.errors import DeviceError, UsageError
 from ast_cli.model.attention import ATTN_IMPLEMENTATIONS
 from ast_cli.model.checkpoint import resolve_dtype
@@ -59,7 +60,6 @@ from ast_cli.results import SCHEMA_VERSION
 DEFAULT_BATCH_SIZES = (1, 2, 4, 8)  # those of the reference's own table
 CPU_BATCH_SIZES = (1, 2)  # a window of base size takes seconds there, and larger batches gain nothing
 MAX_BATCH_SIZE = 65_536
-MAX_THREADS = 1_024
 CELL_S = 3.0  # to spend on one contestant in one cell
 MIN_REPEATS, MAX_REPEATS = 5, 100
 SLOW_S, MIN_SLOW_REPEATS = 1.0, 3  # a pass this long needs fewer repeats: the clock's noise is small beside it
@@ -102,7 +102,7 @@ class BenchmarkOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; names of devices and data types are checked where they are resolved."""
-        EngineOptions(self.engine)
+        EngineOptions(self.engine, num_threads=self.num_threads)
         attns = self.attn_implementations
         if attns is not None and (not attns or set(attns) - set(ATTN_IMPLEMENTATIONS)):
             chosen = ",".join(attns)
@@ -117,7 +117,6 @@ class BenchmarkOptions:
             _check_count("batch size", batch_size, MAX_BATCH_SIZE)
         _check_count("repeats", self.num_repeats)
         _check_count("warmup", self.num_warmups)
-        _check_count("threads", self.num_threads, MAX_THREADS)
 
 
 def _check_count(name: str, value: int | None, most: int = 1_000_000) -> None:
@@ -606,19 +605,10 @@ def describe_machine(device: torch.device, *, with_reference: bool, facts: Mappi
     versions |= {name: facts[name] for name in EXTRAS if name in facts}
     if with_reference:
         versions[REFERENCE] = importlib.metadata.version(REFERENCE)
-    processor = processor_name()
+    processor = cpu_name()
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor
     num_threads = int(facts.get("threads", torch.get_num_threads()))
     return Machine(platform.platform(), processor, str(device), device_name, num_threads, versions)
-
-
-def processor_name() -> str:
-    """Return the processor's name; Linux says it only in a file."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _describe_model(name: str, model: ASTForAudioClassification) -> ModelFacts:

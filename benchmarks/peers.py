@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
-from ast_cli.benchmark import processor_name
 from ast_cli.contestants import flop_per_window
+from ast_cli.engine.interface import cpu_name
 from ast_cli.engine.torch_engine import TorchEngine
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -238,7 +238,7 @@ def describe_machine(num_threads: int) -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {
-        "processor": processor_name(),
+        "processor": cpu_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "num_threads": num_threads,
         "platform": platform.platform(),

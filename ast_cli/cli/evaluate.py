@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,15 +13,12 @@ from ast_cli.cli import parameters as p
 from ast_cli.cli.evaluation_outputs import EvaluationOutputs
 from ast_cli.cli.progress import Progress, watched
 from ast_cli.cli.streams import note, quiet_native_libraries
-from ast_cli.errors import ExitCode, UsageError
+from ast_cli.errors import ExitCode
 from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
 from ast_cli.tagging.options import LoadOptions
 from ast_cli.tagging.tally import Tally
 from ast_cli.training.evaluation_options import EvaluationOptions
-
-if TYPE_CHECKING:
-    from ast_cli.training.examples import ExampleSet
 
 
 def evaluate(
@@ -32,10 +29,8 @@ def evaluate(
         list[str] | None,
         typer.Option("--model", "-m", help="As of classify; repeated: an ensemble, the mean of the models' scores."),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Only this split of the data: train, validation or test.")
-    ] = None,
-    fold: Annotated[str | None, typer.Option("--fold", metavar="N,N", help="Only these folds of the data.")] = None,
+    split: p.Split = None,
+    fold: p.Fold = None,
     format_name: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="Of the result.")] = "table",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file, not to stdout.")
@@ -81,6 +76,8 @@ def evaluate(
 
     Examples: `ast evaluate clips/ --model my-model`, `ast evaluate meta.csv --fold 1 --format json --plot matrix.png`
     """
+    from ast_cli.training.examples import read_examples
+
     options = EvaluationOptions(
         aggregate=aggregate,
         hop_s=hop,
@@ -92,7 +89,7 @@ def evaluate(
     )
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
     outputs = EvaluationOutputs(format_name, output, thresholds_output, plot, predictions)
-    examples = _choose(data, split, fold, quiet=quiet)
+    examples = p.choose_examples(read_examples(data), split, fold, quiet=quiet)
     outputs.check([data, *(example.path for example in examples.examples)], force=force)
     chosen: list[str | None] = [*model] if model else [None]
     names = [p.choose_model(name, quiet=quiet) for name in chosen]
@@ -106,32 +103,6 @@ def evaluate(
         outputs.write(result)
     if result.failures:
         raise typer.Exit(ExitCode.SOME_FAILED)
-
-
-def _choose(data: str, split: str | None, fold: str | None, *, quiet: bool) -> ExampleSet:
-    """Read the data and choose the examples asked for.
-
-    Raises:
-        UsageError: The data cannot be understood, or has no such split or fold.
-    """
-    from ast_cli.training.examples import read_examples
-
-    examples = read_examples(data)
-    if split is None and fold is None and len(examples.splits) > 1:
-        listed = ", ".join(examples.splits)
-        note(f"note: {data} has the splits {listed}, and all of them are used; --split chooses one", quiet=quiet)
-    if split is not None:
-        examples = examples.of_split(split)
-    if fold is not None:
-        examples = examples.of_folds(_folds(fold))
-    return examples
-
-
-def _folds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--fold takes numbers with commas between them, not {text!r}") from error
 
 
 class _Watch:

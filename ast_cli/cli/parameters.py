@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ from ast_cli.engine.choice import EngineName
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
 from ast_cli.tagging.options import Aggregate as AggregateName
+
+if TYPE_CHECKING:
+    from ast_cli.training.examples import ExampleSet
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
 
@@ -79,6 +82,8 @@ Workers = Annotated[
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", help="Give up on a file that yields nothing for so long.")
 ]
+Split = Annotated[str | None, typer.Option("--split", help="Only this split of the data: train, validation or test.")]
+Fold = Annotated[str | None, typer.Option("--fold", metavar="N[,N...]", help="Only these folds of the data.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 
@@ -119,6 +124,27 @@ def _read_bytes(file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"--files-from {file}: cannot be read ({error.strerror})") from error
+
+
+def choose_examples(examples: ExampleSet, split: str | None, fold: str | None, *, quiet: bool) -> ExampleSet:
+    """Return the examples that ``--split`` and ``--fold`` ask for; where nothing was asked of several splits, say so.
+
+    Raises:
+        UsageError: The data has no such split or fold, or that is no list of folds.
+    """
+    if split is None and fold is None and len(examples.splits) > 1:
+        listed = ", ".join(examples.splits)
+        note(f"note: all splits are used ({listed}); --split {examples.splits[0]} takes one", quiet=quiet)
+    if split is not None:
+        examples = examples.of_split(split)
+    return examples if fold is None else examples.of_folds(_folds(fold))
+
+
+def _folds(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--fold takes whole numbers with commas between them, not {text!r}") from error
 
 
 def choose_model(model: str | None, *, quiet: bool) -> str:

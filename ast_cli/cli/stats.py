@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.counting import counting
 from ast_cli.cli.streams import note, quiet_native_libraries
-from ast_cli.errors import ExitCode, UsageError
+from ast_cli.errors import ExitCode
 from ast_cli.report.text import printable
 from ast_cli.results import SCHEMA_VERSION, path_fields
 
 if TYPE_CHECKING:
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-    from ast_cli.training.examples import ExampleSet
     from ast_cli.training.statistics import FbankStatistics
 
 
@@ -52,12 +51,8 @@ def stats(
     padded: Annotated[
         bool, typer.Option("--padded", help="Count padding up to that length too, as the original project does.")
     ] = False,
-    split: Annotated[
-        Literal["train", "validation", "test"] | None, typer.Option("--split", help="Only this split of the data.")
-    ] = None,
-    fold: Annotated[
-        str | None, typer.Option("--fold", metavar="N[,N...]", help="Only these folds of the data.")
-    ] = None,
+    split: p.Split = None,
+    fold: p.Fold = None,
     apply: Annotated[
         Path | None, typer.Option("--apply", metavar="FOLDER", help="Write mean and std into this checkpoint.")
     ] = None,
@@ -76,7 +71,7 @@ def stats(
     """
     from ast_cli.training.examples import read_recordings
 
-    examples = _chosen(read_recordings(data), split, fold, quiet=quiet)
+    examples = p.choose_examples(read_recordings(data), split, fold, quiet=quiet)
     changes = {"num_mel_bins": num_mel_bins, "max_length": max_length}
 
     with quiet_native_libraries():
@@ -103,22 +98,6 @@ def stats(
             note(f"written to {apply_statistics(statistics, apply)}", quiet=quiet)
     if statistics.failures:
         raise typer.Exit(ExitCode.SOME_FAILED)
-
-
-def _chosen(examples: ExampleSet, split: str | None, fold: str | None, *, quiet: bool) -> ExampleSet:
-    """Return the examples to count."""
-    if split is not None:
-        examples = examples.of_split(split)
-    elif len(examples.splits) > 1:
-        note(f"note: counting all splits ({', '.join(examples.splits)}); --split train counts one", quiet=quiet)
-    if fold is None:
-        return examples
-    try:
-        return examples.of_folds(int(number) for number in fold.split(","))
-    except ValueError as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"--fold takes whole numbers with commas between them, not {fold!r}") from error
 
 
 def _feature_extractor(model: str | Path | None, changes: dict[str, Any]) -> ASTFeatureExtractor:

@@ -46,8 +46,17 @@ class EngineOptions:
         """Refuse what cannot be; names of devices and data types are checked where they are resolved."""
         if self.engine not in ENGINES:
             raise UsageError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
-        if self.num_threads is not None and not 1 <= self.num_threads <= MAX_THREADS:
-            raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {self.num_threads}")
+        check_num_threads(self.num_threads)
+
+
+def check_num_threads(num_threads: int | None) -> None:
+    """Refuse what is no number of threads; None leaves the choice to the engine.
+
+    Raises:
+        UsageError: It is below 1 or above `MAX_THREADS`.
+    """
+    if num_threads is not None and not 1 <= num_threads <= MAX_THREADS:
+        raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {num_threads}")
 
 
 def load_engine(

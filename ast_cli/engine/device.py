@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import torch
 
+from ast_cli.engine.choice import check_num_threads
 from ast_cli.errors import AstWarning, DeviceError, UsageError
 from ast_cli.model.checkpoint import resolve_dtype
-
-MAX_THREADS = 1_024
 
 
 def resolve_device(name: str) -> torch.device:
@@ -51,11 +50,9 @@ def set_num_threads(num_threads: int | None) -> None:
     Raises:
         UsageError: No number of threads.
     """
-    if num_threads is None:
-        return
-    if not 1 <= num_threads <= MAX_THREADS:
-        raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {num_threads}")
-    torch.set_num_threads(num_threads)
+    check_num_threads(num_threads)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
 
 
 @contextlib.contextmanager

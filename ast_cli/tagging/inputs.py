@@ -52,7 +52,7 @@ class RealPaths:
     """Finds what inputs are known by, however they were named; remembers folders, of which there are few."""
 
     def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
+        self._folders: dict[str, str] = {}  # each with a separator at its end
 
     def __call__(self, item: Input) -> str:
         """Return an input's real path; ``-`` for standard input."""
@@ -62,8 +62,8 @@ class RealPaths:
         if name in ("", ".", "..") or os.path.islink(item.path):
             return os.path.realpath(item.path)
         if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        return os.path.join(self._folders[folder], name)
+            self._folders[folder] = os.path.join(os.path.realpath(folder), "")
+        return self._folders[folder] + name
 
 
 def list_inputs(paths: Iterable[str], *, literal: bool = False) -> Iterator[Input]:

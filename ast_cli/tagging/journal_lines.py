@@ -205,7 +205,7 @@ def _whole_lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                 if not line.endswith(b"\n"):  # torn, or the NULs of a power cut
                     return
                 try:
-                    fields = json.loads(line)
+                    fields = json.loads(line.decode("ascii"))  # json would guess at the encoding of every line
                 except (ValueError, RecursionError) as error:
                     raise _damaged(file, number) from error
                 if not isinstance(fields, dict):

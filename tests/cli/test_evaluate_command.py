@@ -70,7 +70,7 @@ def test_several_labels_an_ensemble_and_a_table_in_a_file(folder: Path, run_ast:
     ("arguments", "message"),
     [
         (["--split", "dev"], "has no examples of the split 'dev'"),
-        (["--fold", "one"], "--fold takes numbers with commas between them, not 'one'"),
+        (["--fold", "one"], "--fold takes whole numbers with commas between them, not 'one'"),
         (["--plot", "x.jpg"], "name a file that ends in .png"),
         (["--predictions", "x.txt"], "name a file that ends in .jsonl or .csv"),
         (["--output", "no/such/x.json"], "there is no folder no/such"),
