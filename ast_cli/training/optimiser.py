@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.training.muon import Muon
 from ast_cli.training.options import TrainOptions, learning_rate_for
 
 FROZEN_LEARNING_RATE = 3e-4  # of a head alone, before its factor: a linear layer bears far more than an encoder
@@ -18,6 +19,8 @@ UNDECAYED = ("cls_token", "dist_token", "pos_embed")
 def parameter_groups(model: ASTForAudioClassification, options: TrainOptions) -> list[dict[str, Any]]:
     """Return the groups of an optimiser: ``params``, ``weight_decay``, and ``peak``, the highest learning rate.
 
+    With ``optimiser = muon`` the matrices of the blocks are in groups that also have the ``num_parts`` of `Muon`.
+
     The rate falls by ``layer_decay`` for each block further from the head (as in BEiT, Bao et al., 2021); biases,
     norms, tokens and positions have no weight decay. A frozen encoder is in no group.
     """
@@ -25,16 +28,31 @@ def parameter_groups(model: ASTForAudioClassification, options: TrainOptions) ->
     rate = options.learning_rate
     if rate is None:
         rate = FROZEN_LEARNING_RATE if options.freeze_encoder else learning_rate_for(model.config.hidden_size)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         is_head = name.startswith("head.")
         if options.freeze_encoder and not is_head:
             continue
         peak = rate * options.layer_decay ** (num_layers + 1 - layer_of(name, num_layers))
+        if is_head:
+            peak *= options.head_factor
+        num_parts = _num_parts(name, parameter) if options.optimiser == "muon" else 0
+        if num_parts:
+            peak *= options.muon_factor
         is_undecayed = parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED
-        key = (peak * (options.head_factor if is_head else 1.0), 0.0 if is_undecayed else options.weight_decay)
+        key = (peak, 0.0 if is_undecayed else options.weight_decay, num_parts)
         groups.setdefault(key, []).append(parameter)
-    return [{"params": params, "weight_decay": decay, "peak": peak} for (peak, decay), params in groups.items()]
+    return [
+        {"params": params, "weight_decay": decay, "peak": peak, **({"num_parts": num_parts} if num_parts else {})}
+        for (peak, decay, num_parts), params in groups.items()
+    ]
+
+
+def _num_parts(name: str, parameter: nn.Parameter) -> int:
+    """Return of how many matrices of a block a parameter is a stack; 0 where it is none."""
+    if ".blocks." not in name or parameter.ndim != 2:
+        return 0
+    return 3 if name.endswith("qkv.weight") else 1
 
 
 def layer_of(name: str, num_layers: int) -> int:
@@ -46,8 +64,9 @@ def layer_of(name: str, num_layers: int) -> int:
 
 
 def make_optimiser(model: ASTForAudioClassification, options: TrainOptions) -> torch.optim.AdamW:
-    """Return AdamW over `parameter_groups`; the rates are set by `set_learning_rate` before each update."""
-    return torch.optim.AdamW(parameter_groups(model, options), lr=0.0, betas=(options.beta1, options.beta2))
+    """Return AdamW or Muon over `parameter_groups`; the rates are set by `set_learning_rate` before each update."""
+    kind = Muon if options.optimiser == "muon" else torch.optim.AdamW
+    return kind(parameter_groups(model, options), lr=0.0, betas=(options.beta1, options.beta2))
 
 
 def learning_rate_factor(update: int, updates_per_epoch: int, options: TrainOptions) -> float:

@@ -61,7 +61,7 @@ def test_flags_go_before_a_recipe() -> None:
         ("keep = 'average'", "keep = average needs an average"),
         ("average = 'epochs'\naverage_start = 25", "average_start must be below epochs"),
         ("epochs =", "no valid TOML"),
-        ("[optimiser]\nepochs = 3", "there is no setting 'optimiser'"),
+        ("[training]\nepochs = 3", "there is no setting 'training'"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_with_its_name(tmp_path: Path, text: str, message: str) -> None:

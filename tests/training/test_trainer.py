@@ -72,8 +72,9 @@ def resumed_at_every(num_updates: int, options: TrainOptions, folder: Path, **ch
         {**EVERYTHING, "average": "epochs", "keep": "average", "balanced": True, "schedule": "step", "step_start": 1},
         {"keep": "best", "accumulate": 2, "batch_size": 2, "validate_every": 2},
         {"keep": "last", "patience": 1, "epochs": 9, "batch_size": 6, "hidden_dropout_prob": 0.3},
+        {"optimiser": "muon", "muon_factor": 3.0, "weight_decay": 0.1},
     ],
-    ids=["moving average", "mean over epochs", "best, accumulated", "last, with dropout"],
+    ids=["moving average", "mean over epochs", "best, accumulated", "last, with dropout", "muon"],
 )
 def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path: Path, changes: dict[str, Any]) -> None:
     changes = {"epochs": 2, **changes}
