@@ -52,6 +52,8 @@ from ast_cli.whole_files import write_whole
 FEATURES_NAME = "features"
 FRAMES_PER_S = 100
 LONGEST_SCRATCH_INPUT = 1024  # frames; where nobody chose and the recordings are longer
+# Of the clips, that an input fits whose length nobody chose: a few long ones would make all others pay for padding.
+FITTING_SHARE = 0.95
 MAX_NAMED = 5  # labels in a note
 
 
@@ -207,15 +209,17 @@ class Job:
         if store.failures:
             self.run.on_failures(store.failures)
         if is_new and options.max_length is None:
-            longest = min(max(map(len, store)), LONGEST_SCRATCH_INPUT)
-            config = start_config(self.model, options, math.ceil(longest / config.patch_size) * config.patch_size)
+            typical = int(np.quantile([len(fbank) for fbank in store], FITTING_SHARE, method="higher"))
+            frames = min(typical, LONGEST_SCRATCH_INPUT)
+            config = start_config(self.model, options, math.ceil(frames / config.patch_size) * config.patch_size)
             extractor.max_length = config.max_length
+            max_frames = max_frames if options.random_crop else config.max_length
         self._tell_what_is_cut(store, max_frames)
         return store, extractor, config
 
     def _tell_what_is_cut(self, store: FeatureStore, max_frames: int) -> None:
         """Say where the ends of clips play no part."""
-        num_cut = sum(len(fbank) == max_frames for fbank in store)
+        num_cut = sum(len(fbank) >= max_frames for fbank in store)
         if num_cut:
             remedy = "--max-clip-s takes more" if self.options.random_crop else "--random-crop uses all of them"
             self.run.on_note(

@@ -60,7 +60,8 @@ class TrainOptions:
 
     # the input
     max_length: Annotated[
-        int | None, About("Frames of the input. [default: the base model's, or by the data]", 16, 1e5)
+        int | None,
+        About("Frames of the input. [default: the base model's; from scratch, what 95 % of the clips fit]", 16, 1e5),
     ] = None
     num_mel_bins: Annotated[int | None, About("Mel bins of the input. [default: the base model's]", 16, 1024)] = None
     frequency_stride: Annotated[int | None, About("Mel bins between patches. [default: the base model's]", 1, 1024)] = (

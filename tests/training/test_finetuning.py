@@ -4,12 +4,14 @@ import csv
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from sklearn.metrics import accuracy_score, average_precision_score
 from tiny_training import tiny_extractor, tiny_model
@@ -198,10 +200,23 @@ def test_ends_of_clips_that_play_no_part_are_told(data: Path, tmp_path: Path) ->
     assert not any(note.startswith("warning") for note in notes)
 
 
-def test_from_nothing_the_input_is_as_long_as_the_longest_clip(data: Path, tmp_path: Path) -> None:
+def test_from_nothing_the_input_is_as_long_as_clips_are(data: Path, tmp_path: Path) -> None:
     result = finetune(data, SCRATCH, tmp_path / "out", options_for(epochs=1, max_length=None), HERE)
     assert result.config.max_length == 64  # 58 frames, up to a whole patch
     assert ASTFeatureExtractor.from_pretrained(tmp_path / "out").max_length == 64
+
+
+def test_from_nothing_a_few_long_clips_do_not_make_the_input_long(data: Path, tmp_path: Path) -> None:
+    for i in range(4, 16):
+        for folder in data.iterdir():
+            shutil.copy(folder / "0.wav", folder / f"{i}.wav")
+    samples, sampling_rate = soundfile.read(data / "Low" / "3.wav")
+    soundfile.write(data / "Low" / "3.wav", np.tile(samples, 4), sampling_rate)
+    notes: list[str] = []
+    run = RunSettings(num_workers=0, on_note=notes.append)
+    result = finetune(data, SCRATCH, tmp_path / "out", options_for(epochs=1, max_length=None), run)
+    assert result.config.max_length == 64
+    assert any(note.startswith("note: 1 of 32 clips fill 0.64 s or are longer; ") for note in notes)
 
 
 def test_an_interrupted_run_goes_on_only_with_the_same_request(data: Path, tmp_path: Path) -> None:
