@@ -12,6 +12,7 @@ from ast_cli import ASTForAudioClassification
 from ast_cli.errors import AstError, UsageError
 from ast_cli.training.adapt import (
     adapt_pos_embed,
+    first_positions,
     is_scratch,
     start_config,
     start_feature_extractor,
@@ -95,7 +96,7 @@ def test_new_labels_or_a_wish_replace_the_head_by_one_that_the_seed_decides(
     assert torch.equal(first.state_dict()[name], tiny_model().state_dict()[name])
 
 
-def test_a_model_from_nothing_has_the_sizes_asked_for_and_random_positions() -> None:
+def test_a_model_from_nothing_has_the_sizes_asked_for_and_places_in_waves() -> None:
     options = TrainOptions(num_mel_bins=64, time_stride=16, frequency_stride=16)
     config = start_config("scratch:128x3", options, 256)
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (128, 3, 2)
@@ -103,9 +104,21 @@ def test_a_model_from_nothing_has_the_sizes_asked_for_and_random_positions() -> 
     before = torch.get_rng_state()
     model = start_model("scratch:128x3", config, ["A", "B"], "single_label_classification", options)
     assert torch.equal(torch.get_rng_state(), before)  # nobody else's draws are changed
-    positions = model.audio_spectrogram_transformer.pos_embed
-    assert positions.std().item() == pytest.approx(0.02, rel=0.1)
+    positions = model.audio_spectrogram_transformer.pos_embed[0]
+    assert positions[:2].std().item() == pytest.approx(0.02, rel=0.2)
     assert config.num_patches == (4, 16)
+    assert torch.equal(positions[2:], first_positions((4, 16), 128))
+
+
+def test_first_positions_are_sines_and_cosines_along_both_axes() -> None:
+    positions = first_positions((3, 40), 64).numpy().reshape(3, 40, 4, 16)
+    rates = 100.0 ** (-np.arange(16) / 15)
+    for frequency, time in ((0, 0), (2, 0), (1, 39)):
+        waves = [np.sin(frequency * rates), np.cos(frequency * rates), np.sin(time * rates), np.cos(time * rates)]
+        np.testing.assert_allclose(positions[frequency, time], 0.2 * np.array(waves), atol=1e-5)
+    narrow = first_positions((2, 3), 34)
+    assert narrow.shape == (6, 34)
+    assert not narrow[:, 32:].any()
 
 
 def test_a_model_from_nothing_can_have_the_sizes_of_a_configuration(base: str) -> None:
