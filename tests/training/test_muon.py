@@ -8,7 +8,7 @@ import torch
 from tiny_training import plain_options, tiny_model, tiny_trainer
 from torch import Tensor, nn
 
-from ast_cli.training.muon import Muon, orthogonalised
+from ast_cli.training.muon import COEFFICIENTS, NUM_STEPS, Muon, orthogonalised
 from ast_cli.training.optimiser import make_optimiser, parameter_groups, set_learning_rate
 
 SHAPES = [(48, 16), (16, 48), (24, 24), (1, 8)]
@@ -31,7 +31,7 @@ def test_singular_values_come_close_to_one_and_directions_stay(shape: tuple[int,
     matrix = gradients(shape, 1)[0] * 1e-4
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     s = torch.logspace(0, -2, len(s)) * 1e-4  # far apart
-    within = u.mT @ orthogonalised(u * s @ vh) @ vh.mT
+    within = u.mT @ orthogonalised((u * s @ vh)[None])[0] @ vh.mT
     values = within.diagonal()
     assert 0.6 < values.min() <= values.max() < 1.3
     torch.testing.assert_close(within, values.diag(), atol=1e-4, rtol=0)
@@ -39,6 +39,17 @@ def test_singular_values_come_close_to_one_and_directions_stay(shape: tuple[int,
 
 def test_nothing_stays_nothing() -> None:
     assert torch.equal(orthogonalised(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
+
+
+def test_long_matrices_come_out_as_by_the_plain_iteration() -> None:
+    """The singular values of a gradient fall off; what is multiplied in another order rounds otherwise."""
+    wide = gradients((32, 128), 1)[0] @ torch.diag(torch.logspace(0, -4, 128))
+    x = wide / wide.norm()
+    for _ in range(NUM_STEPS):
+        gram = x @ x.mT
+        x = COEFFICIENTS[0] * x + (COEFFICIENTS[1] * gram + COEFFICIENTS[2] * gram @ gram) @ x
+    torch.testing.assert_close(orthogonalised(wide[None])[0], x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(orthogonalised(wide.mT[None])[0], x.mT, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
