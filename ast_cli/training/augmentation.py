@@ -11,15 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ast_cli.model.config import ASTConfig
 from ast_cli.training.options import TrainOptions
 
-LOUDNESS_EXPONENT = 0.3
-QUIETEST_LOG_LOUDNESS = -3.0
 LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # what the filter bank gives for no energy at all
 
 
@@ -153,46 +149,11 @@ def add_noise(input_values: Tensor, most: float, rng: np.random.Generator) -> Te
     return input_values + noise * amounts[:, None, None]
 
 
-def kept_tokens(
-    num_clips: int,
-    num_patches: int,
-    share_dropped: float,
-    rng: np.random.Generator,
-    log_weights: NDArray[np.float32] | None = None,
-) -> Tensor:
-    """Draw which patches stay, for each clip.
-
-    Args:
-        num_clips: Clips of the batch.
-        num_patches: Patches of each.
-        share_dropped: Of the patches.
-        rng: Where the draws come from.
-        log_weights: How much rather one patch stays than another, shape (num_clips, num_patches); None: all alike.
-
-    Returns:
-        Sorted indices, int64, shape (num_clips, num_kept), at least one of each clip.
-    """
+def kept_tokens(num_clips: int, num_patches: int, share_dropped: float, rng: np.random.Generator) -> Tensor:
+    """Draw which patches stay, for each clip: sorted indices, int64, shape (num_clips, num_kept), at least one."""
     num_kept = max(1, round(num_patches * (1 - share_dropped)))
-    if log_weights is None:
-        keys = rng.random((num_clips, num_patches))
-    else:  # the largest of Gumbel's numbers plus log weights are a draw without replacement (Kool et al., 2019)
-        keys = -(log_weights + rng.gumbel(size=(num_clips, num_patches)))
-    return torch.from_numpy(np.sort(np.argsort(keys, axis=1)[:, :num_kept], axis=1))
-
-
-def log_loudness(batch: Batch, config: ASTConfig) -> NDArray[np.float32]:
-    """Return the logarithm of how loud the time of each patch is, against the loudest of its clip.
-
-    Loudness grows with the power 0.3 of a sound's energy (Stevens, 1955); silence counts as a twentieth of the loudest.
-    Patches of one time have one loudness, so that no band of frequencies is preferred.
-
-    Returns:
-        Shape (batch, num_patches), frequency-major, from -3 to 0.
-    """
-    frames = torch.where(batch.is_heard, batch.fbank, LOG_FLOOR).mean(dim=2)
-    times = F.avg_pool1d(frames[:, None], config.patch_size, config.time_stride)[:, 0]
-    weights = (LOUDNESS_EXPONENT * (times - times.amax(dim=1, keepdim=True))).clamp(min=QUIETEST_LOG_LOUDNESS)
-    return weights.repeat(1, config.num_patches[0]).cpu().numpy()
+    order = np.argsort(rng.random((num_clips, num_patches)), axis=1)[:, :num_kept]
+    return torch.from_numpy(np.sort(order, axis=1))
 
 
 def _to(array: NDArray[np.generic], like: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -20,28 +19,17 @@ PROBLEM_TYPES = {CROSS_ENTROPY: "single_label_classification", BCE: "multi_label
 
 
 def training_logits(
-    model: ASTForAudioClassification,
-    input_values: Tensor,
-    options: TrainOptions,
-    rng: np.random.Generator,
-    log_weights: NDArray[np.float32] | None = None,
+    model: ASTForAudioClassification, input_values: Tensor, options: TrainOptions, rng: np.random.Generator
 ) -> Tensor:
     """Compute logits (batch, num_labels) as `ASTForAudioClassification` does, some patch tokens left out.
 
     Tokens know their place by their position embeddings, so that any of them may be missing (as in PaSST's structured
     and unstructured patchout, Koutini et al., 2022); attention costs less accordingly.
-
-    Args:
-        model: What is trained.
-        input_values: Shape (batch, max_length, num_mel_bins).
-        options: The share of tokens left out, and whether activations are kept.
-        rng: Where the draws come from.
-        log_weights: Of each patch to stay, shape (batch, num_patches); None: all alike.
     """
     encoder = model.audio_spectrogram_transformer
     x = encoder.embed(input_values)
     if options.token_drop:
-        x = _drop_tokens(x, options.token_drop, rng, log_weights)
+        x = _drop_tokens(x, options.token_drop, rng)
     if options.checkpoint_gradients:
         x = _run_blocks_again(encoder, x)
     else:
@@ -49,10 +37,10 @@ def training_logits(
     return model.head(pool(encoder.norm(x)))  # type: ignore[no-any-return]
 
 
-def _drop_tokens(x: Tensor, share: float, rng: np.random.Generator, log_weights: NDArray[np.float32] | None) -> Tensor:
+def _drop_tokens(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     """Keep the prefix and a share of the patches of (B, N, C)."""
     B, N, C = x.shape
-    kept = kept_tokens(B, N - NUM_PREFIX_TOKENS, share, rng, log_weights).to(x.device)
+    kept = kept_tokens(B, N - NUM_PREFIX_TOKENS, share, rng).to(x.device)
     patches = x[:, NUM_PREFIX_TOKENS:].gather(1, kept[..., None].expand(-1, -1, C))
     return torch.cat([x[:, :NUM_PREFIX_TOKENS], patches], dim=1)
 

@@ -88,9 +88,6 @@ class TrainOptions:
     time_shift: Annotated[int, About("Farthest circular shift along time, in frames.", 0, 1e5)] = 0
     noise: Annotated[float, About("Most uniform noise added to the normalised input.", 0, 10)] = 0.0
     token_drop: Annotated[float, About("Share of patch tokens left out in training.", 0, 0.95)] = 0.0
-    drop_quiet: Annotated[
-        bool, About("Leave out quiet moments before loud ones: with few tokens, most of a short sound stays.")
-    ] = False
     balanced: Annotated[bool, About("Draw clips of rare labels as often as those of common ones.")] = False
 
     # the optimiser

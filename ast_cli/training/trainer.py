@@ -255,10 +255,9 @@ class Trainer:
         crop_rng = rng if self.options.random_crop else None
         batch = self.task.clips.batch(chosen.tolist(), self.task.extractor.max_length, crop_rng).to(self.model.device)
         batch = augmentation.augment(batch, self.options, rng)
-        log_weights = augmentation.log_loudness(batch, self.model.config) if self.options.drop_quiet else None
         input_values = training_input(batch, self.task.extractor, self.options, rng)
         with torch.autocast(self.model.device.type, self.task.autocast, enabled=self.task.autocast is not None):
-            logits = training_logits(self.model, input_values, self.options, rng, log_weights)
+            logits = training_logits(self.model, input_values, self.options, rng)
         return training_loss(logits, batch.targets, self.task.loss, self.options.label_smoothing)
 
     def _step(self) -> None:

@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_training import MAX_LENGTH, plain_options, tiny_clips, tiny_trainer, weights_of
+from tiny_training import plain_options, tiny_clips, tiny_trainer, weights_of
 
 from ast_cli.errors import AstError, DeviceError
-from ast_cli.training import objective
-from ast_cli.training.augmentation import LOG_FLOOR, kept_tokens
 from ast_cli.training.options import TrainOptions
 from ast_cli.training.trainer import Report, Trainer, kept_weights
 
 EVERYTHING: dict[str, Any] = {
     "mixup": 0.5,
     "token_drop": 0.25,
-    "drop_quiet": True,
     "time_mask": 8,
     "frequency_mask": 4,
     "noise": 0.2,
@@ -131,28 +128,6 @@ def test_checkpointed_gradients_train_alike(tmp_path: Path) -> None:
     checkpointed = finished(plain_options(token_drop=0.5, checkpoint_gradients=True), tmp_path / "b")
     for name, tensor in weights_of(plain).items():
         torch.testing.assert_close(weights_of(checkpointed)[name], tensor, atol=1e-5, rtol=0, msg=name)
-
-
-def test_quiet_moments_are_left_out_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clips = tiny_clips(longest=MAX_LENGTH)
-    for fbank in clips.fbanks:
-        fbank[16:] = LOG_FLOOR
-    kept: list[torch.Tensor] = []
-
-    def spying(*arguments: Any) -> torch.Tensor:
-        kept.append(kept_tokens(*arguments))
-        return kept[-1]
-
-    monkeypatch.setattr(objective, "kept_tokens", spying)
-    loud_shares = []
-    for drop_quiet in (False, True):
-        finished(
-            plain_options(token_drop=0.5, drop_quiet=drop_quiet, epochs=20), tmp_path / str(drop_quiet), clips=clips
-        )
-        loud_shares.append(float((torch.cat(kept) % 4 < 2).float().mean()))  # patches on a grid of 2 x 4
-        kept.clear()
-    assert loud_shares[0] == pytest.approx(0.5, abs=0.05)
-    assert loud_shares[1] > 0.85
 
 
 def test_one_update_is_the_plain_loop(tmp_path: Path) -> None:
