@@ -111,7 +111,9 @@ def read_inputs(paths: list[str] | None, files_from: str | None, nul_separated: 
         raise UsageError("name files, folders or patterns to read, - for standard input, or --files-from")
     if STDIN in named and sys.stdin.isatty():
         raise UsageError("standard input is a terminal: pipe a file into it, or name a file")
-    found = list(merged([*list_inputs(named), *list_inputs(listed, literal=True)]))
+    found = list(list_inputs(named))
+    if listed:
+        found = list(merged([*found, *list_inputs(listed, literal=True)]))
     if all(item.is_pattern for item in found):
         raise NoInputsError("nothing matched: no audio file in the folders or patterns named")
     return found

@@ -27,7 +27,7 @@ def check_output(output: Path | None, inputs: Iterable[str], *, force: bool, res
     """
     if output is None:
         return
-    if any(path != "-" and os.path.exists(path) and _same_file(output, path) for path in inputs):
+    if _is_among(output, inputs):
         raise UsageError(f"--output {output} is one of the inputs")
     if output.is_symlink():
         raise UsageError(f"--output {output} is a link: name the file itself")
@@ -39,9 +39,16 @@ def check_output(output: Path | None, inputs: Iterable[str], *, force: bool, res
         raise UsageError(f"--output {output}: there is no folder {output.parent}")
 
 
-def _same_file(output: Path, path: str) -> bool:
-    with contextlib.suppress(OSError):
-        return os.path.samefile(output, path)
+def _is_among(output: Path, inputs: Iterable[str]) -> bool:
+    """Tell whether a file is one of the inputs, under whatever name."""
+    try:
+        status = os.stat(output)
+    except OSError:
+        return False
+    for path in inputs:
+        with contextlib.suppress(OSError):
+            if path != "-" and os.path.samestat(status, os.stat(path)):
+                return True
     return False
 
 

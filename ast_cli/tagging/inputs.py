@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ast_cli.errors import ErrorCode, UsageError
 from ast_cli.results import FileError
@@ -35,6 +35,7 @@ class Input:
         listed: Whether it was there when the inputs were listed; a file gone since then has vanished.
         is_pattern: Whether it is a pattern that matches nothing.
         part: What to read of this input alone, its ``start_s`` and ``duration_s``; None for what the run's options say.
+        is_link: Whether its name is a symbolic link; None where nobody has looked.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Input:
     listed: bool = False
     is_pattern: bool = False
     part: PartOptions | None = None
+    is_link: bool | None = field(default=None, compare=False)
 
     def part_in(self, run: PartOptions) -> PartOptions:
         """Return the part to read in a run with these options."""
@@ -59,7 +61,8 @@ class RealPaths:
         folder, name = os.path.split(item.path)
         if item.path == STDIN:
             return STDIN
-        if name in ("", ".", "..") or os.path.islink(item.path):
+        is_link = os.path.islink(item.path) if item.is_link is None else item.is_link
+        if is_link or name in ("", ".", ".."):
             return os.path.realpath(item.path)
         if folder not in self._folders:
             self._folders[folder] = os.path.join(os.path.realpath(folder), "")
@@ -124,7 +127,7 @@ def _walk(folder: str) -> Iterator[Input]:
         elif _is_folder(entry):
             levels.append(iter(_entries(entry.path, walked)))
         elif os.path.splitext(entry.name)[1].lower() in AUDIO_EXTENSIONS:
-            yield Input(entry.path, listed=True)
+            yield Input(entry.path, listed=True, is_link=entry.is_symlink())
 
 
 def _entries(folder: str, walked: set[tuple[int, int]]) -> list[os.DirEntry[str]] | list[Input]:
