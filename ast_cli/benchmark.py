@@ -39,6 +39,7 @@ from ast_cli.contestants import (
     check_agreement,
     contestant_name,
     dtype_name,
+    exported_contestant,
     flop_per_window,
     load_model,
     load_references,
@@ -46,7 +47,14 @@ from ast_cli.contestants import (
     random_input_values,
     reference_contestants,
 )
-from ast_cli.engine.choice import EXTRAS, TORCH_ENGINES, EngineName, EngineOptions, resolve_engine
+from ast_cli.engine.choice import (
+    EXTRAS,
+    TORCH_ENGINES,
+    EngineName,
+    EngineOptions,
+    exported_engine,
+    resolve_engine,
+)
 from ast_cli.engine.compile_engine import CompileEngine
 from ast_cli.engine.device import resolve_device, resolve_dtype_for
 from ast_cli.engine.interface import cpu_name
@@ -76,7 +84,8 @@ class BenchmarkOptions:
 
     Attributes:
         model: ``base``, ``small`` or ``tiny`` with random weights; else a checkpoint as in
-            ``ASTForAudioClassification.from_pretrained``. A folder of such a name is ``./base``.
+            ``ASTForAudioClassification.from_pretrained``, or a folder that ``ast export`` wrote. A folder of such a
+            name is ``./base``.
         engine: What runs the model; ``auto`` for the fastest installed that offers every data type.
         attn_implementations: Which attentions, in the order they take turns; None for both, or the engine's own.
         dtypes: Names of data types; ``auto`` is float16 on CUDA and float32 elsewhere.
@@ -151,8 +160,8 @@ class ModelFacts:
 
     Attributes:
         name: As asked for.
-        weights: ``random`` or ``checkpoint``; the time does not depend on it.
-        num_parameters: In all.
+        weights: ``random``, ``checkpoint`` or ``exported``; only of the last does the time depend on it.
+        num_parameters: In all; None of an exported model, whose file does not tell.
         num_tokens: Length of the sequence.
         window_s: Audio that one window covers, in seconds.
         flop_per_window: Floating-point operations of one window, by ``FLOP_FORMULA``.
@@ -160,7 +169,7 @@ class ModelFacts:
 
     name: str
     weights: str
-    num_parameters: int
+    num_parameters: int | None
     num_tokens: int
     window_s: float
     flop_per_window: int
@@ -302,6 +311,8 @@ def run_benchmark(
         EngineMissingError: The engine's package is not installed.
         AstError: The reference implementation gives other logits.
     """
+    if options.model not in SIZES and exported_engine(options.model):
+        return _benchmark_exported(options, report_progress)
     plan = _plan(options)
     with _threads(options.num_threads):
         report_progress(f"loading {options.model}")
@@ -315,12 +326,43 @@ def run_benchmark(
         stages = (*front_end, _model_stage(measurements, model.config, plan.device))
         return BenchmarkReport(
             describe_machine(plan.device, with_reference=bool(references), facts=facts),
-            _describe_model(options.model, model),
+            _describe_model(
+                options.model,
+                "random" if options.model in SIZES else "checkpoint",
+                sum(parameter.numel() for parameter in model.parameters()),
+                model.config,
+            ),
             difference,
             tuple(measurements),
             tuple(compare_measurements(measurements)),
             stages,
         )
+
+
+def _benchmark_exported(options: BenchmarkOptions, report_progress: Callable[[str], None]) -> BenchmarkReport:
+    """Time a model that ``ast export`` wrote, as it is: its engine and its data type are its own.
+
+    Raises:
+        UsageError: Another engine, data type or attention, or a comparison, which needs the weights.
+        EngineMissingError, CheckpointError, DeviceError: As `ast_cli.engine.choice.load_engine`.
+    """
+    asked = (options.dtypes != ("auto",), options.attn_implementations is not None, options.compare is not None)
+    for option, is_asked in zip(("--dtype", "--attn", "--compare"), asked, strict=True):
+        if is_asked:
+            raise UsageError(f"{options.model} is an exported model, which is timed as it is: leave out {option}")
+    report_progress(f"loading {options.model}")
+    settings = EngineOptions(options.engine, options.device, num_threads=options.num_threads)
+    contestant, config, dtype = exported_contestant(options.model, settings)
+    cpu = torch.device("cpu")
+    measurements = []
+    for batch_size in dict.fromkeys(options.batch_sizes or CPU_BATCH_SIZES):
+        report_progress(f"timing {dtype}, batch size {batch_size}")
+        measurements += _measure_cell([contestant], config, cpu, dtype, batch_size, options)
+    report_progress("timing decode and fbank")
+    stages = (*_front_end_stages(config, cpu, options, "numpy"), _model_stage(measurements, config, cpu))
+    machine = describe_machine(cpu, with_reference=False, facts=contestant.facts)
+    facts = _describe_model(options.model, "exported", None, config)
+    return BenchmarkReport(machine, facts, None, tuple(measurements), (), stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -611,14 +653,9 @@ def describe_machine(device: torch.device, *, with_reference: bool, facts: Mappi
     return Machine(platform.platform(), processor, str(device), device_name, num_threads, versions)
 
 
-def _describe_model(name: str, model: ASTForAudioClassification) -> ModelFacts:
+def _describe_model(name: str, weights: str, num_parameters: int | None, config: ASTConfig) -> ModelFacts:
     return ModelFacts(
-        name,
-        weights="random" if name in SIZES else "checkpoint",
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        num_tokens=model.config.num_tokens,
-        window_s=window_s(model.config),
-        flop_per_window=flop_per_window(model.config),
+        name, weights, num_parameters, config.num_tokens, window_s(config), flop_per_window=flop_per_window(config)
     )
 
 

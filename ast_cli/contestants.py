@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ast_cli.engine.choice import TORCH_ENGINES, EngineOptions
+from ast_cli.engine.choice import TORCH_ENGINES, EngineOptions, load_engine
 from ast_cli.engine.compile_engine import CompileEngine
 from ast_cli.engine.device import float32_products
 from ast_cli.engine.graph import build_graph
@@ -173,6 +173,19 @@ def our_contestants(
         Contestant(OURS, options.engine, attn, flop, partial(_step_of_engine, engine), engine.facts)
         for attn, engine in engines_of(model, attns, options, report_progress).items()
     ]
+
+
+def exported_contestant(model: str, options: EngineOptions) -> tuple[Contestant, ASTConfig, str]:
+    """Return a model that ``ast export`` wrote, with its configuration and the data type that it computes in.
+
+    Raises:
+        UsageError: An engine that it was not exported for.
+        EngineMissingError, CheckpointError, DeviceError: As `ast_cli.engine.choice.load_engine`.
+    """
+    engine = load_engine(model, options)
+    step_for = partial(_step_of_engine, engine)
+    contestant = Contestant(OURS, engine.name, None, flop_per_window(engine.config), step_for, engine.facts)
+    return contestant, engine.config, engine.dtype_name
 
 
 def _step_of_engine(engine: Engine, values: Tensor) -> Callable[[], object]:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ast_cli import benchmark, contestants
+from ast_cli import ASTFeatureExtractor, benchmark, contestants
 from ast_cli.benchmark import BenchmarkOptions, BenchmarkReport, Measurement, SpeedUp, run_benchmark
 from ast_cli.errors import AstWarning, DeviceError, UsageError
+from ast_cli.export import ExportOptions, export_model
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 
@@ -443,3 +444,38 @@ def test_a_run_without_float16_warns_of_nothing(mini_folder: str) -> None:
         warnings.simplefilter("always")
         run_benchmark(once(mini_folder))
     assert [str(warning.message) for warning in caught] == []
+
+
+@pytest.mark.parametrize(
+    ("format_name", "engine", "dtype"), [("onnx", "onnxruntime", "float32"), ("openvino", "openvino", "int8")]
+)
+def test_an_exported_model_is_timed_as_it_is(
+    mini_folder: str, tmp_path: Path, format_name: Any, engine: Any, dtype: Any
+) -> None:
+    pytest.importorskip(engine)
+    ASTFeatureExtractor(num_mel_bins=MINI.num_mel_bins, max_length=MINI.max_length).save_pretrained(mini_folder)
+    export_model(ExportOptions(mini_folder, tmp_path / "out", format_name, dtype))
+    timed = {"engine": "auto", "attn_implementations": None}
+    report = run_benchmark(once(str(tmp_path / "out"), batch_sizes=(2,), **timed))
+    (measurement,) = report.measurements
+    assert (measurement.engine, measurement.attn, measurement.dtype) == (engine, None, dtype)
+    assert measurement.batch_size == 2
+    assert (report.model.weights, report.model.num_parameters) == ("exported", None)
+    assert report.model.flop_per_window == contestants.flop_per_window(MINI)
+    assert engine in report.machine.versions
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["model"]["num_parameters"] is None
+
+
+def test_an_exported_model_has_one_engine_and_type_and_no_weights_to_compare(mini_folder: str, tmp_path: Path) -> None:
+    ASTFeatureExtractor(num_mel_bins=MINI.num_mel_bins, max_length=MINI.max_length).save_pretrained(mini_folder)
+    out = tmp_path / "out"
+    export_model(ExportOptions(mini_folder, out, "onnx"))
+    for changes, message in (
+        ({"engine": "torch"}, "a model exported for onnxruntime; run it with --engine onnxruntime, or auto"),
+        ({"dtypes": ("fp32",)}, "is an exported model, which is timed as it is: leave out --dtype"),
+        ({"attn_implementations": ("sdpa",)}, "leave out --attn"),
+        ({"compare": "transformers"}, "leave out --compare"),
+    ):
+        values = {"engine": "auto", "attn_implementations": None, **changes}
+        with pytest.raises(UsageError, match=message):
+            run_benchmark(once(str(out), **values))

@@ -21,7 +21,8 @@ def benchmark(
         str,
         typer.Option(
             "--model",
-            help="base, small or tiny (random weights, no download), builtin, a folder, an alias or a hub id.",
+            help="base, small or tiny (random weights, no download), builtin, a folder (an exported one too), "
+            "an alias or a hub id.",
         ),
     ] = "base",
     engine: p.Engine = "torch",
@@ -107,8 +108,9 @@ def render(report: BenchmarkReport) -> None:
 def _heading(report: BenchmarkReport) -> list[str]:
     machine, model = report.machine, report.model
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    size = "" if model.num_parameters is None else f"{model.num_parameters / 1e6:.1f} M parameters, "
     lines = [
-        f"{model.name}: {model.weights} weights, {model.num_parameters / 1e6:.1f} M parameters, "
+        f"{model.name}: {model.weights} weights, {size}"
         f"{model.num_tokens} tokens, windows of {model.window_s:g} s, {model.flop_per_window / 1e9:.3g} GFLOP each",
         f"{report.measurements[0].engine} engine on {machine.device}: {machine.device_name}, "
         f"{machine.num_threads} CPU thread(s)",
