@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from clocks import make_clock
 from effects import through_channel
 from music import make_music
 from noises import make_noise, make_silence
@@ -31,7 +32,7 @@ SAMPLING_RATE = 16_000
 CLIP_S = 5.2  # a little more than the model's window, 5.135 s
 SHORTEST_S, LONGEST_S = 0.5, 4.0  # of parts that leave the window partly empty
 NUM_FOLDS = 5
-NUM_SPEECH, NUM_MUSIC, NUM_NOISE, NUM_SILENCE = 240, 240, 80, 40
+NUM_SPEECH, NUM_MUSIC, NUM_NOISE, NUM_SILENCE, NUM_CLOCKS = 240, 240, 80, 40, 40
 UNWANTED_LICENCE = "Sampling+"
 KNOWN_LABELS = {"Speech", "Music"}  # of the recordings; others are examples of none of the model's labels
 
@@ -105,7 +106,7 @@ def recording_rows(folder: Path) -> Iterator[Row]:
 
 
 def generated_rows(folder: Path) -> Iterator[Row]:
-    """Speech, music, noise and silence made here; files that are there already are kept.
+    """Speech, music, noise, silence and clocks made here; files that are there already are kept.
 
     Of each kind every second one is heard in a short part, and every fourth one through a narrow channel.
     """
@@ -115,6 +116,7 @@ def generated_rows(folder: Path) -> Iterator[Row]:
         ("Music", NUM_MUSIC, make_music),
         ("Noise", NUM_NOISE, make_noise),
         ("Silence", NUM_SILENCE, make_silence),
+        ("Tick-tock", NUM_CLOCKS, make_clock),
     ]
     for label, number, make in kinds:
         for i in range(number):
