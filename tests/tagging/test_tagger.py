@@ -310,6 +310,7 @@ def test_builtin_names_the_samples_and_silence() -> None:
         "chainsaw.flac": "Chainsaw",
         "helicopter.mp3": "Helicopter",
         "fire.opus": "Crackle",
+        "clock.wav": "Tick-tock",
     }
     assert {name: tagger.classify(SAMPLES / name).tags[0].label for name in expected} == expected
     silence = tagger.classify(np.zeros(16000 * 6, np.float32), sampling_rate=16000, top_k=14)
