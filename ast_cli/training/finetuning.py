@@ -213,13 +213,12 @@ class Job:
             frames = min(typical, LONGEST_SCRATCH_INPUT)
             config = start_config(self.model, options, math.ceil(frames / config.patch_size) * config.patch_size)
             extractor.max_length = config.max_length
-            max_frames = max_frames if options.random_crop else config.max_length
-        self._tell_what_is_cut(store, max_frames)
+        self._tell_what_is_cut(store, max_frames, max_frames if options.random_crop else config.max_length)
         return store, extractor, config
 
-    def _tell_what_is_cut(self, store: FeatureStore, max_frames: int) -> None:
-        """Say where the ends of clips play no part."""
-        num_cut = sum(len(fbank) >= max_frames for fbank in store)
+    def _tell_what_is_cut(self, store: FeatureStore, most_stored: int, max_frames: int) -> None:
+        """Say where the ends of clips play no part; a clip of which the most is stored may have been longer."""
+        num_cut = sum(len(fbank) > max_frames or len(fbank) == most_stored for fbank in store)
         if num_cut:
             remedy = "--max-clip-s takes more" if self.options.random_crop else "--random-crop uses all of them"
             self.run.on_note(

@@ -219,6 +219,17 @@ def test_from_nothing_a_few_long_clips_do_not_make_the_input_long(data: Path, tm
     assert any(note.startswith("note: 1 of 32 clips fill 0.64 s or are longer; ") for note in notes)
 
 
+def test_clips_that_just_fill_the_input_are_not_called_cut(data: Path, tmp_path: Path) -> None:
+    for path in data.glob("*/*.wav"):
+        soundfile.write(path, soundfile.read(path)[0][:4720], 16000, subtype="FLOAT")  # 28 frames
+    soundfile.write(path, np.zeros(5360), 16000, subtype="FLOAT")  # 32 frames: two whole patches
+    notes: list[str] = []
+    run = RunSettings(num_workers=0, on_note=notes.append)
+    result = finetune(data, SCRATCH, tmp_path / "out", options_for(epochs=1, max_length=None), run)
+    assert result.config.max_length == 32
+    assert not any("fill" in note for note in notes)
+
+
 def test_an_interrupted_run_goes_on_only_with_the_same_request(data: Path, tmp_path: Path) -> None:
     def stop(report: Any) -> None:
         if report.row is not None:
