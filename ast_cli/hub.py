@@ -21,6 +21,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ast_cli.cache import file_digest
 from ast_cli.errors import AstError, HubError, UsageError
 from ast_cli.json_object import read_json_object
 
@@ -179,8 +180,7 @@ def checkpoint_digest(name: str) -> str:
     files += sorted(folder.glob("model*.safetensors"))
     whole = hashlib.sha256()
     for file in files:
-        with file.open("rb") as opened:
-            whole.update(hashlib.file_digest(opened, "sha256").digest())
+        whole.update(file_digest(file))
     return whole.hexdigest()
 
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ast_cli.cache import cache_folder
 from ast_cli.engine.device import float32_products
 from ast_cli.engine.interface import finite
-from ast_cli.engine.model_cache import cache_folder
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import EngineMissingError
 from ast_cli.model.transformer import ASTForAudioClassification

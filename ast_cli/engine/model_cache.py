@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ast_cli.cache import cache_folder, file_digest
 from ast_cli.engine.onnx_file import varint
 
 FOLDER = "models"
@@ -26,19 +27,6 @@ FIELD_TAG = b"\xc2\xa9\x07"  # number 15000, bytes
 DIGEST_BYTES = hashlib.sha256().digest_size
 FOOTER_BYTES = DIGEST_BYTES + 8  # the digest, and the length of the facts before it
 MAX_FACTS_BYTES = 1 << 24
-BLOCK_BYTES = 1 << 20
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder for this program: ``AST_CACHE``, else ``ast`` in the system's.
-
-    Raises:
-        RuntimeError: There is no home folder.
-    """
-    if folder := os.environ.get("AST_CACHE"):
-        return Path(folder)
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ast"
 
 
 def cached_model(depends_on: Mapping[str, str], suffix: str) -> tuple[Path, dict[str, Any]] | None:
@@ -118,23 +106,10 @@ def _facts_if_whole(file: Path) -> dict[str, Any] | None:
             return None
         stream.seek(num_bytes - FOOTER_BYTES - num_facts)
         facts = stream.read(num_facts)
-        stream.seek(0)
-        if _digest(stream, num_bytes - DIGEST_BYTES) != footer[8:]:
-            return None
+    if file_digest(file, leave_out=DIGEST_BYTES) != footer[8:]:
+        return None
     found = json.loads(facts)
     return found if isinstance(found, dict) else None
-
-
-def _digest(stream: BinaryIO, num_bytes: int) -> bytes:
-    """Return the SHA-256 of so many bytes, read block by block."""
-    seal = hashlib.sha256()
-    while num_bytes:
-        block = stream.read(min(BLOCK_BYTES, num_bytes))
-        if not block:
-            break
-        seal.update(block)
-        num_bytes -= len(block)
-    return seal.digest()
 
 
 def _end_length(footer: bytes) -> int:
