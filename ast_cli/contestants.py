@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ast_cli.engine.choice import TORCH_ENGINES, EngineOptions, load_engine
 from ast_cli.engine.compile_engine import CompileEngine
 from ast_cli.engine.device import float32_products
-from ast_cli.engine.graph import build_graph
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AstError, DeviceError, UsageError
@@ -151,14 +150,17 @@ def engines_of(
 
 def _runtime(model: ASTForAudioClassification, options: EngineOptions) -> Engine:
     """Return a model in an engine that needs no torch, converted in memory: nothing of it is kept."""
-    graph = build_graph(model.config, {name: tensor.numpy() for name, tensor in model.state_dict().items()})
+    kind: type[OnnxRuntimeEngine | OpenVinoEngine]
     if options.engine == "onnxruntime":
         from ast_cli.engine.onnxruntime_engine import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine.from_graph(graph, model.config, options)
-    from ast_cli.engine.openvino_engine import OpenVinoEngine
+        kind = OnnxRuntimeEngine
+    else:
+        from ast_cli.engine.openvino_engine import OpenVinoEngine
 
-    return OpenVinoEngine.from_graph(graph, model.config, options)
+        kind = OpenVinoEngine
+    graph = kind.builder(model.config, {name: tensor.numpy() for name, tensor in model.state_dict().items()}).build()
+    return kind.from_graph(graph, model.config, options)
 
 
 def our_contestants(

@@ -27,6 +27,8 @@ from ast_cli.engine.interface import cpu_name
 from ast_cli.engine.torch_engine import TorchEngine
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+INT8 = "int8"  # what `ast export` wrote in it, beside the others in float32
+CALIBRATION = Path(__file__).parent.parent / "sample_audio"
 BASELINE = "transformers sdpa"
 OURS_WITH_EXTRAS = ("compile", "openvino", "onnxruntime")
 PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "numpy")
@@ -56,7 +58,7 @@ class Setting:
     Attributes:
         folder: A checkpoint in the hub's layout.
         config: Its configuration.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
         batch_size: Windows at once.
         num_threads: Of each contestant.
         scratch: A folder for converted models.
@@ -68,6 +70,11 @@ class Setting:
     batch_size: int
     num_threads: int
     scratch: Path
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """What torch computes in; beside int8 that is float32."""
+        return TORCH_DTYPES.get(self.dtype, torch.float32)
 
 
 def make_checkpoint(name: str, scratch: Path) -> Path:
@@ -106,14 +113,12 @@ def transformers_model(setting: Setting, attn: str) -> torch.nn.Module:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    model = ReferenceModel.from_pretrained(
-        str(setting.folder), attn_implementation=attn, dtype=TORCH_DTYPES[setting.dtype]
-    )
+    model = ReferenceModel.from_pretrained(str(setting.folder), attn_implementation=attn, dtype=setting.torch_dtype)
     return model.eval()
 
 
 def transformers_contestant(setting: Setting, attn: str) -> Contestant:
-    model, dtype = transformers_model(setting, attn), TORCH_DTYPES[setting.dtype]
+    model, dtype = transformers_model(setting, attn), setting.torch_dtype
 
     @torch.inference_mode()
     def run(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,7 +129,7 @@ def transformers_contestant(setting: Setting, attn: str) -> Contestant:
 
 
 def ours(setting: Setting, attn: str) -> Contestant:
-    engine = TorchEngine.load(setting.folder, device="cpu", dtype=setting.dtype, attn_implementation=attn)
+    engine = TorchEngine.load(setting.folder, device="cpu", dtype=dtype_name(setting), attn_implementation=attn)
     name = "ast torch" if attn == "sdpa" else "ast torch eager"
     return Contestant(name, engine.logits, flop_per_window(setting.config))
 
@@ -133,18 +138,39 @@ def ours_with(setting: Setting, engine_name: str) -> Contestant:
     """Set up another engine of ours, where this version has it and its extra is installed."""
     from ast_cli.engine.choice import EngineOptions, load_engine
 
-    options = EngineOptions(engine_name, device="cpu", dtype=setting.dtype, num_threads=setting.num_threads)  # type: ignore[arg-type]
+    options = EngineOptions(engine_name, device="cpu", dtype=dtype_name(setting), num_threads=setting.num_threads)  # type: ignore[arg-type]
     engine = load_engine(setting.folder, options)
     if engine.name != engine_name:
         raise ValueError("this version has no such engine")
     return Contestant(f"ast {engine_name}", engine.logits, flop_per_window(setting.config))
 
 
+def ours_in_int8(setting: Setting, engine_name: str, *, is_calibrated: bool) -> Contestant:
+    """Set up what ``ast export --dtype int8`` writes for an engine, measured on the sample files or token by token."""
+    from ast_cli.engine.choice import EngineOptions, load_engine
+    from ast_cli.export import ExportOptions, export_model
+
+    if setting.dtype != INT8:
+        raise ValueError("only with --dtype int8")
+    name = f"ast {engine_name} int8" + (" calibrated" if is_calibrated else "")
+    folder = setting.scratch / name.replace(" ", "-")
+    form = "openvino" if engine_name == "openvino" else "onnx"
+    calibrate = CALIBRATION if is_calibrated else None
+    export_model(ExportOptions(str(setting.folder), folder, format=form, dtype="int8", calibrate=calibrate))
+    options = EngineOptions(engine_name, device="cpu", num_threads=setting.num_threads)  # type: ignore[arg-type]
+    return Contestant(name, load_engine(str(folder), options).logits, flop_per_window(setting.config))
+
+
+def dtype_name(setting: Setting) -> str:
+    """Return the name of what an engine computes in that runs a checkpoint."""
+    return "float32" if setting.dtype == INT8 else setting.dtype
+
+
 def onnxruntime_reference(setting: Setting) -> Contestant:
     """Set up ONNX Runtime on transformers' graph, as `torch.onnx.export` writes it."""
     import onnxruntime
 
-    if setting.dtype != "float32":
+    if setting.torch_dtype != torch.float32:
         raise ValueError("ONNX Runtime has no CPU kernels for it")
     file = setting.scratch / "reference.onnx"
     model = transformers_model(setting, "sdpa")
@@ -171,7 +197,7 @@ def openvino_reference(setting: Setting) -> Contestant:
     """Set up OpenVINO on transformers' graph, as its own converter reads it."""
     import openvino
 
-    precision = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[setting.dtype]
+    precision = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[dtype_name(setting)]
     float32 = Setting(**{**vars(setting), "dtype": "float32"})  # OpenVINO rounds the weights itself
     graph = openvino.convert_model(LogitsOnly(transformers_model(float32, "sdpa")), example_input=example(setting))
     graph.reshape([setting.batch_size, setting.config.max_length, setting.config.num_mel_bins])
@@ -214,6 +240,15 @@ BUILDERS: dict[str, Callable[[Setting], Contestant]] = {
     **{
         f"ast {name}": lambda setting, engine_name=name: ours_with(setting, engine_name)  # type: ignore[misc]
         for name in OURS_WITH_EXTRAS
+    },
+    **{
+        f"ast {name} int8{' calibrated' * is_calibrated}": (
+            lambda setting, engine_name=name, is_calibrated=is_calibrated: ours_in_int8(  # type: ignore[misc]
+                setting, engine_name, is_calibrated=is_calibrated
+            )
+        )
+        for name in ("openvino", "onnxruntime")
+        for is_calibrated in (False, True)
     },
 }
 

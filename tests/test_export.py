@@ -18,8 +18,9 @@ from engine.test_engines import features, save_tiny
 from numpy.typing import NDArray
 
 from ast_cli import ASTFeatureExtractor, Tagger, load_waveform
+from ast_cli.engine.choice import EngineOptions, load_engine
 from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.errors import AstError, CheckpointError, EngineMissingError, UsageError
+from ast_cli.errors import AstError, CheckpointError, DeviceError, EngineMissingError, UsageError
 from ast_cli.export import ExportOptions, export_model
 from ast_cli.tagging.scoring import scores_of
 
@@ -211,6 +212,27 @@ def test_int8_calibrated_on_a_folder_agrees(tmp_path: Path, format_name: Any) ->
         assert ours.tags[0].label == expected.tags[0].label
         scores = [{tag.label: tag.score for tag in result.tags} for result in (ours, expected)]
         assert np.mean([abs(scores[0][label] - score) for label, score in scores[1].items()]) <= 0.01
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_int8_computes_the_rest_in_bfloat16_where_the_processor_has_it_and_float32_is_not_asked_for(
+    tmp_path: Path,
+) -> None:
+    from ast_cli.engine.openvino_engine import has_bfloat16, the_core
+
+    export_model(ExportOptions(str(save_tiny(tmp_path / "model")), tmp_path / "out", "openvino", "int8"))
+    x = None
+    logits = {}
+    for dtype in ("auto", "float32"):
+        engine = load_engine(tmp_path / "out", EngineOptions("auto", dtype=dtype))
+        assert engine.dtype_name == "int8"
+        x = features(engine.config, 2) if x is None else x
+        logits[dtype] = engine.logits(x)
+    np.testing.assert_allclose(logits["auto"], logits["float32"], rtol=0, atol=TOLERANCES["int8"])
+    assert np.array_equal(logits["auto"], logits["float32"]) != has_bfloat16(the_core())
+    if not has_bfloat16(the_core()):
+        with pytest.raises(DeviceError, match="this processor does not compute in bfloat16; use --dtype float32"):
+            load_engine(tmp_path / "out", EngineOptions("auto", dtype="bfloat16"))
 
 
 @pytest.mark.slow

@@ -107,6 +107,10 @@ class GraphBuilder:
         q, k, v = (
             self.linear(x, f"{name}.qkv", part) for part, x in enumerate((queries, tokens, tokens))
         )  # (B, Q, C), (B, N, C) twice
+        return self.linear(self.attend(q, k, v), f"{name}.proj")
+
+    def attend(self, q: str, k: str, v: str) -> str:
+        """Attend head by head: queries (B, Q, C), keys and values (B, N, C) to (B, Q, C)."""
         num_heads = self.config.num_attention_heads
         head_dim = self.config.hidden_size // num_heads
         by_head = self.integers(0, 0, num_heads, head_dim)
@@ -119,8 +123,7 @@ class GraphBuilder:
         scores = self.add("MatMul", q, heads(k, (0, 2, 3, 1)))  # (B, heads, Q, N)
         x = self.add("MatMul", self.add("Softmax", scores, axis=-1), heads(v, (0, 2, 1, 3)))
         x = self.add("Transpose", x, perm=(0, 2, 1, 3))
-        x = self.add("Reshape", x, self.integers(0, 0, self.config.hidden_size))
-        return self.linear(x, f"{name}.proj")
+        return self.add("Reshape", x, self.integers(0, 0, self.config.hidden_size))
 
     def linear(self, x: str, name: str, part: int | None = None) -> str:
         """Map (..., in_features) to (..., out_features); of ``qkv`` the part 0, 1 or 2."""

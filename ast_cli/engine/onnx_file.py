@@ -1,7 +1,7 @@
 """The few parts of the ONNX format that a model of ours is made of, written without the ``onnx`` package.
 
 ONNX is Protocol Buffers (github.com/onnx/onnx, ``onnx.proto``): each field is a tag, which is its number and its wire
-type, and its value. What is written here is checked by ``onnx.checker`` in tests/engine/test_onnx_file.py. Weights go
+type, and its value. What is written here is checked by ``onnx.checker`` in tests/engine/test_engines.py. Weights go
 from their arrays to the file without a copy, so a model never lies in memory twice.
 """
 
@@ -17,18 +17,25 @@ from numpy.typing import NDArray
 IR_VERSION = 10  # the file format of ONNX 1.16, which every runtime that knows our operators reads
 DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16": 10}  # TensorProto.DataType
 MAX_BYTES = 2**31 - 1  # of one Protocol Buffers message
+SMALLEST_OUTSIDE = 1024  # bytes; smaller arrays, shapes among them, stay in the model, where runtimes look for them
+ALIGNMENT = 64  # bytes, of each array outside: a cache line, and the widest vector
 Attribute = int | float | str | Sequence[int]
 Dimension = int | str  # a number, or the name of one that may vary
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation: from named values to named values."""
+    """One operation: from named values to named values; ``domain.Operator`` where it is not ONNX's own."""
 
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Attribute]
+
+    @property
+    def domain(self) -> str:
+        """Whose operator it is; empty for ONNX's own."""
+        return self.operator.rpartition(".")[0]
 
 
 @dataclass(slots=True)
@@ -52,38 +59,67 @@ class Graph:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def onnx_chunks(graph: Graph, producer: str) -> Iterator[bytes | memoryview]:
+def onnx_chunks(graph: Graph, producer: str, weights_file: str | None = None) -> Iterator[bytes | memoryview]:
     """Yield the bytes of an ONNX file, piece by piece.
 
     Args:
         graph: The model.
         producer: Name and version of who made it.
+        weights_file: Name of a file beside it that holds what `weight_chunks` yields, which runtimes map instead of
+            reading it; None to have all in one file.
 
     Raises:
         ValueError: A model above 2 GB, which one ONNX file cannot hold.
     """
-    inner = _graph_parts(graph)
+    inner = _graph_parts(graph, weights_file)
     num_bytes = sum(len(part) for part in inner)
     if num_bytes >= MAX_BYTES:
         raise ValueError(f"{num_bytes / 2**30:.1f} GiB")
     name, _, version = producer.partition(" ")
     yield _integer(1, IR_VERSION) + _text(2, name) + _text(3, version)
     yield _message(8, _integer(2, graph.opset))  # opset_import
+    for domain in sorted({node.domain for node in graph.nodes} - {""}):
+        yield _message(8, _text(1, domain) + _integer(2, 1))
     for key, text in graph.metadata.items():
         yield _message(14, _text(1, key) + _text(2, text))
     yield _tag(7, 2) + varint(num_bytes)
     yield from inner
 
 
-def _graph_parts(graph: Graph) -> list[bytes | memoryview]:
+def weight_chunks(graph: Graph) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of the file beside a model: its large arrays one after another, each at an aligned place."""
+    for array in graph.constants.values():
+        if _is_outside(array):
+            data = _data(array)
+            yield data
+            yield bytes(-len(data) % ALIGNMENT)
+
+
+def _is_outside(array: NDArray[Any]) -> bool:
+    return array.nbytes >= SMALLEST_OUTSIDE
+
+
+def _data(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _graph_parts(graph: Graph, weights_file: str | None) -> list[bytes | memoryview]:
     """Return the pieces of GraphProto: nodes, name, initializers, inputs, outputs."""
     parts: list[bytes | memoryview] = [_message(1, _node(node)) for node in graph.nodes]
     parts.append(_text(2, "ast"))
+    offset = 0
     for name, array in graph.constants.items():
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         head = b"".join(_integer(1, size) for size in array.shape)
-        head += _integer(2, DATA_TYPES[array.dtype.name]) + _text(8, name) + _tag(9, 2) + varint(len(data))
-        parts += [_tag(5, 2) + varint(len(head) + len(data)) + head, data]
+        head += _integer(2, DATA_TYPES[array.dtype.name]) + _text(8, name)
+        if weights_file is not None and _is_outside(array):
+            place = {"location": weights_file, "offset": str(offset), "length": str(array.nbytes)}
+            entries = [_message(13, _text(1, key) + _text(2, value)) for key, value in place.items()]
+            parts.append(_message(5, b"".join([head, *entries, _integer(14, 1)])))  # data_location: external
+            offset += array.nbytes + -array.nbytes % ALIGNMENT
+        else:
+            data = _data(array)
+            head += _tag(9, 2) + varint(len(data))
+            parts += [_tag(5, 2) + varint(len(head) + len(data)) + head, data]
     parts += [_message(11, _value_info(name, shape)) for name, shape in graph.inputs.items()]
     parts += [_message(12, _value_info(name, shape)) for name, shape in graph.outputs.items()]
     return parts
@@ -92,7 +128,9 @@ def _graph_parts(graph: Graph) -> list[bytes | memoryview]:
 def _node(node: Node) -> bytes:
     names = [_text(1, name) for name in node.inputs] + [_text(2, name) for name in node.outputs]
     attributes = [_message(5, _attribute(name, value)) for name, value in node.attributes.items()]
-    return b"".join([*names, _text(3, f"{node.outputs[0]}/{node.operator}"), _text(4, node.operator), *attributes])
+    operator = node.operator.rpartition(".")[2]
+    kind = [_text(3, f"{node.outputs[0]}/{operator}"), _text(4, operator)]
+    return b"".join([*names, *kind, *attributes, _text(7, node.domain)])
 
 
 def _attribute(name: str, value: Attribute) -> bytes:

@@ -13,17 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.engine.choice import EngineOptions, exported_engine
-from ast_cli.engine.graph import INPUT, OUTPUT
+from ast_cli.engine.graph import INPUT, OUTPUT, GraphBuilder
 from ast_cli.engine.interface import cpu_batch_size, finite
-from ast_cli.engine.model_cache import keep_model
-from ast_cli.engine.onnx_file import Graph, onnx_chunks
-from ast_cli.engine.prepared import PRODUCER, as_bytes, converted, prepare, read_exported, refuse_device, refused
+from ast_cli.engine.model_cache import cached_model, keep_model
+from ast_cli.engine.onnx_file import Graph, onnx_chunks, weight_chunks
+from ast_cli.engine.prepared import (
+    PRODUCER,
+    Prepared,
+    as_bytes,
+    converted,
+    prepare,
+    read_exported,
+    refuse_device,
+    refused,
+)
 from ast_cli.hub import ONNX_NAME
 from ast_cli.model.config import ASTConfig
 
 onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
 DTYPES = ("float32", "fp32")
-SUFFIX = ".onnx"
+SUFFIX, WEIGHTS_SUFFIX = ".onnx", ".weights"
+
+
+class FusedAttentionBuilder(GraphBuilder):
+    """Attends by ONNX Runtime's own operator, which goes block by block and never holds all scores.
+
+    At base size that saves 115 MB of 600 and 4 % of the time. Exported models do without, for other runtimes' sake.
+    """
+
+    def attend(self, q: str, k: str, v: str) -> str:
+        """Attend head by head: queries (B, Q, C), keys and values (B, N, C) to (B, Q, C)."""
+        num_heads = self.config.num_attention_heads
+        return self.add("com.microsoft.MultiHeadAttention", q, k, v, num_heads=num_heads)
 
 
 class OnnxRuntimeEngine:
@@ -38,6 +59,7 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
     device_name = "cpu"
+    builder = FusedAttentionBuilder
     out_of_memory: tuple[type[Exception], ...] = (MemoryError,)
 
     def __init__(
@@ -48,6 +70,7 @@ class OnnxRuntimeEngine:
         self.num_threads = num_threads or os.cpu_count() or 1
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.num_threads
+        options.enable_mem_pattern = False  # the plan of one block of memory for all takes 60 MB more at base size
         options.log_severity_level = 3  # errors, which are raised as well
         source = model if isinstance(model, bytes) else os.fspath(model)
         self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -61,15 +84,14 @@ class OnnxRuntimeEngine:
         if exported_engine(model):
             return cls._exported(Path(model).expanduser(), options)
         prepared = prepare(model, options, cls.name, {}, SUFFIX)
-        if prepared.file is not None and prepared.config is not None:
+        weights = cached_model(prepared.depends_on, WEIGHTS_SUFFIX)
+        if prepared.file is not None and prepared.config is not None and weights is not None:
             with contextlib.suppress(Exception):  # ONNX Runtime's own exceptions: a file of another make
                 return cls(prepared.file, prepared.config, options.num_threads)
         report_progress(f"converting {model} for ONNX Runtime; done once")
-        graph, prepared = converted(prepared, options)
+        graph, prepared = converted(prepared, options, cls.builder)
         assert prepared.config is not None
-        source = keep_model(prepared.depends_on, SUFFIX, onnx_chunks(graph, PRODUCER), prepared.facts()) or as_bytes(
-            graph
-        )
+        source = _kept(graph, prepared) or as_bytes(graph)
         del graph  # the file holds it now
         return cls(source, prepared.config, options.num_threads)
 
@@ -111,3 +133,12 @@ class OnnxRuntimeEngine:
         """Compute logits; see `Engine`."""
         (logits,) = self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(input_values, np.float32)})
         return finite(logits, self.dtype_name)
+
+
+def _kept(graph: Graph, prepared: Prepared) -> Path | None:
+    """Keep a model for later runs, its weights in a file beside it, which is mapped: half the time to load it."""
+    weights = keep_model(prepared.depends_on, WEIGHTS_SUFFIX, weight_chunks(graph), {})
+    if weights is None:
+        return None
+    chunks = onnx_chunks(graph, PRODUCER, weights.name)
+    return keep_model(prepared.depends_on, SUFFIX, chunks, prepared.facts())

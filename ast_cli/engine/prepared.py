@@ -10,7 +10,7 @@ from typing import Any
 
 from ast_cli import __version__
 from ast_cli.engine.choice import EngineOptions
-from ast_cli.engine.graph import build_graph
+from ast_cli.engine.graph import GraphBuilder
 from ast_cli.engine.model_cache import cached_model
 from ast_cli.engine.onnx_file import Graph, onnx_chunks
 from ast_cli.errors import CheckpointError, DeviceError
@@ -69,10 +69,10 @@ def prepare(model: str | Path, options: EngineOptions, engine: str, facts: Mappi
     return Prepared(model, depends_on)
 
 
-def converted(prepared: Prepared, options: EngineOptions) -> tuple[Graph, Prepared]:
+def converted(prepared: Prepared, options: EngineOptions, builder: type[GraphBuilder]) -> tuple[Graph, Prepared]:
     """Load the checkpoint and describe it as a graph; return it, and what is known now."""
     weights, config = load_arrays(prepared.model, unnamed_labels=options.unnamed_labels)
-    return build_graph(config, weights), dataclasses.replace(prepared, config=config)
+    return builder(config, weights).build(), dataclasses.replace(prepared, config=config)
 
 
 def as_bytes(graph: Graph) -> bytes:

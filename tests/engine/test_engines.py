@@ -19,7 +19,7 @@ from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, T
 from ast_cli.engine import choice
 from ast_cli.engine.choice import EngineOptions, load_engine, resolve_engine
 from ast_cli.engine.graph import build_graph
-from ast_cli.engine.onnx_file import onnx_chunks
+from ast_cli.engine.onnx_file import onnx_chunks, weight_chunks
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import CheckpointError, DeviceError, EngineMissingError, UsageError
 from ast_cli.model.arrays import load_arrays
@@ -172,6 +172,24 @@ def test_files_are_valid_onnx(tmp_path: Path, changes: dict[str, Any], dtype: st
     (spectrogram,), (logits,) = model.graph.input, model.graph.output
     assert [d.dim_param or d.dim_value for d in spectrogram.type.tensor_type.shape.dim] == ["batch", 60, 32]
     assert [d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim] == ["batch", 3]
+
+
+def test_weights_in_a_file_of_their_own_are_the_same_model(tmp_path: Path) -> None:
+    weights, config = load_arrays(save_tiny(tmp_path / "model"))
+    graph = build_graph(config, weights)
+    whole = onnx.load_from_string(b"".join(onnx_chunks(graph, "ast")))
+    (tmp_path / "model.onnx").write_bytes(b"".join(onnx_chunks(graph, "ast", "w.bin")))
+    (tmp_path / "w.bin").write_bytes(b"".join(weight_chunks(graph)))
+    onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
+    apart = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    outside = [tensor for tensor in apart.graph.initializer if tensor.external_data]
+    assert 0 < len(outside) < len(apart.graph.initializer)
+    offsets = [int(entry.value) for tensor in outside for entry in tensor.external_data if entry.key == "offset"]
+    assert all(offset % 64 == 0 for offset in offsets)
+    read = onnx.load(tmp_path / "model.onnx")
+    for ours, expected in zip(read.graph.initializer, whole.graph.initializer, strict=True):
+        assert ours.name == expected.name
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(ours), onnx.numpy_helper.to_array(expected))
 
 
 def test_activation_that_is_a_function_is_left_to_torch(tmp_path: Path) -> None:
