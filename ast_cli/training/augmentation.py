@@ -49,15 +49,57 @@ class Batch:
 def augment(batch: Batch, options: TrainOptions, rng: np.random.Generator) -> Batch:
     """Apply what the options ask for to log-mel energies, in the order in which it happens to a sound.
 
-    Shift and loudness belong to a single clip, mixing to two, masks to what is shown of the mixture.
+    Stretch, shift, response and loudness belong to a single clip, mixing to two, masks to what is shown of it.
     """
+    if options.stretch:
+        batch = stretch(batch, options.stretch, rng)
     if options.time_shift:
         batch = shift_in_time(batch, options.time_shift, rng)
+    if options.filter_db:
+        batch = change_response(batch, options.filter_db, rng)
     if options.gain_db:
         batch = change_gain(batch, options.gain_db, rng)
     if options.mixup:
         batch = mixup(batch, options.mixup, options.mixup_alpha, rng)
     return batch
+
+
+def stretch(batch: Batch, most: float, rng: np.random.Generator) -> Batch:
+    """Play each clip faster or slower, and move its frequencies up or down, by factors of their own.
+
+    A clip keeps its length: played slower it loses its end, played faster it begins again. Frequencies go with the mel
+    scale: bin b takes what bin b * factor held, and what no bin held is what the last one did. Both factors are
+    log-uniform between 1 / (1 + most) and 1 + most, as the sizes of the random resize crop of BYOL-A (Niizumi et al.,
+    2021) are drawn from an interval around 1.
+    """
+    num_clips, num_frames, num_bins = batch.fbank.shape
+    factors = np.exp(rng.uniform(-1, 1, (2, num_clips)) * math.log1p(most)).astype(np.float32)
+    fbank, is_empty = _without_empty_bins(batch)
+    of_time = torch.arange(num_frames, device=fbank.device) * _to(factors[0], fbank)[:, None]
+    fbank = _taken(fbank, of_time % batch.num_frames[:, None], (batch.num_frames - 1)[:, None])
+    of_frequency = torch.arange(num_bins, device=fbank.device) * _to(factors[1], fbank)[:, None]
+    last_bin = torch.full_like(of_frequency, num_bins - 1)
+    fbank = _taken(fbank.transpose(1, 2), of_frequency.minimum(last_bin), last_bin).transpose(1, 2)
+    fbank = torch.where(is_empty, LOG_FLOOR, fbank)
+    return replace(batch, fbank=torch.where(batch.is_heard, fbank, batch.fbank))
+
+
+def _without_empty_bins(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Put the bin below in place of each bin that no clip has energy in, and tell which those are.
+
+    At 16 kHz one of the 128 filters lies between two points of the spectrum and sees nothing.
+    """
+    is_empty = ((batch.fbank <= LOG_FLOOR) | ~batch.is_heard).all(dim=1).all(dim=0)
+    below = batch.fbank.roll(1, dims=2)
+    return torch.where(is_empty, below, batch.fbank), is_empty
+
+
+def _taken(fbank: Tensor, places: Tensor, last: Tensor) -> Tensor:
+    """Interpolate along dimension 1 at ``places``, float32 of shape (batch, size), and none after ``last``."""
+    rows = torch.arange(len(fbank), device=fbank.device)[:, None]
+    before = places.long().minimum(last.long())
+    after = (before + 1).minimum(last.long())
+    return torch.lerp(fbank[rows, before], fbank[rows, after], (places - before)[..., None])
 
 
 def shift_in_time(batch: Batch, farthest: int, rng: np.random.Generator) -> Batch:
@@ -71,13 +113,33 @@ def shift_in_time(batch: Batch, farthest: int, rng: np.random.Generator) -> Batc
     return replace(batch, fbank=batch.fbank[rows, sources])
 
 
+def change_response(batch: Batch, most_db: float, rng: np.random.Generator) -> Batch:
+    """Colour each clip, as another microphone or room would: a gain that changes with frequency.
+
+    Gains are uniform at three to six frequencies, the lowest and the highest among them, and linear between, which is
+    FilterAugment's linear type (Nam et al., 2022), there with three to six bands. Floors as in `change_gain`.
+    """
+    num_clips, _, num_bins = batch.fbank.shape
+    gains_db = np.empty((num_clips, num_bins), np.float32)
+    for row in gains_db:
+        inner = np.sort(rng.choice(np.arange(1, num_bins - 1), rng.integers(1, 5), replace=False))
+        points = [0, *inner, num_bins - 1]
+        row[:] = np.interp(np.arange(num_bins), points, rng.uniform(-most_db, most_db, len(points)))
+    return _amplified(batch, gains_db[:, None])
+
+
 def change_gain(batch: Batch, most_db: float, rng: np.random.Generator) -> Batch:
     """Make each clip louder or softer: a factor on the waveform is a term of the log energies.
 
     Bins without any energy stay so; what falls below the filter bank's floor stops there.
     """
     gains_db = rng.uniform(-most_db, most_db, len(batch.fbank)).astype(np.float32)
-    terms = _to(gains_db, batch.fbank)[:, None, None] * (math.log(10) / 10)
+    return _amplified(batch, gains_db[:, None, None])
+
+
+def _amplified(batch: Batch, gains_db: NDArray[np.float32]) -> Batch:
+    """Add gains to the log energies; they spread over shape (batch, num_frames, num_mel_bins)."""
+    terms = _to(gains_db, batch.fbank) * (math.log(10) / 10)
     terms = torch.where(batch.fbank > LOG_FLOOR, terms, 0.0)
     return replace(batch, fbank=(batch.fbank + terms).clamp_(min=LOG_FLOOR))
 

@@ -86,6 +86,12 @@ class TrainOptions:
     mixup_alpha: Annotated[float, About("Of the Beta distribution that mixing weights come from.", 0.01, 1000)] = 10.0
     gain_db: Annotated[float, About("Largest change of loudness, up or down, in dB.", 0, 60)] = 0.0
     time_shift: Annotated[int, About("Farthest circular shift along time, in frames.", 0, 1e5)] = 0
+    stretch: Annotated[
+        float, About("Most that time and frequencies are stretched or squeezed by: 0.2 for a fifth.", 0, 3)
+    ] = 0.0
+    filter_db: Annotated[float, About("Largest gain of a random frequency response (FilterAugment), in dB.", 0, 60)] = (
+        0.0
+    )
     noise: Annotated[float, About("Most uniform noise added to the normalised input.", 0, 10)] = 0.0
     token_drop: Annotated[float, About("Share of patch tokens left out in training.", 0, 0.95)] = 0.0
     balanced: Annotated[bool, About("Draw clips of rare labels as often as those of common ones.")] = False

@@ -26,13 +26,15 @@ from clocks import make_clock
 from effects import through_channel
 from music import make_music
 from noises import make_noise, make_silence
-from speech import make_speech
+from speech import make_speech, make_word
 
 SAMPLING_RATE = 16_000
 CLIP_S = 5.2  # a little more than the model's window, 5.135 s
 SHORTEST_S, LONGEST_S = 0.5, 4.0  # of parts that leave the window partly empty
+SHORTEST_WORD_S, LONGEST_WORD_S = 0.5, 1.4  # of single words, and of moments of music and noise beside them
 NUM_FOLDS = 5
 NUM_SPEECH, NUM_MUSIC, NUM_NOISE, NUM_SILENCE, NUM_CLOCKS = 240, 240, 80, 40, 40
+NUM_WORDS = 150
 UNWANTED_LICENCE = "Sampling+"
 KNOWN_LABELS = {"Speech", "Music"}  # of the recordings; others are examples of none of the model's labels
 
@@ -78,9 +80,15 @@ def loudest_parts(rows: list[Row]) -> Iterator[Row]:
         yield {**row, **part_around(loudest_s, len(samples) / rate, rng)}
 
 
-def part_around(middle_s: float, duration_s: float, rng: np.random.Generator) -> Row:
-    """Return a part of SHORTEST_S to LONGEST_S, wherever it may lie with the middle in it."""
-    length_s = min(float(rng.uniform(SHORTEST_S, LONGEST_S)), duration_s)
+def part_around(
+    middle_s: float,
+    duration_s: float,
+    rng: np.random.Generator,
+    shortest_s: float = SHORTEST_S,
+    longest_s: float = LONGEST_S,
+) -> Row:
+    """Return a part between two lengths, wherever it may lie with the middle in it."""
+    length_s = min(float(rng.uniform(shortest_s, longest_s)), duration_s)
     start_s = middle_s - rng.random() * length_s
     start_s = min(max(0.0, start_s), duration_s - length_s)
     return {"start_s": round(start_s, 3), "end_s": round(start_s + length_s, 3)}
@@ -108,7 +116,8 @@ def recording_rows(folder: Path) -> Iterator[Row]:
 def generated_rows(folder: Path) -> Iterator[Row]:
     """Speech, music, noise, silence and clocks made here; files that are there already are kept.
 
-    Of each kind every second one is heard in a short part, and every fourth one through a narrow channel.
+    Of each kind every second one is heard in a short part, and every fourth one through a narrow channel. Single words
+    come with moments of music and noise of that length.
     """
     rng = np.random.default_rng(7)
     kinds = [
@@ -127,8 +136,17 @@ def generated_rows(folder: Path) -> Iterator[Row]:
                 if i % 4 == 0:
                     samples = through_channel(samples, SAMPLING_RATE, (8_000, 11_025)[i // 4 % 2])
                 soundfile.write(path, np.clip(samples, -1, 1).astype(np.float32), SAMPLING_RATE)
-            part = part_around(CLIP_S / 2, CLIP_S, rng) if i % 2 else {}
-            yield {"path": str(path.resolve()), "labels": [label], "fold": fold, **part}
+            row = {"path": str(path.resolve()), "labels": [label], "fold": fold}
+            yield {**row, **part_around(CLIP_S / 2, CLIP_S, rng)} if i % 2 else row
+            if label in ("Music", "Noise") and i % 2 == 0:
+                yield {**row, **part_around(CLIP_S / 2, CLIP_S, rng, SHORTEST_WORD_S, LONGEST_WORD_S)}
+    for i in range(NUM_WORDS):
+        path, fold = folder / f"word-{i:03d}.flac", 1 + i % NUM_FOLDS
+        if not path.exists():
+            length_s = rng.uniform(SHORTEST_WORD_S, LONGEST_WORD_S)
+            samples = make_word(i, fold, round(length_s * SAMPLING_RATE), SAMPLING_RATE)
+            soundfile.write(path, np.clip(samples, -1, 1).astype(np.float32), SAMPLING_RATE)
+        yield {"path": str(path.resolve()), "labels": ["Speech"], "fold": fold}
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:

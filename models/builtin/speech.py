@@ -99,6 +99,15 @@ def make_speech(i: int, fold: int, num_samples: int, sampling_rate: int) -> Samp
     return recorded(fitted(speech, num_samples, rng), sampling_rate, rng)
 
 
+def make_word(i: int, fold: int, num_samples: int, sampling_rate: int) -> Samples:
+    """Return one word by such a voice, as in a command to a machine."""
+    rng = np.random.default_rng([9, i])
+    voice = _espeak_voice(fold, rng)
+    words = sorted({word for sentence in SENTENCES[voice.split("+")[0]] for word in sentence.split() if len(word) > 2})
+    speech = np.trim_zeros(_espeak(str(rng.choice(words)), voice, rng, sampling_rate))
+    return recorded(fitted(speech, num_samples, rng), sampling_rate, rng)
+
+
 def _espeak_voice(fold: int, rng: np.random.Generator) -> str:
     """Choose a language and a variant that no other fold has."""
     return f"{rng.choice(LANGUAGES)}+{VARIANTS[fold - 1 :: 5][rng.integers(len(VARIANTS[fold - 1 :: 5]))]}"

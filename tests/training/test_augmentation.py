@@ -14,10 +14,12 @@ from ast_cli.training.augmentation import (
     add_noise,
     augment,
     change_gain,
+    change_response,
     kept_tokens,
     mask,
     mixup,
     shift_in_time,
+    stretch,
 )
 from ast_cli.training.options import TrainOptions
 
@@ -47,6 +49,40 @@ def test_a_shift_is_circular_within_each_clip(batch: Batch) -> None:
     for i, shift in enumerate(shifts):
         np.testing.assert_array_equal(heard(shifted, i), np.roll(heard(batch, i), shift, axis=0))
     assert torch.equal(shifted.targets, batch.targets)
+
+
+def test_a_stretch_reads_time_and_frequencies_at_another_pace_within_each_clip(batch: Batch) -> None:
+    stretched = stretch(batch, 0.5, draws(3))
+    factors = 1.5 ** draws(3).uniform(-1, 1, (2, NUM_CLIPS))
+    assert factors.min() < 0.8 < 1.25 < factors.max()
+    for i, (of_time, of_frequency) in enumerate(factors.T):
+        clip = heard(batch, i).numpy()
+        times = np.arange(len(clip)) * of_time % len(clip)
+        bins = np.arange(NUM_BINS) * of_frequency
+        in_time = np.stack([np.interp(times, np.arange(len(clip)), column) for column in clip.T], axis=1)
+        expected = np.stack([np.interp(bins, np.arange(NUM_BINS), row) for row in in_time])
+        np.testing.assert_allclose(heard(stretched, i), expected, atol=2e-4)
+        assert (stretched.fbank[i, batch.num_frames[i] :] == 777.0).all()
+    assert torch.equal(stretched.targets, batch.targets)
+
+
+def test_a_stretch_keeps_the_filter_that_sees_nothing_empty_and_its_neighbours_free_of_it() -> None:
+    fbank = torch.from_numpy(draws(1).normal(-2, 0.5, (8, 30, 128)).astype(np.float32))
+    fbank[..., 3] = LOG_FLOOR
+    stretched = stretch(Batch(fbank, torch.full((8,), 30), torch.eye(8)), 0.3, draws(2)).fbank
+    assert (stretched[..., 3] == np.float32(LOG_FLOOR)).all()
+    assert stretched[..., [*range(3), *range(4, 128)]].min() > -5
+
+
+def test_another_response_is_a_gain_for_each_frequency_the_same_at_all_times(batch: Batch) -> None:
+    loud = Batch(batch.fbank + 10, batch.num_frames, batch.targets)  # far from the floor
+    terms_db = (change_response(loud, 6.0, draws(3)).fbank - loud.fbank).numpy() * (10 / math.log(10))
+    np.testing.assert_allclose(terms_db, np.broadcast_to(terms_db[:, :1], terms_db.shape), atol=1e-3)
+    gains_db = terms_db[:, 0]  # (clips, bins)
+    assert 3 < np.abs(gains_db).max() < 6.001
+    assert np.ptp(gains_db, axis=1).min() > 1  # no mere change of loudness
+    num_bends = (np.abs(np.diff(gains_db, 2, axis=1)) > 1e-2).sum(axis=1)
+    assert 1 <= num_bends.min() <= num_bends.max() <= 4
 
 
 def test_a_change_of_gain_is_that_of_the_waveform() -> None:
@@ -173,7 +209,7 @@ def test_kept_tokens_are_sorted_distinct_and_any() -> None:
 
 
 def test_a_batch_can_be_made_again_and_another_seed_makes_another(batch: Batch) -> None:
-    options = TrainOptions(mixup=0.8, gain_db=6.0, time_shift=9)
+    options = TrainOptions(mixup=0.8, gain_db=6.0, time_shift=9, stretch=0.2, filter_db=6.0)
     first, again, other = (augment(batch, options, draws(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.fbank, again.fbank)
     assert torch.equal(first.targets, again.targets)
