@@ -1,8 +1,10 @@
 """The user's cache folder, and digests of files remembered in it. Standard library only.
 
-A digest is remembered with all that the file system says of the file: device, inode, size, and the times of the last
-change of its content and of its entry, which no program can set back. This is how version control knows an unchanged
-file. A base-size checkpoint, of 346 MB, is hashed once instead of at each start.
+A digest is remembered with all that the file system says of the file: device, inode, size, the times of the last change
+of its content and of its entry; and with a digest of samples of its content, for file systems whose times say little.
+So does version control know an unchanged file. A base-size checkpoint, of 346 MB, is hashed once instead of at each
+start. What this does not see: a few bytes that are changed through a memory map, or on the disk itself, between two
+samples.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ast_cli.whole_files import write_whole
 DIGESTS = "digests"
 BLOCK_BYTES = 1 << 20
 SMALLEST_REMEMBERED = 1 << 22  # bytes; what is smaller is hashed as fast as looked up
+NUM_SAMPLES, SAMPLE_BYTES = 64, 4096  # spread evenly over the file
 SETTLED_NS = 2_000_000_000  # since the last change: younger files may change again within one tick of their clock
 
 
@@ -49,20 +52,30 @@ def file_digest(file: Path, leave_out: int = 0) -> bytes:
         before = os.fstat(stream.fileno())
         num_bytes = max(0, before.st_size - leave_out)
         memo = _memo_file(file) if num_bytes >= SMALLEST_REMEMBERED else None
-        if memo and (known := _remembered(memo, _identity(before, leave_out))):
+        if memo is None:
+            return _digest(stream, num_bytes)
+        identity = _identity(stream, leave_out)
+        if known := _remembered(memo, identity):
             return known
+        stream.seek(0)
         digest = _digest(stream, num_bytes)
         after = os.fstat(stream.fileno())
-    is_settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > SETTLED_NS
-    if memo and is_settled and _identity(before, leave_out) == _identity(after, leave_out):
-        with contextlib.suppress(Exception):  # a folder that cannot be written remembers nothing
-            write_whole(memo, json.dumps([_identity(after, leave_out), digest.hex()]).encode())
+        is_settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > SETTLED_NS
+        if is_settled and identity == _identity(stream, leave_out):
+            with contextlib.suppress(Exception):  # a folder that cannot be written remembers nothing
+                write_whole(memo, json.dumps([identity, digest.hex()]).encode())
     return digest
 
 
-def _identity(status: os.stat_result, leave_out: int) -> list[int]:
+def _identity(stream: BinaryIO, leave_out: int) -> list[int | str]:
+    """Return what tells one state of a file from another without reading all of it."""
+    status = os.fstat(stream.fileno())
+    samples = hashlib.sha256()
+    for i in range(NUM_SAMPLES):
+        stream.seek(i * status.st_size // NUM_SAMPLES)
+        samples.update(stream.read(SAMPLE_BYTES))
     times = [status.st_mtime_ns, status.st_ctime_ns]
-    return [status.st_dev, status.st_ino, status.st_size, *times, leave_out]
+    return [status.st_dev, status.st_ino, status.st_size, *times, leave_out, samples.hexdigest()]
 
 
 def _memo_file(file: Path) -> Path | None:
@@ -75,7 +88,7 @@ def _memo_file(file: Path) -> Path | None:
     return None
 
 
-def _remembered(memo: Path, identity: list[int]) -> bytes | None:
+def _remembered(memo: Path, identity: list[int | str]) -> bytes | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
         found, digest = json.loads(memo.read_bytes())
         if found == identity and len(digest) == 2 * hashlib.sha256().digest_size:

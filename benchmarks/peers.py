@@ -97,7 +97,8 @@ def set_up(setting: Setting, wanted: list[str] | None) -> tuple[list[Contestant]
     contestants: list[Contestant] = []
     missing: dict[str, str] = {}
     for name, build in BUILDERS.items():
-        if wanted is not None and name not in wanted:
+        is_asked_for = setting.dtype == INT8 or INT8 not in name if wanted is None else name in wanted
+        if not is_asked_for:
             continue
         print(f"setting up {name}", file=sys.stderr)
         try:
@@ -281,9 +282,12 @@ def describe_machine(num_threads: int) -> dict[str, Any]:
     }
 
 
-def has_native_bfloat16() -> bool:
-    """Tell whether this processor multiplies bfloat16 matrices itself."""
+def is_native(dtype: str) -> bool:
+    """Tell whether this processor multiplies matrices of a data type itself."""
+    instructions = {"bfloat16": ("avx512_bf16", "amx_bf16"), INT8: ("avx512_vnni", "avx_vnni", "amx_int8")}
+    if dtype not in instructions:
+        return dtype == "float32"
     with contextlib.suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        return "avx512_bf16" in flags or "amx_bf16" in flags
+        return any(flag in flags for flag in instructions[dtype])
     return False

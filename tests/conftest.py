@@ -60,7 +60,7 @@ def run_ast(tmp_path: Path, warm_python: WarmPython | None) -> Callable[..., sub
         *arguments: str, cwd: Path | None = None, stdin: bytes = b"", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("AST_", "HF_"))}
-        clean |= {"HF_HOME": str(tmp_path / "hf-home"), "HF_HUB_OFFLINE": "1", **environment}
+        clean |= {"HF_HOME": str(tmp_path / "hf-home"), "HF_HUB_OFFLINE": "1", "AST_CACHE": os.devnull, **environment}
         words, folder = [str(argument) for argument in arguments], str(cwd or Path.cwd())
         changes_python = any(name.startswith("PYTHON") for name in environment)
         if warm_python is not None and not changes_python:

@@ -72,6 +72,17 @@ def test_other_content_is_noticed_although_size_and_time_are_set_back(tmp_path: 
     assert file_digest(file) == sha256(content)
 
 
+def test_other_content_is_noticed_where_times_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an image whose files all have the same times and, one after another, the same numbers."""
+    file = tmp_path / "weights"
+    file.write_bytes(b"content")
+    status = file.stat()
+    monkeypatch.setattr(cache.os, "fstat", lambda _number: status)
+    assert file_digest(file) == sha256(b"content")
+    file.write_bytes(b"CONTENT")
+    assert file_digest(file) == sha256(b"CONTENT")
+
+
 def test_a_file_that_just_changed_or_is_small_is_not_remembered(
     tmp_path: Path, memos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ class Engine(Protocol):
 
     @property
     def dtype_name(self) -> str:
-        """In which type it computes: ``float32``, ``float16``, ``bfloat16`` or ``int8``."""
+        """In which type it computes: ``float32``, ``float16``, ``bfloat16``, ``int8`` or ``int8+bfloat16``."""
 
     @property
     def default_batch_size(self) -> int:

@@ -37,9 +37,11 @@ def cached_model(depends_on: Mapping[str, str], suffix: str) -> tuple[Path, dict
     with contextlib.suppress(OSError, RuntimeError):
         file = _file(depends_on, suffix)
         if file.is_file():
+            judged = file.stat()
             if (facts := _facts_if_whole(file)) is not None:
                 return file, facts
-            file.unlink()
+            if os.path.samestat(judged, file.stat()):  # no other process has made it anew meanwhile
+                file.unlink()
     return None
 
 

@@ -33,12 +33,13 @@ from ast_cli.model.config import ASTConfig
 onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
 DTYPES = ("float32", "fp32")
 SUFFIX, WEIGHTS_SUFFIX = ".onnx", ".weights"
+FORM = "2"  # of what is kept: another order or place of weights, or another graph, must raise it
 
 
 class FusedAttentionBuilder(GraphBuilder):
-    """Attends by ONNX Runtime's own operator, which goes block by block and never holds all scores.
+    """Attends by ONNX Runtime's own operator, which goes block by block and need not hold all scores.
 
-    At base size that saves 115 MB of 600 and 4 % of the time. Exported models do without, for other runtimes' sake.
+    Exported models do without, for other runtimes' sake. What it gains stands in docs/performance.md.
     """
 
     def attend(self, q: str, k: str, v: str) -> str:
@@ -70,7 +71,7 @@ class OnnxRuntimeEngine:
         self.num_threads = num_threads or os.cpu_count() or 1
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.num_threads
-        options.enable_mem_pattern = False  # the plan of one block of memory for all takes 60 MB more at base size
+        options.enable_mem_pattern = False  # one block of memory planned for all takes more (docs/performance.md)
         options.log_severity_level = 3  # errors, which are raised as well
         source = model if isinstance(model, bytes) else os.fspath(model)
         self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -83,7 +84,7 @@ class OnnxRuntimeEngine:
         refuse_device(cls.name, options, DTYPES)
         if exported_engine(model):
             return cls._exported(Path(model).expanduser(), options)
-        prepared = prepare(model, options, cls.name, {}, SUFFIX)
+        prepared = prepare(model, options, cls.name, {"form": FORM}, SUFFIX)
         weights = cached_model(prepared.depends_on, WEIGHTS_SUFFIX)
         if prepared.file is not None and prepared.config is not None and weights is not None:
             with contextlib.suppress(Exception):  # ONNX Runtime's own exceptions: a file of another make
@@ -91,9 +92,11 @@ class OnnxRuntimeEngine:
         report_progress(f"converting {model} for ONNX Runtime; done once")
         graph, prepared = converted(prepared, options, cls.builder)
         assert prepared.config is not None
-        source = _kept(graph, prepared) or as_bytes(graph)
-        del graph  # the file holds it now
-        return cls(source, prepared.config, options.num_threads)
+        file = _kept(graph, prepared)
+        if file is not None:
+            with contextlib.suppress(Exception):  # it may be gone already, or lie where nothing can be mapped
+                return cls(file, prepared.config, options.num_threads)
+        return cls(as_bytes(graph), prepared.config, options.num_threads)
 
     @classmethod
     def from_graph(cls, graph: Graph, config: ASTConfig, options: EngineOptions) -> OnnxRuntimeEngine:
@@ -141,4 +144,8 @@ def _kept(graph: Graph, prepared: Prepared) -> Path | None:
     if weights is None:
         return None
     chunks = onnx_chunks(graph, PRODUCER, weights.name)
-    return keep_model(prepared.depends_on, SUFFIX, chunks, prepared.facts())
+    file = keep_model(prepared.depends_on, SUFFIX, chunks, prepared.facts())
+    if file is None:
+        with contextlib.suppress(OSError):
+            weights.unlink()
+    return file

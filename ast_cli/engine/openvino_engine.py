@@ -109,6 +109,8 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise refused(file, error) from error
         refuse_other_precision(compiled, precision)
+        if precision != "f32":
+            dtype_name = f"int8+{DTYPE_NAMES[precision]}" if dtype_name == "int8" else DTYPE_NAMES[precision]
         return cls(compiled, config, dtype_name)
 
     @property
@@ -175,5 +177,6 @@ def refuse_other_precision(compiled: Any, precision: str) -> None:
         DeviceError: It does not.
     """
     found = compiled.get_property("INFERENCE_PRECISION_HINT")
-    if found.to_string() != precision:
+    is_emulated = precision == "bf16" and not has_bfloat16(the_core())  # AVX-512 alone: slower than float32
+    if found.to_string() != precision or is_emulated:
         raise DeviceError(f"this processor does not compute in {DTYPE_NAMES[precision]}; use --dtype float32")

@@ -18,6 +18,7 @@ import torch
 
 from ast_cli.errors import AstError, UsageError
 from ast_cli.json_object import read_json_object, shown, write_json_object
+from ast_cli.training.options import TrainOptions
 
 STATE_NAME = "state.pt"
 RUN_NAME = "run.json"
@@ -85,6 +86,8 @@ class StateFolder:
             UsageError: They differ; the message names what.
         """
         before = read_json_object(self.run_file)
+        if isinstance(settings := before.get("settings"), dict):  # what there was not yet had its default
+            before["settings"] = {**TrainOptions().to_dict(), **settings}
         told = _differences(before, facts)
         if told:
             raise UsageError(

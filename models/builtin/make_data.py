@@ -31,7 +31,7 @@ from speech import make_speech, make_word
 SAMPLING_RATE = 16_000
 CLIP_S = 5.2  # a little more than the model's window, 5.135 s
 SHORTEST_S, LONGEST_S = 0.5, 4.0  # of parts that leave the window partly empty
-SHORTEST_WORD_S, LONGEST_WORD_S = 0.5, 1.4  # of single words, and of moments of music and noise beside them
+SHORTEST_WORD_S, LONGEST_WORD_S = 0.5, 1.4  # of moments of music and noise, as long as single words
 NUM_FOLDS = 5
 NUM_SPEECH, NUM_MUSIC, NUM_NOISE, NUM_SILENCE, NUM_CLOCKS = 240, 240, 80, 40, 40
 NUM_WORDS = 150
@@ -143,8 +143,7 @@ def generated_rows(folder: Path) -> Iterator[Row]:
     for i in range(NUM_WORDS):
         path, fold = folder / f"word-{i:03d}.flac", 1 + i % NUM_FOLDS
         if not path.exists():
-            length_s = rng.uniform(SHORTEST_WORD_S, LONGEST_WORD_S)
-            samples = make_word(i, fold, round(length_s * SAMPLING_RATE), SAMPLING_RATE)
+            samples = make_word(i, fold, SAMPLING_RATE)
             soundfile.write(path, np.clip(samples, -1, 1).astype(np.float32), SAMPLING_RATE)
         yield {"path": str(path.resolve()), "labels": ["Speech"], "fold": fold}
 

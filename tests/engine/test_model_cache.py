@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from test_engines import features, save_tiny
 
@@ -101,6 +102,45 @@ def test_second_load_converts_nothing_and_gives_the_same(tmp_path: Path, cache: 
             np.testing.assert_array_equal(once_more.logits(x), first.logits(x))
             assert load(folder, engine)[1] == []
             assert sorted(cache.iterdir()) == files
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is missing")
+def test_onnx_runtime_is_given_its_own_attention_and_weights_to_map(tmp_path: Path, cache: Path) -> None:
+    load(save_tiny(tmp_path / "model"), "onnxruntime")
+    (file,) = cache.glob("*.onnx")
+    model = onnx.load(file, load_external_data=False)
+    assert [node.domain for node in model.graph.node if node.op_type == "MultiHeadAttention"] == ["com.microsoft"] * 3
+    places = {entry.value for t in model.graph.initializer for entry in t.external_data if entry.key == "location"}
+    assert places == {file.with_suffix(".weights").name}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is missing")
+def test_weights_without_a_model_are_not_left_behind_and_a_file_that_vanishes_is_no_fault(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ast_cli.engine import onnxruntime_engine
+
+    folder = save_tiny(tmp_path / "model")
+    first, _ = load(folder, "onnxruntime")
+    x = features(first.config, 2)
+    for file in cache.iterdir():
+        file.unlink()
+
+    def half(depends_on: Any, suffix: str, chunks: Any, facts: Any) -> Path | None:
+        return keep_model(depends_on, suffix, chunks, facts) if suffix == ".weights" else None
+
+    monkeypatch.setattr(onnxruntime_engine, "keep_model", half)
+    np.testing.assert_array_equal(load(folder, "onnxruntime")[0].logits(x), first.logits(x))
+    assert list(cache.iterdir()) == []
+
+    def vanishing(*arguments: Any) -> Path | None:
+        file = keep_model(*arguments)
+        if file is not None and file.suffix == ".onnx":
+            file.with_suffix(".weights").unlink()
+        return file
+
+    monkeypatch.setattr(onnxruntime_engine, "keep_model", vanishing)
+    np.testing.assert_array_equal(load(folder, "onnxruntime")[0].logits(x), first.logits(x))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

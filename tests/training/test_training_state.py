@@ -13,9 +13,11 @@ import torch
 
 from ast_cli.errors import AstError, UsageError
 from ast_cli.training import training_state
+from ast_cli.training.options import TrainOptions
 from ast_cli.training.training_state import Progress, StateFolder, StopRequest
 
-FACTS: dict[str, Any] = {"settings": {"epochs": 3, "mixup": 0.5}, "labels": ["a", "b"], "data_digest": "1", "base": ""}
+SETTINGS = TrainOptions(epochs=3, mixup=0.5).to_dict()
+FACTS: dict[str, Any] = {"settings": SETTINGS, "labels": ["a", "b"], "data_digest": "1", "base": ""}
 CPU = torch.device("cpu")
 
 
@@ -85,7 +87,7 @@ def test_a_state_that_would_run_code_is_refused(state: StateFolder, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"settings": {"epochs": 4, "mixup": 0.5}}, "epochs was 3 and is 4"),
+        ({"settings": {**SETTINGS, "epochs": 4, "mixup": 0.5}}, "epochs was 3 and is 4"),
         ({"labels": ["a", "c"]}, r"labels was \['a', 'b'\] and is \['a', 'c'\]"),
         ({"data_digest": "2"}, "the data is another"),
         ({"base": "scratch:64x1"}, "base was '' and is 'scratch:64x1'"),
@@ -97,6 +99,14 @@ def test_another_run_is_not_gone_on_with(state: StateFolder, change: dict[str, A
     state.check(FACTS)
     with pytest.raises(UsageError, match=f"--resume goes on with the run in .*, but {message}: ask for the same again"):
         state.check({**FACTS, **change})
+
+
+def test_a_setting_that_there_was_not_yet_had_its_default(state: StateFolder) -> None:
+    older = {name: value for name, value in SETTINGS.items() if name not in ("stretch", "filter_db")}
+    state.begin({**FACTS, "settings": older})
+    state.check(FACTS)
+    with pytest.raises(UsageError, match=r"stretch was 0\.0 and is 0\.2"):
+        state.check({**FACTS, "settings": {**SETTINGS, "stretch": 0.2}})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
