@@ -1,8 +1,10 @@
 """The graph with linear layers in 8-bit integers: symmetric weights per output; activations per token, or calibrated.
 
 Weights take the integers from -127 to 127, one scale an output. Activations are either measured as they come, one scale
-a token, or have a fixed range a layer, found on real audio. Patches, attention, normalisation and the head stay in
-float32: they are a quarter of the work and most of the error.
+a token, or have a fixed range a layer, found on real audio. With a fixed range the features of a layer share one scale,
+so they are first made alike: what a feature is divided by, its weights are multiplied by (SmoothQuant, Xiao et al.,
+2023, https://arxiv.org/abs/2211.10438). Patches, attention, normalisation and the head stay in float32: they are a
+quarter of the work and most of the error.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from ast_cli.engine.graph import GraphBuilder
 from ast_cli.engine.onnx_file import DATA_TYPES
 from ast_cli.model.arrays import Weights
 from ast_cli.model.config import ASTConfig
+from ast_cli.model.layout import ENCODER_PREFIX
 
 LARGEST = 127
 SMALLEST_SCALE = 1e-12  # of a token of zeros alone
+SMOOTHING = 0.5  # how much of a feature's width goes into the weights: alpha of SmoothQuant, and its value there
 Range = tuple[float, float]
+FeatureRanges = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def quantised_weight(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -67,12 +72,15 @@ class CalibratedBuilder(GraphBuilder):
     Args:
         config: The architecture.
         weights: By the names of our state dictionary.
-        ranges: Of each linear layer's input, by the layer's name.
+        ranges: Of each linear layer's input, feature by feature, by the layer's name; see `calibrate`.
     """
 
-    def __init__(self, config: ASTConfig, weights: Weights, ranges: Mapping[str, Range]) -> None:
+    def __init__(self, config: ASTConfig, weights: Weights, ranges: Mapping[str, FeatureRanges]) -> None:
+        weights, ranges = smoothed(config, weights, ranges)
         super().__init__(config, weights)
-        self.ranges = ranges
+        self.ranges: dict[str, Range] = {
+            layer: (float(low.min()), float(high.max())) for layer, (low, high) in ranges.items()
+        }
         self._restored: dict[str, str] = {}
 
     def product(self, x: str, weight: NDArray[Any], name: str) -> str:
@@ -91,14 +99,53 @@ class CalibratedBuilder(GraphBuilder):
 
     def _rounded(self, x: str, layer: str) -> str:
         """Round a value to the 256 steps of its range, and back."""
-        low, high = min(self.ranges[layer][0], 0.0), max(self.ranges[layer][1], 0.0)
+        low, high = self.ranges[layer]
         step = max((high - low) / 255, SMALLEST_SCALE)
         scale = self.hold(f"{layer}.input_scale", np.array(step, np.float32))
         zero = self.hold(f"{layer}.input_zero_point", np.array(round(-low / step), np.uint8))
         return self.add("DequantizeLinear", self.add("QuantizeLinear", x, scale, zero), scale, zero)
 
 
-def calibrate(model: str, batches: Iterable[NDArray[np.float32]], *, unnamed_labels: bool = False) -> dict[str, Range]:
+def smoothed(
+    config: ASTConfig, weights: Weights, ranges: Mapping[str, FeatureRanges]
+) -> tuple[Weights, dict[str, FeatureRanges]]:
+    """Make the features of linear layers' inputs alike in width, without changing what a model computes.
+
+    A feature's divisor goes into what makes it: the normalisation before ``qkv`` and ``fc1``, the values before
+    ``proj``. What comes before ``fc2`` is not linear, and stays.
+
+    Returns:
+        Weights and ranges anew; what was given stays as it is.
+    """
+    weights, ranges = dict(weights), dict(ranges)
+    for i in range(config.num_hidden_layers):
+        block = f"{ENCODER_PREFIX}blocks.{i}"
+        for layer, source in (("attn.qkv", "norm1"), ("attn.proj", "attn.qkv"), ("mlp.fc1", "norm2")):
+            name, made_by = f"{block}.{layer}", f"{block}.{source}"
+            low, high = ranges[name]
+            weight = weights[f"{name}.weight"]
+            divisors = _divisors(np.maximum(np.abs(low), np.abs(high)), np.abs(weight).max(axis=0))
+            weights[f"{name}.weight"] = weight * divisors
+            ranges[name] = low / divisors, high / divisors
+            values = slice(-len(divisors), None)  # of a normalisation all there is; of qkv the last third, the values
+            for part in ("weight", "bias"):
+                if (made := weights.get(f"{made_by}.{part}")) is not None:
+                    made = made.copy()
+                    made[values] /= divisors if made.ndim == 1 else divisors[:, None]
+                    weights[f"{made_by}.{part}"] = made
+    return weights, ranges
+
+
+def _divisors(of_features: NDArray[np.float32], of_weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what to divide each feature by; 1 where it, or all its weights, are nothing."""
+    divisors = of_features**SMOOTHING / np.maximum(of_weights, SMALLEST_SCALE) ** (1 - SMOOTHING)
+    is_used = (of_features > SMALLEST_SCALE) & (of_weights > SMALLEST_SCALE)
+    return np.where(is_used, divisors, 1).astype(np.float32)
+
+
+def calibrate(
+    model: str, batches: Iterable[NDArray[np.float32]], *, unnamed_labels: bool = False
+) -> dict[str, FeatureRanges]:
     """Find the range of every linear layer's input by running a model on real features.
 
     Args:
@@ -107,18 +154,20 @@ def calibrate(model: str, batches: Iterable[NDArray[np.float32]], *, unnamed_lab
         unnamed_labels: As in ``ASTForAudioClassification.from_pretrained``.
 
     Returns:
-        The smallest and the largest value, by the layer's name in our state dictionary.
+        The smallest and the largest value of each feature, at most and at least 0, by the layer's name in our state
+        dictionary.
     """
     import torch
 
     from ast_cli.model.transformer import ASTForAudioClassification
 
     classifier = ASTForAudioClassification.from_pretrained(model, unnamed_labels=unnamed_labels)
-    ranges: dict[str, Range] = {}
+    ranges: dict[str, FeatureRanges] = {}
 
     def note(layer: str, values: torch.Tensor) -> None:
-        low, high = ranges.get(layer, (0.0, 0.0))
-        ranges[layer] = min(low, float(values.min())), max(high, float(values.max()))
+        features = values.flatten(end_dim=-2).numpy()
+        low, high = ranges.get(layer, (np.float32(0), np.float32(0)))
+        ranges[layer] = np.minimum(low, features.min(axis=0)), np.maximum(high, features.max(axis=0))
 
     for name, module in classifier.named_modules():
         if name.endswith(".norm1"):  # attention takes its weights apart: what goes into it comes from here
