@@ -160,7 +160,8 @@ def test_unordered_run_is_continued_and_holds_the_same_records(write_wav: Write,
 def test_shards_share_the_inputs_and_merge_into_the_whole(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
     for i in range(7):
         write_wav(f"clips/{i}.wav", 0.5)
-    common = ["classify", "clips", *BUILTIN, "-f", "jsonl", "-q"]
+    # one window at a time: in a batch of another size the last digits of scores may be others
+    common = ["classify", "clips", *BUILTIN, "-f", "jsonl", "-q", "--batch-size", "1"]
     for i in range(2):
         assert run_ast(*common, "--shard", f"{i}/2", "-o", f"{i}.jsonl", cwd=tmp_path).returncode == ExitCode.OK
     assert run_ast("merge", "0.jsonl", "1.jsonl", "-o", "all.jsonl", cwd=tmp_path).returncode == ExitCode.OK
