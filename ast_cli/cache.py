@@ -49,18 +49,17 @@ def file_digest(file: Path, leave_out: int = 0) -> bytes:
         OSError: It cannot be read.
     """
     with file.open("rb") as stream:
-        before = os.fstat(stream.fileno())
-        num_bytes = max(0, before.st_size - leave_out)
+        status = os.fstat(stream.fileno())
+        num_bytes = max(0, status.st_size - leave_out)
         memo = _memo_file(file) if num_bytes >= SMALLEST_REMEMBERED else None
         if memo is None:
             return _digest(stream, num_bytes)
         identity = _identity(stream, leave_out)
         if known := _remembered(memo, identity):
             return known
+        is_settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
         stream.seek(0)
         digest = _digest(stream, num_bytes)
-        after = os.fstat(stream.fileno())
-        is_settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > SETTLED_NS
         if is_settled and identity == _identity(stream, leave_out):
             with contextlib.suppress(Exception):  # a folder that cannot be written remembers nothing
                 write_whole(memo, json.dumps([identity, digest.hex()]).encode())

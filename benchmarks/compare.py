@@ -127,7 +127,7 @@ def check_agreement(contestants: Sequence[Contestant], setting: Setting) -> dict
             error = float(np.square(logits - expected).mean() / np.square(expected - expected.mean()).mean())
             agrees = error <= LARGEST_INT8_ERROR
         else:
-            agrees = differences[contestant.name] <= TOLERANCES.get(setting.dtype, TOLERANCES["float32"])
+            agrees = differences[contestant.name] <= TOLERANCES[setting.float_dtype]
         if not agrees:  # NaN too
             sys.exit(
                 f"error: {contestant.name} and {contestants[0].name} differ by {differences[contestant.name]:.2g}: "

@@ -72,9 +72,14 @@ class Setting:
     scratch: Path
 
     @property
+    def float_dtype(self) -> str:
+        """What runs a checkpoint as it is computes in; beside int8 that is float32."""
+        return "float32" if self.dtype == INT8 else self.dtype
+
+    @property
     def torch_dtype(self) -> torch.dtype:
-        """What torch computes in; beside int8 that is float32."""
-        return TORCH_DTYPES.get(self.dtype, torch.float32)
+        """The same, of torch."""
+        return TORCH_DTYPES[self.float_dtype]
 
 
 def make_checkpoint(name: str, scratch: Path) -> Path:
@@ -130,7 +135,7 @@ def transformers_contestant(setting: Setting, attn: str) -> Contestant:
 
 
 def ours(setting: Setting, attn: str) -> Contestant:
-    engine = TorchEngine.load(setting.folder, device="cpu", dtype=dtype_name(setting), attn_implementation=attn)
+    engine = TorchEngine.load(setting.folder, device="cpu", dtype=setting.float_dtype, attn_implementation=attn)
     name = "ast torch" if attn == "sdpa" else "ast torch eager"
     return Contestant(name, engine.logits, flop_per_window(setting.config))
 
@@ -139,7 +144,7 @@ def ours_with(setting: Setting, engine_name: str) -> Contestant:
     """Set up another engine of ours, where this version has it and its extra is installed."""
     from ast_cli.engine.choice import EngineOptions, load_engine
 
-    options = EngineOptions(engine_name, device="cpu", dtype=dtype_name(setting), num_threads=setting.num_threads)  # type: ignore[arg-type]
+    options = EngineOptions(engine_name, device="cpu", dtype=setting.float_dtype, num_threads=setting.num_threads)  # type: ignore[arg-type]
     engine = load_engine(setting.folder, options)
     if engine.name != engine_name:
         raise ValueError("this version has no such engine")
@@ -160,11 +165,6 @@ def ours_in_int8(setting: Setting, engine_name: str, *, is_calibrated: bool) -> 
     export_model(ExportOptions(str(setting.folder), folder, format=form, dtype="int8", calibrate=calibrate))
     options = EngineOptions(engine_name, device="cpu", num_threads=setting.num_threads)  # type: ignore[arg-type]
     return Contestant(name, load_engine(str(folder), options).logits, flop_per_window(setting.config))
-
-
-def dtype_name(setting: Setting) -> str:
-    """Return the name of what an engine computes in that runs a checkpoint."""
-    return "float32" if setting.dtype == INT8 else setting.dtype
 
 
 def onnxruntime_reference(setting: Setting) -> Contestant:
@@ -198,7 +198,7 @@ def openvino_reference(setting: Setting) -> Contestant:
     """Set up OpenVINO on transformers' graph, as its own converter reads it."""
     import openvino
 
-    precision = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[dtype_name(setting)]
+    precision = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[setting.float_dtype]
     float32 = Setting(**{**vars(setting), "dtype": "float32"})  # OpenVINO rounds the weights itself
     graph = openvino.convert_model(LogitsOnly(transformers_model(float32, "sdpa")), example_input=example(setting))
     graph.reshape([setting.batch_size, setting.config.max_length, setting.config.num_mel_bins])

@@ -27,8 +27,10 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Attribute]]] = {
 }
 
 
-def build_graph(config: ASTConfig, weights: Weights, dtype: str = "float32") -> Graph:
-    """Describe a classifier.
+class GraphBuilder:
+    """Describes a classifier, operation by operation, bottom up; methods return the names of values.
+
+    B is the batch, N the tokens, Q the queries, C the width.
 
     Args:
         config: Its architecture.
@@ -37,14 +39,6 @@ def build_graph(config: ASTConfig, weights: Weights, dtype: str = "float32") -> 
 
     Raises:
         CheckpointError: The activation is a function, which no graph can hold.
-    """
-    return GraphBuilder(config, weights, dtype).build()
-
-
-class GraphBuilder:
-    """Adds operation by operation, bottom up; methods return the names of values.
-
-    B is the batch, N the tokens, Q the queries, C the width.
     """
 
     def __init__(self, config: ASTConfig, weights: Weights, dtype: str = "float32") -> None:

@@ -90,13 +90,17 @@ def weight_chunks(graph: Graph) -> Iterator[bytes | memoryview]:
     """Yield the bytes of the file beside a model: its large arrays one after another, each at an aligned place."""
     for array in graph.constants.values():
         if _is_outside(array):
-            data = _data(array)
-            yield data
-            yield bytes(-len(data) % ALIGNMENT)
+            yield _data(array)
+            yield bytes(_padding(array))
 
 
 def _is_outside(array: NDArray[Any]) -> bool:
     return array.nbytes >= SMALLEST_OUTSIDE
+
+
+def _padding(array: NDArray[Any]) -> int:
+    """Return how many bytes lie between the end of an array outside and the place of the next."""
+    return -array.nbytes % ALIGNMENT
 
 
 def _data(array: NDArray[Any]) -> memoryview:
@@ -115,7 +119,7 @@ def _graph_parts(graph: Graph, weights_file: str | None) -> list[bytes | memoryv
             place = {"location": weights_file, "offset": str(offset), "length": str(array.nbytes)}
             entries = [_message(13, _text(1, key) + _text(2, value)) for key, value in place.items()]
             parts.append(_message(5, b"".join([head, *entries, _integer(14, 1)])))  # data_location: external
-            offset += array.nbytes + -array.nbytes % ALIGNMENT
+            offset += array.nbytes + _padding(array)
         else:
             data = _data(array)
             head += _tag(9, 2) + varint(len(data))

@@ -85,8 +85,11 @@ class OnnxRuntimeEngine:
         if exported_engine(model):
             return cls._exported(Path(model).expanduser(), options)
         prepared = prepare(model, options, cls.name, {"form": FORM}, SUFFIX)
-        weights = cached_model(prepared.depends_on, WEIGHTS_SUFFIX)
-        if prepared.file is not None and prepared.config is not None and weights is not None:
+        if (
+            prepared.file is not None
+            and prepared.config is not None
+            and cached_model(prepared.depends_on, WEIGHTS_SUFFIX) is not None
+        ):
             with contextlib.suppress(Exception):  # ONNX Runtime's own exceptions: a file of another make
                 return cls(prepared.file, prepared.config, options.num_threads)
         report_progress(f"converting {model} for ONNX Runtime; done once")

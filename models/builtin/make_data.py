@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import soundfile
 from clocks import make_clock
-from effects import through_channel
+from effects import Samples, through_channel
 from music import make_music
 from noises import make_noise, make_silence
 from speech import make_speech, make_word
@@ -135,7 +135,7 @@ def generated_rows(folder: Path) -> Iterator[Row]:
                 samples = make(i, fold, round(CLIP_S * SAMPLING_RATE), SAMPLING_RATE)
                 if i % 4 == 0:
                     samples = through_channel(samples, SAMPLING_RATE, (8_000, 11_025)[i // 4 % 2])
-                soundfile.write(path, np.clip(samples, -1, 1).astype(np.float32), SAMPLING_RATE)
+                write_clip(path, samples)
             row = {"path": str(path.resolve()), "labels": [label], "fold": fold}
             yield {**row, **part_around(CLIP_S / 2, CLIP_S, rng)} if i % 2 else row
             if label in ("Music", "Noise") and i % 2 == 0:
@@ -143,9 +143,12 @@ def generated_rows(folder: Path) -> Iterator[Row]:
     for i in range(NUM_WORDS):
         path, fold = folder / f"word-{i:03d}.flac", 1 + i % NUM_FOLDS
         if not path.exists():
-            samples = make_word(i, fold, SAMPLING_RATE)
-            soundfile.write(path, np.clip(samples, -1, 1).astype(np.float32), SAMPLING_RATE)
+            write_clip(path, make_word(i, fold, SAMPLING_RATE))
         yield {"path": str(path.resolve()), "labels": ["Speech"], "fold": fold}
+
+
+def write_clip(path: Path, samples: Samples) -> None:
+    soundfile.write(path, np.clip(samples, -1, 1).astype(np.float32), SAMPLING_RATE)
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:
