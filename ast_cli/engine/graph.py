@@ -49,6 +49,7 @@ class GraphBuilder:
         self.dtype = np.dtype(dtype)
         self.graph = Graph(OPSET)
         self.num_values = 0
+        self.head_dim = config.hidden_size // config.num_attention_heads
 
     def build(self) -> Graph:
         """Describe the whole way from input_values (B, max_length, num_mel_bins) to logits (B, num_labels)."""
@@ -101,22 +102,27 @@ class GraphBuilder:
         q, k, v = (
             self.linear(x, f"{name}.qkv", part) for part, x in enumerate((queries, tokens, tokens))
         )  # (B, Q, C), (B, N, C) twice
-        return self.linear(self.attend(q, k, v), f"{name}.proj")
+        return self.linear(self.attend(q, k, v, name), f"{name}.proj")
 
-    def attend(self, q: str, k: str, v: str) -> str:
+    def attend(self, q: str, k: str, v: str, name: str) -> str:
         """Attend head by head: queries (B, Q, C), keys and values (B, N, C) to (B, Q, C)."""
-        num_heads = self.config.num_attention_heads
-        head_dim = self.config.hidden_size // num_heads
-        by_head = self.integers(0, 0, num_heads, head_dim)
+        probabilities = self.add("Softmax", self.scores(q, k, name), axis=-1)
+        x = self.add("MatMul", probabilities, self.heads(v, (0, 2, 1, 3)))  # (B, heads, Q, head_dim)
+        return self.join(self.add("Transpose", x, perm=(0, 2, 1, 3)), name)
 
-        def heads(x: str, perm: tuple[int, ...]) -> str:
-            return self.add("Transpose", self.add("Reshape", x, by_head), perm=perm)
+    def scores(self, q: str, k: str, name: str) -> str:
+        """Compare queries (B, Q, C) and keys (B, N, C): (B, heads, Q, N), scaled."""
+        scale = self.constant("scale", np.array(self.head_dim**-0.5))
+        q = self.add("Mul", self.heads(q, (0, 2, 1, 3)), scale)
+        return self.add("MatMul", q, self.heads(k, (0, 2, 3, 1)))
 
-        scale = self.constant("scale", np.array(head_dim**-0.5))
-        q = self.add("Mul", heads(q, (0, 2, 1, 3)), scale)  # (B, heads, Q, head_dim)
-        scores = self.add("MatMul", q, heads(k, (0, 2, 3, 1)))  # (B, heads, Q, N)
-        x = self.add("MatMul", self.add("Softmax", scores, axis=-1), heads(v, (0, 2, 1, 3)))
-        x = self.add("Transpose", x, perm=(0, 2, 1, 3))
+    def heads(self, x: str, perm: tuple[int, ...]) -> str:
+        """Take (B, N, C) apart by head, as (B, N, heads, head_dim), in another order of axes."""
+        by_head = self.integers(0, 0, self.config.num_attention_heads, self.head_dim)
+        return self.add("Transpose", self.add("Reshape", x, by_head), perm=perm)
+
+    def join(self, x: str, name: str) -> str:
+        """Put heads (B, Q, heads, head_dim) together: (B, Q, C)."""
         return self.add("Reshape", x, self.integers(0, 0, self.config.hidden_size))
 
     def linear(self, x: str, name: str, part: int | None = None) -> str:

@@ -42,7 +42,7 @@ class FusedAttentionBuilder(GraphBuilder):
     Exported models do without, for other runtimes' sake. What it gains stands in docs/performance.md.
     """
 
-    def attend(self, q: str, k: str, v: str) -> str:
+    def attend(self, q: str, k: str, v: str, name: str) -> str:
         """Attend head by head: queries (B, Q, C), keys and values (B, N, C) to (B, Q, C)."""
         num_heads = self.config.num_attention_heads
         return self.add("com.microsoft.MultiHeadAttention", q, k, v, num_heads=num_heads)

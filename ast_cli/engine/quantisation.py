@@ -3,8 +3,9 @@
 Weights take the integers from -127 to 127, one scale an output. Activations are either measured as they come, one scale
 a token, or have a fixed range a layer, found on real audio. With a fixed range the features of a layer share one scale,
 so they are first made alike: what a feature is divided by, its weights are multiplied by (SmoothQuant, Xiao et al.,
-2023, https://arxiv.org/abs/2211.10438). Patches, attention, normalisation and the head stay in float32: they are a
-quarter of the work and most of the error.
+2023, https://arxiv.org/abs/2211.10438). Queries and keys have a fixed range then as well, so that they are compared in
+integers. Patches, softmax, its product with the values, normalisation and the head stay in floating point: they are a
+sixth of the work and most of the error.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class CalibratedBuilder(GraphBuilder):
     Args:
         config: The architecture.
         weights: By the names of our state dictionary.
-        ranges: Of each linear layer's input, feature by feature, by the layer's name; see `calibrate`.
+        ranges: Of each linear layer's input, of queries and of keys; see `calibrate`.
     """
 
     def __init__(self, config: ASTConfig, weights: Weights, ranges: Mapping[str, FeatureRanges]) -> None:
@@ -96,6 +97,29 @@ class CalibratedBuilder(GraphBuilder):
             "DequantizeLinear", self.hold(name, integers), self.hold(f"{name}.scales", scales), zeros, axis=1
         )
         return self.add("MatMul", self._restored[x], restored)
+
+    def scores(self, q: str, k: str, name: str) -> str:
+        """Compare queries (B, Q, C) and keys (B, N, C), both rounded: (B, heads, Q, N), scaled."""
+        q = self._balanced(q, f"{name}.q", self.head_dim**-0.5)
+        k = self._balanced(k, f"{name}.k")
+        return self.add("MatMul", self.heads(q, (0, 2, 1, 3)), self.heads(k, (0, 2, 3, 1)))
+
+    def join(self, x: str, name: str) -> str:
+        """Put heads (B, Q, heads, head_dim) together: (B, Q, C), rounded for the layer that comes next.
+
+        Rounded before and not behind the change of shape, that layer's input is handed to it in integers.
+        """
+        joined = super().join(self._rounded(x, f"{name}.proj"), name)
+        self._restored[joined] = joined
+        return joined
+
+    def _balanced(self, x: str, name: str, factor: float = 1.0) -> str:
+        """Round a value to integers from -127 to 127, and back, times a factor."""
+        step = max(*map(abs, self.ranges[name]), SMALLEST_SCALE) / LARGEST
+        scale = self.hold(f"{name}.scale", np.array(step, np.float32))
+        back = self.hold(f"{name}.scale_back", np.array(step * factor, np.float32))
+        zero = self.hold("zero_point", np.array(0, np.int8))
+        return self.add("DequantizeLinear", self.add("QuantizeLinear", x, scale, zero), back, zero)
 
     def _rounded(self, x: str, layer: str) -> str:
         """Round a value to the 256 steps of its range, and back."""
@@ -146,7 +170,7 @@ def _divisors(of_features: NDArray[np.float32], of_weights: NDArray[np.float32])
 def calibrate(
     model: str, batches: Iterable[NDArray[np.float32]], *, unnamed_labels: bool = False
 ) -> dict[str, FeatureRanges]:
-    """Find the range of every linear layer's input by running a model on real features.
+    """Find the range of every linear layer's input, and of queries and keys, by running a model on real features.
 
     Args:
         model: The checkpoint.
@@ -155,7 +179,7 @@ def calibrate(
 
     Returns:
         The smallest and the largest value of each feature, at most and at least 0, by the layer's name in our state
-        dictionary.
+        dictionary; of queries and keys as ``attn.q`` and ``attn.k``.
     """
     import torch
 
@@ -169,10 +193,17 @@ def calibrate(
         low, high = ranges.get(layer, (np.float32(0), np.float32(0)))
         ranges[layer] = np.minimum(low, features.min(axis=0)), np.maximum(high, features.max(axis=0))
 
+    def note_attention(block: str, x: torch.Tensor) -> None:
+        """Note what goes into attention, which takes its weights apart, and the queries and keys made of it."""
+        qkv = classifier.get_submodule(f"{block}.attn.qkv")
+        note(f"{block}.attn.qkv", x)
+        for part, made in zip("qk", qkv(x).chunk(3, dim=-1), strict=False):
+            note(f"{block}.attn.{part}", made)
+
     for name, module in classifier.named_modules():
-        if name.endswith(".norm1"):  # attention takes its weights apart: what goes into it comes from here
-            layer = name.replace("norm1", "attn.qkv")
-            module.register_forward_hook(lambda _module, _inputs, output, layer=layer: note(layer, output))
+        if name.endswith(".norm1"):
+            block = name.removesuffix(".norm1")
+            module.register_forward_hook(lambda _module, _inputs, output, block=block: note_attention(block, output))
         elif name.endswith((".attn.proj", ".mlp.fc1", ".mlp.fc2")):
             module.register_forward_pre_hook(lambda _module, inputs, layer=name: note(layer, inputs[0]))
     with torch.inference_mode():

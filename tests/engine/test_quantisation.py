@@ -52,7 +52,8 @@ def test_features_made_alike_give_the_same_logits(tmp_path: Path, changes: dict[
     assert all(np.array_equal(before[name], array) for name, array in weights.items())
     assert narrower.keys() == ranges.keys()
     for name, (low, high) in narrower.items():
-        assert low.shape == high.shape == (weights[f"{name}.weight"].shape[1],)
+        num_features = config.hidden_size if name.endswith((".q", ".k")) else weights[f"{name}.weight"].shape[1]
+        assert low.shape == high.shape == (num_features,)
         assert (low <= 0).all()
         assert (high >= 0).all()
 
