@@ -6,7 +6,6 @@ Sizes that recorders and pipes write for "unknown" (0, all ones, 2^31 - 1, -1) a
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ STREAMED_SIZES = range(0x7FFFF000, 0x80000000)  # what sox and others write into
 UNKNOWN_LENGTH = 1 << 62
 PADDING_BYTES = 1  # chunks are padded to an even size, and writers forget it
 MAX_CHUNKS = 10_000
-CHUNK_NAME = re.compile(rb"[ -~]{4}")
-MP3_TAGS_BYTES = 4096  # ID3v1, APE, Lyrics3 behind the audio
 XING_SEARCH_BYTES = 8192
+ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object's name
+VBRI_OFFSET = 36  # from the first frame's start; Fraunhofer's encoder writes it there in every case
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def is_cut(file: BinaryIO, file_size: int) -> bool | None:
     return None
 
 
-def _chunks(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> Iterator[Chunk]:
+def chunks(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> Iterator[Chunk]:
     """Yield chunks, from the one at byte ``first`` to the end of the file or one that reaches past it."""
     position, header_bytes = first, struct.calcsize(layout)
     long_data_size = 0xFFFFFFFF
@@ -76,7 +75,7 @@ def _chunks(file: BinaryIO, file_size: int, first: int, layout: str, padding: in
 def _chunks_are_cut(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> bool | None:
     """Walk up to the samples: they, and what comes before, must be there."""
     end = first
-    for chunk in _chunks(file, file_size, first, layout, padding):
+    for chunk in chunks(file, file_size, first, layout, padding):
         end = chunk.start + chunk.size
         if chunk.name in (b"data", b"SSND"):
             unknown = chunk.size in UNKNOWN_SIZES or chunk.size in STREAMED_SIZES
@@ -127,6 +126,25 @@ def _mp4_is_cut(file: BinaryIO, file_size: int) -> bool | None:
     return None
 
 
+def _asf_is_cut(file: BinaryIO, file_size: int) -> bool | None:
+    """ASF (WMA): one of the objects in its header states the size of the file, unless it was broadcast."""
+    position, (header_size,) = 30, struct.unpack_from("<16xQ", _read_at(file, 0, 24))
+    for _ in range(MAX_CHUNKS):
+        if position >= header_size:
+            return None
+        name, size = struct.unpack("<16sQ", _read_at(file, position, 24))
+        if name == ASF_FILE_PROPERTIES:
+            stated, flags = struct.unpack("<40xQ40xI", _read_at(file, position, 92))
+            return None if flags & 1 or not stated else file_size < int(stated)
+        position += max(size, 24)
+    return None
+
+
+def _read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
+    file.seek(position)
+    return file.read(num_bytes)
+
+
 def _matroska_is_cut(file: BinaryIO, file_size: int) -> bool | None:
     """Matroska and WebM: the EBML header, then one segment, whose size live recorders leave unknown."""
     file.seek(4)
@@ -147,32 +165,13 @@ def _ebml_number(file: BinaryIO) -> int | None:
     return None if value == (1 << 7 * num_bytes) - 1 else value
 
 
-def riff_goes_on(file: BinaryIO, file_size: int) -> bool:
-    """Tell whether samples go on beyond the size a WAV states: it wrapped at 4 GiB, or the recorder lost power.
-
-    What may follow the samples is a chain of chunks with readable names, up to the end of the file.
-    """
-    file.seek(0)
-    if file.read(4) not in (b"RIFF", b"RF64"):
-        return False
-    after_data = False
-    try:
-        for chunk in _chunks(file, file_size, first=12, layout="<4sI"):
-            if after_data and not (CHUNK_NAME.fullmatch(chunk.name) and chunk.start + chunk.size <= file_size + 1):
-                return True
-            after_data = after_data or chunk.name == b"data"
-    except struct.error:  # fewer bytes than a chunk's header: a few samples more would not matter
-        pass
-    return False
-
-
 def riff_sampling_rate(file: BinaryIO, file_size: int) -> int | None:
     """Return the sampling rate in Hz that a WAV states, which a decoder may refuse to repeat."""
     file.seek(0)
     if file.read(4) not in (b"RIFF", b"RF64"):
         return None
     try:
-        for chunk in _chunks(file, file_size, first=12, layout="<4sI"):
+        for chunk in chunks(file, file_size, first=12, layout="<4sI"):
             if chunk.name == b"fmt ":
                 file.seek(chunk.start + 4)
                 return int(struct.unpack("<I", file.read(4))[0])
@@ -190,7 +189,7 @@ class XingClaim:
 
 
 def xing_claim(file: BinaryIO) -> XingClaim | None:
-    """Read an MP3's Xing or Info frame; None where it has none.
+    """Read an MP3's Xing, Info or VBRI frame; None where it has none.
 
     Without that frame an MP3's length is an estimate from its bit rate, not a claim. Where LAME wrote how many samples
     its encoder added in front and at the end, they are not counted: decoders drop them.
@@ -205,11 +204,14 @@ def xing_claim(file: BinaryIO) -> XingClaim | None:
     frame = file.read(XING_SEARCH_BYTES)
     tag = max(frame.find(b"Xing", 0, 200), frame.find(b"Info", 0, 200))
     sync = frame.find(b"\xff")
+    if frame.startswith(b"VBRI", sync + VBRI_OFFSET) and len(frame) >= sync + VBRI_OFFSET + 18:
+        num_bytes, num_mpeg_frames = struct.unpack_from(">II", frame, sync + VBRI_OFFSET + 10)
+        return XingClaim(int(num_mpeg_frames) * _mpeg_frame_samples(frame[sync + 1]), start + sync + int(num_bytes))
     if tag < 0 or len(frame) < tag + 16 or not frame[tag + 7] & 1 or not 0 <= sync < tag:
         return None
-    is_mpeg1 = frame[sync + 1] & 0x18 == 0x18
     num_mpeg_frames, num_bytes = struct.unpack_from(">II", frame, tag + 8)
-    num_samples = max(0, int(num_mpeg_frames) * (1152 if is_mpeg1 else 576) - _lame_padding(frame[tag:]))
+    num_samples = int(num_mpeg_frames) * _mpeg_frame_samples(frame[sync + 1])
+    num_samples = max(0, num_samples - _lame_padding(frame[tag:]))
     return XingClaim(num_samples, start + sync + num_bytes if frame[tag + 7] & 2 else None)
 
 
@@ -218,10 +220,9 @@ def _mp3_is_cut(file: BinaryIO, file_size: int) -> bool | None:
     return None if claim is None or claim.end_byte is None else claim.end_byte > file_size
 
 
-def mp3_goes_on(file: BinaryIO, file_size: int) -> bool:
-    """Tell whether much follows the audio that an MP3's first frame counts, as in files that were joined."""
-    claim = xing_claim(file)
-    return claim is not None and claim.end_byte is not None and file_size > claim.end_byte + MP3_TAGS_BYTES
+def _mpeg_frame_samples(version: int) -> int:
+    """Return the samples of a frame of MPEG audio, layer III, by its header's second byte."""
+    return 1152 if version & 0x18 == 0x18 else 576
 
 
 def _lame_padding(tag: bytes) -> int:
@@ -246,6 +247,7 @@ _CHECKS: tuple[tuple[int, bytes, Callable[[BinaryIO, int], bool | None]], ...] =
     (0, b"OggS", ogg.is_cut),
     (4, b"ftyp", _mp4_is_cut),
     (0, b"\x1aE\xdf\xa3", _matroska_is_cut),
+    (0, b"0&\xb2u\x8ef\xcf", _asf_is_cut),
     (0, b"ID3", _mp3_is_cut),
     (0, b"\xff", _mp3_is_cut),
 )

@@ -288,6 +288,7 @@ def _open_decoder(source: Source) -> Decoder:
         return sound  # its short length was the truth after all
     sound.close()
     decoder.claimed_s = decoder.claimed_s or sound.claimed_s  # which more than is claimed will be compared with
+    decoder.warnings |= sound.warnings
     return decoder
 
 

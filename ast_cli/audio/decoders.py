@@ -7,6 +7,7 @@ raise whatever they like on malformed files, so the file boundary catches `Excep
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, BinaryIO, Protocol
@@ -17,7 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from ast_cli.audio import ogg
-from ast_cli.audio.claims import UNKNOWN_LENGTH, mp3_goes_on, riff_goes_on, riff_sampling_rate, xing_claim
+from ast_cli.audio.claims import UNKNOWN_LENGTH, riff_sampling_rate, xing_claim
 from ast_cli.audio.demuxers import (
     HEADERLESS_RATES,
     VOX_EXTENSION,
@@ -27,7 +28,8 @@ from ast_cli.audio.demuxers import (
     may_be_headerless,
 )
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, scale_to_float32
-from ast_cli.audio.source import NamelessFile, Source, looks_like_audio, read_failure
+from ast_cli.audio.source import HEAD_BYTES, NamelessFile, Source, looks_like_audio, read_failure
+from ast_cli.audio.understated import chunks_hold_more, holds_more, riff_goes_on
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
 
 BLOCK_SAMPLES = 65_536  # read at a time, per channel
@@ -40,6 +42,10 @@ MAX_DAMAGED_PACKETS = 1_000_000  # then give up on a file of nothing but damage
 MP3_STOPPED_EARLY = 0.98  # of the length that was foreseen
 MP3_DECODERS_DIFFER_SAMPLES = 2304  # by at most two frames, in what they drop at both ends
 ENCRYPTED_TAGS = {"enca", "drms", "aavd"}
+ENCRYPTED_TRACK = "enc_key_id"  # how FFmpeg tells of a key in WebM
+LAYOUT_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"caff", b".snd")
+STATED_BY_HEADER = ("ape", "tak", "tta", "wv")  # containers whose header counts the samples
+TRACK_LENGTH = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")  # Matroska's tag
 UNREACHABLE = {ErrorCode.VANISHED, ErrorCode.PERMISSION}  # for a second decoder too
 
 PCM_BYTES = {
@@ -93,7 +99,9 @@ class SoundFileDecoder:
         with source.open() as raw:
             self.file_size = raw.seek(0, os.SEEK_END)
             self.claimed_s = self._claimed_s(raw)
-            self.joined = ogg.is_chained(raw, self.file_size) or mp3_goes_on(raw, self.file_size)
+            self.holds_more = holds_more(raw, self.file_size)
+            if chunks_hold_more(raw, self.file_size):
+                self.warnings.add(WarningCode.LENGTH_MISMATCH)
         # MP3 encoders disagree on whether they count the frame that holds the claim.
         self.tolerance_s = 1152 / max(1, self.sampling_rate) if self.file.format == "MP3" else LENGTH_TOLERANCE_S
         self._position = 0
@@ -120,11 +128,17 @@ class SoundFileDecoder:
 
         Not so: a FLAC of unknown length (2^63 - 1, where libsndfile loses the last block), a WAV whose data size is 0
         because the recorder lost power, a size that wrapped at 4 GiB, a FLAC that claims one sample, Ogg or MP3 files
-        that were joined, of which libsndfile reads the first.
+        that were joined, of which libsndfile reads the first, and an MP3 or Ogg of which it foresees too little.
         """
         frames = int(self.file.frames)
-        if frames <= 1 or frames >= UNKNOWN_LENGTH or self.joined:
+        if frames <= 1 or frames >= UNKNOWN_LENGTH or self.holds_more:
             return False
+        foreseen_s = frames / max(1, self.sampling_rate)
+        is_foreseen = self.claimed_s is not None and foreseen_s >= self.claimed_s - self.tolerance_s
+        if self.file.format == "OGG":  # it miscounts where audio begins on a page of headers
+            return is_foreseen or self.claimed_s is None
+        if self.file.format == "MP3":  # it goes by the first frame's bit rate, and reads no further than that
+            return is_foreseen or not lasts_longer(self.source, foreseen_s + 2 * self.tolerance_s)
         if self.file.format not in SEEKABLE_FORMATS or self.file.subtype not in PCM_BYTES:
             return True  # compressed at an unknown rate
         largest = frames * self.num_channels * PCM_BYTES[self.file.subtype]
@@ -276,13 +290,13 @@ class PyAVDecoder:
             raise AudioError(
                 ErrorCode.UNSUPPORTED_CODEC, f"{name}: its audio codec is unknown; convert it to WAV or FLAC"
             )
-        if codec_tag(codec) in ENCRYPTED_TAGS:
+        if codec_tag(codec) in ENCRYPTED_TAGS or ENCRYPTED_TRACK in self.stream.metadata:
             raise self._encrypted()
         self.sampling_rate = int(codec.sample_rate or 0)
         self.num_channels = int(codec.channels or 0)
         if not (self.sampling_rate and self.num_channels):
             self._learn_layout()
-        if not (self.sampling_rate and self.num_channels) and not looks_like_audio(self.source.head()):
+        if not (self.sampling_rate and self.num_channels) and not states_layout(self.source.head()):
             raise undecodable(self.source, ValueError("neither a sampling rate nor channels"))
         self.claimed_s = self._claimed_s()
         # Time stamps of lossy codecs count what the encoder added at both ends: up to three of its frames.
@@ -305,13 +319,23 @@ class PyAVDecoder:
     def _claimed_s(self) -> float | None:
         """Return the length that the container's tables state; None where FFmpeg only estimates it."""
         name = self.container.format.name
-        if "mov" in name and self.stream.duration and self.stream.time_base:
+        is_stated = "mov" in name or name in STATED_BY_HEADER
+        if is_stated and self.stream.duration and self.stream.time_base:
             return float(self.stream.duration * self.stream.time_base)
-        if "matroska" in name and self.container.duration:
-            return float(self.container.duration) / 1_000_000  # AV_TIME_BASE is microseconds
+        if "matroska" in name:
+            return self._matroska_s()
         if name == "ogg":
             with self.source.open() as raw:
                 return ogg.duration_s(raw, raw.seek(0, os.SEEK_END))
+        return None
+
+    def _matroska_s(self) -> float | None:
+        """Return what Matroska states of this track: by its own tag, or of the file where it holds no other track."""
+        match = TRACK_LENGTH.fullmatch(self.stream.metadata.get("DURATION", "").strip("\0 "))
+        if match is not None:
+            return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+        if self.container.duration and len(self.container.streams) == 1:
+            return float(self.container.duration) / 1_000_000  # AV_TIME_BASE is microseconds
         return None
 
     def seek(self, start_s: int) -> int:
@@ -403,6 +427,30 @@ class PyAVDecoder:
         self._raw.close()
 
 
+def lasts_longer(source: Source, seconds: float) -> bool:
+    """Tell whether an MP3's frames, counted and not decoded, last longer than some seconds."""
+    options = {"protocol_whitelist": "none", "format_whitelist": "mp3"}
+    num_ticks = 0
+    try:
+        with source.open() as raw:
+            container: Any = av.open(NamelessFile(raw, seekable=True), options=options, metadata_errors="ignore")
+            with container:
+                for packet in container.demux(container.streams.audio[0]):
+                    num_ticks += packet.duration or 0
+                    if num_ticks * packet.time_base > seconds:
+                        return True
+    except (MemoryError, AudioError):
+        raise
+    except Exception:  # FFmpeg's, of a file that is no MP3 to it
+        pass
+    return False
+
+
+def states_layout(head: bytes) -> bool:
+    """Tell by its first bytes whether a file's header states rate and channels, so that 0 is what it says."""
+    return (head.startswith(LAYOUT_MAGIC) and looks_like_audio(head)) or ogg.states_no_channels(head)
+
+
 def codec_tag(codec: Any) -> str:
     """Return a stream's four-character code; empty where it is a number that PyAV cannot spell."""
     try:
@@ -436,9 +484,9 @@ def stated_end_samples(frame: Any) -> int:
 def undecodable(source: Source, error: Exception) -> AudioError:
     """Say why no decoder reads a file: damaged audio, or no audio at all."""
     with source.open() as raw:
-        head = raw.read(16)
+        head = raw.read(HEAD_BYTES)
         rate = riff_sampling_rate(raw, raw.seek(0, os.SEEK_END))
-    if isinstance(error, av.error.DecoderNotFoundError):
+    if isinstance(error, av.error.DecoderNotFoundError | av.error.PatchWelcomeError):
         return AudioError(
             ErrorCode.UNSUPPORTED_CODEC, f"{source.name}: no decoder for its audio codec; convert it to WAV or FLAC"
         )

@@ -7,7 +7,7 @@ from functools import cache
 
 import av
 
-from ast_cli.audio.source import Source
+from ast_cli.audio.source import Source, is_other_content
 
 HEAD_BYTES = 4096  # enough to tell text from audio
 
@@ -61,7 +61,7 @@ def extension_of(source: Source) -> str:
 def may_be_headerless(source: Source) -> bool:
     """Tell whether a file, by its bytes, may be bare samples: neither text nor something else that is known."""
     head = source.head(HEAD_BYTES)
-    return not head.startswith(OTHER_MAGIC) and not is_text(head)
+    return not (head.startswith(OTHER_MAGIC) or is_other_content(head) or is_text(head))
 
 
 def choosing_extension(source: Source) -> str:

@@ -60,6 +60,12 @@ def parse_page(data: bytes, start: int) -> Page:
     return Page(bool(flags & 4), granule, serial, number, data[start : start + num_bytes], num_bytes)
 
 
+def states_no_channels(head: bytes) -> bool:
+    """Tell by its first bytes whether a file of Vorbis or Opus says that it has no channels."""
+    channels_at = {b"OpusHea": 9, b"\x01vorbis": 11}.get(head[28:35], 0)  # behind a page's header of one packet
+    return head.startswith(b"OggS") and bool(channels_at) and head[28 + channels_at : 29 + channels_at] == b"\0"
+
+
 def first_pages(file: BinaryIO) -> list[Page]:
     """Return the pages that hold the headers, and the first of audio, as far as they are there."""
     file.seek(0)

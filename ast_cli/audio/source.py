@@ -26,8 +26,24 @@ STORAGE_ERRORS = {
 AUDIO_MAGIC = (
     *(b"RIFF", b"RIFX", b"RF64", b"riff\x2e\x91\xcf\x11", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd"),
     *(b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9"),
-    *(b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf"),
+    *(
+        b"\x1aE\xdf\xa3",
+        b"0&\xb2u\x8ef\xcf",
+        b"FLV\x01",
+        b".RMF",
+        b".ra\xfd",
+        b"\0\0\x01\xba",
+        b"\x06\x0e\x2b\x34\x02\x05",
+    ),
+    *(b"wvpk", b"MAC ", b"TTA1", b"TTA2", b"MPCK", b"MP+", b"DSD ", b"FRM8", b"tBaK", b"OFR ", b"ajkg", b"ADIF"),
+    *(b"\x0b\x77", b"#!AMR", b"Creative Voice", b"NIST_1A"),
 )
+# What else comes in containers that may hold audio.
+OTHER_FORMS = (b"WEBP", b"ACON", b"sfbk", b"RMID", b"PAL ", b"ILBM", b"PBM ", b"ANIM")
+PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"crx ", b"jxl ")
+HEAD_BYTES = 256  # of a file, which tell what it is
+TS_PACKETS = ((0, 188), (4, 192))  # an MPEG transport stream: where its first packet starts, and bytes to the next
+TS_SYNC = b"\x47"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,7 @@ class Source:
         path = os.path.abspath(self.name)
         return os.fsencode(path) if os.name == "posix" else path
 
-    def head(self, num_bytes: int = 16) -> bytes:
+    def head(self, num_bytes: int = HEAD_BYTES) -> bytes:
         """Return the first bytes."""
         with self.open() as raw:
             return raw.read(num_bytes)
@@ -143,5 +159,19 @@ def read_failure(name: str, error: OSError) -> AudioError:
 
 
 def looks_like_audio(head: bytes) -> bool:
-    """Tell by its first 16 bytes whether a file is meant to hold audio."""
-    return head.startswith(AUDIO_MAGIC) or head[4:8] == b"ftyp"
+    """Tell by its first `HEAD_BYTES` bytes whether a file is meant to hold audio, or video."""
+    if is_other_content(head):
+        return False
+    return (
+        head.startswith(AUDIO_MAGIC)
+        or head[4:8] == b"ftyp"
+        or any(
+            head[first : first + 1] == head[first + step : first + step + 1] == TS_SYNC for first, step in TS_PACKETS
+        )
+    )
+
+
+def is_other_content(head: bytes) -> bool:
+    """Tell whether a container that may hold audio says that it holds something else."""
+    kind = head[8:12]
+    return kind in OTHER_FORMS if head[:4] in (b"RIFF", b"FORM") else head[4:8] == b"ftyp" and kind in PICTURE_BRANDS

@@ -1,11 +1,12 @@
 """The graph with linear layers in 8-bit integers: symmetric weights per output; activations per token, or calibrated.
 
-Weights take the integers from -127 to 127, one scale an output. Activations are either measured as they come, one scale
-a token, or have a fixed range a layer, found on real audio. With a fixed range the features of a layer share one scale,
-so they are first made alike: what a feature is divided by, its weights are multiplied by (SmoothQuant, Xiao et al.,
-2023, https://arxiv.org/abs/2211.10438). Queries and keys have a fixed range then as well, so that they are compared in
-integers. Patches, softmax, its product with the values, normalisation and the head stay in floating point: they are a
-sixth of the work and most of the error.
+Weights take the integers from -110 to 110, one scale an output: processors with AVX2 and no VNNI add products in pairs
+in 16 bits, which overflow with larger ones (docs/performance.md). Activations are either measured as they come, one
+scale a token, or have a fixed range a layer, found on real audio. With a fixed range the features of a layer share one
+scale, so they are first made alike: what a feature is divided by, its weights are multiplied by (SmoothQuant, Xiao et
+al., 2023, https://arxiv.org/abs/2211.10438). Queries and keys have a fixed range then as well, and are compared in
+integers. Patches, softmax, its product with the values, normalisation and the head stay in floating point: they are
+a sixth of the work and most of the error.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ast_cli.model.config import ASTConfig
 from ast_cli.model.layout import ENCODER_PREFIX
 
 LARGEST = 127
+LARGEST_WEIGHT = 110
 SMALLEST_SCALE = 1e-12  # of a token of zeros alone
 SMOOTHING = 0.5  # how much of a feature's width goes into the weights: alpha of SmoothQuant, and its value there
 Range = tuple[float, float]
@@ -35,7 +37,7 @@ def quantised_weight(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np
     Returns:
         The integers, shape (in_features, out_features), and one scale an output, shape (out_features,).
     """
-    scales = np.maximum(np.abs(weight).max(axis=1), SMALLEST_SCALE).astype(np.float32) / np.float32(LARGEST)
+    scales = np.maximum(np.abs(weight).max(axis=1), SMALLEST_SCALE).astype(np.float32) / np.float32(LARGEST_WEIGHT)
     return np.rint(weight / scales[:, None]).astype(np.int8).T, scales
 
 
