@@ -270,7 +270,7 @@ def check_regular_file(path: str) -> None:
 
 
 def _open_decoder(source: Source) -> Decoder:
-    """Open with libsndfile where that reads the file rightly, else with FFmpeg."""
+    """Open with libsndfile where that reads the file rightly and at least as fast, else with FFmpeg."""
     sound: SoundFileDecoder | None = None
     try:
         sound = SoundFileDecoder(source)
@@ -280,12 +280,12 @@ def _open_decoder(source: Source) -> Decoder:
         pass
     if sound is None:
         return PyAVDecoder(source)
-    if sound.is_credible():
+    if sound.is_credible() and not sound.is_slower:
         return sound
     try:
         decoder = PyAVDecoder(source)
     except AudioError:
-        return sound  # its short length was the truth after all
+        return sound  # its length was the truth after all
     sound.close()
     decoder.claimed_s = decoder.claimed_s or sound.claimed_s  # which more than is claimed will be compared with
     decoder.warnings |= sound.warnings

@@ -92,13 +92,14 @@ def _write(
 
 def _mux_audio(output: Any, samples: NDArray[Any], rate: int, codec: str, bit_rate: int | None) -> None:
     samples = np.atleast_2d(samples.T).T
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[samples.shape[1]]
     stream = output.add_stream(codec, rate=rate, layout=layout)
     if bit_rate is not None:
         stream.bit_rate = bit_rate
     for start in range(0, len(samples), WRITE_SAMPLES):
-        planes = np.ascontiguousarray(samples[start : start + WRITE_SAMPLES].T, dtype=np.float32)
-        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+        # Interleaved: of eight channels apart, PyAV asks for nine.
+        row = samples[start : start + WRITE_SAMPLES].astype(np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(row, format="flt", layout=layout)
         frame.sample_rate, frame.pts = rate, start
         output.mux(stream.encode(frame))
     output.mux(stream.encode(None))

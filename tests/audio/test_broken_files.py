@@ -44,6 +44,7 @@ MAKERS: dict[str, Maker] = {
     "mp3": by_libsndfile("MP3"),
     "ogg": by_libsndfile("OGG", "VORBIS"),
     "opus": by_libsndfile("OGG", "OPUS"),
+    "opus at 48 kHz": by_ffmpeg("libopus", "ogg"),
     "m4a": by_ffmpeg("aac", "ipod"),  # its tables are at the end
     "m4a with tables in front": by_ffmpeg("aac", "ipod", movflags="faststart"),
     "webm": by_ffmpeg("libopus", "webm"),
@@ -299,7 +300,7 @@ def test_joined_streams_of_different_rates_are_no_wrong_speed_audio(tmp_path: Pa
 # Damage in the middle
 
 
-DAMAGED = ["flac", "mp3", "ogg", "opus", "m4a", "webm", "mkv"]
+DAMAGED = ["flac", "mp3", "ogg", "opus", "opus at 48 kHz", "m4a", "webm", "mkv"]
 
 
 @pytest.mark.parametrize("name", DAMAGED)

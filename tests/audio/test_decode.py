@@ -142,6 +142,20 @@ def test_compressed_formats_of_libsndfile_come_near(tmp_path: Path, name: str) -
     assert relative_error(samples, expected) < LOSSY_ERROR
 
 
+@pytest.mark.parametrize("num_channels", [6, 8])
+@pytest.mark.parametrize(("codec", "container"), [("aac", "ipod"), ("libopus", "ogg"), ("wavpack", "wv")])
+def test_surround_sound_is_mixed_and_kills_no_decoder(
+    tmp_path: Path, codec: str, container: str, num_channels: int
+) -> None:
+    original = np.repeat(sound(2.0, 48000), num_channels, axis=1)
+    path = write_by_ffmpeg(tmp_path / "a.bin", original, 48000, codec, container)
+    samples, stream = decoded(path)
+    assert facts(stream) == (48000, num_channels, 2.0, set())
+    expected = soxr.resample(original.mean(axis=1).astype(np.float32), 48000, RATE)
+    assert samples.shape == expected.shape
+    assert relative_error(samples, expected) < 3 * LOSSY_ERROR  # LFE, the fourth, keeps its low notes only
+
+
 # Codec, container, with a video stream, samples of the encoder that stay at the front and the end.
 BY_FFMPEG = {
     "m4a": ("aac", "ipod", False, 0, 0),
