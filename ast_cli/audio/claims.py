@@ -6,6 +6,7 @@ Sizes that recorders and pipes write for "unknown" (0, all ones, 2^31 - 1, -1) a
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ UNKNOWN_LENGTH = 1 << 62
 PADDING_BYTES = 1  # chunks are padded to an even size, and writers forget it
 MAX_CHUNKS = 10_000
 XING_SEARCH_BYTES = 8192
+XING_OFFSETS = (36, 21, 13, 38, 23, 15)  # by MPEG version and channels, and with a checksum two bytes on
+MPEG_SYNC = re.compile(rb"\xff[\xe0-\xff]")
+MAX_TAGS = 8
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object's name
 VBRI_OFFSET = 36  # from the first frame's start; Fraunhofer's encoder writes it there in every case
 
@@ -194,35 +198,44 @@ def xing_claim(file: BinaryIO) -> XingClaim | None:
     Without that frame an MP3's length is an estimate from its bit rate, not a claim. Where LAME wrote how many samples
     its encoder added in front and at the end, they are not counted: decoders drop them.
     """
-    file.seek(0)
-    head = file.read(10)
-    start = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]  # 7 bits a byte
-        start = 10 + size
-    file.seek(start)
-    frame = file.read(XING_SEARCH_BYTES)
-    tag = max(frame.find(b"Xing", 0, 200), frame.find(b"Info", 0, 200))
-    sync = frame.find(b"\xff")
-    if frame.startswith(b"VBRI", sync + VBRI_OFFSET) and len(frame) >= sync + VBRI_OFFSET + 18:
-        num_bytes, num_mpeg_frames = struct.unpack_from(">II", frame, sync + VBRI_OFFSET + 10)
-        return XingClaim(int(num_mpeg_frames) * _mpeg_frame_samples(frame[sync + 1]), start + sync + int(num_bytes))
-    if tag < 0 or len(frame) < tag + 16 or not frame[tag + 7] & 1 or not 0 <= sync < tag:
+    start = _behind_id3(file)
+    head = _read_at(file, start, XING_SEARCH_BYTES)
+    for found in MPEG_SYNC.finditer(head):  # the first may be junk
+        claim = _claim_in(head[found.start() :], start + found.start())
+        if claim is not None:
+            return claim
+    return None
+
+
+def _claim_in(frame: bytes, start: int) -> XingClaim | None:
+    """Read what an MPEG frame that starts at byte ``start`` says of the whole; None if it says nothing."""
+    frame_samples = 1152 if frame[1] & 0x18 == 0x18 else 576  # of MPEG 1; of MPEG 2 and 2.5
+    if frame.startswith(b"VBRI", VBRI_OFFSET) and len(frame) >= VBRI_OFFSET + 18:
+        num_bytes, num_mpeg_frames = struct.unpack_from(">II", frame, VBRI_OFFSET + 10)
+        return XingClaim(int(num_mpeg_frames) * frame_samples, start + int(num_bytes))
+    tag = next((frame[offset:] for offset in XING_OFFSETS if frame.startswith((b"Xing", b"Info"), offset)), b"")
+    if len(tag) < 16 or not tag[7] & 1:
         return None
-    num_mpeg_frames, num_bytes = struct.unpack_from(">II", frame, tag + 8)
-    num_samples = int(num_mpeg_frames) * _mpeg_frame_samples(frame[sync + 1])
-    num_samples = max(0, num_samples - _lame_padding(frame[tag:]))
-    return XingClaim(num_samples, start + sync + num_bytes if frame[tag + 7] & 2 else None)
+    num_mpeg_frames, num_bytes = struct.unpack_from(">II", tag, 8)
+    num_samples = max(0, int(num_mpeg_frames) * frame_samples - _lame_padding(tag))
+    return XingClaim(num_samples, start + int(num_bytes) if tag[7] & 2 else None)
+
+
+def _behind_id3(file: BinaryIO) -> int:
+    """Return where the audio of an MP3 starts: behind its ID3v2 tags."""
+    start = 0
+    for _ in range(MAX_TAGS):
+        head = _read_at(file, start, 10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            break
+        start += 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])  # 7 bits a byte
+        start += 10 if head[5] & 0x10 else 0  # a footer
+    return start
 
 
 def _mp3_is_cut(file: BinaryIO, file_size: int) -> bool | None:
     claim = xing_claim(file)
     return None if claim is None or claim.end_byte is None else claim.end_byte > file_size
-
-
-def _mpeg_frame_samples(version: int) -> int:
-    """Return the samples of a frame of MPEG audio, layer III, by its header's second byte."""
-    return 1152 if version & 0x18 == 0x18 else 576
 
 
 def _lame_padding(tag: bytes) -> int:

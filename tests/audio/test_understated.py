@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from test_broken_files import decoded, error_of, with_flac_total
 
 from ast_cli.audio import decode, ogg
+from ast_cli.audio.claims import xing_claim
 from ast_cli.audio.decoders import undecodable
 from ast_cli.audio.source import Source
 from ast_cli.audio.understated import holds_more, riff_goes_on
@@ -145,6 +146,23 @@ def test_the_claim_of_fraunhofers_encoder_is_heard(tmp_path: Path) -> None:
     samples, warnings = decoded(path)
     assert samples.size == pytest.approx(num_frames * 576, abs=2 * 1152)
     assert "truncated" not in warnings
+    assert decoded(truncated(path, path.stat().st_size // 2))[1] == {"truncated"}
+
+
+def test_the_claim_of_an_mp3_is_found_behind_two_tags_and_junk(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.mp3", ORIGINAL)
+    with path.open("rb") as file:
+        expected = xing_claim(file)
+    assert expected is not None
+    assert expected.end_byte == path.stat().st_size
+    tag = b"ID3\x04\0\x10" + bytes([0, 0, 1, 0]) + bytes(128) + b"3DI\x04\0\x10" + bytes([0, 0, 1, 0])  # with a footer
+    second = b"ID3\x03\0\0" + bytes([0, 0, 0, 10]) + b"Info Xing."
+    junk = b"\xff\xfb junk"
+    path.write_bytes(tag + second + junk + path.read_bytes())
+    with path.open("rb") as file:
+        claim = xing_claim(file)
+    assert claim is not None
+    assert (claim.num_samples, claim.end_byte) == (expected.num_samples, path.stat().st_size)
     assert decoded(truncated(path, path.stat().st_size // 2))[1] == {"truncated"}
 
 
