@@ -6,25 +6,20 @@ Sizes that recorders and pipes write for "unknown" (0, all ones, 2^31 - 1, -1) a
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from ast_cli.audio import ogg
+from ast_cli.audio.mpeg import mp3_claim
 
 UNKNOWN_SIZES = (0, -1, 0xFFFFFFFF)
 STREAMED_SIZES = range(0x7FFFF000, 0x80000000)  # what sox and others write into a pipe
 UNKNOWN_LENGTH = 1 << 62
 PADDING_BYTES = 1  # chunks are padded to an even size, and writers forget it
 MAX_CHUNKS = 10_000
-XING_SEARCH_BYTES = 8192
-XING_OFFSETS = (36, 21, 13, 38, 23, 15)  # by MPEG version and channels, and with a checksum two bytes on
-MPEG_SYNC = re.compile(rb"\xff[\xe0-\xff]")
-MAX_TAGS = 8
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object's name
-VBRI_OFFSET = 36  # from the first frame's start; Fraunhofer's encoder writes it there in every case
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +40,8 @@ def is_cut(file: BinaryIO, file_size: int) -> bool | None:
 
     Returns:
         True where bytes are missing, False where all are there, None where the format or the file makes no claim: the
-        sizes in RIFF, RF64, AIFF, W64, CAF, AU, MP4 and Matroska, an MP3's Xing frame, and the end-of-stream flag of
-        Ogg are claims.
+        sizes in RIFF, RF64, AIFF, W64, CAF, AU, MP4, ASF and Matroska, an MP3's Xing or VBRI frame, and the
+        end-of-stream flag of Ogg are claims.
     """
     file.seek(0)
     head = file.read(16)
@@ -136,6 +131,8 @@ def _asf_is_cut(file: BinaryIO, file_size: int) -> bool | None:
     for _ in range(MAX_CHUNKS):
         if position >= header_size:
             return None
+        if position + 24 > file_size:
+            return True
         name, size = struct.unpack("<16sQ", _read_at(file, position, 24))
         if name == ASF_FILE_PROPERTIES:
             stated, flags = struct.unpack("<40xQ40xI", _read_at(file, position, 92))
@@ -184,69 +181,9 @@ def riff_sampling_rate(file: BinaryIO, file_size: int) -> int | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class XingClaim:
-    """What an MP3's first frame says of the whole: samples after decoding, and the byte where the audio ends."""
-
-    num_samples: int
-    end_byte: int | None
-
-
-def xing_claim(file: BinaryIO) -> XingClaim | None:
-    """Read an MP3's Xing, Info or VBRI frame; None where it has none.
-
-    Without that frame an MP3's length is an estimate from its bit rate, not a claim. Where LAME wrote how many samples
-    its encoder added in front and at the end, they are not counted: decoders drop them.
-    """
-    start = _behind_id3(file)
-    head = _read_at(file, start, XING_SEARCH_BYTES)
-    for found in MPEG_SYNC.finditer(head):  # the first may be junk
-        claim = _claim_in(head[found.start() :], start + found.start())
-        if claim is not None:
-            return claim
-    return None
-
-
-def _claim_in(frame: bytes, start: int) -> XingClaim | None:
-    """Read what an MPEG frame that starts at byte ``start`` says of the whole; None if it says nothing."""
-    frame_samples = 1152 if frame[1] & 0x18 == 0x18 else 576  # of MPEG 1; of MPEG 2 and 2.5
-    if frame.startswith(b"VBRI", VBRI_OFFSET) and len(frame) >= VBRI_OFFSET + 18:
-        num_bytes, num_mpeg_frames = struct.unpack_from(">II", frame, VBRI_OFFSET + 10)
-        return XingClaim(int(num_mpeg_frames) * frame_samples, start + int(num_bytes))
-    tag = next((frame[offset:] for offset in XING_OFFSETS if frame.startswith((b"Xing", b"Info"), offset)), b"")
-    if len(tag) < 16 or not tag[7] & 1:
-        return None
-    num_mpeg_frames, num_bytes = struct.unpack_from(">II", tag, 8)
-    num_samples = max(0, int(num_mpeg_frames) * frame_samples - _lame_padding(tag))
-    return XingClaim(num_samples, start + int(num_bytes) if tag[7] & 2 else None)
-
-
-def _behind_id3(file: BinaryIO) -> int:
-    """Return where the audio of an MP3 starts: behind its ID3v2 tags."""
-    start = 0
-    for _ in range(MAX_TAGS):
-        head = _read_at(file, start, 10)
-        if head[:3] != b"ID3" or len(head) < 10:
-            break
-        start += 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])  # 7 bits a byte
-        start += 10 if head[5] & 0x10 else 0  # a footer
-    return start
-
-
 def _mp3_is_cut(file: BinaryIO, file_size: int) -> bool | None:
-    claim = xing_claim(file)
+    claim = mp3_claim(file)
     return None if claim is None or claim.end_byte is None else claim.end_byte > file_size
-
-
-def _lame_padding(tag: bytes) -> int:
-    """Return the samples that LAME's part of a Xing frame says were added; two numbers of 12 bits."""
-    flags = tag[7]
-    lame = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
-    field = tag[lame + 21 : lame + 24]
-    if not tag[lame : lame + 4].isalnum() or len(field) < 3:  # no encoder's name
-        return 0
-    both = int.from_bytes(field)
-    return (both >> 12) + (both & 0xFFF)
 
 
 _CHECKS: tuple[tuple[int, bytes, Callable[[BinaryIO, int], bool | None]], ...] = (

@@ -15,10 +15,11 @@ from typing import Any, BinaryIO, Protocol
 import av
 import numpy as np
 import soundfile
+from av.audio.plane import AudioPlane
 from numpy.typing import NDArray
 
 from ast_cli.audio import ogg
-from ast_cli.audio.claims import UNKNOWN_LENGTH, riff_sampling_rate, xing_claim
+from ast_cli.audio.claims import UNKNOWN_LENGTH, riff_sampling_rate
 from ast_cli.audio.demuxers import (
     HEADERLESS_RATES,
     VOX_EXTENSION,
@@ -27,6 +28,7 @@ from ast_cli.audio.demuxers import (
     extension_of,
     may_be_headerless,
 )
+from ast_cli.audio.mpeg import mp3_claim
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, scale_to_float32
 from ast_cli.audio.source import HEAD_BYTES, NamelessFile, Source, looks_like_audio, read_failure
 from ast_cli.audio.understated import chunks_hold_more, holds_more, riff_goes_on
@@ -47,6 +49,7 @@ ENCRYPTED_TRACK = "enc_key_id"  # how FFmpeg tells of a key in WebM
 LAYOUT_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"caff", b".snd")
 STATED_BY_HEADER = ("ape", "tak", "tta", "wv")  # containers whose header counts the samples
 TRACK_LENGTH = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")  # Matroska's tag
+PATCH_WELCOME = av.error.PatchWelcomeError  # "not yet implemented"
 UNREACHABLE = {ErrorCode.VANISHED, ErrorCode.PERMISSION}  # for a second decoder too
 
 SAMPLE_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
@@ -119,7 +122,7 @@ class SoundFileDecoder:
             if stated_s is not None:
                 return stated_s
         if self.file.format == "MP3":
-            claim = xing_claim(raw)
+            claim = mp3_claim(raw)
             claimed = None if claim is None else claim.num_samples
         if claimed is None or not 0 < claimed < UNKNOWN_LENGTH:
             return None
@@ -130,17 +133,14 @@ class SoundFileDecoder:
 
         Not so: a FLAC of unknown length (2^63 - 1, where libsndfile loses the last block), a WAV whose data size is 0
         because the recorder lost power, a size that wrapped at 4 GiB, a FLAC that claims one sample, Ogg or MP3 files
-        that were joined, of which libsndfile reads the first, and an MP3 or Ogg of which it foresees too little.
+        that were joined, of which libsndfile reads the first, an MP3 of changing bit rate, of which it foresees as much
+        as the first frame's would give, and an Ogg whose audio begins on a page of headers.
         """
         frames = int(self.file.frames)
         if frames <= 1 or frames >= UNKNOWN_LENGTH or self.holds_more:
             return False
-        foreseen_s = frames / max(1, self.sampling_rate)
-        is_foreseen = self.claimed_s is not None and foreseen_s >= self.claimed_s - self.tolerance_s
-        if self.file.format == "OGG":  # it miscounts where audio begins on a page of headers
-            return is_foreseen or self.claimed_s is None
-        if self.file.format == "MP3":  # it goes by the first frame's bit rate, and reads no further than that
-            return is_foreseen or not lasts_longer(self.source, foreseen_s + 2 * self.tolerance_s)
+        if self.file.format in ("OGG", "MP3") and self.claimed_s is not None:
+            return frames / max(1, self.sampling_rate) >= self.claimed_s - self.tolerance_s
         if self.file.format not in SEEKABLE_FORMATS or self.file.subtype not in PCM_BYTES:
             return True  # compressed at an unknown rate
         largest = frames * self.num_channels * PCM_BYTES[self.file.subtype]
@@ -337,13 +337,18 @@ class PyAVDecoder:
         return None
 
     def _matroska_s(self) -> float | None:
-        """Return what Matroska states of this track: by its own tag, or of the file where it holds no other track."""
+        """Return what Matroska states of this track.
+
+        A tag of its own says when it ends, as the container's duration does of the longest track. The tag may be left
+        over from another version of the file.
+        """
+        container_s = (self.container.duration or 0) / 1_000_000  # AV_TIME_BASE is microseconds
         match = TRACK_LENGTH.fullmatch(self.stream.metadata.get("DURATION", "").strip("\0 "))
-        if match is not None:
-            return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
-        if self.container.duration and len(self.container.streams) == 1:
-            return float(self.container.duration) / 1_000_000  # AV_TIME_BASE is microseconds
-        return None
+        tag_s = 0.0 if match is None else int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+        end_s = container_s if len(self.container.streams) == 1 else tag_s
+        if not end_s or (container_s and end_s > container_s + LENGTH_TOLERANCE_S):
+            return None
+        return end_s - float((self.stream.start_time or 0) * self.stream.time_base)
 
     def seek(self, start_s: int) -> int:
         """Skip nothing: seeking compressed audio is not exact to the sample."""
@@ -400,7 +405,7 @@ class PyAVDecoder:
                 yield int(frame.sample_rate), samples
         self._check_reads()
         if error is not None and not num_decoded:
-            raise undecodable(self.source, error)
+            raise undecodable(self.source, error, has_stream=True)
         if error is not None:
             self.warnings.add(WarningCode.TRUNCATED)
         if stated_end > num_decoded:
@@ -434,25 +439,6 @@ class PyAVDecoder:
         self._raw.close()
 
 
-def lasts_longer(source: Source, seconds: float) -> bool:
-    """Tell whether an MP3's frames, counted and not decoded, last longer than some seconds."""
-    options = {"protocol_whitelist": "none", "format_whitelist": "mp3"}
-    num_ticks = 0
-    try:
-        with source.open() as raw:
-            container: Any = av.open(NamelessFile(raw, seekable=True), options=options, metadata_errors="ignore")
-            with container:
-                for packet in container.demux(container.streams.audio[0]):
-                    num_ticks += packet.duration or 0
-                    if num_ticks * packet.time_base > seconds:
-                        return True
-    except (MemoryError, AudioError):
-        raise
-    except Exception:  # FFmpeg's, of a file that is no MP3 to it
-        pass
-    return False
-
-
 def states_layout(head: bytes) -> bool:
     """Tell by its first bytes whether a file's header states rate and channels, so that 0 is what it says."""
     return (head.startswith(LAYOUT_MAGIC) and looks_like_audio(head)) or ogg.states_no_channels(head)
@@ -472,12 +458,14 @@ def frame_samples(frame: Any) -> NDArray[np.float32]:
     dtype = SAMPLE_TYPES.get(frame.format.name.removesuffix("p"))
     if dtype is None:
         raise ValueError(f"samples of type {frame.format.name}")
-    # Not by PyAV's to_ndarray: of eight channels it reads nine planes, the last of them anywhere in memory.
+    # Neither by to_ndarray nor by frame.planes: from eight channels on, PyAV sees more planes than there are.
     if frame.format.is_planar:
-        planes = [np.frombuffer(plane, dtype, frame.samples) for plane in islice(frame.planes, num_channels)]
+        views: list[Any] = [AudioPlane(frame, i) for i in range(num_channels)]
+        planes = [np.frombuffer(view, dtype, frame.samples) for view in views]
         array = np.stack(planes, axis=-1)
     else:
-        array = np.frombuffer(frame.planes[0], dtype, frame.samples * num_channels).reshape(-1, num_channels)
+        view: Any = AudioPlane(frame, 0)
+        array = np.frombuffer(view, dtype, frame.samples * num_channels).reshape(-1, num_channels)
     if dtype == np.int64:
         array = array / 2.0**63
     samples = scale_to_float32(array)
@@ -493,17 +481,19 @@ def stated_end_samples(frame: Any) -> int:
     return int(round(frame.pts * frame.time_base * frame.sample_rate) + frame.samples)
 
 
-def undecodable(source: Source, error: Exception) -> AudioError:
-    """Say why no decoder reads a file: damaged audio, or no audio at all."""
+def undecodable(source: Source, error: Exception, *, has_stream: bool = False) -> AudioError:
+    """Say why no decoder reads a file: damaged audio, a kind that FFmpeg does not know yet, or no audio at all."""
     with source.open() as raw:
         head = raw.read(HEAD_BYTES)
         rate = riff_sampling_rate(raw, raw.seek(0, os.SEEK_END))
-    if isinstance(error, av.error.DecoderNotFoundError | av.error.PatchWelcomeError):
+    if isinstance(error, av.error.DecoderNotFoundError) or (has_stream and isinstance(error, PATCH_WELCOME)):
         return AudioError(
             ErrorCode.UNSUPPORTED_CODEC, f"{source.name}: no decoder for its audio codec; convert it to WAV or FLAC"
         )
     if rate is not None and not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:  # FFmpeg only says "invalid data"
         return bad_sampling_rate(source, rate)
+    if isinstance(error, PATCH_WELCOME):
+        return AudioError(ErrorCode.DECODE_ERROR, f"{source.name}: FFmpeg does not read this kind of file yet")
     if looks_like_audio(head):
         return AudioError(ErrorCode.DECODE_ERROR, f"{source.name}: damaged audio ({own_words(error)})")
     return AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: this is no audio that can be decoded ({own_words(error)})")

@@ -9,7 +9,7 @@ import av
 
 from ast_cli.audio.source import Source, is_other_content
 
-HEAD_BYTES = 4096  # enough to tell text from audio
+TEXT_BYTES = 4096  # enough to tell text from audio
 
 # FFmpeg chooses the demuxer by content. These open other files, read text as media or as a score to play (sbg), or show
 # pictures.
@@ -60,7 +60,7 @@ def extension_of(source: Source) -> str:
 
 def may_be_headerless(source: Source) -> bool:
     """Tell whether a file, by its bytes, may be bare samples: neither text nor something else that is known."""
-    head = source.head(HEAD_BYTES)
+    head = source.head(TEXT_BYTES)
     return not (head.startswith(OTHER_MAGIC) or is_other_content(head) or is_text(head))
 
 

@@ -54,12 +54,14 @@ def write_by_ffmpeg(
     bit_rate: int | None = None,
     options: dict[str, str] | None = None,
     into_pipe: bool = False,
+    first_pts: int = 0,
 ) -> Path:
     """Write by FFmpeg, optionally beside a second of black video, or as into a pipe: without going back."""
+    rest = (path, samples, rate, codec, container, video, audio, bit_rate, options, first_pts)
     if into_pipe:
         with path.open("wb") as raw:
-            return _write(Pipe(raw), path, samples, rate, codec, container, video, audio, bit_rate, options)
-    return _write(str(path), path, samples, rate, codec, container, video, audio, bit_rate, options)
+            return _write(Pipe(raw), *rest)
+    return _write(str(path), *rest)
 
 
 class Pipe:
@@ -80,19 +82,20 @@ def _write(
     audio: bool,
     bit_rate: int | None,
     options: dict[str, str] | None,
+    first_pts: int,
 ) -> Path:
     with av.open(target, "w", format=container, options=options or {}) as output:
         picture = _add_picture(output) if video else None
         if audio:
-            _mux_audio(output, samples, rate, codec, bit_rate)
+            _mux_audio(output, samples, rate, codec, bit_rate, first_pts)
         if picture is not None:
             _mux_picture(output, picture)
     return path
 
 
-def _mux_audio(output: Any, samples: NDArray[Any], rate: int, codec: str, bit_rate: int | None) -> None:
+def _mux_audio(output: Any, samples: NDArray[Any], rate: int, codec: str, bit_rate: int | None, first_pts: int) -> None:
     samples = np.atleast_2d(samples.T).T
-    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[samples.shape[1]]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal", 24: "22.2"}[samples.shape[1]]
     stream = output.add_stream(codec, rate=rate, layout=layout)
     if bit_rate is not None:
         stream.bit_rate = bit_rate
@@ -100,7 +103,7 @@ def _mux_audio(output: Any, samples: NDArray[Any], rate: int, codec: str, bit_ra
         # Interleaved: of eight channels apart, PyAV asks for nine.
         row = samples[start : start + WRITE_SAMPLES].astype(np.float32).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(row, format="flt", layout=layout)
-        frame.sample_rate, frame.pts = rate, start
+        frame.sample_rate, frame.pts = rate, first_pts + start
         output.mux(stream.encode(frame))
     output.mux(stream.encode(None))
 

@@ -142,8 +142,13 @@ def test_compressed_formats_of_libsndfile_come_near(tmp_path: Path, name: str) -
     assert relative_error(samples, expected) < LOSSY_ERROR
 
 
-@pytest.mark.parametrize("num_channels", [6, 8])
-@pytest.mark.parametrize(("codec", "container"), [("aac", "ipod"), ("libopus", "ogg"), ("wavpack", "wv")])
+@pytest.mark.parametrize(
+    ("codec", "container", "num_channels"),
+    [
+        *(("aac", "ipod", 6), ("aac", "ipod", 8), ("libopus", "ogg", 6), ("libopus", "ogg", 8)),
+        *(("wavpack", "wv", 8), ("wavpack", "wv", 16), ("wavpack", "wv", 24)),
+    ],
+)
 def test_surround_sound_is_mixed_and_kills_no_decoder(
     tmp_path: Path, codec: str, container: str, num_channels: int
 ) -> None:
@@ -154,6 +159,13 @@ def test_surround_sound_is_mixed_and_kills_no_decoder(
     expected = soxr.resample(original.mean(axis=1).astype(np.float32), 48000, RATE)
     assert samples.shape == expected.shape
     assert relative_error(samples, expected) < 3 * LOSSY_ERROR  # LFE, the fourth, keeps its low notes only
+
+
+@pytest.mark.parametrize(("rate", "decoder"), [(48000, "PyAVDecoder"), (16000, "SoundFileDecoder")])
+def test_opus_is_left_to_the_faster_decoder(tmp_path: Path, rate: int, decoder: str) -> None:
+    path = write_sound(tmp_path / "a.opus", sound(1.0, rate), rate, "OGG", "OPUS")
+    with open_audio(path) as stream:
+        assert type(stream._decoder).__name__ == decoder
 
 
 # Codec, container, with a video stream, samples of the encoder that stay at the front and the end.

@@ -1,0 +1,128 @@
+"""What the frames of an MP3 (ISO/IEC 11172-3, 13818-3) tell about its length, without decoding."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+MAX_TAGS = 8
+SEARCH_BYTES = 8192
+SYNC = re.compile(rb"\xff[\xe0-\xff]")
+XING_OFFSETS = (36, 21, 13, 38, 23, 15)  # by MPEG version and channels, and with a checksum two bytes on
+VBRI_OFFSET = 36  # from the frame's start; Fraunhofer's encoder writes it there in every case
+NUM_PLACES = 64  # of a file, at which its bit rate is looked up
+NUM_IN_A_ROW = 3  # headers, each where the one before says, that are no chance
+
+# Layer III: kbit/s by index, of MPEG 1 and of MPEG 2 and 2.5; Hz by version bits and index.
+BIT_RATES = (
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+)
+SAMPLING_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+
+
+@dataclass(frozen=True, slots=True)
+class Mp3Claim:
+    """What an MP3's first frame says of the whole: samples after decoding, and the byte where the audio ends."""
+
+    num_samples: int
+    end_byte: int | None
+
+
+def mp3_claim(file: BinaryIO) -> Mp3Claim | None:
+    """Read an MP3's Xing, Info or VBRI frame; None where it has none.
+
+    Without that frame an MP3's length is an estimate from its bit rate, not a claim. Where LAME wrote how many samples
+    its encoder added in front and at the end, they are not counted: decoders drop them.
+    """
+    start = behind_id3(file)
+    file.seek(start)
+    head = file.read(SEARCH_BYTES)
+    for found in SYNC.finditer(head):  # the first may be junk
+        claim = _claim_in(head[found.start() :], start + found.start())
+        if claim is not None:
+            return claim
+    return None
+
+
+def behind_id3(file: BinaryIO) -> int:
+    """Return where a file's audio starts: behind its ID3v2 tags."""
+    start = 0
+    for _ in range(MAX_TAGS):
+        file.seek(start)
+        head = file.read(10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            break
+        start += 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])  # 7 bits a byte
+        start += 10 if head[5] & 0x10 else 0  # a footer
+    return start
+
+
+def changes_bit_rate(file: BinaryIO, file_size: int) -> bool:
+    """Tell whether frames here and there are of other kinds than the first, so that its bit rate tells no length.
+
+    Looks at `NUM_PLACES` places, whatever the file's size.
+    """
+    start = behind_id3(file)
+    step = max(1, (file_size - start) // NUM_PLACES)
+    kinds = {_kind_at(file, place) for place in range(start, file_size, step)} - {None}
+    return len(kinds) > 1
+
+
+def _kind_at(file: BinaryIO, place: int) -> tuple[int, int] | None:
+    """Return version, layer, bit rate and sampling rate, as bits, of the first frames near a place; None without."""
+    file.seek(place)
+    content = file.read(SEARCH_BYTES)
+    for found in SYNC.finditer(content):
+        position = found.start()
+        for _ in range(NUM_IN_A_ROW):
+            num_bytes = _frame_bytes(content[position : position + 4])
+            position += num_bytes
+            if not num_bytes:
+                break
+        else:
+            header = content[found.start() : found.start() + 4]
+            return header[1] & 0xFE, header[2] & 0xFC  # without checksum and padding
+    return None
+
+
+def _frame_bytes(header: bytes) -> int:
+    """Return the length of the frame of layer III that a header of 4 bytes starts; 0 where it is none."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return 0
+    version, rate_index, hz_index = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or rate_index in (0, 15) or hz_index == 3:
+        return 0
+    kbits = BIT_RATES[version != 3][rate_index]
+    return (144 if version == 3 else 72) * kbits * 1000 // SAMPLING_RATES[version][hz_index] + (header[2] >> 1 & 1)
+
+
+def _claim_in(frame: bytes, start: int) -> Mp3Claim | None:
+    """Read what a frame that starts at byte ``start`` says of the whole; None if it says nothing."""
+    frame_samples = 1152 if frame[1] & 0x18 == 0x18 else 576  # of MPEG 1; of MPEG 2 and 2.5
+    if frame.startswith(b"VBRI", VBRI_OFFSET) and len(frame) >= VBRI_OFFSET + 18:
+        num_bytes, num_frames = struct.unpack_from(">II", frame, VBRI_OFFSET + 10)
+        padding = 0
+    else:
+        tag = next((frame[offset:] for offset in XING_OFFSETS if frame.startswith((b"Xing", b"Info"), offset)), b"")
+        if len(tag) < 16 or not tag[7] & 1:
+            return None
+        num_frames, num_bytes = struct.unpack_from(">II", tag, 8)
+        padding = _lame_padding(tag)
+        num_bytes = num_bytes if tag[7] & 2 else 0
+    if not num_frames:
+        return None
+    return Mp3Claim(max(0, num_frames * frame_samples - padding), start + num_bytes if num_bytes else None)
+
+
+def _lame_padding(tag: bytes) -> int:
+    """Return the samples that LAME's part of a Xing frame says were added; two numbers of 12 bits."""
+    flags = tag[7]
+    lame = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
+    field = tag[lame + 21 : lame + 24]
+    if not tag[lame : lame + 4].isalnum() or len(field) < 3:  # no encoder's name
+        return 0
+    both = int.from_bytes(field)
+    return (both >> 12) + (both & 0xFFF)
