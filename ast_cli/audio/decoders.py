@@ -28,7 +28,7 @@ from ast_cli.audio.demuxers import (
     extension_of,
     may_be_headerless,
 )
-from ast_cli.audio.mpeg import mp3_claim
+from ast_cli.audio.mpeg import mp3_claim, sampling_rates
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, scale_to_float32
 from ast_cli.audio.source import HEAD_BYTES, NamelessFile, Source, looks_like_audio, read_failure
 from ast_cli.audio.understated import chunks_hold_more, holds_more, riff_goes_on
@@ -105,6 +105,8 @@ class SoundFileDecoder:
             self.file_size = raw.seek(0, os.SEEK_END)
             self.claimed_s = self._claimed_s(raw)
             self.holds_more = holds_more(raw, self.file_size)
+            rates = sampling_rates(raw, self.file_size) if self.file.format == "MP3" else set()
+            self.is_misread = bool(rates) and self.sampling_rate not in rates  # something like a frame came first
             if chunks_hold_more(raw, self.file_size):
                 self.warnings.add(WarningCode.LENGTH_MISMATCH)
         # MP3 encoders disagree on whether they count the frame that holds the claim.
@@ -131,13 +133,14 @@ class SoundFileDecoder:
     def is_credible(self) -> bool:
         """Tell whether the length libsndfile will read explains the size of the file.
 
-        Not so: a FLAC of unknown length (2^63 - 1, where libsndfile loses the last block), a WAV whose data size is 0
-        because the recorder lost power, a size that wrapped at 4 GiB, a FLAC that claims one sample, Ogg or MP3 files
-        that were joined, of which libsndfile reads the first, an MP3 of changing bit rate, of which it foresees as much
-        as the first frame's would give, and an Ogg whose audio begins on a page of headers.
+        Not so: a FLAC of unknown length (2^63 - 1, where libsndfile loses the last block) or that claims one sample, a
+        WAV whose data size is 0 because the recorder lost power, a size that wrapped at 4 GiB, Ogg or MP3 files that
+        were joined, of which libsndfile reads the first, an MP3 of changing bit rate, of which it reads as much as the
+        first frame's would give, or in front of which junk looks like a frame, an Ogg whose audio begins on a page of
+        headers.
         """
         frames = int(self.file.frames)
-        if frames <= 1 or frames >= UNKNOWN_LENGTH or self.holds_more:
+        if frames <= 1 or frames >= UNKNOWN_LENGTH or self.holds_more or self.is_misread:
             return False
         if self.file.format in ("OGG", "MP3") and self.claimed_s is not None:
             return frames / max(1, self.sampling_rate) >= self.claimed_s - self.tolerance_s

@@ -61,14 +61,21 @@ def behind_id3(file: BinaryIO) -> int:
 
 
 def changes_bit_rate(file: BinaryIO, file_size: int) -> bool:
-    """Tell whether frames here and there are of other kinds than the first, so that its bit rate tells no length.
+    """Tell whether frames here and there are of different kinds, so that the first one's bit rate tells no length."""
+    return len(_kinds(file, file_size, NUM_PLACES)) > 1
 
-    Looks at `NUM_PLACES` places, whatever the file's size.
-    """
+
+def sampling_rates(file: BinaryIO, file_size: int) -> set[int]:
+    """Return the sampling rates in Hz of frames here and there; none where no frames of layer III are seen."""
+    kinds = _kinds(file, file_size, NUM_PLACES // 8)
+    return {SAMPLING_RATES[first >> 3 & 3][second >> 2 & 3] for first, second in kinds}
+
+
+def _kinds(file: BinaryIO, file_size: int, num_places: int) -> set[tuple[int, int]]:
+    """Return the kinds of frames at some places, as many whatever the file's size."""
     start = behind_id3(file)
-    step = max(1, (file_size - start) // NUM_PLACES)
-    kinds = {_kind_at(file, place) for place in range(start, file_size, step)} - {None}
-    return len(kinds) > 1
+    step = max(1, (file_size - start) // num_places)
+    return {kind for place in range(start, file_size, step) if (kind := _kind_at(file, place)) is not None}
 
 
 def _kind_at(file: BinaryIO, place: int) -> tuple[int, int] | None:

@@ -21,20 +21,13 @@ STORAGE_ERRORS = {
     if hasattr(errno, name)
 }
 
-# The first bytes of formats that are meant to hold audio: a file with them that cannot be decoded is damaged, a file
-# without them is no audio.
+# The first bytes of formats that are meant to hold audio, or video with it: a file with them that cannot be decoded is
+# damaged, a file without them is no audio.
 AUDIO_MAGIC = (
     *(b"RIFF", b"RIFX", b"RF64", b"riff\x2e\x91\xcf\x11", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd"),
     *(b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9"),
-    *(
-        b"\x1aE\xdf\xa3",
-        b"0&\xb2u\x8ef\xcf",
-        b"FLV\x01",
-        b".RMF",
-        b".ra\xfd",
-        b"\0\0\x01\xba",
-        b"\x06\x0e\x2b\x34\x02\x05",
-    ),
+    *(b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf", b"FLV\x01", b".RMF", b".ra\xfd"),
+    *(b"\0\0\x01\xba", b"\x06\x0e\x2b\x34\x02\x05"),  # MPEG program streams, MXF
     *(b"wvpk", b"MAC ", b"TTA1", b"TTA2", b"MPCK", b"MP+", b"DSD ", b"FRM8", b"tBaK", b"OFR ", b"ajkg", b"ADIF"),
     *(b"\x0b\x77", b"#!AMR", b"Creative Voice", b"NIST_1A"),
 )

@@ -15,10 +15,11 @@ from audio_files import RATE, data_offset, patched, sound, truncated, write_by_f
 from numpy.typing import NDArray
 from test_broken_files import decoded, error_of, with_flac_total
 
-from ast_cli.audio import decode, ogg
+from ast_cli.audio import decode, decoders, ogg
 from ast_cli.audio.claims import is_cut
+from ast_cli.audio.decode import open_audio
 from ast_cli.audio.decoders import undecodable
-from ast_cli.audio.mpeg import Mp3Claim, changes_bit_rate, mp3_claim
+from ast_cli.audio.mpeg import Mp3Claim, changes_bit_rate, mp3_claim, sampling_rates
 from ast_cli.audio.source import Source
 from ast_cli.audio.understated import holds_more, riff_goes_on
 
@@ -220,6 +221,19 @@ def test_a_bit_rate_is_looked_up_here_and_there_only(tmp_path: Path) -> None:
         file = Counted(content)
         assert changes_bit_rate(file, len(content)) is expected
         assert file.num_read < 600_000
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_an_mp3_whose_rate_libsndfile_misreads_is_left_to_ffmpeg(
+    tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_sound(tmp_path / "a.mp3", sound(2.0, rate), rate)
+    with path.open("rb") as file:
+        assert sampling_rates(file, path.stat().st_size) == {rate}
+    for heard, decoder in (({rate}, "SoundFileDecoder"), ({rate // 2}, "PyAVDecoder"), (set(), "SoundFileDecoder")):
+        monkeypatch.setattr(decoders, "sampling_rates", lambda _file, _size, heard=heard: heard)
+        with open_audio(path) as stream:
+            assert type(stream._decoder).__name__ == decoder
 
 
 @pytest.mark.parametrize(("num_bytes", "num_frames"), [(0, 100), (5000, 0), (0, 0)])
