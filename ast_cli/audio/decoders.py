@@ -395,6 +395,11 @@ class PyAVDecoder:
         error: Exception | None = None  # the last one, while nothing good has followed it
         is_flac = self.container.format.name == "flac"
         for packet, frames in self._packets():
+            if isinstance(frames, AudioError):  # encrypted, perhaps behind a beginning that is not
+                if not num_decoded:
+                    raise frames
+                self.warnings.add(WarningCode.PARTIAL)
+                return
             if isinstance(frames, Exception):
                 error = frames
                 continue
@@ -423,7 +428,8 @@ class PyAVDecoder:
             try:
                 packet = next(packets)
                 if packet.has_sidedata("encryption_info"):  # scrambled packets may decode, to noise
-                    raise self._encrypted()
+                    yield packet, self._encrypted()
+                    return
                 yield packet, [(frame, frame_samples(frame)) for frame in packet.decode()]
             except StopIteration:
                 return

@@ -4,8 +4,8 @@ Weights take the integers from -110 to 110, one scale an output: processors with
 in 16 bits, which larger ones make overflow far more often (docs/performance.md). Activations are either measured as
 they come, one scale a token, or have a fixed range a layer, found on real audio. With a fixed range the features of a
 layer share one scale, so they are first made alike: what a feature is divided by, its weights are multiplied by
-(SmoothQuant, Xiao et al., 2023, https://arxiv.org/abs/2211.10438). Queries and keys have a fixed range then as well, and
-are compared in integers. Patches, softmax, its product with the values, normalisation and the head stay in floating
+(SmoothQuant, Xiao et al., 2023, https://arxiv.org/abs/2211.10438). Queries and keys have a fixed range then as well,
+and are compared in integers. Patches, softmax, its product with the values, normalisation and the head stay in floating
 point: they are a sixth of the work and most of the error.
 """
 

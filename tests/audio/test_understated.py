@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,6 +24,7 @@ from ast_cli.audio.decoders import undecodable
 from ast_cli.audio.mpeg import Mp3Claim, changes_bit_rate, mp3_claim, sampling_rates
 from ast_cli.audio.source import Source
 from ast_cli.audio.understated import holds_more, riff_goes_on
+from ast_cli.errors import AudioError
 
 DURATION_S = 4.0
 ORIGINAL = sound(DURATION_S)
@@ -386,6 +389,41 @@ def test_a_webm_with_a_key_is_encrypted(tmp_path: Path) -> None:
     tracks = grown(tracks[6 * tracks.startswith(b"\xbf\x84") :], "ae", encoding)  # without its checksum
     path.write_bytes(content[:start] + element("1654ae6b", tracks) + content[start + 4 + width + size :])
     assert error_of(path) == "encrypted"
+
+
+class ScrambledPacket:
+    """A packet of which the container says that it is encrypted."""
+
+    def __init__(self, packet: Any) -> None:
+        self.size, self.decode = packet.size, packet.decode
+
+    def has_sidedata(self, kind: str) -> bool:
+        return kind == "encryption_info"
+
+
+class ScrambledFrom:
+    """A container whose packets are encrypted from some number on."""
+
+    def __init__(self, container: Any, first: int) -> None:
+        self.format, self.close, self._container, self._first = container.format, container.close, container, first
+
+    def demux(self, stream: Any) -> Iterator[Any]:
+        for number, packet in enumerate(self._container.demux(stream)):
+            yield packet if number < self._first else ScrambledPacket(packet)
+
+
+@pytest.mark.parametrize("num_clear", [0, 20])
+def test_the_clear_beginning_of_an_encrypted_file_is_heard(tmp_path: Path, num_clear: int) -> None:
+    path = write_by_ffmpeg(tmp_path / "a.m4a", ORIGINAL, codec="aac", container="ipod")
+    decoder = decoders.PyAVDecoder(Source(str(path)))
+    decoder.container = ScrambledFrom(decoder.container, num_clear)
+    if num_clear:
+        assert sum(len(block) for _, block in decoder.blocks()) == pytest.approx(num_clear * 1024, abs=2048)
+        assert decoder.warnings == {"partial"}
+    else:
+        with pytest.raises(AudioError, match="the audio is encrypted"):
+            list(decoder.blocks())
+    decoder.close()
 
 
 # ASF
