@@ -129,8 +129,9 @@ def test_scores_are_products_of_integers_and_heads_join_in_integers(tmp_path: Pa
     for softmax in softmaxes:
         product = made_by[softmax.inputs[0]]
         assert product.operator == "MatMul"
-        for value in product.inputs:
-            assert way_back(value, 4) == ["Transpose", "Reshape", "DequantizeLinear", "QuantizeLinear"]
+        queries, keys = product.inputs
+        assert way_back(queries, 4) == ["Transpose", "Reshape", "DequantizeLinear", "QuantizeLinear"]
+        assert way_back(keys, 5) == ["Transpose", "Transpose", "Reshape", "DequantizeLinear", "QuantizeLinear"]
     outputs = [
         node for node in graph.nodes if node.operator == "MatMul" and made_by[node.inputs[0]].operator == "Reshape"
     ]
