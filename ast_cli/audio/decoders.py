@@ -104,10 +104,10 @@ class SoundFileDecoder:
         with source.open() as raw:
             self.file_size = raw.seek(0, os.SEEK_END)
             self.claimed_s = self._claimed_s(raw)
-            self.holds_more = holds_more(raw, self.file_size)
+            self.holds_more = holds_more(raw, self.file_size, self.file.format)
             rates = sampling_rates(raw, self.file_size) if self.file.format == "MP3" else set()
             self.is_misread = bool(rates) and self.sampling_rate not in rates  # something like a frame came first
-            if chunks_hold_more(raw, self.file_size):
+            if chunks_hold_more(raw, self.file_size, self.file.format):
                 self.warnings.add(WarningCode.LENGTH_MISMATCH)
         # MP3 encoders disagree on whether they count the frame that holds the claim.
         self.tolerance_s = 1152 / max(1, self.sampling_rate) if self.file.format == "MP3" else LENGTH_TOLERANCE_S

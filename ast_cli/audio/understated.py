@@ -16,54 +16,13 @@ from ast_cli.audio.mpeg import behind_id3, changes_bit_rate, mp3_claim
 
 CHUNK_NAME = re.compile(rb"[ -~]{4}")
 # What writers put behind the samples: it is no sound, even where it is cut off, unpadded or at odds with its size.
-METADATA = (
-    *(
-        b"LIST",
-        b"id3 ",
-        b"ID3 ",
-        b"bext",
-        b"iXML",
-        b"axml",
-        b"chna",
-        b"_PMX",
-        b"cue ",
-        b"smpl",
-        b"inst",
-        b"fact",
-        b"PEAK",
-    ),
-    *(
-        b"JUNK",
-        b"junk",
-        b"PAD ",
-        b"FLLR",
-        b"afsp",
-        b"DISP",
-        b"acid",
-        b"SNDM",
-        b"COMM",
-        b"INST",
-        b"MARK",
-        b"NAME",
-        b"AUTH",
-    ),
-    *(
-        b"ANNO",
-        b"(c) ",
-        b"APPL",
-        b"MIDI",
-        b"COMT",
-        b"CHAN",
-        b"desc",
-        b"free",
-        b"info",
-        b"pakt",
-        b"chan",
-        b"mark",
-        b"strg",
-    ),
-    *(b"kuki", b"uuid", b"edct", b"ovvw", b"peak", b"midi", b"umid", b"ID3", b"TAG", b"APET", b"LYRI", b"<?xp"),
+METADATA_NAMES = (
+    "LIST|id3 |ID3 |bext|iXML|axml|chna|_PMX|cue |smpl|inst|fact|PEAK|JUNK|junk|PAD |FLLR|afsp|DISP|acid|SNDM"  # WAV
+    "|COMM|INST|MARK|NAME|AUTH|ANNO|(c) |APPL|MIDI|COMT|CHAN"  # AIFF
+    "|desc|free|info|pakt|chan|mark|strg|kuki|uuid|edct|ovvw|peak|midi|umid"  # CAF
+    "|ID3|TAG|APET|LYRI|<?xp"  # tags without a chunk
 )
+METADATA = tuple(name.encode() for name in METADATA_NAMES.split("|"))
 UNMISSED_BYTES = 4096  # behind the audio
 MAX_PADDING_BYTES = 1 << 20
 FLAC_TAIL_BYTES = 1 << 18
@@ -76,25 +35,23 @@ FLAC_BLOCK_SIZES = {
 }
 
 
-def holds_more(file: BinaryIO, file_size: int) -> bool:
-    """Tell whether much more audio follows than the header states, of which a decoder that believes it reads nothing.
+def holds_more(file: BinaryIO, file_size: int, format_name: str) -> bool:
+    """Tell whether much more audio follows than the header states, of which libsndfile reads nothing.
 
     Args:
         file: Opened for reading; its position is moved.
         file_size: In bytes.
+        format_name: What libsndfile takes it for.
     """
-    file.seek(behind_id3(file))
-    look = _LOOKS.get(file.read(4), _mp3_goes_on)  # an MP3 may begin with anything
-    return look(file, file_size)
+    look = _LOOKS.get(format_name)
+    return look is not None and look(file, file_size)
 
 
-def chunks_hold_more(file: BinaryIO, file_size: int) -> bool:
-    """Tell the same of AIFF and CAF, where no decoder reads what follows."""
-    file.seek(0)
-    head = file.read(4)
-    if head == b"FORM":
+def chunks_hold_more(file: BinaryIO, file_size: int, format_name: str) -> bool:
+    """Tell the same of AIFF and CAF, where FFmpeg does not read what follows either."""
+    if format_name == "AIFF":
         return _bytes_behind(b"SSND", file, file_size, first=12, layout=">4sI") >= UNMISSED_BYTES
-    return head == b"caff" and (
+    return format_name == "CAF" and (
         _bytes_behind(b"data", file, file_size, first=8, layout=">4sq", padding=0) >= UNMISSED_BYTES
     )
 
@@ -216,10 +173,12 @@ def _crc8(data: bytes) -> int:
     return crc
 
 
-_LOOKS: dict[bytes, Callable[[BinaryIO, int], bool]] = {
-    b"OggS": ogg.is_chained,
-    b"fLaC": _flac_goes_on,
-    b".snd": _au_goes_on,
-    b"RIFF": _riff_goes_far_on,
-    b"RF64": _riff_goes_far_on,
+_LOOKS: dict[str, Callable[[BinaryIO, int], bool]] = {
+    "OGG": ogg.is_chained,
+    "MP3": _mp3_goes_on,
+    "FLAC": _flac_goes_on,
+    "AU": _au_goes_on,
+    "WAV": _riff_goes_far_on,
+    "WAVEX": _riff_goes_far_on,
+    "RF64": _riff_goes_far_on,
 }

@@ -71,7 +71,7 @@ def test_a_header_seen_once_in_compressed_audio_is_no_frame(tmp_path: Path, numb
     with path.open("ab") as file:
         file.write(b"".join(flac_frame_header(number) for number in numbers))
     with path.open("rb") as file:
-        assert holds_more(file, path.stat().st_size) is expected
+        assert holds_more(file, path.stat().st_size, "FLAC") is expected
 
 
 def test_a_right_flac_is_not_suspected(tmp_path: Path, by_libsndfile_alone: None) -> None:
@@ -173,7 +173,7 @@ def test_a_few_bytes_behind_the_samples_are_for_the_decoder_that_needs_them(tmp_
         file.write(bytes(range(200)))
     with path.open("rb") as file:
         assert riff_goes_on(file, path.stat().st_size)
-        assert not holds_more(file, path.stat().st_size)
+        assert not holds_more(file, path.stat().st_size, "WAV")
 
 
 # MP3: lengths foreseen by the first frame
