@@ -19,6 +19,13 @@ from ast_cli.tagging.options import ClassifyOptions, LoadOptions
 from ast_cli.tagging.shards import parse_shard
 from ast_cli.training.thresholds import read_thresholds
 
+FORMATS_BY_SUFFIX = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+
+
+def format_for(output: Path | None) -> str:
+    """Return the format that the name of a file of results asks for."""
+    return "table" if output is None else FORMATS_BY_SUFFIX.get(output.suffix.lower(), "table")
+
 
 def classify(
     paths: p.Paths = None,
@@ -71,8 +78,9 @@ def classify(
         typer.Option("--activation", help="From logits to scores. auto: by the checkpoint."),
     ] = "auto",
     format_name: Annotated[
-        Literal["table", "json", "jsonl", "csv"], typer.Option("--format", "-f", help="Of the results.")
-    ] = "table",
+        Literal["table", "json", "jsonl", "csv"] | None,
+        typer.Option("--format", "-f", help="Of the results. By default by the name of --output, else a table."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results to a file, not to stdout.")
@@ -110,7 +118,7 @@ def classify(
 ) -> None:
     """Tag audio files: which of the model's labels are heard, and how surely.
 
-    Examples: `ast classify song.wav --top-k 5`, `ast classify recordings/ --format jsonl --output tags.jsonl`
+    Examples: `ast classify song.wav --top-k 5`, `ast classify recordings/ --output tags.jsonl`
     """
     options = ClassifyOptions(
         start_s=start,
@@ -129,9 +137,9 @@ def classify(
         activation=activation,
     )
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
-    if as_json and format_name not in ("table", "json"):
+    if as_json and format_name not in (None, "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
-    chosen_format = "json" if as_json else format_name
+    chosen_format = "json" if as_json else format_name or format_for(output)
     if options.stream and chosen_format != "jsonl":
         raise UsageError("windows and events can be streamed as JSON Lines only: add --format jsonl")
     run = RunOptions(

@@ -110,6 +110,19 @@ def test_output_file_is_never_overwritten_unasked(run_ast: Run, write_wav: Write
     assert (onto_input.returncode, "is one of the inputs" in onto_input.stderr) == (ExitCode.USAGE, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("tags.jsonl", '{"schema_version"'), ("tags.JSON", "["), ("tags.csv", "path,"), ("tags.txt", "a.wav  00:")],
+)
+def test_name_of_the_output_asks_for_a_format(run_ast: Run, write_wav: Write, name: str, start: str) -> None:
+    folder = write_wav("a.wav").parent
+    assert run_ast("classify", "a.wav", *BUILTIN, "--output", name, cwd=folder).returncode == ExitCode.OK
+    assert (folder / name).read_text(encoding="utf-8").startswith(start)
+    again = run_ast("classify", "a.wav", *BUILTIN, "--output", name, "--format", "csv", "--force", cwd=folder)
+    assert again.returncode == ExitCode.OK
+    assert (folder / name).read_text(encoding="utf-8").startswith("path,")
+
+
 def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(
     write_wav: Write, run_ast: Run, tmp_path: Path
 ) -> None:
@@ -216,6 +229,7 @@ def test_live_raw_samples_are_streamed_as_records(run_ast: Run) -> None:
         (["x.wav", "--model", "audiosett"], ExitCode.USAGE, "audioset"),
         (["x.wav", "--device", "tpu"], ExitCode.USAGE, "device must be auto, cpu, cuda, cuda:N or mps, not 'tpu'"),
         (["x.wav", "--json", "--format", "csv"], ExitCode.USAGE, "contradict"),
+        (["x.wav", "--json", "--format", "table"], ExitCode.USAGE, "contradict"),
         (["x.wav", "--hop", "50", *BUILTIN], ExitCode.USAGE, "hop must be from 0.01 s to the model's window of 5.12 s"),
         (["x.wav", "--labels", "Bark", "--exclude-labels", "Bark", *BUILTIN], ExitCode.USAGE, "no label is left"),
         (["x.wav", "--stream"], ExitCode.USAGE, "add --format jsonl"),
