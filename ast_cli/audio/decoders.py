@@ -104,9 +104,7 @@ class SoundFileDecoder:
         with source.open() as raw:
             self.file_size = raw.seek(0, os.SEEK_END)
             self.claimed_s = self._claimed_s(raw)
-            self.holds_more = holds_more(raw, self.file_size, self.file.format)
-            rates = sampling_rates(raw, self.file_size) if self.file.format == "MP3" else set()
-            self.is_misread = bool(rates) and self.sampling_rate not in rates  # something like a frame came first
+            self.is_misread = holds_more(raw, self.file_size, self.file.format) or self._mistakes_rate(raw)
             if chunks_hold_more(raw, self.file_size, self.file.format):
                 self.warnings.add(WarningCode.LENGTH_MISMATCH)
         # MP3 encoders disagree on whether they count the frame that holds the claim.
@@ -130,6 +128,11 @@ class SoundFileDecoder:
             return None
         return claimed / max(1, self.sampling_rate)
 
+    def _mistakes_rate(self, raw: BinaryIO) -> bool:
+        """Tell whether an MP3's frames have another rate than libsndfile took from junk in front of them."""
+        rates = sampling_rates(raw, self.file_size) if self.file.format == "MP3" else set()
+        return bool(rates) and self.sampling_rate not in rates
+
     def is_credible(self) -> bool:
         """Tell whether the length libsndfile will read explains the size of the file.
 
@@ -140,7 +143,7 @@ class SoundFileDecoder:
         headers.
         """
         frames = int(self.file.frames)
-        if frames <= 1 or frames >= UNKNOWN_LENGTH or self.holds_more or self.is_misread:
+        if frames <= 1 or frames >= UNKNOWN_LENGTH or self.is_misread:
             return False
         if self.file.format in ("OGG", "MP3") and self.claimed_s is not None:
             return frames / max(1, self.sampling_rate) >= self.claimed_s - self.tolerance_s
@@ -478,8 +481,7 @@ def frame_samples(frame: Any) -> NDArray[np.float32]:
     if dtype == np.int64:
         array = array / 2.0**63
     samples = scale_to_float32(array)
-    if samples is None:
-        raise ValueError(f"samples of type {array.dtype}")
+    assert samples is not None  # SAMPLE_TYPES are types that have a scale
     return samples
 
 
