@@ -33,8 +33,8 @@ LOGITS_TOLERANCE = 1e-3  # float32 logits of two implementations; they differ by
 
 FLOP_FORMULA = (
     "2 x multiply-adds: patches P*p^2*C; a block 3NC^2 (qkv) + 2N^2C (attention) + NC^2 (proj) + 2NCM (MLP); the last "
-    "block 2QC^2 + 2NC^2 + 2QNC + 2QCM, as the head reads Q=2 rows (transformers: as the others); head CL. "
-    "N tokens, P patches of side p, C hidden_size, M intermediate_size, L labels"
+    "block 4QC^2 + 2QHNC + 2QCM, as the head reads Q=2 rows (transformers: as the others); head CL. "
+    "N tokens, P patches of side p, C hidden_size, H heads, M intermediate_size, L labels"
 )
 
 
@@ -100,17 +100,14 @@ def flop_per_window(config: ASTConfig, *, trimmed: bool = True) -> int:
         trimmed: Whether the last block computes only the two rows that the head reads.
 
     Returns:
-        Twice the multiply-adds: 261 GFLOP for base size at 1024 frames, 242 trimmed.
+        Twice the multiply-adds: 261 GFLOP for base size at 1024 frames, 239 trimmed.
     """
     N, C, M = config.num_tokens, config.hidden_size, config.intermediate_size
+    Q, H = NUM_PREFIX_TOKENS, config.num_attention_heads
     patches = (N - NUM_PREFIX_TOKENS) * config.patch_size**2 * C
-
-    def block(num_queries: int) -> int:
-        per_query = 2 * C * C + 2 * N * C + 2 * C * M  # query and output projection, attention, MLP
-        return num_queries * per_query + 2 * N * C * C  # keys and values are of all tokens
-
-    last = block(NUM_PREFIX_TOKENS if trimmed else N)
-    multiply_adds = patches + (config.num_hidden_layers - 1) * block(N) + last + C * config.num_labels
+    block = N * (4 * C * C + 2 * N * C + 2 * C * M)  # queries, keys, values and output; attention; MLP
+    last = Q * (4 * C * C + 2 * H * N * C + 2 * C * M) if trimmed else block
+    multiply_adds = patches + (config.num_hidden_layers - 1) * block + last + C * config.num_labels
     return 2 * multiply_adds
 
 

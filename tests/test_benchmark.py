@@ -73,11 +73,11 @@ def test_flop_formula_counts_what_torch_counts(trimmed: bool) -> None:
     assert contestants.flop_per_window(MINI, trimmed=trimmed) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
-def test_flop_of_base_size_is_the_published_130_5_multiply_adds_and_7_percent_less_trimmed() -> None:
+def test_flop_of_base_size_is_the_published_130_5_multiply_adds_and_8_percent_less_trimmed() -> None:
     base = contestants.size_config("base")
     whole, trimmed = (contestants.flop_per_window(base, trimmed=trimmed) for trimmed in (False, True))
     assert whole / 2e9 == pytest.approx(130.5, abs=0.05)  # as many digits as the reference figure holds
-    assert 1 - trimmed / whole == pytest.approx(0.072, abs=0.0005)
+    assert 1 - trimmed / whole == pytest.approx(0.083, abs=0.0005)
 
 
 # --- the clock

@@ -1,6 +1,6 @@
 """The model as a graph of ONNX operators: the one description behind ONNX Runtime, OpenVINO and exported files.
 
-It follows `ast_cli.model.transformer` line by line, with the last block computing the two rows that the head reads. The
+It follows `ast_cli.model.transformer` line by line, with the last block computing the rows that the head reads. The
 order of a block's operations is the model's; what may differ is how a runtime fuses and rounds them.
 """
 
@@ -19,6 +19,7 @@ from ast_cli.model.layout import ENCODER_PREFIX
 
 INPUT, OUTPUT = "input_values", "logits"
 OPSET = 20  # the first with Gelu
+GRAPH_FORM = "2"  # raised with every change of the graph, so that what engines have kept of another is not used
 ACTIVATIONS: dict[str, tuple[str, dict[str, Attribute]]] = {
     "gelu": ("Gelu", {}),
     "gelu_new": ("Gelu", {"approximate": "tanh"}),
@@ -30,7 +31,7 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Attribute]]] = {
 class GraphBuilder:
     """Describes a classifier, operation by operation, bottom up; methods return the names of values.
 
-    B is the batch, N the tokens, Q the queries, C the width.
+    B is the batch, N the tokens, H the heads, D the width of one, C the width of all, Q the rows that the head reads.
 
     Args:
         config: Its architecture.
@@ -77,7 +78,8 @@ class GraphBuilder:
             kernel_shape=(config.patch_size, config.patch_size),
             strides=(config.frequency_stride, config.time_stride),
         )
-        x = self.add("Transpose", self.add("Reshape", x, self.integers(0, C, -1)), perm=(0, 2, 1))
+        # Runtimes hold the result of a convolution in this order anyway, and need not move it.
+        x = self.add("Reshape", self.add("Transpose", x, perm=(0, 2, 3, 1)), self.integers(0, -1, C))
         positions = self.weights[f"{ENCODER_PREFIX}pos_embed"]
         x = self.add("Add", x, self.constant("patch_positions", positions[:, NUM_PREFIX_TOKENS:]))
         tokens = [self.weights[f"{ENCODER_PREFIX}{name}"] for name in ("cls_token", "dist_token")]
@@ -87,42 +89,58 @@ class GraphBuilder:
         return self.add("Concat", self.add("Expand", self.constant("prefix", prefix), shape), x, axis=1)
 
     def block(self, x: str, name: str, *, is_last: bool) -> str:
-        """Map (B, N, C) to (B, N, C); the last block to (B, 2, C)."""
-        normed = self.norm(x, f"{name}.norm1")
-        queries = self.first_tokens(normed) if is_last else normed
-        x = self.first_tokens(x) if is_last else x
-        x = self.add("Add", x, self.attention(queries, normed, f"{name}.attn"))
+        """Map (B, N, C) to (B, N, C); the last block to (B, Q, C)."""
+        tokens = self.norm(x, f"{name}.norm1")
+        attended = (self.few_queries_attention if is_last else self.attention)(tokens, f"{name}.attn")
+        x = self.add("Add", self.first_tokens(x) if is_last else x, attended)
         hidden = self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1")
         operator, attributes = ACTIVATIONS[str(self.config.hidden_act)]
         hidden = self.add(operator, hidden, output=None, **attributes)
         return self.add("Add", x, self.linear(hidden, f"{name}.mlp.fc2"))
 
-    def attention(self, queries: str, tokens: str, name: str) -> str:
-        """Attend from queries (B, Q, C) to tokens (B, N, C)."""
-        q, k, v = (
-            self.linear(x, f"{name}.qkv", part) for part, x in enumerate((queries, tokens, tokens))
-        )  # (B, Q, C), (B, N, C) twice
+    def attention(self, tokens: str, name: str) -> str:
+        """Attend from all tokens (B, N, C) to all: (B, N, C)."""
+        q, k, v = (self.linear(tokens, f"{name}.qkv", part) for part in range(3))
         return self.linear(self.attend(q, k, v, name), f"{name}.proj")
 
+    def few_queries_attention(self, tokens: str, name: str) -> str:
+        """Attend from the rows that the head reads to all tokens (B, N, C): (B, Q, C).
+
+        No token becomes key or value; see `ast_cli.model.attention.few_queries_attention`.
+        """
+        H, D, Q, C = self.config.num_attention_heads, self.head_dim, NUM_PREFIX_TOKENS, self.config.hidden_size
+        _, of_keys, of_values = self.weights[f"{name}.qkv.weight"].reshape(3, H, D, C)
+        q = self.heads(self.linear(self.first_tokens(tokens), f"{name}.qkv", 0), (0, 2, 1, 3))  # (B, H, Q, D)
+        q = self.add("MatMul", q, self.constant(f"{name}.qkv.k.weight", of_keys * D**-0.5))
+        q = self.add("Reshape", q, self.integers(0, H * Q, C))
+        probabilities = self.add(
+            "Softmax", self.add("MatMul", q, self.add("Transpose", tokens, perm=(0, 2, 1))), axis=-1
+        )
+        means = self.add("Reshape", self.add("MatMul", probabilities, tokens), self.integers(0, H, Q, C))
+        x = self.add("MatMul", means, self.constant(f"{name}.qkv.v.weight", of_values.transpose(0, 2, 1)))
+        if (bias := self.weights.get(f"{name}.qkv.bias")) is not None:
+            x = self.add("Add", x, self.constant(f"{name}.qkv.v.bias", bias[2 * C :].reshape(H, 1, D)))
+        return self.linear(self.join(self.add("Transpose", x, perm=(0, 2, 1, 3)), name), f"{name}.proj")
+
     def attend(self, q: str, k: str, v: str, name: str) -> str:
-        """Attend head by head: queries (B, Q, C), keys and values (B, N, C) to (B, Q, C)."""
+        """Attend head by head: queries, keys and values (B, N, C) to (B, N, C)."""
         probabilities = self.add("Softmax", self.scores(q, k, name), axis=-1)
-        x = self.add("MatMul", probabilities, self.heads(v, (0, 2, 1, 3)))  # (B, heads, Q, head_dim)
+        x = self.add("MatMul", probabilities, self.heads(v, (0, 2, 1, 3)))  # (B, H, N, D)
         return self.join(self.add("Transpose", x, perm=(0, 2, 1, 3)), name)
 
     def scores(self, q: str, k: str, name: str) -> str:
-        """Compare queries (B, Q, C) and keys (B, N, C): (B, heads, Q, N), scaled."""
+        """Compare queries and keys (B, N, C): (B, H, N, N), scaled."""
         scale = self.constant("scale", np.array(self.head_dim**-0.5))
         q = self.add("Mul", self.heads(q, (0, 2, 1, 3)), scale)
         return self.add("MatMul", q, self.heads(k, (0, 2, 3, 1)))
 
     def heads(self, x: str, perm: tuple[int, ...]) -> str:
-        """Take (B, N, C) apart by head, as (B, N, heads, head_dim), in another order of axes."""
+        """Take (B, N, C) apart by head, as (B, N, H, D), in another order of axes."""
         by_head = self.integers(0, 0, self.config.num_attention_heads, self.head_dim)
         return self.add("Transpose", self.add("Reshape", x, by_head), perm=perm)
 
     def join(self, x: str, name: str) -> str:
-        """Put heads (B, Q, heads, head_dim) together: (B, Q, C)."""
+        """Put heads (B, N, H, D) together: (B, N, C)."""
         return self.add("Reshape", x, self.integers(0, 0, self.config.hidden_size))
 
     def linear(self, x: str, name: str, part: int | None = None) -> str:
@@ -145,7 +163,7 @@ class GraphBuilder:
         return self.add("LayerNormalization", x, *parameters, axis=-1, epsilon=float(self.config.layer_norm_eps))
 
     def first_tokens(self, x: str) -> str:
-        """Keep the rows that the head reads: (B, N, C) to (B, 2, C)."""
+        """Keep the rows that the head reads: (B, N, C) to (B, Q, C)."""
         return self.add("Slice", x, self.integers(0), self.integers(NUM_PREFIX_TOKENS), self.integers(1))
 
     def cast(self, x: str, dtype: np.dtype[Any], output: str | None = None) -> str:

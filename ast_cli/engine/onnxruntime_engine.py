@@ -33,7 +33,7 @@ from ast_cli.model.config import ASTConfig
 onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
 DTYPES = ("float32", "fp32")
 SUFFIX, WEIGHTS_SUFFIX = ".onnx", ".weights"
-FORM = "2"  # of what is kept: another order or place of weights, or another graph, must raise it
+FORM = "2"  # of what is kept: another order or place of weights must raise it
 
 
 class FusedAttentionBuilder(GraphBuilder):
@@ -43,7 +43,7 @@ class FusedAttentionBuilder(GraphBuilder):
     """
 
     def attend(self, q: str, k: str, v: str, name: str) -> str:
-        """Attend head by head: queries (B, Q, C), keys and values (B, N, C) to (B, Q, C)."""
+        """Attend head by head: queries, keys and values (B, N, C) to (B, N, C)."""
         num_heads = self.config.num_attention_heads
         return self.add("com.microsoft.MultiHeadAttention", q, k, v, num_heads=num_heads)
 

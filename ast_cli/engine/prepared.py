@@ -10,7 +10,7 @@ from typing import Any
 
 from ast_cli import __version__
 from ast_cli.engine.choice import EngineOptions
-from ast_cli.engine.graph import GraphBuilder
+from ast_cli.engine.graph import GRAPH_FORM, GraphBuilder
 from ast_cli.engine.model_cache import cached_model
 from ast_cli.engine.onnx_file import Graph, onnx_chunks
 from ast_cli.errors import CheckpointError, DeviceError
@@ -57,6 +57,7 @@ def prepare(model: str | Path, options: EngineOptions, engine: str, facts: Mappi
         "engine": engine,
         "checkpoint": checkpoint_digest(str(model)),
         "ast": __version__,
+        "graph": GRAPH_FORM,
         "unnamed_labels": str(options.unnamed_labels),
         **facts,
     }

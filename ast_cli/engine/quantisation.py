@@ -5,8 +5,8 @@ in 16 bits, which larger ones make overflow far more often (docs/performance.md)
 they come, one scale a token, or have a fixed range a layer, found on real audio. With a fixed range the features of a
 layer share one scale, so they are first made alike: what a feature is divided by, its weights are multiplied by
 (SmoothQuant, Xiao et al., 2023, https://arxiv.org/abs/2211.10438). Queries and keys have a fixed range then as well,
-and are compared in integers. Patches, softmax, its product with the values, normalisation and the head stay in floating
-point: they are a sixth of the work and most of the error.
+and are compared in integers. Patches, softmax, its product with the values, normalisation, most of the last block's
+attention and the head stay in floating point: they are a sixth of the work and most of the error.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class CalibratedBuilder(GraphBuilder):
         return self.add("MatMul", self._restored[x], restored)
 
     def scores(self, q: str, k: str, name: str) -> str:
-        """Compare queries (B, Q, C) and keys (B, N, C), both rounded: (B, heads, Q, N), scaled."""
+        """Compare queries and keys (B, N, C), both rounded: (B, H, N, N), scaled."""
         q = self._balanced(q, f"{name}.q", self.head_dim**-0.5)
         k = self._balanced(k, f"{name}.k")
         by_head = self.heads(k, (0, 2, 1, 3))
@@ -109,7 +109,7 @@ class CalibratedBuilder(GraphBuilder):
         return self.add("MatMul", self.heads(q, (0, 2, 1, 3)), self.add("Transpose", by_head, perm=(0, 1, 3, 2)))
 
     def join(self, x: str, name: str) -> str:
-        """Put heads (B, Q, heads, head_dim) together: (B, Q, C), rounded for the layer that comes next.
+        """Put heads (B, N, H, D) together: (B, N, C), rounded for the layer that comes next.
 
         Rounded before and not behind the change of shape, that layer's input is handed to it in integers.
         """

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ast_cli.errors import UsageError
-from ast_cli.model.attention import ATTN_IMPLEMENTATIONS, eager_attention, sdpa_attention
+from ast_cli.model.attention import ATTN_IMPLEMENTATIONS, eager_attention, few_queries_attention, sdpa_attention
 from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig
 from ast_cli.outputs import KeyedOutput
 
@@ -94,28 +94,36 @@ class Attention(nn.Module):
 
         B is the batch, N the tokens, Q the queries, C the width.
         """
-        q, k, v = self._project(x, num_queries)  # (B, heads, Q, C / heads), (B, heads, N, C / heads) twice
         dropout_p = self.dropout_p if self.training else 0.0
         probabilities = None
-        if output_attentions or self.attn_implementation == "eager":
-            output, probabilities = eager_attention(q, k, v, head_mask, dropout_p)
+        if num_queries is not None:
+            output, probabilities = self._from_first(x, num_queries, head_mask, dropout_p)
+        elif output_attentions or self.attn_implementation == "eager":
+            output, probabilities = eager_attention(*self._project(x), head_mask, dropout_p)
         else:
-            output = self._fused(q, k, v, head_mask, dropout_p)
+            output = self._fused(*self._project(x), head_mask, dropout_p)
         output = output.transpose(1, 2).flatten(2)  # (B, Q, C)
         return self.proj(output), probabilities if output_attentions else None
 
-    def _project(self, x: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Project tokens to queries, keys and values by head."""
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project tokens (B, N, C) to queries, keys and values by head, (B, heads, N, C / heads) each."""
         B, N, C = x.shape
-        heads = (self.num_heads, C // self.num_heads)
+        qkv = self._linear(x, self.qkv.weight, self.qkv.bias).view(B, N, 3, self.num_heads, C // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def _from_first(
+        self, x: Tensor, num_queries: int, head_mask: Tensor | None, dropout_p: float
+    ) -> tuple[Tensor, Tensor]:
+        """Attend from the first tokens, which needs no keys and values; returns as `few_queries_attention`."""
+        B, _, C = x.shape
+        H, D = self.num_heads, C // self.num_heads
         weight, bias = self.qkv.weight, self.qkv.bias  # rows: queries, keys, values
-        if num_queries is None:
-            q, k, v = self._linear(x, weight, bias).view(B, N, 3, *heads).permute(2, 0, 3, 1, 4)
-            return q, k, v
         q = self._linear(x[:, :num_queries], weight[:C], None if bias is None else bias[:C])  # (B, Q, C)
-        kv = self._linear(x, weight[C:], None if bias is None else bias[C:])  # (B, N, 2C)
-        k, v = kv.view(B, N, 2, *heads).permute(2, 0, 3, 1, 4)
-        return q.view(B, num_queries, *heads).transpose(1, 2), k, v
+        q = q.view(B, num_queries, H, D).transpose(1, 2)
+        of_keys, of_values = weight[C:].view(2, H, D, C)
+        bias_of_values = None if bias is None else bias[2 * C :].view(H, D)
+        return few_queries_attention(q, x, of_keys, of_values, bias_of_values, head_mask, dropout_p)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Map (B, N, C) to (B, N, rows of weight); engines have other ways."""
@@ -344,7 +352,7 @@ class ASTModel(PretrainedAST):
         """Send tokens (B, N, C) through the blocks.
 
         With ``num_queries`` the last block computes the rows of the first tokens alone, (B, num_queries, C): the same
-        numbers for 7 % fewer operations at base size, as the head reads two rows.
+        numbers for 8 % fewer operations at base size, as the head reads two rows.
         """
         masks = self._head_masks(head_mask)
         hidden_states, attentions = [x], []

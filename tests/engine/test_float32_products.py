@@ -53,7 +53,9 @@ def test_queries_keys_and_values_come_as_the_flash_kernels_take_them(monkeypatch
     model = ASTForAudioClassification(ASTConfig(num_hidden_layers=2, max_length=64)).eval()
     model(torch.zeros(2, 64, 128))
     # No mask, no dropout, numbers of a head beside each other, a head of a multiple of 8: what flash attention needs.
-    assert seen == [{"strides": [1, 1, 1], "head_dim": 64, "dropout_p": 0.0}] * 2
+    assert seen == [
+        {"strides": [1, 1, 1], "head_dim": 64, "dropout_p": 0.0}
+    ]  # of the first block; the last has few queries
 
 
 @pytest.mark.gpu

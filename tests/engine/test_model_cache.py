@@ -109,7 +109,7 @@ def test_onnx_runtime_is_given_its_own_attention_and_weights_to_map(tmp_path: Pa
     load(save_tiny(tmp_path / "model"), "onnxruntime")
     (file,) = cache.glob("*.onnx")
     model = onnx.load(file, load_external_data=False)
-    assert [node.domain for node in model.graph.node if node.op_type == "MultiHeadAttention"] == ["com.microsoft"] * 3
+    assert [node.domain for node in model.graph.node if node.op_type == "MultiHeadAttention"] == ["com.microsoft"] * 2
     places = {entry.value for t in model.graph.initializer for entry in t.external_data if entry.key == "location"}
     assert places == {file.with_suffix(".weights").name}
 

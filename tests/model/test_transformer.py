@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ASTModel
 from ast_cli.errors import UsageError
+from ast_cli.model.attention import eager_attention, few_queries_attention
 
 # Two orders of summation in float32 on numbers around 1, some 20 layers deep: measured 1e-6.
 ROUNDING = {"rtol": 0.0, "atol": 5e-6}
@@ -140,10 +141,10 @@ def test_sdpa_uses_the_fused_kernel_and_eager_does_not(monkeypatch: pytest.Monke
     model = classifier("sdpa")
     N = model.config.num_tokens
     model(spectrograms(model.config))
-    assert calls == [(3, 3, N, 4), (3, 3, 2, 4)]  # the last block: two queries
+    assert calls == [(3, 3, N, 4)]  # two blocks, of which the last has few queries and attends in a way of its own
     model.attn_implementation = "eager"
     model(spectrograms(model.config))
-    assert len(calls) == 2
+    assert len(calls) == 1
 
 
 def test_the_attention_implementation_can_be_chosen_and_a_wrong_one_is_refused() -> None:
@@ -231,6 +232,32 @@ def test_the_trimmed_last_block_gives_the_logits_and_gradients_of_the_whole_one(
     torch.testing.assert_close(found[0], found[1], **ROUNDING)
     for name in gradients[0]:
         torch.testing.assert_close(gradients[0][name], gradients[1][name], **ROUNDING)
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.4])
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("is_biased", [False, True])
+def test_a_few_queries_attend_to_tokens_as_to_their_keys_and_values(
+    dropout_p: float, is_masked: bool, is_biased: bool
+) -> None:
+    def random(*shape: int) -> Tensor:
+        return torch.randn(
+            *shape, generator=torch.Generator().manual_seed(len(shape) * sum(shape)), dtype=torch.float64
+        )
+
+    q, x = random(3, 4, 2, 5), random(3, 7, 20)  # 3 clips, 4 heads of 5, 2 queries, 7 tokens
+    of_keys, of_values = random(2, 4, 5, 20)
+    bias_of_keys, bias_of_values = random(2, 4, 1, 5) if is_biased else (torch.zeros(()), torch.zeros(()))
+    mask = torch.tensor([1.0, 0.5, 0.0, 2.0], dtype=torch.float64) if is_masked else None
+    k = torch.einsum("bnc,hdc->bhnd", x, of_keys) + bias_of_keys
+    v = torch.einsum("bnc,hdc->bhnd", x, of_values) + bias_of_values
+
+    torch.manual_seed(1)
+    expected = eager_attention(q, k, v, mask, dropout_p)
+    torch.manual_seed(1)
+    bias = bias_of_values[:, 0] if is_biased else None
+    found = few_queries_attention(q, x, of_keys, of_values, bias, mask, dropout_p)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # softmax is in float32
 
 
 @pytest.mark.parametrize(("flags", "rows"), [({}, 2), ({"output_hidden_states": True}, 32)])
