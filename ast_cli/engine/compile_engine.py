@@ -33,6 +33,7 @@ class CompileEngine(TorchEngine):
     """
 
     name = "compile"
+    gives_back_weights = False  # compiled code does not stop behind each block
     keeps_batch_size = True
 
     def _prepared(self, model: ASTForAudioClassification) -> ASTForAudioClassification:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ast_cli.engine.device import float32_products, resolve_device, resolve_dtype_for
 from ast_cli.engine.interface import cpu_batch_size, finite
+from ast_cli.engine.mapped_weights import give_back_behind
 from ast_cli.engine.onednn import with_onednn
 from ast_cli.errors import DeviceError
 from ast_cli.model.config import ASTConfig
@@ -36,6 +37,7 @@ class TorchEngine:
 
     name = "torch"
     out_of_memory: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
+    gives_back_weights = True  # see `give_back_behind`
     keeps_batch_size = False  # whether a batch of a size of its own is worth filling up to the usual one
 
     def __init__(
@@ -83,7 +85,10 @@ class TorchEngine:
             device=on,
             unnamed_labels=unnamed_labels,
         )
-        return cls(loaded, on, as_dtype, tf32=tf32)
+        engine = cls(loaded, on, as_dtype, tf32=tf32)
+        if cls.gives_back_weights:
+            give_back_behind(engine.model)
+        return engine
 
     @property
     def config(self) -> ASTConfig:

@@ -30,6 +30,7 @@ from ast_cli.model.layout import (
     own_names,
     rename,
 )
+from ast_cli.model.mapped_file import give_back
 from ast_cli.model.weight_files import read_weights, read_weights_folder
 from ast_cli.whole_files import write_whole
 
@@ -94,11 +95,14 @@ def load_checkpoint(
         skeleton = kind(found_config)
     state = own_names(tensors, with_head=kind.has_head)
     compare(state, {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}, where)
-    try:
-        converted = {name: tensor.to(device=device, dtype=target_dtype) for name, tensor in state.items()}
-    except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
-        raise DeviceError(f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
-    _refuse_non_finite(converted, state, where)
+    converted = {}
+    for name, tensor in state.items():
+        try:
+            converted[name] = tensor.to(device=device, dtype=target_dtype)
+        except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
+            raise DeviceError(f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
+        _refuse_non_finite(converted[name], tensor, f"{where}: {name}")
+        give_back([tensor])
     skeleton.load_state_dict(converted, strict=True, assign=True)
     return skeleton.eval()
 
@@ -157,10 +161,9 @@ def hub_names(tensors: Mapping[str, Tensor], encoder_prefix: str = "") -> dict[s
     return renamed
 
 
-def _refuse_non_finite(converted: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
-    for name, tensor in converted.items():
-        # One pass without a copy: what is not finite stays so in a sum. The sum of large weights may overflow, too.
-        if not math.isfinite(tensor.sum().item()) and not torch.isfinite(tensor).all():
-            if torch.isfinite(state[name].double()).all():
-                raise CheckpointError(f"{where}: {name} holds weights too large for {tensor.dtype}; use float32")
-            raise CheckpointError(f"{where}: {name} holds NaN or infinite weights")
+def _refuse_non_finite(converted: Tensor, source: Tensor, which: str) -> None:
+    # One pass without a copy: what is not finite stays so in a sum. The sum of large weights may overflow, too.
+    if not math.isfinite(converted.sum().item()) and not torch.isfinite(converted).all():
+        if torch.isfinite(source.double()).all():
+            raise CheckpointError(f"{which} holds weights too large for {converted.dtype}; use float32")
+        raise CheckpointError(f"{which} holds NaN or infinite weights")

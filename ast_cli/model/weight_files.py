@@ -137,16 +137,24 @@ def _read_safetensors(file: Path, framework: Framework) -> dict[str, Any]:
 def _map_tensors(file: Path) -> dict[str, Tensor]:
     """Map a safetensors file into memory, apart from what will be fused: that is read.
 
-    Of a mapping, pages that were looked at stay in memory as long as any of its tensors lives. Queries, keys and values
-    would be there twice, 85 MB at base size; of their own, they go once they are fused.
+    Of a mapping, pages that were looked at stay in memory until they are given back, which not every system can.
+    Queries, keys and values would be there twice, 85 MB at base size; of their own, they go once they are fused.
     """
-    with safe_open(file, "pt") as opened, file.open("rb") as stream:
+    from ast_cli.model.mapped_file import map_file, tensor_at
+
+    with safe_open(file, "pt") as opened, file.open("rb") as stream:  # the former checks the header
         content = 8 + int.from_bytes(stream.read(8), "little")  # where it begins: the header's size stands before it
         header = json.loads(stream.read(content - 8))
-        tensors = {name: opened.get_tensor(name) for name in header if name != "__metadata__"}
-        for name in filter(IS_FUSED.search, tensors):
-            stream.seek(content + header[name]["data_offsets"][0])
-            tensors[name] = _read_like(tensors[name], stream)
+        mapping = map_file(stream)
+        tensors = {}
+        for name in filter("__metadata__".__ne__, header):
+            like = opened.get_tensor(name)
+            offset = content + header[name]["data_offsets"][0]
+            if IS_FUSED.search(name):
+                stream.seek(offset)
+                tensors[name] = _read_like(like, stream)
+            else:
+                tensors[name] = tensor_at(mapping, offset, like)
     return tensors
 
 

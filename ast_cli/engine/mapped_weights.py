@@ -1,0 +1,48 @@
+"""A model's weights in memory only while their block is at work, where that costs next to nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from torch import nn
+
+from ast_cli.model.mapped_file import give_back
+from ast_cli.model.transformer import ASTForAudioClassification
+
+# Pages come back from the system's cache at 16 GB/s (one thread, AVX-512 machine of docs/performance.md): of a block
+# that takes this long for its bytes, 2.5 % at most. Base size on two cores: 0.2 GB/s. Small models never reach it.
+MAX_BYTES_PER_S = 0.4e9
+MIN_BYTES = 4_000_000
+
+
+def give_back_behind(model: ASTForAudioClassification) -> None:
+    """Let each block give back the pages of its weights, as far as they lie in a mapped file, once it has run.
+
+    A block whose weights were changed in place since keeps them: with its pages, the change would be lost.
+    """
+    for block in model.audio_spectrogram_transformer.blocks:
+        _BehindBlock(block)
+
+
+class _BehindBlock:
+    """Gives back one block's pages."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self.weights = list(block.parameters())
+        self.versions = self._versions()
+        self.num_bytes = give_back(self.weights)
+        if self.num_bytes >= MIN_BYTES:
+            block.register_forward_pre_hook(self.enter)
+            block.register_forward_hook(self.leave)
+
+    def _versions(self) -> list[int]:
+        return [weight._version for weight in self.weights]
+
+    def enter(self, *_: Any) -> None:
+        self.start_s = time.perf_counter()
+
+    def leave(self, *_: Any) -> None:
+        took_s = time.perf_counter() - self.start_s
+        if self.num_bytes < took_s * MAX_BYTES_PER_S and self._versions() == self.versions:
+            give_back(self.weights)

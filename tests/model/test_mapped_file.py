@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_models import randomise, spectrograms, tiny_config
+
+from ast_cli import ASTForAudioClassification
+from ast_cli.engine import mapped_weights
+from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.model.mapped_file import give_back
+from ast_cli.model.weight_files import read_weights
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux alone")
+
+
+def resident_kb(file: Path) -> int:
+    """Return how much of a mapped file is in this process's memory."""
+    parts = re.split(r"^[0-9a-f]+-[0-9a-f]+ ", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    sizes = [re.search(r"^Rss: +(\d+) kB", part, re.MULTILINE) for part in parts if str(file) in part]
+    return sum(int(size[1]) for size in sizes if size)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint whose blocks are of many pages."""
+    model = randomise(ASTForAudioClassification(tiny_config(hidden_size=384, intermediate_size=1536)))
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped_weights, "MIN_BYTES", 1)
+    monkeypatch.setattr(mapped_weights, "MAX_BYTES_PER_S", 1e18)
+
+
+@linux
+def test_pages_are_given_back_and_come_again_with_the_same_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "some.safetensors"
+    tensors = {"a": torch.randn(3), "b": torch.randn(300, 100), "none": torch.zeros(0, 2), "c": torch.randn(7, 1000)}
+    save_file(tensors, file)
+    mapped = read_weights(file)
+    torch.testing.assert_close(mapped, tensors, rtol=0, atol=0)
+    assert resident_kb(file) >= 140
+    num_bytes = give_back(mapped.values())
+    assert 148_000 - 4 * 4096 <= num_bytes <= 148_000
+    assert resident_kb(file) <= 16
+    torch.testing.assert_close(mapped, tensors, rtol=0, atol=0)
+    assert give_back(tensors.values()) == 0  # these lie in no file
+    torch.testing.assert_close(mapped, tensors, rtol=0, atol=0)
+
+
+def test_what_is_written_to_a_mapped_tensor_does_not_reach_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "some.safetensors"
+    save_file({"a": torch.ones(5000)}, file)
+    before = file.read_bytes()
+    read_weights(file)["a"].zero_()
+    assert file.read_bytes() == before
+    assert read_weights(file)["a"].sum() == 5000
+
+
+@linux
+def test_loading_leaves_hardly_a_page_of_the_weights_in_memory(checkpoint: Path) -> None:
+    model = ASTForAudioClassification.from_pretrained(checkpoint)
+    # What is looked at brings its neighbours along, 16 pages or more at once.
+    assert resident_kb(checkpoint) * 1024 < 0.1 * sum(weight.nbytes for weight in model.parameters())
+
+
+@linux
+@pytest.mark.usefixtures("any_size")
+def test_a_block_that_has_run_gives_back_its_weights(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ASTForAudioClassification.from_pretrained(checkpoint)
+    x = spectrograms(plain.config)
+    expected = TorchEngine(plain).logits(x)
+    whole_kb = resident_kb(checkpoint)
+    del plain
+    engine = TorchEngine.load(checkpoint)
+    for _ in range(2):
+        assert (engine.logits(x) == expected).all()
+        assert resident_kb(checkpoint) < 0.1 * whole_kb
+    monkeypatch.setattr(mapped_weights, "MAX_BYTES_PER_S", 0.0)  # it would cost too much
+    assert (engine.logits(x) == expected).all()
+    assert resident_kb(checkpoint) > 0.8 * whole_kb
+
+
+@linux
+@pytest.mark.usefixtures("any_size")
+def test_weights_that_were_changed_are_not_given_back(checkpoint: Path) -> None:
+    engine = TorchEngine.load(checkpoint)
+    x = spectrograms(engine.config)
+    before = engine.logits(x)
+    changed = copy.deepcopy(engine.model)
+    for model in (engine.model, changed):
+        with torch.no_grad():
+            model.audio_spectrogram_transformer.blocks[0].mlp.fc1.weight.mul_(1.5)
+    expected = TorchEngine(changed).logits(x)
+    for _ in range(2):
+        assert (engine.logits(x) == expected).all()
+    assert (expected != before).any()
+
+
+@pytest.mark.parametrize("kind", ["small", "compiled"])
+def test_small_models_and_compiled_ones_keep_their_weights(
+    kind: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "compiled":
+        from ast_cli.engine.compile_engine import COMPILERS, CompileEngine
+
+        if not any(map(shutil.which, COMPILERS)):
+            pytest.skip("there is no C++ compiler")
+        monkeypatch.setattr(mapped_weights, "MIN_BYTES", 1)
+        engine: TorchEngine = CompileEngine.load(checkpoint)
+    else:
+        engine = TorchEngine.load("builtin")
+    assert not any(block._forward_hooks for block in engine.model.audio_spectrogram_transformer.blocks)
