@@ -106,6 +106,7 @@ def test_weights_that_were_changed_are_not_given_back(checkpoint: Path) -> None:
     assert (expected != before).any()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about torch
 @pytest.mark.parametrize("kind", ["small", "compiled"])
 def test_small_models_and_compiled_ones_keep_their_weights(
     kind: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
