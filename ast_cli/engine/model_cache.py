@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -71,13 +72,11 @@ def keep_model(
     return None
 
 
-def content_of(file: Path) -> bytes:
-    """Return the content of a cached file without its end."""
+def content_of(file: Path) -> memoryview:
+    """Map a cached file into memory, and return its content without its end; what is written to it stays there."""
     with file.open("rb") as stream:
-        num_bytes = stream.seek(-FOOTER_BYTES, os.SEEK_END) + FOOTER_BYTES
-        end_length = _end_length(stream.read())
-        stream.seek(0)
-        return stream.read(num_bytes - end_length)
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    return memoryview(mapping)[: len(mapping) - _end_length(mapping[-FOOTER_BYTES:])]
 
 
 def _file(depends_on: Mapping[str, str], suffix: str) -> Path:

@@ -48,6 +48,7 @@ class OpenVinoEngine:
         self.config = config
         self.dtype_name = dtype_name
         self.num_threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+        self._compiled = compiled  # which holds the memory that its weights may lie in
         self._request = compiled.create_infer_request()
         self._output = compiled.output(OUTPUT)
 
@@ -165,7 +166,10 @@ def imported(core: Any, prepared: Prepared, properties: dict[str, str]) -> Any |
     if prepared.file is None:
         return None
     try:
-        return core.import_model(content_of(prepared.file), "CPU", properties)
+        content = np.frombuffer(content_of(prepared.file), np.uint8)
+        compiled = core.import_model(openvino.Tensor(content, shared_memory=True), "CPU", properties)
+        compiled.content = content  # in which weights may lie as long as the model lives
+        return compiled
     except (RuntimeError, OSError, ValueError):
         return None
 
