@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import mmap
 import json
+import mmap
 import subprocess
 import sys
 from pathlib import Path
