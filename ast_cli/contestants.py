@@ -156,7 +156,8 @@ def _runtime(model: ASTForAudioClassification, options: EngineOptions) -> Engine
         from ast_cli.engine.openvino_engine import OpenVinoEngine
 
         kind = OpenVinoEngine
-    graph = kind.builder(model.config, {name: tensor.numpy() for name, tensor in model.state_dict().items()}).build()
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    graph = kind.builder_for(options.dtype)(model.config, weights).build()
     return kind.from_graph(graph, model.config, options)
 
 

@@ -161,9 +161,12 @@ def _builder(
     report_progress: Callable[[str], None],
 ) -> tuple[GraphBuilder, int]:
     """Return what describes the model in the type asked for, and how many windows it was calibrated on."""
+    if options.dtype != "int8" and options.format == "openvino":
+        from ast_cli.engine.openvino_engine import Float32Builder
+
+        return Float32Builder(config, weights), 0  # OpenVINO packs float32 as float16 itself, and computes in float32
     if options.dtype != "int8":
-        is_half = options.dtype == "float16" and options.format == "onnx"  # OpenVINO packs float32 itself
-        return GraphBuilder(config, weights, "float16" if is_half else "float32"), 0
+        return GraphBuilder(config, weights, options.dtype), 0
     from ast_cli.engine.quantisation import CalibratedBuilder, DynamicBuilder, calibrate
 
     if options.calibrate is None:

@@ -60,7 +60,6 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
     device_name = "cpu"
-    builder = FusedAttentionBuilder
     out_of_memory: tuple[type[Exception], ...] = (MemoryError,)
 
     def __init__(
@@ -75,6 +74,11 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3  # errors, which are raised as well
         source = model if isinstance(model, bytes) else os.fspath(model)
         self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+    @staticmethod
+    def builder_for(_dtype: str) -> type[GraphBuilder]:
+        """Return what describes a model that is to be run in a data type."""
+        return FusedAttentionBuilder
 
     @classmethod
     def load(
@@ -93,7 +97,7 @@ class OnnxRuntimeEngine:
             with contextlib.suppress(Exception):  # ONNX Runtime's own exceptions: a file of another make
                 return cls(prepared.file, prepared.config, options.num_threads)
         report_progress(f"converting {model} for ONNX Runtime; done once")
-        graph, prepared = converted(prepared, options, cls.builder)
+        graph, prepared = converted(prepared, options, cls.builder_for(options.dtype))
         assert prepared.config is not None
         file = _kept(graph, prepared)
         if file is not None:

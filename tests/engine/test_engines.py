@@ -238,3 +238,17 @@ def test_without_a_compiler_the_compile_engine_says_so(monkeypatch: pytest.Monke
 def test_number_of_threads_is_honoured_and_part_of_what_speed_depends_on(engine: Any) -> None:
     one, two = (load_engine("builtin", EngineOptions(engine, num_threads=number)) for number in (1, 2))
     assert (one.facts["threads"], two.facts["threads"]) == ("1", "2")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is missing")
+def test_openvino_is_given_something_to_fuse_behind_the_mlp_in_float32_alone(tmp_path: Path) -> None:
+    from ast_cli.engine.openvino_engine import OpenVinoEngine
+
+    weights, config = load_arrays(save_tiny(tmp_path))
+    found = {}
+    for dtype in ("auto", "float32", "bfloat16"):
+        nodes = OpenVinoEngine.builder_for(dtype)(config, weights).build().nodes
+        added = [node for node in nodes if node.operator == "LeakyRelu"]
+        found[dtype] = len(added)
+        assert all(node.attributes == {"alpha": 1.0} for node in added)  # which changes nothing
+    assert found == {"auto": 3, "float32": 3, "bfloat16": 0}
