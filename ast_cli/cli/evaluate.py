@@ -31,7 +31,10 @@ def evaluate(
     ] = None,
     split: p.Split = None,
     fold: p.Fold = None,
-    format_name: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="Of the result.")] = "table",
+    format_name: Annotated[
+        Literal["table", "json"] | None,
+        typer.Option("--format", "-f", help="Of the result. By default by the name of --output, else a table."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file, not to stdout.")
     ] = None,
@@ -88,7 +91,8 @@ def evaluate(
         ignore_unknown_labels=ignore_unknown_labels,
     )
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
-    outputs = EvaluationOutputs(format_name, output, thresholds_output, plot, predictions)
+    by_name = "json" if output is not None and output.suffix.lower() == ".json" else "table"
+    outputs = EvaluationOutputs(format_name or by_name, output, thresholds_output, plot, predictions)
     examples = p.choose_examples(read_examples(data), split, fold, quiet=quiet)
     outputs.check([data, *(example.path for example in examples.examples)], force=force)
     chosen: list[str | None] = [*model] if model else [None]

@@ -66,6 +66,15 @@ def test_several_labels_an_ensemble_and_a_table_in_a_file(folder: Path, run_ast:
     assert "12 labels have no example and count in no mean" in text
 
 
+def test_the_name_of_output_chooses_the_format_where_format_does_not(folder: Path, run_ast: Run) -> None:
+    for name, arguments in (("by-name.json", ()), ("table.json", ("--format", "table")), ("x", ("--format", "json"))):
+        done = run_ast("evaluate", "clips", "--model", "builtin", "--output", name, *arguments, cwd=folder.parent)
+        assert done.returncode == 3  # one of the files is no audio
+    by_name, table, by_format = ((folder.parent / name).read_text() for name in ("by-name.json", "table.json", "x"))
+    assert json.loads(by_name) == json.loads(by_format)
+    assert table.startswith("builtin on clips: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

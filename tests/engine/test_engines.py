@@ -160,6 +160,34 @@ def test_engine_that_is_not_installed_is_one_sentence_with_the_remedy(
     assert resolve_engine(EngineOptions("auto")) == "torch"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "installed", "has_bfloat16", "expected"),
+    [
+        ("auto", "openvino onnxruntime", False, "openvino"),
+        ("float32", "onnxruntime", False, "onnxruntime"),
+        ("float32", "", False, "torch"),
+        ("bf16", "openvino onnxruntime", True, "openvino"),
+        ("bfloat16", "openvino onnxruntime", False, "torch"),
+        ("bfloat16", "onnxruntime", True, "torch"),
+        ("float16", "openvino onnxruntime", True, "torch"),
+    ],
+)
+def test_auto_is_the_fastest_that_is_installed_and_offers_the_data_type(
+    dtype: str, installed: str, has_bfloat16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "is_installed", lambda package: package in installed.split())
+    monkeypatch.setattr(choice, "_multiplies_bfloat16", lambda: has_bfloat16)
+    assert resolve_engine(EngineOptions("auto", "cpu", dtype)) == expected
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is missing")
+@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that is asked")
+def test_what_linux_says_of_bfloat16_is_what_openvino_says() -> None:
+    from ast_cli.engine.openvino_engine import has_bfloat16, the_core
+
+    assert choice._multiplies_bfloat16() == has_bfloat16(the_core())
+
+
 def test_engine_that_does_not_exist_is_refused(run_ast: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match="engine must be one of torch, compile"):
         EngineOptions("tensorflow")  # type: ignore[arg-type]
