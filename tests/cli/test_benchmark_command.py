@@ -71,8 +71,8 @@ logits equal those of transformers within 1.5e-06 in float32
 | model  | cpu    |          1 |                 1953 |       12.2 |        5.12 |
 
 FLOP of a window: 2 x multiply-adds: patches P*p^2*C; a block 3NC^2 (qkv) + 2N^2C (attention) + NC^2 (proj) + \
-2NCM (MLP); the last block 2QC^2 + 2NC^2 + 2QNC + 2QCM, as the head reads Q=2 rows (transformers: as the others); \
-head CL. N tokens, P patches of side p, C hidden_size, M intermediate_size, L labels
+2NCM (MLP); the last block 4QC^2 + 2QHNC + 2QCM, as the head reads Q=2 rows (transformers: as the others); \
+head CL. N tokens, P patches of side p, C hidden_size, H heads, M intermediate_size, L labels
 """
 
 
