@@ -17,12 +17,12 @@ MIN_BYTES = 4_000_000
 
 
 def give_back_behind(model: ASTForAudioClassification) -> None:
-    """Let each block give back the pages of its weights, as far as they lie in a mapped file, once it has run.
-
-    A block whose weights were changed in place since keeps them: with its pages, the change would be lost.
-    """
+    """Let each block give back the pages of its weights, as far as they lie in a mapped file, once it has run."""
     for block in model.audio_spectrogram_transformer.blocks:
-        _BehindBlock(block)
+        behind = _BehindBlock(block)
+        if behind.num_bytes >= MIN_BYTES:
+            block.register_forward_pre_hook(behind.enter)
+            block.register_forward_hook(behind.leave)
 
 
 class _BehindBlock:
@@ -30,19 +30,11 @@ class _BehindBlock:
 
     def __init__(self, block: nn.Module) -> None:
         self.weights = list(block.parameters())
-        self.versions = self._versions()
         self.num_bytes = give_back(self.weights)
-        if self.num_bytes >= MIN_BYTES:
-            block.register_forward_pre_hook(self.enter)
-            block.register_forward_hook(self.leave)
-
-    def _versions(self) -> list[int]:
-        return [weight._version for weight in self.weights]
 
     def enter(self, *_: Any) -> None:
         self.start_s = time.perf_counter()
 
     def leave(self, *_: Any) -> None:
-        took_s = time.perf_counter() - self.start_s
-        if self.num_bytes < took_s * MAX_BYTES_PER_S and self._versions() == self.versions:
+        if self.num_bytes < (time.perf_counter() - self.start_s) * MAX_BYTES_PER_S:
             give_back(self.weights)

@@ -188,7 +188,7 @@ def imported(core: Any, prepared: Prepared, properties: dict[str, str]) -> Any |
         compiled = core.import_model(openvino.Tensor(content, shared_memory=True), "CPU", properties)
         compiled.content = content  # in which weights may lie as long as the model lives
         return compiled
-    except (RuntimeError, OSError, ValueError):
+    except (RuntimeError, OSError, ValueError, TypeError):
         return None
 
 

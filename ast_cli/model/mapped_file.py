@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
 import sys
+import threading
 from collections.abc import Iterable
 from typing import IO
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
 # Every mapping that a tensor still lies in, with its address. Nothing else may be given back: of memory that no file
 # stands behind, the content would be gone.
 _addresses: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+# What Linux says of a page in /proc/self/pagemap (its Documentation/admin-guide/mm/pagemap.rst).
+PAGEMAP = "/proc/self/pagemap"
+ENTRY_BYTES = 8
+PRESENT, SWAPPED, OF_A_FILE = (np.uint64(1 << bit) for bit in (63, 62, 61))
 
 
 def map_file(stream: IO[bytes]) -> mmap.mmap:
     """Map a whole file; what is written to the mapping does not reach the file."""
     mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-    _addresses[mapping] = torch.frombuffer(mapping, dtype=torch.uint8, count=1).data_ptr()
+    address = torch.frombuffer(mapping, dtype=torch.uint8, count=1).data_ptr()
+    with _lock:
+        _addresses[mapping] = address
     return mapping
 
 
@@ -33,22 +45,49 @@ def tensor_at(mapping: mmap.mmap, offset: int, like: Tensor) -> Tensor:
 def give_back(tensors: Iterable[Tensor]) -> int:
     """Give the pages of tensors in mapped files back to the system, which has them in its cache for who looks next.
 
-    For tensors as they came from the file: what was written to them since is lost. Tensors elsewhere stay as they are,
-    and so does everything where the system has no such call.
+    Tensors elsewhere stay as they are, and so do those that were written to since: their pages are not the file's any
+    more. Where the system has no such call, or refuses it, everything stays.
 
     Returns:
-        How many bytes there were to give back; pages at either end may be shared with other tensors, and stay.
+        How many bytes were the system's to take; pages at either end may be shared with other tensors, and stay.
     """
     if sys.platform != "linux":
         return 0
+    with _lock:
+        mappings = list(_addresses.items())
     num_bytes = 0
     for tensor in tensors:
         start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-        for mapping, address in list(_addresses.items()):
+        for mapping, address in mappings:
             if address <= start and end <= address + len(mapping):
-                first = -(-(start - address) // mmap.PAGESIZE) * mmap.PAGESIZE
-                last = (end - address) // mmap.PAGESIZE * mmap.PAGESIZE
-                if first < last:
-                    mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
-                    num_bytes += last - first
+                num_bytes += _give_back(mapping, address, start - address, end - address)
     return num_bytes
+
+
+def _give_back(mapping: mmap.mmap, address: int, start: int, end: int) -> int:
+    """Give back the whole pages between two offsets of a mapping, unless one was written to; return their bytes."""
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = end // mmap.PAGESIZE * mmap.PAGESIZE - first
+    with contextlib.suppress(OSError):  # memory that is locked, a system that hides its pages
+        if length > 0 and not _was_written(address + first, length):
+            mapping.madvise(mmap.MADV_DONTNEED, first, length)
+            return length
+    return 0
+
+
+def _was_written(address: int, length: int) -> bool:
+    """Tell whether a page was written to: then it is a copy, and the file's own is no longer there.
+
+    Raises:
+        OSError: The system does not say.
+    """
+    descriptor = os.open(PAGEMAP, os.O_RDONLY)
+    try:
+        num_bytes = length // mmap.PAGESIZE * ENTRY_BYTES
+        entries = os.pread(descriptor, num_bytes, address // mmap.PAGESIZE * ENTRY_BYTES)
+    finally:
+        os.close(descriptor)
+    if len(entries) != num_bytes:
+        raise OSError("the map of pages ends early")
+    pages = np.frombuffer(entries, np.uint64)
+    return bool((pages & SWAPPED).any() or ((pages & (PRESENT | OF_A_FILE)) == PRESENT).any())

@@ -130,7 +130,7 @@ def _as_array(tensor: Tensor) -> NDArray[Any]:
 def _read_safetensors(file: Path, framework: Framework) -> dict[str, Any]:
     try:
         return _map_tensors(file) if framework == "torch" else _read_arrays(file)
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file}: no valid safetensors file ({shown(str(error))})") from error
 
 

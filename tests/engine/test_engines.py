@@ -182,10 +182,10 @@ def test_auto_is_the_fastest_that_is_installed_and_offers_the_data_type(
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is missing")
 @pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that is asked")
-def test_what_linux_says_of_bfloat16_is_what_openvino_says() -> None:
+def test_auto_never_chooses_a_data_type_that_openvino_refuses() -> None:
     from ast_cli.engine.openvino_engine import has_bfloat16, the_core
 
-    assert choice._multiplies_bfloat16() == has_bfloat16(the_core())
+    assert not choice._multiplies_bfloat16() or has_bfloat16(the_core())  # which may know more than Linux tells
 
 
 def test_engine_that_does_not_exist_is_refused(run_ast: Callable[..., Any]) -> None:

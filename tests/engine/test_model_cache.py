@@ -164,6 +164,16 @@ def test_whole_file_that_the_runtime_refuses_is_made_anew(tmp_path: Path, cache:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_model_kept_of_another_graph_is_made_anew(
+    tmp_path: Path, cache: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny(tmp_path / "model")
+    assert [len(load(folder, engine)[1]) for _ in range(2)] == [1, 0]
+    monkeypatch.setattr("ast_cli.engine.prepared.GRAPH_FORM", "of a later version")
+    assert [len(load(folder, engine)[1]) for _ in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_other_weights_under_the_same_name_size_and_time_are_another_model(
     tmp_path: Path, cache: Path, engine: str
 ) -> None:

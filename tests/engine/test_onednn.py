@@ -101,6 +101,18 @@ def test_attention_in_blocks_is_for_processors_that_gain_from_it(
     assert bool(called) == expected
 
 
+@pytest.mark.parametrize("min_tokens", [0, 10_000], ids=["own attention", "torch's attention"])
+def test_nothing_is_dropped_where_nothing_is_learned(monkeypatch: pytest.MonkeyPatch, min_tokens: int) -> None:
+    monkeypatch.setattr(onednn, "MIN_TOKENS", min_tokens)
+    model = small_model(attention_probs_dropout_prob=0.4, hidden_dropout_prob=0.4)
+    engine = TorchEngine(model)
+    assert not any(module.training for module in engine.model.modules())
+    x = features(model)
+    with torch.inference_mode():
+        expected = model(x).logits
+    torch.testing.assert_close(torch.from_numpy(engine.logits(x)), expected, rtol=0, atol=TOLERANCE)
+
+
 def test_weights_are_shared_and_keep_their_names() -> None:
     model = small_model()
     shared = with_onednn(model)

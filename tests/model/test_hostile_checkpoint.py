@@ -254,12 +254,13 @@ def entry(start: int, end: int, dtype: str = "F32", shape: Any = None) -> dict[s
         safetensors_bytes({"a": entry(0, 4, shape=[2])}, bytes(4)),
         safetensors_bytes({"a": entry(0, 4, shape=[2**40, 2**40])}, bytes(4)),
         safetensors_bytes({"a": "text"}, bytes(4)),
+        safetensors_bytes({"a": ["F32", [1], [0, 4]]}, bytes(4)),
         safetensors_bytes({}, b"left over"),
     ],
     ids=[
         "empty", "too short", "no header", "header of 2^40 bytes", "header of 2^64 - 1 bytes", "header past the end",
         "no json", "no object", "overlap", "hole", "past the end", "backwards", "negative", "unknown dtype",
-        "shape at odds with its size", "shape whose size overflows", "no entry", "bytes left over",
+        "shape at odds with its size", "shape whose size overflows", "no entry", "entry as a list", "bytes left over",
     ],
 )  # fmt: skip
 def test_malformed_safetensors_are_refused(folder: Path, content: bytes) -> None:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import re
 import shutil
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_models import randomise, spectrograms, tiny_config
+from torch import Tensor
 
 from ast_cli import ASTForAudioClassification
 from ast_cli.engine import mapped_weights
@@ -90,20 +95,91 @@ def test_a_block_that_has_run_gives_back_its_weights(checkpoint: Path, monkeypat
     assert resident_kb(checkpoint) > 0.8 * whole_kb
 
 
+def by_operator(weight: Tensor) -> None:
+    with torch.no_grad():
+        weight.mul_(1.5)
+
+
+def by_data(weight: Tensor) -> None:
+    weight.data.mul_(1.5)
+
+
+def by_numpy(weight: Tensor) -> None:
+    weight.detach().numpy()[0] += 1
+
+
+def by_optimiser(weight: Tensor) -> None:
+    weight.grad = torch.ones_like(weight)
+    torch.optim.AdamW([weight], lr=0.1, fused=True).step()
+
+
 @linux
 @pytest.mark.usefixtures("any_size")
-def test_weights_that_were_changed_are_not_given_back(checkpoint: Path) -> None:
+@pytest.mark.parametrize("change", [by_operator, by_data, by_numpy, by_optimiser])
+def test_weights_that_were_changed_are_not_given_back(checkpoint: Path, change: Callable[[Tensor], None]) -> None:
     engine = TorchEngine.load(checkpoint)
     x = spectrograms(engine.config)
     before = engine.logits(x)
     changed = copy.deepcopy(engine.model)
     for model in (engine.model, changed):
-        with torch.no_grad():
-            model.audio_spectrogram_transformer.blocks[0].mlp.fc1.weight.mul_(1.5)
+        change(model.audio_spectrogram_transformer.blocks[0].mlp.fc1.weight)
     expected = TorchEngine(changed).logits(x)
     for _ in range(2):
         assert (engine.logits(x) == expected).all()
     assert (expected != before).any()
+
+
+@linux
+def test_neighbours_that_share_a_page_keep_what_was_written_to_them(tmp_path: Path) -> None:
+    file = tmp_path / "some.safetensors"
+    save_file({name: torch.zeros(3000) for name in "abc"}, file)
+    mapped = read_weights(file)
+    for name in "ac":
+        mapped[name].fill_(1)
+    assert mapped["b"].sum() == 0
+    assert give_back([mapped["b"]]) > 0
+    assert {name: tensor.mean().item() for name, tensor in mapped.items()} == {"a": 1, "b": 0, "c": 1}
+
+
+@linux
+def test_memory_that_the_system_does_not_take_back_stays(tmp_path: Path) -> None:
+    file = tmp_path / "some.safetensors"
+    save_file({"a": torch.ones(100_000)}, file)
+    mapped = read_weights(file)
+    libc = ctypes.CDLL(None)
+    start, length = ctypes.c_void_p(mapped["a"].data_ptr()), ctypes.c_size_t(mapped["a"].nbytes)
+    if libc.mlock(start, length):
+        pytest.skip("no memory may be locked here")
+    assert give_back(mapped.values()) == 0
+    assert mapped["a"].sum() == 100_000
+    libc.munlock(start, length)
+
+
+@linux
+def test_files_are_mapped_in_one_thread_while_another_gives_back(tmp_path: Path) -> None:
+    file = tmp_path / "some.safetensors"
+    save_file({"a": torch.ones(1)}, file)
+    alive = [read_weights(file) for _ in range(100)]
+    end_s = time.monotonic() + 0.5
+
+    def reading() -> None:
+        while time.monotonic() < end_s:
+            read_weights(file)
+
+    def giving() -> None:
+        while time.monotonic() < end_s:
+            give_back(alive[0].values())
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(run) for run in (reading, reading, giving)]:
+            done.result()
+
+
+def test_an_engine_is_loaded_in_inference_mode_too(checkpoint: Path) -> None:
+    x = spectrograms(tiny_config())
+    with torch.inference_mode():
+        within = TorchEngine.load(checkpoint).logits(x)
+    assert (within == TorchEngine.load(checkpoint).logits(x)).all()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about torch
