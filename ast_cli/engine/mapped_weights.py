@@ -10,9 +10,9 @@ from torch import nn
 from ast_cli.model.mapped_file import give_back
 from ast_cli.model.transformer import ASTForAudioClassification
 
-# Pages come back from the system's cache at 16 GB/s (one thread, AVX-512 machine of docs/performance.md): of a block
-# that takes this long for its bytes, 2.5 % at most. Base size on two cores: 0.2 GB/s. Small models never reach it.
-MAX_BYTES_PER_S = 0.4e9
+# Giving back 21 MB and fetching them from the system's cache again takes 1.7 ms (one thread, AVX-512 machine of
+# docs/performance.md): of a block that takes this long for its bytes, 2 %. Base size on two cores there: 0.19 GB/s.
+MAX_BYTES_PER_S = 0.25e9
 MIN_BYTES = 4_000_000
 
 
