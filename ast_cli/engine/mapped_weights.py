@@ -13,7 +13,7 @@ from ast_cli.model.transformer import ASTForAudioClassification
 # Giving back 21 MB and fetching them from the system's cache again takes 1.7 ms (one thread, AVX-512 machine of
 # docs/performance.md): of a block that takes this long for its bytes, 2 %. Base size on two cores there: 0.19 GB/s.
 MAX_BYTES_PER_S = 0.25e9
-MIN_BYTES = 4_000_000
+MIN_BYTES = 4_000_000  # of a block; below, there is little to gain, and a block takes no longer than a call
 
 
 def give_back_behind(model: ASTForAudioClassification) -> None:
