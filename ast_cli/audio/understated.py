@@ -23,6 +23,12 @@ METADATA_NAMES = (
     "|ID3|TAG|APET|LYRI|<?xp"  # tags without a chunk
 )
 METADATA = tuple(name.encode() for name in METADATA_NAMES.split("|"))
+# By container: the name of the chunk of samples; where chunks begin, their layout and padding, as `chunks` takes them.
+CHUNKS_OF_SAMPLES = {
+    "WAV": (b"data", 12, "<4sI", 1),
+    "AIFF": (b"SSND", 12, ">4sI", 1),
+    "CAF": (b"data", 8, ">4sq", 0),
+}
 UNMISSED_BYTES = 4096  # behind the audio
 MAX_PADDING_BYTES = 1 << 20
 FLAC_TAIL_BYTES = 1 << 18
@@ -49,25 +55,22 @@ def holds_more(file: BinaryIO, file_size: int, format_name: str) -> bool:
 
 def chunks_hold_more(file: BinaryIO, file_size: int, format_name: str) -> bool:
     """Tell the same of AIFF and CAF, where FFmpeg does not read what follows either."""
-    if format_name == "AIFF":
-        return _bytes_behind(b"SSND", file, file_size, first=12, layout=">4sI") >= UNMISSED_BYTES
-    return format_name == "CAF" and (
-        _bytes_behind(b"data", file, file_size, first=8, layout=">4sq", padding=0) >= UNMISSED_BYTES
-    )
+    return format_name in ("AIFF", "CAF") and _bytes_behind(file, file_size, format_name) >= UNMISSED_BYTES
 
 
 def riff_goes_on(file: BinaryIO, file_size: int) -> bool:
     """Tell whether samples go on beyond the size a WAV states, be they few."""
     file.seek(0)
-    return file.read(4) in (b"RIFF", b"RF64") and _bytes_behind(b"data", file, file_size, first=12, layout="<4sI") > 0
+    return file.read(4) in (b"RIFF", b"RF64") and _bytes_behind(file, file_size, "WAV") > 0
 
 
 def _riff_goes_far_on(file: BinaryIO, file_size: int) -> bool:
-    return _bytes_behind(b"data", file, file_size, first=12, layout="<4sI") >= UNMISSED_BYTES
+    return _bytes_behind(file, file_size, "WAV") >= UNMISSED_BYTES
 
 
-def _bytes_behind(samples: bytes, file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> int:
+def _bytes_behind(file: BinaryIO, file_size: int, container: str) -> int:
     """Return how many bytes of samples follow the chunk of samples: none, or all up to the end of the file."""
+    samples, first, layout, padding = CHUNKS_OF_SAMPLES[container]
     end = 0
     try:
         for chunk in chunks(file, file_size, first, layout, padding):

@@ -19,13 +19,6 @@ from ast_cli.tagging.options import ClassifyOptions, LoadOptions
 from ast_cli.tagging.shards import parse_shard
 from ast_cli.training.thresholds import read_thresholds
 
-FORMATS_BY_SUFFIX = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-
-
-def format_for(output: Path | None) -> str:
-    """Return the format that the name of a file of results asks for."""
-    return "table" if output is None else FORMATS_BY_SUFFIX.get(output.suffix.lower(), "table")
-
 
 def classify(
     paths: p.Paths = None,
@@ -139,7 +132,7 @@ def classify(
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
     if as_json and format_name not in (None, "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
-    chosen_format = "json" if as_json else format_name or format_for(output)
+    chosen_format = "json" if as_json else format_name or p.format_for(output, ("json", "jsonl", "csv"))
     if options.stream and chosen_format != "jsonl":
         raise UsageError("windows and events can be streamed as JSON Lines only: add --format jsonl")
     run = RunOptions(

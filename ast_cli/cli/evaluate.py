@@ -91,8 +91,8 @@ def evaluate(
         ignore_unknown_labels=ignore_unknown_labels,
     )
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
-    by_name = "json" if output is not None and output.suffix.lower() == ".json" else "table"
-    outputs = EvaluationOutputs(format_name or by_name, output, thresholds_output, plot, predictions)
+    chosen_format = format_name or p.format_for(output, ("json",))
+    outputs = EvaluationOutputs(chosen_format, output, thresholds_output, plot, predictions)
     examples = p.choose_examples(read_examples(data), split, fold, quiet=quiet)
     outputs.check([data, *(example.path for example in examples.examples)], force=force)
     chosen: list[str | None] = [*model] if model else [None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ast_cli.training.examples import ExampleSet
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
+FORMATS_BY_SUFFIX = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 Paths = Annotated[
     list[str] | None,
@@ -126,6 +128,12 @@ def _read_bytes(file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"--files-from {file}: cannot be read ({error.strerror})") from error
+
+
+def format_for(output: Path | None, formats: Collection[str]) -> str:
+    """Return which of some formats the name of a file of results asks for; a table where it asks for none of them."""
+    asked_for = "table" if output is None else FORMATS_BY_SUFFIX.get(output.suffix.lower(), "table")
+    return asked_for if asked_for in formats else "table"
 
 
 def choose_examples(examples: ExampleSet, split: str | None, fold: str | None, *, quiet: bool) -> ExampleSet:

@@ -160,11 +160,14 @@ def auto_engine(options: EngineOptions) -> EngineName:
     import alone. OpenVINO computes in bfloat16 too, in 0.82 of torch's time, where the processor does.
     """
     wants_cpu = options.device == "cpu" or (options.device == "auto" and not _has_gpu())
-    is_float32 = options.dtype in ("auto", "float32", "fp32")
-    is_bfloat16 = options.dtype in ("bfloat16", "bf16")
-    if wants_cpu and is_installed("openvino") and (is_float32 or (is_bfloat16 and _multiplies_bfloat16())):
+    if wants_cpu and options.dtype in ("auto", "float32", "fp32"):
+        if is_installed("openvino"):
+            return "openvino"
+        if is_installed("onnxruntime"):
+            return "onnxruntime"
+    if wants_cpu and options.dtype in ("bfloat16", "bf16") and is_installed("openvino") and _multiplies_bfloat16():
         return "openvino"
-    return "onnxruntime" if wants_cpu and is_float32 and is_installed("onnxruntime") else "torch"
+    return "torch"
 
 
 def is_installed(package: str) -> bool:

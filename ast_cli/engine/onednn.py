@@ -85,7 +85,6 @@ class OneDnnLinear(nn.Linear):
 
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
-        self.training = layer.training
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
 
@@ -99,7 +98,6 @@ class OneDnnMlp(nn.Module):
 
     def __init__(self, mlp: Mlp) -> None:
         super().__init__()
-        self.training = mlp.training
         self.fc1, self.fc2, self.act = mlp.fc1, mlp.fc2, mlp.act
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,7 +114,6 @@ class OneDnnAttention(Attention):
 
     def __init__(self, attention: Attention) -> None:
         nn.Module.__init__(self)
-        self.training = attention.training
         self.num_heads, self.dropout_p = attention.num_heads, attention.dropout_p
         self.qkv = attention.qkv
         self.proj = OneDnnLinear(attention.proj)
@@ -141,7 +138,7 @@ def with_onednn(model: ASTForAudioClassification) -> ASTForAudioClassification:
         return model
     shared = _sharing(model)
     assert isinstance(shared, ASTForAudioClassification)
-    return shared
+    return shared.train(model.training)  # new parts begin in training, where they would drop
 
 
 def _sharing(module: nn.Module) -> nn.Module:

@@ -34,7 +34,7 @@ class Float32Builder(GraphBuilder):
     """Has OpenVINO multiply by oneDNN where it would choose MLAS, which is slower there.
 
     In float32 it takes MLAS for every product that no operation follows but the addition of a bias. Of base size's
-    largest, the second of the MLP, that takes 29.5 ms, and oneDNN 26.4 (docs/performance.md). So an operation follows
+    largest, the second of the MLP, that takes 28.4 ms, and oneDNN 25.8 (docs/performance.md). So an operation follows
     which leaves each number as it is, as OpenVINO does not notice.
     """
 
