@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
+DEBUG_VARIABLE = "AST_DEBUG"  # set: traces of errors on standard error, those of worker processes included
+MESSAGE_LENGTH = 500  # characters of another library's own words in a message
+
 
 class ExitCode(IntEnum):
     """Exit codes of every command."""
@@ -77,6 +80,15 @@ class AudioError(AstError):
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def internal_error(path: str, error: Exception) -> AudioError:
+    """Return the error of a file whose decoding ended in a bug of this program, which says nothing about the file."""
+    reason = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
+    return AudioError(
+        ErrorCode.WORKER_CRASHED,
+        f"{path}: an internal error ended its decoding ({reason}); add --debug for the trace, and please report it",
+    )
 
 
 class CheckpointError(AstError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
 import stat
@@ -13,6 +15,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ast_cli.audio.decoders import (
+    DATA_ERRORS,
     Decoder,
     PyAVDecoder,
     SoundFileDecoder,
@@ -20,7 +23,9 @@ from ast_cli.audio.decoders import (
 )
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, MODEL_SAMPLING_RATE, replace_absurd
 from ast_cli.audio.source import OPENING_BYTES, STORAGE_ERRORS, Source, read_failure
-from ast_cli.errors import AudioError, ErrorCode, UsageError, WarningCode
+from ast_cli.errors import AstError, AudioError, ErrorCode, UsageError, WarningCode, internal_error
+
+logger = logging.getLogger(__name__)
 
 WARM_UP_S = 1  # decoded before a start in mid-file, so that the resampler has heard what came before
 MAX_CHANNELS = 64
@@ -56,16 +61,36 @@ def open_audio(
     else:
         source = Source(os.fspath(audio))
         check_regular_file(source.name)
-    try:
+    with _audio_errors(source, "open", OPENING_BYTES):
         return _open_stream(source, sampling_rate, start_s, duration_s)
+
+
+@contextlib.contextmanager
+def _audio_errors(source: Source, verb: str, num_bytes: int | None = None) -> Iterator[None]:
+    """Turn whatever opening or decoding a file raises into one `AudioError`, and log its trace for ``--debug``.
+
+    Args:
+        source: The file.
+        verb: What is being done with it, for the message.
+        num_bytes: How many of its bytes may have been read, all if None: where the storage does not give them, that is
+            the error.
+    """
+    try:
+        yield
     except MemoryError as error:
-        raise AudioError(ErrorCode.OUT_OF_MEMORY, f"{source.name}: not enough memory to open it") from error
-    except OSError as error:  # of a look at the container's claims
+        raise AudioError(ErrorCode.OUT_OF_MEMORY, f"{source.name}: not enough memory to {verb} it") from error
+    except OSError as error:  # of a look at the container's claims or checksums
         raise read_failure(source.name, error) from error
     except AudioError as error:
+        logger.debug("%s: could not %s it", source.name, verb, exc_info=error)
         if error.code in MAY_BE_UNREAD:
-            source.check_readable(OPENING_BYTES)
+            source.check_readable(num_bytes)
         raise
+    except AstError:
+        raise
+    except Exception as error:
+        logger.debug("%s: internal error", source.name, exc_info=error)
+        raise internal_error(source.name, error) from error
 
 
 def _open_stream(source: Source, sampling_rate: int, start_s: float, duration_s: float | None) -> AudioStream:
@@ -139,7 +164,7 @@ class AudioStream:
             AudioError: Nothing, or nothing more than damage, could be decoded.
         """
         num_read = 0
-        try:
+        with _audio_errors(self._source, "decode"):
             for block in self._trimmed():
                 num_read += block.size
                 if self._part:
@@ -148,14 +173,6 @@ class AudioStream:
             self.warnings |= self._decoder.warnings
             if num_read == 0:
                 raise self._nothing_read()
-        except MemoryError as error:
-            raise AudioError(ErrorCode.OUT_OF_MEMORY, f"{self._source.name}: not enough memory to decode it") from error
-        except OSError as error:  # of a look at the container's checksums
-            raise read_failure(self._source.name, error) from error
-        except AudioError as error:
-            if error.code in MAY_BE_UNREAD:
-                self._source.check_readable()
-            raise
         if self.warnings & LOST:
             self._source.check_readable()
 
@@ -276,7 +293,7 @@ def _open_decoder(source: Source) -> Decoder:
         sound = SoundFileDecoder(source)
     except MemoryError:
         raise
-    except Exception:  # soundfile raises many types; whatever it was, FFmpeg has the last word
+    except (AudioError, *DATA_ERRORS):  # FFmpeg has the last word
         pass
     if sound is None:
         return PyAVDecoder(source)

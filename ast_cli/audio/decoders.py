@@ -1,13 +1,15 @@
 """The two decoders: libsndfile (soundfile) and FFmpeg (PyAV), behind one small interface.
 
 Headers are not believed: both count what they decode, and `Decoder.claimed_s` is only kept to compare. Both libraries
-raise whatever they like on malformed files, so the file boundary catches `Exception` and classifies by what it finds.
+raise many types on malformed files: `DATA_ERRORS` lists those that say something about the data. Any other exception is
+a bug, of this program or of the installed versions, and passes through.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, BinaryIO, Protocol
@@ -32,13 +34,13 @@ from ast_cli.audio.mpeg import mp3_claim, sampling_rates
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, scale_to_float32
 from ast_cli.audio.source import HEAD_BYTES, NamelessFile, Source, looks_like_audio, read_failure
 from ast_cli.audio.understated import chunks_hold_more, holds_more, riff_goes_on
-from ast_cli.errors import AudioError, ErrorCode, WarningCode
+from ast_cli.errors import MESSAGE_LENGTH, AudioError, ErrorCode, WarningCode
 
 BLOCK_SAMPLES = 65_536  # read at a time, per channel
 BUFFER_BYTES = 32_768  # FFmpeg's own for files: with a larger one it gives up on some damaged files
 JOINED_SAMPLES = 16_384  # frames of FFmpeg are joined to about so many, per channel
-MESSAGE_LENGTH = 500  # of a decoder's own words
 LENGTH_TOLERANCE_S = 0.1
+RAW_EXTENSION = ".raw"
 OPUS_RATE = 48_000  # Hz, to which FFmpeg decodes whatever was encoded
 FIRST_PACKETS = 100  # in which one that decodes must come
 MAX_DAMAGED_PACKETS = 1_000_000  # then give up on a file of nothing but damage
@@ -50,6 +52,19 @@ LAYOUT_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"caff", b".snd")
 STATED_BY_HEADER = ("ape", "tak", "tta", "wv")  # containers whose header counts the samples
 TRACK_LENGTH = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")  # Matroska's tag
 PATCH_WELCOME = av.error.PatchWelcomeError  # "not yet implemented"
+# What decoders raise on malformed data: FFmpeg's and libsndfile's own errors, PyAV's on text that is not UTF-8 or on
+# numbers too large, and what reading a structure or an array from too few bytes raises here.
+DATA_ERRORS = (
+    av.error.FFmpegError,
+    soundfile.SoundFileError,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    struct.error,
+)
+# PyAV 19 keeps text that is not UTF-8 as it is; before, it had to be told not to refuse it.
+OPEN_OPTIONS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 UNREACHABLE = {ErrorCode.VANISHED, ErrorCode.PERMISSION}  # for a second decoder too
 
 SAMPLE_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
@@ -94,6 +109,8 @@ class SoundFileDecoder:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        if extension_of(source) == RAW_EXTENSION:  # libsndfile would go by the name, and ask for rate and channels
+            raise AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: nothing in it says that it is audio")
         self.file = soundfile.SoundFile(source.for_soundfile())
         if self.file.format == "RAW" and not self._is_vox():  # no header: libsndfile went by the name alone
             self.file.close()
@@ -172,7 +189,9 @@ class SoundFileDecoder:
         while True:
             try:
                 block: NDArray[np.float32] = self.file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)  # type: ignore[assignment]
-            except Exception as raised:
+            except MemoryError:
+                raise
+            except DATA_ERRORS as raised:
                 error = raised
                 break
             if not len(block):
@@ -250,9 +269,9 @@ class PyAVDecoder:
         except BaseException as error:
             self.close()
             self._check_reads()
-            if isinstance(error, AudioError | MemoryError) or not isinstance(error, Exception):
+            if isinstance(error, MemoryError) or not isinstance(error, DATA_ERRORS):
                 raise
-            raise undecodable(source, error) from error  # FFmpeg's, or UnicodeDecodeError and others of PyAV's
+            raise undecodable(source, error) from error
 
     def _open_container(self) -> None:
         """Let the content choose the demuxer; where that leads nowhere, the name's extension."""
@@ -261,7 +280,7 @@ class PyAVDecoder:
             self._choose_stream()
         except MemoryError:
             raise
-        except Exception as error:
+        except (AudioError, *DATA_ERRORS) as error:
             self._check_reads()
             extension = choosing_extension(self.source)
             if not extension or getattr(error, "code", ErrorCode.NOT_AUDIO) != ErrorCode.NOT_AUDIO:
@@ -283,7 +302,7 @@ class PyAVDecoder:
         self._raw.seek(0)
         # Where it can seek, FFmpeg would first look for chunks behind the stated size: in silence, 8 bytes at a time.
         self._file = NamelessFile(self._raw, seekable=not goes_on, extension=extension)
-        self.container = av.open(self._file, options=options, metadata_errors="ignore", buffer_size=BUFFER_BYTES)
+        self.container = av.open(self._file, options=options, buffer_size=BUFFER_BYTES, **OPEN_OPTIONS)
 
     def _check_reads(self) -> None:
         """Raise what the system said when it gave no bytes, if it did."""
@@ -436,9 +455,9 @@ class PyAVDecoder:
                 yield packet, [(frame, frame_samples(frame)) for frame in packet.decode()]
             except StopIteration:
                 return
-            except (MemoryError, AudioError):
+            except MemoryError:
                 raise
-            except Exception as error:
+            except DATA_ERRORS as error:
                 num_damaged += 1
                 yield packet, error
                 if packet is None:  # the container itself is broken

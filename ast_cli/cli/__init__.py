@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated, NoReturn
@@ -12,8 +13,10 @@ from ast_cli import __version__
 from ast_cli.cli import benchmark, classify, doctor, download, evaluate, export, extract, finetune, merge, stats
 from ast_cli.cli.signals import Terminated, end_on_signals
 from ast_cli.cli.streams import abandon_stdout
-from ast_cli.errors import AstError, AstWarning, ExitCode
+from ast_cli.errors import DEBUG_VARIABLE, AstError, AstWarning, ExitCode
 from ast_cli.report.text import printable
+
+DEBUG_FLAG = "--debug"
 
 app = typer.Typer(
     name="ast",
@@ -47,8 +50,45 @@ def ast(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG_FLAG, help="Print the traces of errors too; may stand anywhere in a command.")
+    ] = False,
 ) -> None:
     """Tag audio files with AudioSet labels, by the Audio Spectrogram Transformer."""
+
+
+def _take_debug_flag() -> bool:
+    """Remove ``--debug`` from the command line, wherever it stands before ``--``; return whether traces are wanted."""
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = [argument for argument in sys.argv[:end] if argument != DEBUG_FLAG]
+    if len(options) < end:
+        sys.argv[:end] = options
+        os.environ[DEBUG_VARIABLE] = "1"  # which worker processes inherit
+    return bool(os.environ.get(DEBUG_VARIABLE))
+
+
+def _show_traces() -> None:
+    """Have errors of single files, which become records, print their traces on standard error."""
+    import logging
+
+    logging.basicConfig(format="debug: %(message)s")
+    logging.getLogger("ast_cli").setLevel(logging.DEBUG)
+
+
+def _print_error(error: Exception, *, debug: bool) -> ExitCode:
+    """Print an error as one sentence, with its trace before it if wanted; return the exit code it ends in."""
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, AstError):
+        sentence, code = str(error), error.exit_code
+    else:
+        remedy = "" if debug else f"run it again with {DEBUG_FLAG} for the trace, and "
+        sentence = f"internal error ({type(error).__name__}: {error}): this is a bug; {remedy}please report it"
+        code = ExitCode.FATAL
+    print(f"error: {printable(sentence)}", file=sys.stderr)  # noqa: T201
+    return code
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:
@@ -66,15 +106,15 @@ def _show_own_warnings() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; every error ends here as one sentence and an exit code, anything else is a bug."""
+    """Run the command line; every error ends here as one sentence and an exit code, its trace only with ``--debug``."""
     end_on_signals()
+    debug = _take_debug_flag()
+    if debug:
+        _show_traces()
     _show_own_warnings()
     code = ExitCode.OK
     try:
         app()
-    except AstError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)  # noqa: T201
-        code = error.exit_code
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except Terminated:
@@ -82,4 +122,6 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader has seen enough: `ast ... | head -1`
         abandon_stdout()
         code = ExitCode.FATAL
+    except Exception as error:
+        code = _print_error(error, debug=debug)
     sys.exit(code)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from ast_cli.errors import AstError, UsageError
+from ast_cli.errors import DEBUG_VARIABLE, AstError, UsageError
 
 
 def note(text: str, *, quiet: bool = False) -> None:
@@ -85,8 +85,11 @@ def writing_stdout() -> Iterator[None]:
 def quiet_native_libraries() -> Iterator[None]:
     """Keep C libraries off the terminal: mpg123 and others write to file descriptor 2 about broken files.
 
-    Python's own ``sys.stderr`` goes on to where it went.
+    Python's own ``sys.stderr`` goes on to where it went. With ``--debug`` their words are wanted.
     """
+    if os.environ.get(DEBUG_VARIABLE):
+        yield
+        return
     try:
         number = sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):  # replaced by something without a descriptor

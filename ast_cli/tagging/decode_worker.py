@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib
 import json
+import logging
 import os
 import signal
 import struct
@@ -23,15 +24,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.errors import AudioError, ErrorCode
+from ast_cli.errors import DEBUG_VARIABLE, AudioError, ErrorCode, internal_error
 
 if TYPE_CHECKING:
     from ast_cli.tagging.recording import SampleStream  # which imports torch: workers must not
 
 MESSAGE_SAMPLES = 65_536  # small blocks are joined: every message wakes two threads
-MESSAGE_LENGTH = 500  # of an exception's own words
 NICENESS = 10
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+logger = logging.getLogger(__name__)
 
 # A message: its kind, the seconds decoded so far, the bytes that follow.
 HEADER = struct.Struct("<cdI")
@@ -57,6 +59,8 @@ def work() -> None:
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
     _give_way()
+    if os.environ.get(DEBUG_VARIABLE):
+        logging.basicConfig(level=logging.DEBUG)
     send = partial(_send, _take_stdout())
     sampling_rate, open_function = json.loads(sys.stdin.buffer.readline())
     module, _, name = open_function.partition(":")
@@ -127,9 +131,10 @@ def _decode(
         send(FAILURE, content=packed(error.code, str(error)))
     except MemoryError:
         send(FAILURE, content=packed(ErrorCode.OUT_OF_MEMORY, f"{path}: not enough memory to decode it"))
-    except Exception as error:  # a bug of ours, or of a decoder's Python side: it costs one file, not the run
-        reason = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
-        send(FAILURE, content=packed(ErrorCode.DECODE_ERROR, f"{path}: cannot be decoded ({reason})"))
+    except Exception as error:  # a bug costs one file, not the run
+        logger.debug("%s: internal error", path, exc_info=error)
+        bug = internal_error(path, error)
+        send(FAILURE, content=packed(bug.code, str(bug)))
 
 
 def _joined(stream: SampleStream) -> Iterator[NDArray[np.float32]]:

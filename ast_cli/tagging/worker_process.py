@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ast_cli.errors import DEBUG_VARIABLE
 from ast_cli.tagging.decode_worker import BLOCK, CLOSING, FAILURE, HEADER, Request, packed
 
 START_TIMEOUT_S = 60.0
@@ -50,7 +51,7 @@ class Worker:
             [sys.executable, *flags, "-c", WORKER_PROGRAM, *(path for path in sys.path if isinstance(path, str))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=None if os.environ.get(DEBUG_VARIABLE) else subprocess.DEVNULL,
             env=environment,
         )
         assert self._process.stdin is not None

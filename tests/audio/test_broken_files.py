@@ -612,7 +612,7 @@ def test_a_file_that_cannot_be_opened_any_more_is_one_error(
     [
         (MemoryError(12, "Cannot allocate memory"), "out_of_memory"),
         (UnicodeDecodeError("ascii", b"\xff", 0, 1, "a tag"), "decode_error"),
-        (AttributeError("no codec"), "decode_error"),
+        (OverflowError("a number too large"), "decode_error"),
         (EOFError("end of file"), "decode_error"),
         (PermissionError(1, "Operation not permitted"), "decode_error"),
     ],
@@ -627,6 +627,36 @@ def test_whatever_ffmpeg_raises_is_one_error(
     path.write_bytes(whole_files["m4a"])
     monkeypatch.setattr("av.open", fail)
     assert error_of(path) == code
+
+
+@pytest.mark.parametrize("error", [TypeError("no such argument"), AttributeError("no such name"), KeyError("x")])
+@pytest.mark.parametrize("broken", ["av.open", "soundfile.SoundFile"])
+def test_a_bug_is_never_called_damaged_audio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_files: dict[str, bytes], broken: str, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    path = tmp_path / "a.m4a"
+    path.write_bytes(whole_files["m4a"])
+    monkeypatch.setattr(broken, fail)
+    with pytest.raises(AudioError) as raised:
+        open_audio(path)
+    assert raised.value.code == "worker_crashed"
+    assert raised.value.__cause__ is error
+    assert str(raised.value) == (
+        f"{path}: an internal error ended its decoding ({type(error).__name__}: {error}); "
+        "add --debug for the trace, and please report it"
+    )
+
+
+def test_a_bug_while_decoding_is_never_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> Any:
+        raise TypeError("no such argument")
+
+    path = write_by_ffmpeg(tmp_path / "a.m4a", ORIGINAL, codec="aac", container="ipod")
+    monkeypatch.setattr("ast_cli.audio.decoders.frame_samples", fail)
+    assert error_of(path) == "worker_crashed"
 
 
 def test_memory_that_runs_out_while_reading_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
