@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ast_cli.audio import decode
 from ast_cli.audio.claims import is_cut
 from ast_cli.audio.decode import load_waveform, open_audio
-from ast_cli.errors import AstError, AudioError, ErrorCode
+from ast_cli.errors import AudioError, ErrorCode
 
 DURATION_S = 4.0
 ORIGINAL = sound(DURATION_S)
@@ -171,12 +171,20 @@ def test_an_mp3_without_a_claim_is_read_to_where_it_was_cut(tmp_path: Path) -> N
     assert 0.45 * whole.size < half.size < 0.55 * whole.size
 
 
+SHORT_HEADERS = {"wav": 44, "aiff": 54, "au": 24}  # bytes; samples of 16 bits follow at once
+
+
 @pytest.mark.parametrize("num_bytes", range(1, 64))
 def test_a_file_cut_in_its_header_is_one_error(tmp_path: Path, whole_files: dict[str, bytes], num_bytes: int) -> None:
+    path = tmp_path / "cut.bin"
     for name, content in whole_files.items():
-        path = tmp_path / "cut.bin"
         path.write_bytes(content[:num_bytes])
-        assert error_or_warnings(path)[1] <= {"decode_error", "not_audio", "no_samples", "truncated"}, name
+        num_samples, codes = error_or_warnings(path)
+        assert num_samples == max(0, num_bytes - SHORT_HEADERS.get(name, 64)) // 2, name
+        if num_samples:
+            assert codes == {"truncated"}, name
+        else:  # fewer bytes may say nothing of audio
+            assert codes == {"decode_error"} or (num_bytes < 8 and codes == {"not_audio"}), name
 
 
 def test_a_tag_behind_the_audio_is_no_cut(tmp_path: Path, whole_files: dict[str, bytes]) -> None:
@@ -278,7 +286,7 @@ def test_mp3s_that_were_joined_are_read_to_the_end(tmp_path: Path, whole_files: 
         path.write_bytes(whole_files[name] * 2 if name == "mp3" else whole_files[name] + other_stream(tmp_path, name))
         samples, warnings = decoded(path)
         assert samples.size == pytest.approx(2 * DURATION_S * RATE, rel=0.03)  # the second keeps its encoder's delay
-        assert warnings <= {"length_mismatch"}
+        assert warnings == {"length_mismatch"}, name
 
 
 def other_stream(folder: Path, name: str) -> bytes:
@@ -294,7 +302,8 @@ def test_joined_streams_of_different_rates_are_no_wrong_speed_audio(tmp_path: Pa
     if num_samples > DURATION_S * RATE:
         assert num_samples == pytest.approx((DURATION_S + 2.0) * RATE, rel=0.02)
     else:
-        assert codes & {"truncated", "partial", "decode_error"}
+        assert num_samples == DURATION_S * RATE
+        assert codes & {"truncated", "partial"}
 
 
 # Damage in the middle
@@ -316,7 +325,8 @@ def test_damage_in_the_middle_is_stepped_over_with_a_warning(
     samples, warnings = decoded(path)
     # An MP3 decoder may take damage for a frame, and count more samples than there were.
     assert warnings & ({"partial", "length_mismatch"} if name == "mp3" else {"partial"})
-    assert samples.size > 0.25 * DURATION_S * RATE
+    # What comes before the damage is there, and hardly more in all than there was.
+    assert 0.9 * at < samples.size / (DURATION_S * RATE) < 1.1
     if name in ("flac", "mp3", "m4a"):  # frames that can be found again
         assert samples.size > 0.85 * DURATION_S * RATE
 
@@ -420,8 +430,8 @@ def test_mp3s_of_all_kinds_are_read(tmp_path: Path) -> None:
         path = tmp_path / "a.mp3"
         path.write_bytes(content)
         samples, warnings = decoded(path)
-        assert samples.size == pytest.approx(DURATION_S * RATE, abs=4000), kind
-        assert warnings <= {"length_mismatch"}, kind
+        assert samples.size == pytest.approx(DURATION_S * RATE, abs=2000), kind  # some keep their encoder's delay
+        assert warnings == set(), kind
 
 
 # No audio at all
@@ -682,11 +692,9 @@ def test_a_file_that_shrinks_while_it_is_read_ends_early(
     path.write_bytes(whole_files[name])
     with open_audio(path) as stream:
         truncated(path, len(whole_files[name]) // 3)
-        try:
-            samples = np.concatenate(list(stream))
-        except AstError:
-            return
-    assert samples.size <= DURATION_S * RATE
+        samples = np.concatenate(list(stream))
+    assert 0 < samples.size < DURATION_S * RATE
+    assert {str(warning) for warning in stream.warnings} & {"truncated", "partial"}
 
 
 # Long recordings: the memory is that of a block
