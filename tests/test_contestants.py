@@ -139,7 +139,7 @@ def test_what_an_engine_does_not_offer_is_refused_before_anything_is_timed(engin
 
 def test_auto_is_one_engine_that_offers_every_data_type(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ast_cli.engine.choice.is_installed", lambda _package: True)
-    monkeypatch.setattr("ast_cli.engine.choice._multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("ast_cli.engine.choice.multiplies_bfloat16", lambda: False)
     report = run_benchmark(options_for(folder, "auto", dtypes=("fp32", "bf16"), device="cpu"))
     assert {m.engine for m in report.measurements} == {"torch"}
     assert {m.dtype for m in report.measurements} == {"float32", "bfloat16"}

@@ -20,6 +20,7 @@ ENGINES: tuple[str, ...] = get_args(EngineName)
 TORCH_ENGINES = ("torch", "compile")
 EXTRAS = ("onnxruntime", "openvino")  # engines named as the package that they need, and as its extra
 MAX_THREADS = 1_024
+CPU_INFO = Path("/proc/cpuinfo")  # Linux's words about the processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ def auto_engine(options: EngineOptions) -> EngineName:
             return "openvino"
         if is_installed("onnxruntime"):
             return "onnxruntime"
-    if wants_cpu and options.dtype in ("bfloat16", "bf16") and is_installed("openvino") and _multiplies_bfloat16():
+    if wants_cpu and options.dtype in ("bfloat16", "bf16") and is_installed("openvino") and multiplies_bfloat16():
         return "openvino"
     return "torch"
 
@@ -180,10 +181,10 @@ def _has_gpu() -> bool:
     return any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
 
 
-def _multiplies_bfloat16() -> bool:
+def multiplies_bfloat16() -> bool:
     """Tell whether the processor multiplies bfloat16 itself, without importing a runtime: by what Linux says of it."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+        flags = CPU_INFO.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return False
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)

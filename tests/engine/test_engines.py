@@ -176,16 +176,38 @@ def test_auto_is_the_fastest_that_is_installed_and_offers_the_data_type(
     dtype: str, installed: str, has_bfloat16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "is_installed", lambda package: package in installed.split())
-    monkeypatch.setattr(choice, "_multiplies_bfloat16", lambda: has_bfloat16)
+    monkeypatch.setattr(choice, "multiplies_bfloat16", lambda: has_bfloat16)
     assert resolve_engine(EngineOptions("auto", "cpu", dtype)) == expected
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu sse2 avx512f avx512_bf16 amx_tile", True),
+        ("fpu sse2 avx512f amx_bf16 amx_tile", True),
+        ("fpu sse2 avx512f avx512_fp16 amx_tile", False),
+        ("fpu not_avx512_bf16 avx512_bf16_not", False),
+        ("", False),
+    ],
+)
+def test_linux_tells_whether_the_processor_multiplies_bfloat16(
+    tmp_path: Path, flags: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processors = [f"processor\t: {number}\nmodel name\t: A CPU\nflags\t\t: {flags}\n\n" for number in range(2)]
+    monkeypatch.setattr(choice, "CPU_INFO", tmp_path / "cpuinfo")
+    assert not choice.multiplies_bfloat16()  # no such file: no Linux
+    choice.CPU_INFO.write_text("".join(processors))
+    assert choice.multiplies_bfloat16() == expected
+
+
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is missing")
-@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that is asked")
+@pytest.mark.skipif(not choice.CPU_INFO.exists(), reason="it is Linux that is asked")
 def test_auto_never_chooses_a_data_type_that_openvino_refuses() -> None:
     from ast_cli.engine.openvino_engine import has_bfloat16, the_core
 
-    assert not choice._multiplies_bfloat16() or has_bfloat16(the_core())  # which may know more than Linux tells
+    if has_bfloat16(the_core()):  # which may know more than Linux tells
+        pytest.skip("openvino refuses no bfloat16 on this processor")
+    assert resolve_engine(EngineOptions("auto", "cpu", "bfloat16")) == "torch"
 
 
 def test_engine_that_does_not_exist_is_refused(run_ast: Callable[..., Any]) -> None:
