@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.engine.waveforms import WaveformEngine
+from ast_cli.engine.waveforms import NUM_SLOTS, WaveformEngine
 from ast_cli.errors import CheckpointError
 
 TOLERANCE = 1e-5  # the same float32 operations on the same samples, grouped otherwise
@@ -109,9 +109,14 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 def test_a_batch_is_started_before_the_one_before_is_computed() -> None:
     engine = make_engine("cuda")
     waveform_engine = WaveformEngine(engine, EXTRACTOR)
-    waveform_engine.start([noise(WINDOW_SAMPLES, 0)]).logits()  # builds kernels
-    torch.cuda._sleep(100_000_000)
+    # What waits for the device at its first use: kernels, each slot's memory, page-locked memory for logits.
+    started = [waveform_engine.start([noise(WINDOW_SAMPLES, seed)]) for seed in range(2 * NUM_SLOTS)]
+    for batch in started:
+        batch.logits()
+    started.clear()
+    torch.cuda._sleep(1_000_000_000)  # cycles: half a second in which the device is busy
+    busy = torch.cuda.current_stream().record_event()
     batch = waveform_engine.start([noise(WINDOW_SAMPLES, 1)])
-    assert batch._done is not None
-    assert not batch._done.query()
+    assert not busy.query()
     assert np.isfinite(batch.logits()).all()
+    assert busy.query()
