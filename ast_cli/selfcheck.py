@@ -1,11 +1,14 @@
-"""What this installation consists of, and whether its numbers are right: the library behind ``ast doctor``."""
+"""What this installation consists of, and whether its numbers are right: the library behind ``ast doctor``.
+
+Torch is imported where it is needed, so that an installation whose torch is missing or does not load is told so.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +16,24 @@ from typing import Any
 import av
 import numpy as np
 import soundfile
-import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ast_cli import __version__, hub
-from ast_cli.audio.fbank import FBANK_BACKENDS
+from ast_cli.audio.decoders import Decoder, PyAVDecoder, SoundFileDecoder
+from ast_cli.audio.fbank_blocks import FbankBackend, fbanks_of
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.mel_bank import FbankConfig
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.audio.source import Source
+from ast_cli.engine.choice import EXTRAS, EngineOptions, is_installed, load_engine
 from ast_cli.errors import AstError
-from ast_cli.model.attention import ATTN_IMPLEMENTATIONS
 
 REFERENCE = Path(__file__).parent / "assets" / "selfcheck.safetensors"
+CLIPS = Path(__file__).parent / "assets" / "selfcheck_clips.safetensors"  # tests/make_selfcheck_reference.py says how
+DECODERS: dict[str, Callable[[Source], Decoder]] = {"libsndfile": SoundFileDecoder, "FFmpeg": PyAVDecoder}
+# Samples in [-1, 1] against those that were decoded when the clip was made. Lossless formats differ by the rounding of
+# 16 bits. Lossy decoders compute in other orders, or in integers, on other processors and in other versions.
+DECODING_TOLERANCE = {"lossless": 2.0**-14, "lossy": 1e-2}
 # Natural-log energies against torchaudio's. Where a bin holds less than 1e-7 of its frame's largest energy it is
 # rounding noise, and another device, or NumPy, rounds otherwise.
 FBANK_TOLERANCE = 5e-4
@@ -52,13 +61,14 @@ class Check:
     """One comparison with a stored reference value.
 
     Attributes:
-        what: ``fbank`` or ``logits``.
+        what: ``decoding``, ``fbank``, ``logits``, or ``import``.
         engine: Which implementation computed it.
         device: Where.
         dtype: In which data type.
         difference: Largest absolute difference; None if it could not be computed.
         tolerance: How large it may be.
         message: Why it could not be computed.
+        container: Of decoding, which kind of file, and codec where that is not plain.
     """
 
     what: str
@@ -68,6 +78,7 @@ class Check:
     difference: float | None
     tolerance: float
     message: str = ""
+    container: str = ""
 
     @property
     def is_right(self) -> bool:
@@ -105,15 +116,27 @@ def caches() -> dict[str, str]:
 
 def devices() -> dict[str, str]:
     """Return the devices a model can run on and what they are."""
-    found = {
-        "cpu": f"{platform.machine()}, {os.cpu_count()} logical cores, torch uses {torch.get_num_threads()} threads"
-    }
+    cpu = f"{platform.machine()}, {os.cpu_count()} logical cores"
+    if torch_failure() is not None:
+        return {"cpu": cpu}
+    import torch
+
+    found = {"cpu": f"{cpu}, torch uses {torch.get_num_threads()} threads"}
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     if torch.backends.mps.is_available():
         found["mps"] = "Apple GPU"
     return found
+
+
+def torch_failure() -> str | None:
+    """Return why torch cannot be imported; None where it can."""
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: a library that the wheel needs is missing
+        return str(error).splitlines()[0]
+    return None
 
 
 def models() -> dict[str, str | None]:
@@ -126,23 +149,70 @@ def models() -> dict[str, str | None]:
 
 
 def run_checks() -> Iterator[Check]:
-    """Compare fbank and logits with the stored values, by engine, device and data type."""
+    """Compare decoded samples, fbank and logits with the stored values, by decoder, engine, device and data type."""
+    yield from check_decoders()
     reference = load_file(REFERENCE)
-    names = [name for name in devices() if name != "mps"] + (["mps"] if "mps" in devices() else [])
-    for backend in FBANK_BACKENDS:
-        for device in names if backend == "native" else ["cpu"]:
-            yield _check_fbank(backend, device, reference["waveform"], reference["fbank"])
+    fbank, logits = reference["fbank"], reference["logits"]
+    yield _check_fbank("numpy", "cpu", reference["waveform"], fbank)
+    for engine in EXTRAS:
+        if is_installed(engine):
+            yield _check_logits(engine, EngineOptions(engine, "cpu"), fbank, logits)  # type: ignore[arg-type]
+    failure = torch_failure()
+    if failure is not None:
+        yield Check("import", "torch", "cpu", "", None, 0.0, failure)
+        return
+    names = list(devices())
+    for device in names:
+        yield _check_fbank("native", device, reference["waveform"], fbank)
+    yield _check_fbank("torchaudio", "cpu", reference["waveform"], fbank)
     for device in names:
         for dtype in LOGITS_TOLERANCE:
-            for attention in ATTN_IMPLEMENTATIONS:
-                yield _check_logits(attention, device, dtype, reference["fbank"], reference["logits"])
+            for attention in ("sdpa", "eager"):
+                options = EngineOptions("torch", device, dtype, attention)
+                yield _check_logits(f"torch {attention}", options, fbank, logits)
 
 
-def _check_fbank(backend: str, device: str, waveform: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Check:
+def check_decoders() -> Iterator[Check]:
+    """Decode a tiny clip of every kind by each decoder that reads it, and compare the samples."""
+    clips = load_file(CLIPS)
+    for name, expected in clips.items():
+        if not name.startswith("clip/"):
+            decoder, kind, container = name.split("/")
+            content = clips[f"clip/{container}"].tobytes()
+            yield _check_decoder(decoder, container, content, expected, DECODING_TOLERANCE[kind])
+
+
+def _check_decoder(name: str, container: str, content: bytes, expected: NDArray[np.int16], tolerance: float) -> Check:
+    """Compare what one decoder makes of one clip."""
+    difference, message = None, ""
+    try:
+        decoded = decoded_clip(name, content)
+        if decoded.shape == expected.shape:
+            difference = float(np.abs(decoded - expected / np.float32(2**15)).max())
+        else:
+            message = f"{len(decoded)} samples instead of {len(expected)}"
+    except Exception as error:  # whatever it raises: that is what is being asked
+        message = (str(error) or type(error).__name__).splitlines()[0]
+    return Check("decoding", name, "cpu", "float32", difference, tolerance, message, container)
+
+
+def decoded_clip(decoder: str, content: bytes) -> NDArray[np.float32]:
+    """Return the samples of one clip, mono, by one of `DECODERS`.
+
+    Raises:
+        AudioError: It cannot be decoded.
+    """
+    opened = DECODERS[decoder](Source("clip", content))
+    try:
+        return np.concatenate([samples[:, 0] for _, samples in opened.blocks()])
+    finally:
+        opened.close()
+
+
+def _check_fbank(backend: FbankBackend, device: str, waveform: NDArray[Any], expected: NDArray[Any]) -> Check:
     """Compare one filter bank with torchaudio's output."""
     try:
-        batch = torch.from_numpy(waveform)[None].to(device)
-        computed = FBANK_BACKENDS[backend](batch, FbankConfig())[0].cpu().numpy()
+        computed = _fbank_on(device, waveform) if device != "cpu" else fbanks_of([waveform], FbankConfig(), backend)[0]
     except (AstError, RuntimeError) as error:
         return Check("fbank", backend, device, "float32", None, FBANK_TOLERANCE, str(error).splitlines()[0])
     is_noise = expected < expected.max(axis=1, keepdims=True) + np.log(FBANK_NOISE_RATIO)
@@ -153,15 +223,24 @@ def _check_fbank(backend: str, device: str, waveform: np.ndarray[Any, Any], expe
     return Check("fbank", backend, device, "float32", float(scaled.max()), FBANK_TOLERANCE)
 
 
-def _check_logits(
-    attention: str, device: str, dtype: str, fbank: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]
-) -> Check:
+def _fbank_on(device: str, waveform: NDArray[Any]) -> NDArray[Any]:
+    """Compute our filter bank on a GPU."""
+    import torch
+
+    from ast_cli.audio.fbank import log_mel_fbank
+
+    fbank: NDArray[Any] = log_mel_fbank(torch.from_numpy(waveform)[None].to(device), FbankConfig())[0].cpu().numpy()
+    return fbank
+
+
+def _check_logits(name: str, options: EngineOptions, fbank: NDArray[Any], expected: NDArray[Any]) -> Check:
     """Compare the built-in model's logits with the reference implementation's."""
-    name, tolerance = f"torch {attention}", LOGITS_TOLERANCE[dtype]
+    dtype = "float32" if options.dtype == "auto" else options.dtype
+    tolerance = LOGITS_TOLERANCE[dtype]
     try:
-        engine = TorchEngine.load(hub.BUILTIN, device=device, dtype=dtype, attn_implementation=attention)
-        extractor = ASTFeatureExtractor.from_pretrained(hub.BUILTIN)
+        engine = load_engine(hub.BUILTIN, options)
+        extractor = ASTFeatureExtractor.from_pretrained(hub.BUILTIN, fbank_backend="numpy")
         logits = engine.logits(extractor.input_values([fbank]))[0]
     except (AstError, RuntimeError) as error:
-        return Check("logits", name, device, dtype, None, tolerance, str(error).splitlines()[0])
-    return Check("logits", name, device, dtype, float(np.abs(logits - expected).max()), tolerance)
+        return Check("logits", name, options.device, dtype, None, tolerance, str(error).splitlines()[0])
+    return Check("logits", name, options.device, dtype, float(np.abs(logits - expected).max()), tolerance)

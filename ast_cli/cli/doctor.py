@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ast_cli.errors import ExitCode
+
+LINE_WIDTH = 100  # characters, of lists of kinds of files
 
 if TYPE_CHECKING:
     from ast_cli.selfcheck import Check
@@ -18,7 +21,7 @@ def doctor(
 ) -> None:
     """Show versions, devices, decoders and models, and check the numbers against stored reference values.
 
-    Ends with exit code 1 if a number is off.
+    Each decoder decodes a tiny clip of every kind of file. Ends with exit code 1 if a number is off.
     """
     import warnings
 
@@ -44,8 +47,11 @@ def doctor(
         for heading, values in facts.items():
             _print_facts(heading, values)
         typer.echo("checks: largest difference from the stored reference values")
+        for line in _decoding_lines([check for check in checks if check.what == "decoding"]):
+            typer.echo(f"  {line}")
         for check in checks:
-            typer.echo(f"  {_check_line(check, is_needed=check in needed)}")
+            if check.what != "decoding":
+                typer.echo(f"  {_check_line(check, is_needed=check in needed)}")
         typer.echo("all numbers are right" if not num_wrong else f"{num_wrong} checks failed")
     if num_wrong:
         raise typer.Exit(ExitCode.FATAL)
@@ -60,9 +66,20 @@ def _print_facts(heading: str, values: dict[str, str | None] | str) -> None:
         typer.echo(f"  {name:<24} {value or '-'}")
 
 
+def _decoding_lines(checks: list[Check]) -> list[str]:
+    """Return a line for each clip that failed, and for each decoder the kinds of files that it reads rightly."""
+    lines = [f"{_check_line(check, is_needed=True)} in {check.container}" for check in checks if not check.is_right]
+    for decoder in sorted({check.engine for check in checks}):
+        right = [check.container for check in checks if check.engine == decoder and check.is_right]
+        if right:
+            text = f"{'decoding':<8} {decoder:<12} {len(right)} kinds of files ok: {', '.join(right)}"
+            lines += textwrap.wrap(text, LINE_WIDTH, subsequent_indent=" " * 22)
+    return lines
+
+
 def _check_line(check: Check, *, is_needed: bool) -> str:
     verdict = "ok" if check.is_right else ("FAILED" if is_needed else "not available")
     number = "" if check.difference is None else f"{check.difference:.1e} (at most {check.tolerance:.0e})"
     return (
-        f"{check.what:<7} {check.engine:<12} {check.device:<7} {check.dtype:<9} {verdict:<14} {number}{check.message}"
+        f"{check.what:<8} {check.engine:<12} {check.device:<7} {check.dtype:<9} {verdict:<14} {number}{check.message}"
     )
