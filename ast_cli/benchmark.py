@@ -27,8 +27,8 @@ from ast_cli import __version__
 from ast_cli.audio.decode import open_audio
 from ast_cli.audio.fbank_blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.front_end import FrontEndName, check_front_end_name
 from ast_cli.audio.mel_bank import FRAME_SHIFT_S
-from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.contestants import (
     FLOP_FORMULA,
     OURS,
@@ -64,6 +64,7 @@ from ast_cli.model.checkpoint import resolve_dtype
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.results import SCHEMA_VERSION
+from ast_cli.tagging.tagger import extractor_for
 
 DEFAULT_BATCH_SIZES = (1, 2, 4, 8)  # those of the reference's own table
 CPU_BATCH_SIZES = (1, 2)  # a window of base size takes seconds there, and larger batches gain nothing
@@ -74,6 +75,7 @@ SLOW_S, MIN_SLOW_REPEATS = 1.0, 3  # a pass this long needs fewer repeats: the c
 CPU_WARMUPS, WARMUPS = 1, 5  # a GPU also has to raise its clock and choose its kernels
 
 CLIP_S = 10.0  # what a stage's time refers to
+CLIP_FRAMES = 1024  # of a window that holds it
 CLIP_SAMPLING_RATE = 44_100  # Hz; the commonest rate of files, so that decoding includes resampling
 FBANK_BATCH_SIZE = 8
 
@@ -96,6 +98,8 @@ class BenchmarkOptions:
             pass takes longer than 1 s.
         num_warmups: Passes before those; None for 1 on a CPU and 5 elsewhere.
         num_threads: Of the engine on the CPU; None for its own choice, or torch's where ``transformers`` takes part.
+        front_end: ``audioset`` or ``speech-commands``, where a checkpoint brings no ``preprocessor_config.json`` and
+            its labels do not tell either.
     """
 
     model: str = "base"
@@ -108,10 +112,12 @@ class BenchmarkOptions:
     num_repeats: int | None = None
     num_warmups: int | None = None
     num_threads: int | None = None
+    front_end: FrontEndName | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; names of devices and data types are checked where they are resolved."""
         EngineOptions(self.engine, num_threads=self.num_threads)
+        check_front_end_name(self.front_end)
         attns = self.attn_implementations
         if attns is not None and (not attns or set(attns) - set(ATTN_IMPLEMENTATIONS)):
             chosen = ",".join(attns)
@@ -317,12 +323,13 @@ def run_benchmark(
     with _threads(options.num_threads):
         report_progress(f"loading {options.model}")
         model = load_model(options.model)
+        backend: FbankBackend = "native" if plan.engine in TORCH_ENGINES else "numpy"  # as `ast classify` chooses
+        extractor = _extractor(options, model.config, backend)
         references = load_references(model, plan.reference_attns) if options.compare else {}
         difference = check_agreement(model, references, plan.settings[0], plan.device) if references else None
         measurements, facts = _measure(model, references, plan, options, report_progress)
         report_progress("timing decode and fbank")
-        backend: FbankBackend = "native" if plan.engine in TORCH_ENGINES else "numpy"  # as `ast classify` chooses
-        front_end = _front_end_stages(model.config, plan.device, options, backend)
+        front_end = _front_end_stages(extractor, plan.device, options)
         stages = (*front_end, _model_stage(measurements, model.config, plan.device))
         return BenchmarkReport(
             describe_machine(plan.device, with_reference=bool(references), facts=facts),
@@ -353,13 +360,14 @@ def _benchmark_exported(options: BenchmarkOptions, report_progress: Callable[[st
     report_progress(f"loading {options.model}")
     settings = EngineOptions(options.engine, options.device, num_threads=options.num_threads)
     contestant, config, dtype = exported_contestant(options.model, settings)
+    extractor = _extractor(options, config, "numpy")
     cpu = torch.device("cpu")
     measurements = []
     for batch_size in dict.fromkeys(options.batch_sizes or CPU_BATCH_SIZES):
         report_progress(f"timing {dtype}, batch size {batch_size}")
         measurements += _measure_cell([contestant], config, cpu, dtype, batch_size, options)
     report_progress("timing decode and fbank")
-    stages = (*_front_end_stages(config, cpu, options, "numpy"), _model_stage(measurements, config, cpu))
+    stages = (*_front_end_stages(extractor, cpu, options), _model_stage(measurements, config, cpu))
     machine = describe_machine(cpu, with_reference=False, facts=contestant.facts)
     facts = _describe_model(options.model, "exported", None, config)
     return BenchmarkReport(machine, facts, None, tuple(measurements), (), stages)
@@ -567,8 +575,21 @@ def compare_measurements(measurements: Sequence[Measurement]) -> Iterator[SpeedU
                 yield SpeedUp(*cell, baseline, contestant, baseline_ms, contestant_ms, baseline_ms / contestant_ms)
 
 
+def _extractor(options: BenchmarkOptions, config: ASTConfig, fbank_backend: FbankBackend) -> ASTFeatureExtractor:
+    """Return the model's feature extractor, with a window that holds the whole clip.
+
+    Raises:
+        CheckpointError: As `ast_cli.tagging.tagger.extractor_for`.
+    """
+    if options.model in SIZES:
+        own = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins)
+    else:
+        own = extractor_for(options.model, config, front_end=options.front_end)
+    return ASTFeatureExtractor.from_dict({**own.to_dict(), "max_length": CLIP_FRAMES}, fbank_backend=fbank_backend)
+
+
 def _front_end_stages(
-    config: ASTConfig, device: torch.device, options: BenchmarkOptions, fbank_backend: FbankBackend = "native"
+    extractor: ASTFeatureExtractor, device: torch.device, options: BenchmarkOptions
 ) -> Iterator[StageTime]:
     """Time reading a compressed file, and the filter bank of one clip and of several."""
     cpu = torch.device("cpu")
@@ -577,12 +598,10 @@ def _front_end_stages(
         file = Path(folder) / "clip.flac"
         soundfile.write(file, clip, CLIP_SAMPLING_RATE)
         yield _time_stage("decode", partial(_decode, file), cpu, 1, options)
-    # Its 1024 frames hold the whole clip.
-    extractor = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins, fbank_backend=fbank_backend)
-    waveform = _generate_clip(MODEL_SAMPLING_RATE).mean(axis=1, dtype=np.float32)
+    waveform = _generate_clip(extractor.sampling_rate).mean(axis=1, dtype=np.float32)
     for batch_size in (1, FBANK_BATCH_SIZE):
         clips = [waveform] * batch_size
-        yield _time_stage("fbank", partial(extractor, clips, MODEL_SAMPLING_RATE, "pt"), cpu, batch_size, options)
+        yield _time_stage("fbank", partial(extractor, clips, extractor.sampling_rate, "pt"), cpu, batch_size, options)
     if device.type == "cuda":
         waveforms = torch.from_numpy(waveform).to(device).expand(FBANK_BATCH_SIZE, -1).contiguous()
         on_device = partial(_fbank_on_device, extractor, waveforms)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ast_cli import hub
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.front_end import FrontEndName, check_front_end_name
 from ast_cli.engine.choice import require_installed
 from ast_cli.engine.graph import GraphBuilder
 from ast_cli.engine.onnx_file import Graph, onnx_chunks
@@ -52,6 +53,8 @@ class ExportOptions:
         calibrate: A folder of recordings to find the ranges of ``int8`` on; None to measure each token as it comes.
         force: Whether to replace files that exist.
         unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
+        front_end: ``audioset`` or ``speech-commands``, where the checkpoint brings no ``preprocessor_config.json`` and
+            its labels do not tell either.
     """
 
     model: str
@@ -61,6 +64,7 @@ class ExportOptions:
     calibrate: Path | None = None
     force: bool = False
     unnamed_labels: bool = False
+    front_end: FrontEndName | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -68,6 +72,7 @@ class ExportOptions:
             raise UsageError(f"format must be one of {', '.join(get_args(ExportFormat))}, not {self.format!r}")
         if self.dtype not in get_args(ExportDtype):
             raise UsageError(f"dtype must be one of {', '.join(get_args(ExportDtype))}, not {self.dtype!r}")
+        check_front_end_name(self.front_end)
         if self.calibrate is not None and self.dtype != "int8":
             raise UsageError(f"only int8 is calibrated: leave out --calibrate, or say --dtype int8 ({self.dtype} now)")
         if self.calibrate is not None and not self.calibrate.is_dir():
@@ -125,7 +130,7 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
     if options.format == "openvino":
         require_installed("openvino")
     weights, config = load_arrays(options.model, unnamed_labels=options.unnamed_labels)
-    extractor = extractor_for(options.model, config, "numpy")
+    extractor = extractor_for(options.model, config, "numpy", options.front_end)
     check_fit(config, extractor, options.model)
     builder, num_windows = _builder(options, config, weights, extractor, report_progress)
     graph = builder.build()

@@ -1,4 +1,4 @@
-"""The 527 AudioSet classes, and choosing labels by name.
+"""The 527 AudioSet classes, the 35 words of Speech Commands, and choosing labels by name.
 
 The class list is AudioSet's own (Gemmeke et al., 2017; CC BY 4.0), in the order of its class indices, kept as
 ``assets/audioset_labels.tsv``: one line a class, its machine identifier and its display name.
@@ -14,6 +14,11 @@ from importlib import resources
 from ast_cli.errors import UsageError
 
 NUM_AUDIOSET_LABELS = 527
+# The words of Speech Commands v2 (Warden, 2018, https://arxiv.org/abs/1804.03209).
+SPEECH_COMMANDS = frozenset(
+    "backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on one "
+    "right seven sheila six stop three tree two up visual wow yes zero".split()
+)
 
 
 @functools.cache
@@ -37,6 +42,22 @@ def mid_of(label: str) -> str | None:
 def is_audioset(id2label: Mapping[int, str]) -> bool:
     """Tell whether these are AudioSet's 527 classes, in whatever order."""
     return len(id2label) == NUM_AUDIOSET_LABELS and set(id2label.values()) == set(audioset_mids())
+
+
+def counts_as_audioset(id2label: Mapping[int, str]) -> bool:
+    """Tell whether these are AudioSet's classes, or 527 without names, which are AudioSet's too."""
+    unnamed = placeholder_labels(NUM_AUDIOSET_LABELS).values()
+    return is_audioset(id2label) or (len(id2label) == len(unnamed) and set(id2label.values()) == set(unnamed))
+
+
+def is_speech_commands(id2label: Mapping[int, str]) -> bool:
+    """Tell whether these are the 35 words of Speech Commands, in whatever order and case."""
+    return len(id2label) == len(SPEECH_COMMANDS) and {name.casefold() for name in id2label.values()} == SPEECH_COMMANDS
+
+
+def placeholder_labels(num_labels: int) -> dict[int, str]:
+    """Return the names that stand for none, as the reference has them: ``LABEL_0``, ``LABEL_1`` ..."""
+    return {label_id: f"LABEL_{label_id}" for label_id in range(num_labels)}
 
 
 def label_ids_by_name(id2label: Mapping[int, str]) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, TypeVar
 
@@ -19,10 +19,17 @@ from ast_cli.audio.fbank_blocks import (
     fbanks_of,
     pad_to_one_frame,
 )
+from ast_cli.audio.front_end import (
+    AUDIOSET_MEAN,
+    AUDIOSET_STD,
+    FrontEndName,
+    front_end_parameters,
+    warn_of_unused_front_end,
+)
 from ast_cli.audio.mel_bank import FbankConfig
 from ast_cli.audio.samples import scale_to_float32
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
-from ast_cli.hub import PREPROCESSOR_NAME, checkpoint_folder
+from ast_cli.hub import CONFIG_NAME, PREPROCESSOR_NAME, checkpoint_folder
 from ast_cli.json_object import (
     FEATURE_EXTRACTOR_TYPE,
     read_json_object,
@@ -35,8 +42,6 @@ from ast_cli.outputs import KeyedOutput
 if TYPE_CHECKING:
     from torch import Tensor
 
-AUDIOSET_MEAN = -4.2677393  # of the log-mel energies over AudioSet (Gong et al., 2021)
-AUDIOSET_STD = 4.5689974
 MAX_STATISTIC = 1e6  # log energies lie between -16 and 88; beyond this float32 inputs overflow
 MAX_LENGTH_LIMIT = 100_000  # frames; 1000 s, far above any published checkpoint
 
@@ -270,21 +275,35 @@ class ASTFeatureExtractor:
             raise CheckpointError(f"{where}: {error}") from error
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, **overrides: Any) -> ASTFeatureExtractor:
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        front_end: FrontEndName | None = None,
+        config: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> ASTFeatureExtractor:
         """Read the extractor of a checkpoint: a folder, an alias or a hub id.
 
         Args:
             model: As in `ast_cli.ASTForAudioClassification.from_pretrained`.
+            front_end: ``audioset`` or ``speech-commands``, where the checkpoint brings no ``preprocessor_config.json``
+                and its labels do not tell either.
+            config: The content of its ``config.json`` where that is known better than the file says.
             **overrides: Parameters to change, e.g. ``max_length=512``.
 
         Raises:
-            CheckpointError: The file is no JSON, foreign, or holds what cannot be.
+            CheckpointError: The file is no JSON, foreign, or holds what cannot be; or it is missing, and nothing tells
+                which front end the checkpoint needs.
             HubError: The checkpoint is not on this machine and cannot be fetched.
         """
-        file = checkpoint_folder(model) / PREPROCESSOR_NAME
-        if not file.is_file():
-            return cls(**overrides)
-        return cls.from_dict(read_json_object(file), str(file), **overrides)
+        folder = checkpoint_folder(model)
+        file = folder / PREPROCESSOR_NAME
+        if file.is_file():
+            warn_of_unused_front_end(front_end, file)
+            return cls.from_dict(read_json_object(file), str(file), **overrides)
+        parameters = front_end_parameters(model, folder, front_end, config)
+        return cls.from_dict(parameters, str(folder / CONFIG_NAME), **overrides)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``preprocessor_config.json`` into a folder, which is made if needed.

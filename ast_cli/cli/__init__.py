@@ -96,10 +96,10 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 
 
 def _show_own_warnings() -> None:
-    """Print this library's warnings as one line each, and none of other libraries'."""
+    """Print this library's warnings as one line each, each once, and none of other libraries'."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", AstWarning)
+        warnings.simplefilter("once", AstWarning)
     if "-q" in sys.argv or "--quiet" in sys.argv:
         warnings.simplefilter("ignore")
     warnings.showwarning = _print_warning  # type: ignore[assignment]

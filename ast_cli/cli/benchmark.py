@@ -51,6 +51,7 @@ def benchmark(
         int | None, typer.Option("--warmup", help="Passes before those. [default: 1 on a CPU, else 5]")
     ] = None,
     threads: p.Threads = None,
+    front_end: p.FrontEnd = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Time an engine: attention, data types and batch sizes against each other, and decode, fbank and model apart.
@@ -70,6 +71,7 @@ def benchmark(
         repeats,
         warmup,
         threads,
+        front_end,
     )
     report = run_benchmark(options, _report_progress)
     if as_json:

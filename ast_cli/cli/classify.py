@@ -86,6 +86,7 @@ def classify(
     batch_size: p.BatchSize = None,
     threads: p.Threads = None,
     fbank: p.Fbank = "native",
+    front_end: p.FrontEnd = None,
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
     unnamed_labels: p.UnnamedLabels = False,
@@ -129,7 +130,7 @@ def classify(
         stream=stream or raw_rate is not None,
         activation=activation,
     )
-    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
+    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
     if as_json and format_name not in (None, "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
     chosen_format = "json" if as_json else format_name or p.format_for(output, ("json", "jsonl", "csv"))

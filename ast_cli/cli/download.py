@@ -60,8 +60,9 @@ def _load_once(folder: Path) -> int:
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
     from ast_cli.model.transformer import ASTForAudioClassification
 
-    ASTFeatureExtractor.from_pretrained(folder)
-    # A checkpoint without label names is whole all the same; the commands that print names will ask about them.
+    # A checkpoint without front end or label names is whole all the same; the commands that need them will ask.
+    if (folder / hub.PREPROCESSOR_NAME).is_file():
+        ASTFeatureExtractor.from_pretrained(folder)
     return ASTForAudioClassification.from_pretrained(folder, unnamed_labels=True).config.num_labels
 
 

@@ -69,6 +69,7 @@ def evaluate(
     batch_size: p.BatchSize = None,
     threads: p.Threads = None,
     fbank: p.Fbank = "native",
+    front_end: p.FrontEnd = None,
     unnamed_labels: p.UnnamedLabels = False,
     workers: p.Workers = None,
     timeout: p.Timeout = 60.0,
@@ -90,7 +91,7 @@ def evaluate(
         only_data_labels=only_data_labels,
         ignore_unknown_labels=ignore_unknown_labels,
     )
-    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
+    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
     chosen_format = format_name or p.format_for(output, ("json",))
     outputs = EvaluationOutputs(chosen_format, output, thresholds_output, plot, predictions)
     examples = p.choose_examples(read_examples(data), split, fold, quiet=quiet)

@@ -33,6 +33,7 @@ def export(
             help="For int8: recordings to find the range of each layer on. [default: each token's own range]",
         ),
     ] = None,
+    front_end: p.FrontEnd = None,
     unnamed_labels: p.UnnamedLabels = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     quiet: p.Quiet = False,
@@ -45,7 +46,7 @@ def export(
         from ast_cli.export import ExportOptions, export_model
 
         chosen = p.choose_model(model, quiet=quiet)
-        options = ExportOptions(chosen, output, format_name, dtype, calibrate, force, unnamed_labels)
+        options = ExportOptions(chosen, output, format_name, dtype, calibrate, force, unnamed_labels, front_end)
         exported = export_model(options, partial(note, quiet=quiet))
     if exported.num_calibration_windows:
         note(f"calibrated on {exported.num_calibration_windows} windows", quiet=quiet)

@@ -43,6 +43,7 @@ def extract(
     batch_size: p.BatchSize = None,
     threads: p.Threads = None,
     fbank: p.Fbank = "native",
+    front_end: p.FrontEnd = None,
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
     unnamed_labels: p.UnnamedLabels = False,
@@ -56,7 +57,7 @@ def extract(
     options = ExtractOptions(
         start_s=start, duration_s=duration, hop_s=hop, batch_size=batch_size, what=what, all_windows=all_windows
     )
-    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank)
+    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
     inputs = p.read_inputs(paths, files_from, nul_separated)
 
     from ast_cli.tagging.targets import plan_targets

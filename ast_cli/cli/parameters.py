@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ast_cli import hub
+from ast_cli.audio.front_end import FrontEndName
 from ast_cli.cli.streams import note
 from ast_cli.engine.choice import EngineName
 from ast_cli.errors import NoInputsError, UsageError
@@ -76,6 +77,13 @@ Threads = Annotated[
 Fbank = Annotated[
     Literal["native", "numpy", "torchaudio"],
     typer.Option("--fbank", help="Whose filter bank. native: ours, with an engine without torch in NumPy."),
+]
+FrontEnd = Annotated[
+    FrontEndName | None,
+    typer.Option(
+        "--front-end",
+        help="Of a checkpoint without preprocessor_config.json whose labels do not tell: the features it hears.",
+    ),
 ]
 Workers = Annotated[
     int | None,

@@ -17,6 +17,7 @@ from ast_cli.results import SCHEMA_VERSION, path_fields
 
 if TYPE_CHECKING:
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+    from ast_cli.audio.front_end import FrontEndName
     from ast_cli.training.statistics import FbankStatistics
 
 
@@ -48,6 +49,7 @@ def stats(
             help="Count no more frames of each recording. [default: all; with --padded the extractor's length]",
         ),
     ] = None,
+    front_end: p.FrontEnd = None,
     padded: Annotated[
         bool, typer.Option("--padded", help="Count padding up to that length too, as the original project does.")
     ] = False,
@@ -80,7 +82,7 @@ def stats(
         if apply is not None:
             preprocessor_file(apply)  # before hours of work
         extractor = _feature_extractor(
-            model or apply, {key: value for key, value in changes.items() if value is not None}
+            model or apply, front_end, {key: value for key, value in changes.items() if value is not None}
         )
         with counting("recordings", quiet=quiet) as on_progress:
             statistics = compute_statistics(
@@ -100,11 +102,13 @@ def stats(
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-def _feature_extractor(model: str | Path | None, changes: dict[str, Any]) -> ASTFeatureExtractor:
+def _feature_extractor(
+    model: str | Path | None, front_end: FrontEndName | None, changes: dict[str, Any]
+) -> ASTFeatureExtractor:
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 
     own = ASTFeatureExtractor(**changes)  # refuses flags that cannot be, as flags
-    return own if model is None else ASTFeatureExtractor.from_pretrained(model, **changes)
+    return own if model is None else ASTFeatureExtractor.from_pretrained(model, front_end=front_end, **changes)
 
 
 def _print_json(statistics: FbankStatistics, *, padded: bool) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ast_cli import labels as audioset
 from ast_cli.errors import CheckpointError, UsageError
 from ast_cli.hub import CONFIG_NAME, checkpoint_folder
 from ast_cli.json_object import read_json_object, shown, write_json_object
+from ast_cli.labels import counts_as_audioset, placeholder_labels
 
 MODEL_TYPE = "audio-spectrogram-transformer"
 HIDDEN_ACTS = ("gelu", "relu", "selu", "gelu_new")
@@ -320,11 +320,6 @@ def named_labels(
     return dict(sorted(zip(indices, names, strict=True)))
 
 
-def placeholder_labels(num_labels: int) -> dict[int, str]:
-    """Return the names that stand for none, as the reference has them: ``LABEL_0``, ``LABEL_1`` ..."""
-    return {label_id: f"LABEL_{label_id}" for label_id in range(num_labels)}
-
-
 def _class_index(value: Any, field: str) -> int:
     """Read a class index: a whole number, or its decimal digits, which is how JSON writes keys."""
     if type(value) is int:
@@ -360,8 +355,7 @@ def implied_problem_type(config: ASTConfig) -> str:
     """
     if config.problem_type is not None:
         return config.problem_type
-    are_unnamed = config.id2label == placeholder_labels(config.num_labels)
-    if audioset.is_audioset(config.id2label) or (are_unnamed and config.num_labels == audioset.NUM_AUDIOSET_LABELS):
+    if counts_as_audioset(config.id2label):
         return "multi_label_classification"
     return "regression" if config.num_labels == 1 else "single_label_classification"
 

@@ -18,7 +18,7 @@ from ast_cli import hub
 from ast_cli import labels as audioset
 from ast_cli.errors import CheckpointError
 from ast_cli.json_object import read_json_object, refuse_foreign_front_end, shown
-from ast_cli.model.config import MODEL_TYPE, NUM_PREFIX_TOKENS, ASTConfig, placeholder_labels
+from ast_cli.model.config import MODEL_TYPE, NUM_PREFIX_TOKENS, ASTConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -201,7 +201,7 @@ def name_labels(config: ASTConfig, tensors: Mapping[str, Any], where: str, *, al
         return config  # the strict comparison will report it
     num_outputs, num_labels = head.shape[0], config.num_labels
     says_nothing = not config.has_own_labels and num_labels == 2  # two is the reference's default
-    has_names = config.id2label != placeholder_labels(num_labels)
+    has_names = config.id2label != audioset.placeholder_labels(num_labels)
     config = copy.copy(config)
     if num_outputs == audioset.NUM_AUDIOSET_LABELS and not has_names and (num_labels == num_outputs or says_nothing):
         config.id2label = audioset.audioset_id2label()
@@ -212,7 +212,7 @@ def name_labels(config: ASTConfig, tensors: Mapping[str, Any], where: str, *, al
                 f"{where}: {hub.CONFIG_NAME} {named} for {num_outputs} outputs; correct its id2label, "
                 "or ask for unnamed labels (--unnamed-labels)"
             )
-        config.id2label = placeholder_labels(num_outputs)
+        config.id2label = audioset.placeholder_labels(num_outputs)
     return config
 
 

@@ -54,7 +54,8 @@ class ExtractionRun:
         if model is None:
             return cls(None, ASTFeatureExtractor(fbank_backend=load_options.fbank_backend), None, options)
         if options.what in NEEDS_NO_MODEL:
-            return cls(model, extractor_for(model, None, load_options.fbank_backend), None, options)
+            extractor = extractor_for(model, None, load_options.fbank_backend, load_options.front_end)
+            return cls(model, extractor, None, options)
         tagger = Tagger.load(model, load_options, report_progress)
         return cls(model, tagger.feature_extractor, tagger.engine, options)
 

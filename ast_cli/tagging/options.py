@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from ast_cli.audio.front_end import FrontEndName, check_front_end_name
 from ast_cli.engine.choice import EngineOptions
 from ast_cli.errors import UsageError
 
@@ -46,9 +47,17 @@ class LoadOptions(EngineOptions):
 
     Attributes:
         fbank_backend: ``native``, which is ``numpy`` with an engine that needs no torch; or ``torchaudio``.
+        front_end: ``audioset`` or ``speech-commands``, where the checkpoint brings no ``preprocessor_config.json`` and
+            its labels do not tell either.
     """
 
     fbank_backend: FbankBackend = "native"
+    front_end: FrontEndName | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; the filter bank's name is checked where it is made."""
+        EngineOptions.__post_init__(self)
+        check_front_end_name(self.front_end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ast_cli import hub
 from ast_cli.audio.fbank_blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.front_end import FrontEndName, is_original
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of
 from ast_cli.engine.choice import TORCH_ENGINES, EngineName, load_engine
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch, choose_micro_batch
 from ast_cli.errors import AstWarning, AudioError, CheckpointError
+from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import StreamedPart, TaggingResult
 from ast_cli.tagging.batch import Batcher, Source, classify_sources, classify_turns
@@ -60,6 +62,7 @@ class Tagger:
         dtype: str = "auto",
         attn_implementation: str = "sdpa",
         fbank_backend: FbankBackend = "native",
+        front_end: FrontEndName | None = None,
         unnamed_labels: bool = False,
         num_threads: int | None = None,
         report_progress: Callable[[str], None] = lambda _what: None,
@@ -76,6 +79,8 @@ class Tagger:
             attn_implementation: ``sdpa`` or ``eager``.
             fbank_backend: ``native``, which is ``numpy`` with an engine that needs no torch; or ``torchaudio`` where it
                 is installed.
+            front_end: ``audioset`` or ``speech-commands``, where the checkpoint brings no ``preprocessor_config.json``
+                and its labels do not tell either.
             unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
             num_threads: Of the engine on the CPU, of torch in this whole process; None for as many as there are cores.
             report_progress: Is told what takes long and is done once: a model is converted, compiled.
@@ -86,7 +91,9 @@ class Tagger:
             HubError: It is not on this machine.
             DeviceError: The device was asked for by name and is not there.
         """
-        options = LoadOptions(engine, device, dtype, attn_implementation, unnamed_labels, num_threads, fbank_backend)
+        options = LoadOptions(
+            engine, device, dtype, attn_implementation, unnamed_labels, num_threads, fbank_backend, front_end
+        )
         return cls.load(model, options, report_progress)
 
     @classmethod
@@ -99,7 +106,8 @@ class Tagger:
         """Load a checkpoint as `from_pretrained` does, which see, its options in one object."""
         name = str(model) if model is not None else hub.default_model()
         engine = load_engine(name, options, report_progress)
-        return cls(engine, extractor_for(name, engine.config, fbank_for(engine, options.fbank_backend)), name)
+        backend = fbank_for(engine, options.fbank_backend)
+        return cls(engine, extractor_for(name, engine.config, backend, options.front_end), name)
 
     @property
     def config(self) -> ASTConfig:
@@ -259,14 +267,27 @@ def fbank_for(engine: Engine, fbank_backend: FbankBackend) -> FbankBackend:
     return "numpy" if fbank_backend == "native" and engine.name not in TORCH_ENGINES else fbank_backend
 
 
-def extractor_for(name: str, config: ASTConfig | None, fbank_backend: FbankBackend = "native") -> ASTFeatureExtractor:
-    """Return a checkpoint's feature extractor; where it brings none, one that fits the model, with AudioSet's mean."""
-    folder = hub.checkpoint_folder(name)
-    if config is None or (folder / hub.PREPROCESSOR_NAME).is_file():
-        return ASTFeatureExtractor.from_pretrained(folder, fbank_backend=fbank_backend)
-    return ASTFeatureExtractor(
-        num_mel_bins=config.num_mel_bins, max_length=config.max_length, fbank_backend=fbank_backend
-    )
+def extractor_for(
+    name: str,
+    config: ASTConfig | None,
+    fbank_backend: FbankBackend = "native",
+    front_end: FrontEndName | None = None,
+) -> ASTFeatureExtractor:
+    """Return a checkpoint's feature extractor.
+
+    Args:
+        name: Of the checkpoint.
+        config: Its model's configuration; None where no model is loaded.
+        fbank_backend: Which filter bank.
+        front_end: Where the checkpoint brings none, and its labels do not tell which it needs.
+
+    Raises:
+        CheckpointError: It brings none, and neither its labels nor the user tell which one fits.
+    """
+    if config is None and is_original(name):
+        _, config = load_arrays(name, unnamed_labels=True)
+    values = None if config is None else config.to_dict()
+    return ASTFeatureExtractor.from_pretrained(name, front_end=front_end, config=values, fbank_backend=fbank_backend)
 
 
 def check_fit(config: ASTConfig, feature_extractor: ASTFeatureExtractor, name: str) -> None:

@@ -6,12 +6,14 @@ import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.front_end import FRONT_ENDS
 from ast_cli.errors import UsageError
 from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig, read_config
 from ast_cli.model.transformer import ASTForAudioClassification
@@ -192,13 +194,18 @@ def _adapted_state(
 def start_feature_extractor(model: str, config: ASTConfig, options: TrainOptions) -> ASTFeatureExtractor:
     """Return the front end that goes with the architecture; its mean and standard deviation are the base's or fixed.
 
-    From scratch the base's are AudioSet's.
+    From scratch the base's are AudioSet's, or those of ``options.front_end``.
+
+    Raises:
+        CheckpointError: Nothing tells which front end the base needs.
     """
-    extractor = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins, max_length=config.max_length)
-    if not is_scratch(model):
-        base = ASTFeatureExtractor.from_pretrained(model)
-        values = base.to_dict() | {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
-        extractor = ASTFeatureExtractor.from_dict(values)
+    if is_scratch(model):
+        known = FRONT_ENDS[options.front_end or "audioset"]
+        values: dict[str, Any] = {"mean": known.mean, "std": known.std}
+    else:
+        values = ASTFeatureExtractor.from_pretrained(model, front_end=options.front_end).to_dict()
+    sizes = {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
+    extractor = ASTFeatureExtractor.from_dict(values | sizes)
     fixed = options.fixed_statistics()
     if fixed is not None:
         extractor.mean, extractor.std = fixed

@@ -129,7 +129,7 @@ def run_facts(examples: ExampleSet, model: str, options: TrainOptions) -> dict[s
         UsageError: The base model cannot be trained as the options say.
         AstError: It cannot be read.
     """
-    start_config(model, options, LONGEST_SCRATCH_INPUT)
+    start_feature_extractor(model, start_config(model, options, LONGEST_SCRATCH_INPUT), options)
     base = model if model.startswith(SCRATCH_PREFIX) else ""
     return {
         "settings": options.to_dict(),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
+from ast_cli.audio.front_end import FrontEndName
 from ast_cli.errors import UsageError
 from ast_cli.json_object import shown
 
@@ -68,6 +69,9 @@ class TrainOptions:
         None
     )
     time_stride: Annotated[int | None, About("Frames between patches. [default: the base model's]", 1, 10_000)] = None
+    front_end: Annotated[
+        FrontEndName | None, About("Whose features a base model hears that has no preprocessor_config.json.")
+    ] = None
     normalise: Annotated[str, About("Mean and standard deviation: base (model's), data (measured), or MEAN,STD.")] = (
         "base"
     )
@@ -240,7 +244,7 @@ def settings() -> dict[str, Setting]:
     found = {}
     for name, hint in typing.get_type_hints(TrainOptions, include_extras=True).items():
         kind, about = get_args(hint)
-        is_optional = isinstance(kind, types.UnionType)
+        is_optional = types.NoneType in get_args(kind)
         if is_optional:
             kind = next(member for member in get_args(kind) if member is not types.NoneType)
         found[name] = Setting(kind, is_optional, about)

@@ -337,6 +337,7 @@ def test_every_keyword_of_from_pretrained_reaches_its_load_option(
         "unnamed_labels": True,
         "num_threads": 3,
         "fbank_backend": "torchaudio",
+        "front_end": "speech-commands",
     }
     assert list(changes) == [field.name for field in dataclasses.fields(LoadOptions)]
     for name, value in changes.items():

@@ -1,0 +1,115 @@
+"""A checkpoint without ``preprocessor_config.json`` gets a front end that is known to be its own, or none."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ast_cli import ASTFeatureExtractor
+from ast_cli.errors import AstWarning, CheckpointError, UsageError
+from ast_cli.labels import SPEECH_COMMANDS, audioset_id2label
+
+BIRDS = {"0": "eurbla", "1": "comcha"}
+WORDS = {str(label_id): word.upper() for label_id, word in enumerate(sorted(SPEECH_COMMANDS, reverse=True))}
+CLASSES = {str(label_id): name for label_id, name in audioset_id2label().items()}
+NAMELESS = {str(label_id): f"LABEL_{label_id}" for label_id in range(527)}
+
+
+def write_config(folder: Path, **values: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps({"max_length": 100, "num_mel_bins": 64, **values}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "title", "mean", "std"),
+    [
+        ({"id2label": CLASSES}, "AudioSet", -4.2677393, 4.5689974),
+        ({"id2label": NAMELESS}, "AudioSet", -4.2677393, 4.5689974),
+        ({"label2id": {name: int(i) for i, name in CLASSES.items()}}, "AudioSet", -4.2677393, 4.5689974),
+        ({"id2label": WORDS}, "Speech Commands", -6.845978, 5.5654526),
+    ],
+)
+def test_labels_that_are_known_tell_the_front_end_which_is_named(
+    tmp_path: Path, values: dict[str, Any], title: str, mean: float, std: float
+) -> None:
+    write_config(tmp_path, **values)
+    with pytest.warns(AstWarning) as caught:
+        extractor = ASTFeatureExtractor.from_pretrained(tmp_path)
+    assert [str(warning.message) for warning in caught] == [
+        f"{tmp_path}: there is no preprocessor_config.json; by its labels this is an AST of {title}, and it is given "
+        f"that front end (16000 Hz, mean {mean}, std {std})"
+    ]
+    assert extractor.to_dict() == ASTFeatureExtractor(max_length=100, num_mel_bins=64, mean=mean, std=std).to_dict()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"id2label": BIRDS},
+        {"id2label": {label_id: CLASSES[label_id] for label_id in list(CLASSES)[1:]}},
+        {"id2label": {**CLASSES, "527": "Bird, new"}},
+        {"id2label": {**WORDS, "34": "lion"}},
+        {"id2label": {str(label_id): f"LABEL_{label_id}" for label_id in range(35)}, "max_length": 128},
+        {"id2label": ["no", "map"]},
+        {},
+    ],
+)
+def test_other_labels_are_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    write_config(tmp_path, **values)
+    with pytest.raises(CheckpointError) as raised:
+        ASTFeatureExtractor.from_pretrained(tmp_path)
+    assert str(raised.value) == (
+        f"{tmp_path}: there is no preprocessor_config.json, so nothing says which sampling rate and spectrogram it "
+        "hears; put that file beside its config.json, or, if it was trained on the features of AudioSet's or Speech "
+        "Commands' AST, say --front-end audioset or --front-end speech-commands (front_end= in Python)"
+    )
+
+
+def test_a_folder_without_a_configuration_is_refused_too(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing says which sampling rate"):
+        ASTFeatureExtractor.from_pretrained(tmp_path)
+    extractor = ASTFeatureExtractor.from_pretrained(tmp_path, front_end="speech-commands")
+    assert (extractor.mean, extractor.max_length) == (-6.845978, 128)
+
+
+def test_a_front_end_that_was_asked_for_is_taken_without_a_word(tmp_path: Path) -> None:
+    write_config(tmp_path, id2label=BIRDS)
+    extractor = ASTFeatureExtractor.from_pretrained(tmp_path, front_end="audioset", max_length=50)
+    assert extractor.to_dict() == ASTFeatureExtractor(max_length=50, num_mel_bins=64).to_dict()
+    write_config(tmp_path, id2label=CLASSES)
+    assert ASTFeatureExtractor.from_pretrained(tmp_path, front_end="speech-commands").mean == -6.845978
+
+
+def test_a_configuration_that_is_silent_about_sizes_means_its_own_defaults(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": BIRDS}))
+    extractor = ASTFeatureExtractor.from_pretrained(tmp_path, front_end="speech-commands")
+    assert (extractor.max_length, extractor.num_mel_bins) == (1024, 128)
+
+
+def test_sizes_that_cannot_be_are_the_configurations_error(tmp_path: Path) -> None:
+    write_config(tmp_path, id2label=BIRDS, max_length="long")
+    with pytest.raises(CheckpointError, match=r"config\.json: max_length must be from 1 to 100000 frames, not 'long'"):
+        ASTFeatureExtractor.from_pretrained(tmp_path, front_end="audioset")
+
+
+def test_a_checkpoints_own_front_end_stays_and_the_other_is_said_to_be_unused(tmp_path: Path) -> None:
+    write_config(tmp_path, id2label=CLASSES)
+    ASTFeatureExtractor(mean=-1.0).save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ASTFeatureExtractor.from_pretrained(tmp_path).mean == -1.0
+    message = f"{tmp_path / 'preprocessor_config.json'} says which front end is used; --front-end audioset is for"
+    with pytest.warns(AstWarning, match=message):
+        assert ASTFeatureExtractor.from_pretrained(tmp_path, front_end="audioset").mean == -1.0
+
+
+@pytest.mark.parametrize("has_file", [False, True])
+def test_a_front_end_that_does_not_exist_is_refused(tmp_path: Path, has_file: bool) -> None:
+    if has_file:
+        ASTFeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=r"^front end must be one of audioset, speech-commands, not 'birds'$"):
+        ASTFeatureExtractor.from_pretrained(tmp_path, front_end="birds")  # type: ignore[arg-type]
