@@ -13,6 +13,7 @@ from ast_cli import __version__
 from ast_cli.cli import benchmark, classify, doctor, download, evaluate, export, extract, finetune, merge, stats
 from ast_cli.cli.signals import Terminated, end_on_signals
 from ast_cli.cli.streams import abandon_stdout
+from ast_cli.engine.waiting import let_threads_sleep
 from ast_cli.errors import DEBUG_VARIABLE, AstError, AstWarning, ExitCode
 from ast_cli.report.text import printable
 
@@ -108,6 +109,7 @@ def _show_own_warnings() -> None:
 def main() -> NoReturn:
     """Run the command line; every error ends here as one sentence and an exit code, its trace only with ``--debug``."""
     end_on_signals()
+    let_threads_sleep(os.environ)
     debug = _take_debug_flag()
     if debug:
         _show_traces()
