@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ast_cli.report.text import clock, printable
-from ast_cli.results import Tag, TaggingResult
+from ast_cli.results import Event, Tag, TaggingResult
 
 BAR_WIDTH = 20  # characters for a score of 1
 MISSING = "no label above the threshold"
@@ -39,15 +39,8 @@ class TableWriter:
         self.console.print(_heading(result))
         if result.error is not None:
             return
-        if result.windows is not None or result.events is not None:
-            for window in result.windows or ():
-                self.console.print(_times(window.start_s, window.end_s) + _one_line(window.tags))
-            for event in result.events or ():
-                scores = f"{event.mean_score:.3f} (up to {event.max_score:.3f}) "
-                self.console.print(_times(event.start_s, event.end_s) + Text(scores + printable(event.label)))
-        else:
-            for line in _bars(result.tags, result.activation):
-                self.console.print(line)
+        for line in _parts(result) if _has_parts(result) else _bars(result.tags, result.activation):
+            self.console.print(line)
         self.console.file.flush()
 
     def close(self) -> None:
@@ -61,6 +54,23 @@ def _heading(result: TaggingResult) -> Text:
         return name + Text(f"  error: {printable(result.error.message)}", style="red")
     odd = f"  warning: {', '.join(result.warnings)}" if result.warnings else ""
     return Text.assemble(name, (f"  {clock(result.duration_s or 0.0)}", "dim"), (odd, "yellow"))
+
+
+def _has_parts(result: TaggingResult) -> bool:
+    """Tell whether windows or events were asked for."""
+    return result.windows is not None or result.events is not None
+
+
+def _parts(result: TaggingResult) -> list[Text]:
+    """Return one line a window and one an event, under a name of their own where there are both."""
+    windows = [_times(window.start_s, window.end_s) + _one_line(window.tags) for window in result.windows or ()]
+    events = [_times(event.start_s, event.end_s) + _event_line(event) for event in result.events or ()]
+    if result.events is not None and not events:
+        events = [Text(f"  {MISSING}", style="dim")]
+    if result.windows is None or result.events is None:
+        return windows + events
+    indented = [[Text("  ") + line for line in lines] for lines in (windows, events)]
+    return [Text("  windows", style="dim"), *indented[0], Text("  events", style="dim"), *indented[1]]
 
 
 def _bars(tags: Sequence[Tag], activation: str) -> list[Text]:
@@ -77,6 +87,11 @@ def _bars(tags: Sequence[Tag], activation: str) -> list[Text]:
 
 def _times(start_s: float, end_s: float) -> Text:
     return Text(f"  {clock(start_s)} - {clock(end_s)}  ", style="cyan")
+
+
+def _event_line(event: Event) -> Text:
+    """Return an event's scores and label on one line."""
+    return Text(f"{event.mean_score:.3f} (up to {event.max_score:.3f}) {printable(event.label)}")
 
 
 def _one_line(tags: Sequence[Tag]) -> Text:

@@ -176,7 +176,10 @@ def _join(parts: Sequence[_Part], stream: BinaryIO) -> MergeReport:
     stream.write(first_beginning)
     for number, part in enumerate(parts):
         if _beginning(part) != first_beginning:
-            raise AstError(f"{part.file}: line 1: not the columns of {parts[0].file}")
+            raise AstError(
+                f"{part.file}: line 1: not the columns of {parts[0].file}; its own command with --resume writes those "
+                "of this version"
+            )
         for record in _records(part):
             for name in record.names:
                 if name in seen:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from typing import Any
@@ -20,6 +21,7 @@ TIMED = TaggingResult(
     "long.wav", "builtin", "softmax", 8.02133333333, 48000, 1, (WAVES,),
     windows=(Window(0.0, 5.12, (WAVES, RAIN)), Window(2.9, 8.02, ())), warnings=("truncated",),
 )  # fmt: skip
+BOTH = dataclasses.replace(TIMED, events=(Event("Rain", 1, "/m/06mb1", 0.0, 5.12, 0.6, 0.9),))
 FAILED = TaggingResult(
     "bad.wav", "builtin", "softmax", error=FileError(ErrorCode.EMPTY_FILE, "bad.wav: the file is empty")
 )
@@ -93,20 +95,38 @@ def test_json_refuses_a_score_that_is_no_number() -> None:
 
 def test_csv_has_one_row_a_tag() -> None:
     assert written("csv", PLAIN, FAILED) == (
-        "path,start_s,end_s,rank,label,label_id,mid,score,status,error_code,path_b64\n"
-        "a/rain.ogg,0.000,6.000,1,Rain,1,/m/06mb1,0.713043,ok,,\n"
-        'a/rain.ogg,0.000,6.000,2,"Waves, surf",2,/m/034srq,0.148310,ok,,\n'
-        "bad.wav,,,,,,,,error,empty_file,\n"
+        "path,start_s,end_s,rank,label,label_id,mid,score,status,error_code,path_b64,type\n"
+        "a/rain.ogg,0.000,6.000,1,Rain,1,/m/06mb1,0.713043,ok,,,file\n"
+        'a/rain.ogg,0.000,6.000,2,"Waves, surf",2,/m/034srq,0.148310,ok,,,file\n'
+        "bad.wav,,,,,,,,error,empty_file,,file\n"
     )
 
 
 def test_csv_with_timestamps_has_the_windows_rows() -> None:
     rows = list(csv.DictReader(io.StringIO(written("csv", TIMED))))
-    assert [(row["start_s"], row["end_s"], row["rank"], row["label"]) for row in rows] == [
-        ("0.000", "5.120", "1", "Waves, surf"),
-        ("0.000", "5.120", "2", "Rain"),
-        ("2.900", "8.020", "", ""),
+    assert [(row["start_s"], row["end_s"], row["rank"], row["label"], row["type"]) for row in rows] == [
+        ("0.000", "5.120", "1", "Waves, surf", "window"),
+        ("0.000", "5.120", "2", "Rain", "window"),
+        ("2.900", "8.020", "", "", "window"),
     ]
+
+
+def test_csv_has_the_windows_before_the_events() -> None:
+    assert written("csv", BOTH).splitlines()[1:] == [
+        'long.wav,0.000,5.120,1,"Waves, surf",2,/m/034srq,0.148310,ok,,,window',
+        "long.wav,0.000,5.120,2,Rain,1,/m/06mb1,0.713043,ok,,,window",
+        "long.wav,2.900,8.020,,,,,,ok,,,window",
+        "long.wav,0.000,5.120,1,Rain,1,/m/06mb1,0.600000,ok,,,event",
+    ]
+
+
+def test_a_recording_without_an_event_is_in_every_format() -> None:
+    none = dataclasses.replace(PLAIN, events=())
+    assert written("csv", none).splitlines()[1:] == ["a/rain.ogg,0.000,6.000,,,,,,ok,,,file"]
+    assert written("table", none) == "a/rain.ogg  00:06.00\n  no label above the threshold\n"
+    assert [row[-6:] for row in written("csv", dataclasses.replace(TIMED, events=())).splitlines()[1:]] == [
+        "window", "window", "window",
+    ]  # fmt: skip
 
 
 def test_csv_cells_are_no_formulas() -> None:
@@ -159,6 +179,20 @@ def test_table_with_timestamps_has_a_line_a_window() -> None:
     )
 
 
+def test_table_tells_windows_from_events() -> None:
+    assert written("table", BOTH) == (
+        "long.wav  00:08.02  warning: truncated\n"
+        "  windows\n"
+        "    00:00.00 - 00:05.12  0.148 Waves, surf   0.713 Rain\n"
+        "    00:02.90 - 00:08.02  no label above the threshold\n"
+        "  events\n"
+        "    00:00.00 - 00:05.12  0.600 (up to 0.900) Rain\n"
+    )
+    assert written("table", dataclasses.replace(BOTH, events=())).endswith(
+        "  events\n    no label above the threshold\n"
+    )
+
+
 def test_table_of_logits_has_no_bars_and_keeps_signs() -> None:
     result = TaggingResult("x.wav", "m", "none", 1.0, 16000, 1, (Tag("Rain", 1, None, -3.25),))
     assert written("table", result) == "x.wav  00:01.00\n   -3.2500  Rain\n"
@@ -183,7 +217,7 @@ def test_events_have_rows_lines_and_records() -> None:
     result = TaggingResult(
         "a.wav", "m", "sigmoid", 9.0, 16000, 1, (), events=(Event("Rain", 1, "/m/06mb1", 1.0, 4.5, 0.6, 0.9),)
     )  # fmt: skip
-    assert written("csv", result).splitlines()[1] == "a.wav,1.000,4.500,1,Rain,1,/m/06mb1,0.600000,ok,,"
+    assert written("csv", result).splitlines()[1] == "a.wav,1.000,4.500,1,Rain,1,/m/06mb1,0.600000,ok,,,event"
     assert written("table", result) == "a.wav  00:09.00\n  00:01.00 - 00:04.50  0.600 (up to 0.900) Rain\n"
     assert json.loads(written("jsonl", result))["events"] == [
         {

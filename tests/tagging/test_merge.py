@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ast_cli.errors import AstError, ErrorCode, UsageError
+from ast_cli.report.comma_separated import COLUMNS
 from ast_cli.results import FileError, StreamedPart, Tag, TaggingResult, Window
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.journal import open_journal
@@ -175,7 +177,7 @@ def test_a_line_that_is_no_record_is_told(shards: list[Path], output: Path, line
 def test_a_row_with_cells_missing_is_told(tmp_path: Path, output: Path) -> None:
     part = without_journal(run(tmp_path / "tags.csv", INPUTS[FAILED:][:2], None, "csv"))
     edit(b",error,not_audio", b",error")(part)
-    with pytest.raises(AstError, match=r"tags\.csv: line 2 is torn or damaged: 10 cells, not 11"):
+    with pytest.raises(AstError, match=r"tags\.csv: line 2 is torn or damaged: 11 cells, not 12"):
         merge_outputs([part], output)
     part.write_bytes(b"a,b\n")
     with pytest.raises(AstError, match=r"tags\.csv: line 1: no names of columns"):
@@ -257,6 +259,24 @@ def test_parts_of_other_settings_or_formats_are_told(shards: list[Path], tmp_pat
     edit(b"rank", b"RANK")(without_journal(table))
     with pytest.raises(AstError, match=r"other\.csv: line 1: not the columns of"):
         merge_outputs([run(tmp_path / "first.csv", INPUTS, (0, 1), "csv"), table], output)
+
+
+def test_tables_of_two_versions_are_told_until_the_older_is_resumed(
+    tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = run(tmp_path / "new.csv", INPUTS, (0, 2), "csv")
+    with monkeypatch.context() as patch:
+        patch.setattr("ast_cli.report.comma_separated.COLUMNS", COLUMNS[:-1])
+        old = run(tmp_path / "old.csv", INPUTS, (1, 2), "csv")
+    with pytest.raises(AstError) as told:
+        merge_outputs([new, old], output)
+    assert str(told.value) == (
+        f"{old}: line 1: not the columns of {new}; its own command with --resume writes those of this version"
+    )
+    with open_journal(old, "csv", {"top_k": 5}, resume=True, shard=(1, 2)) as journal:
+        assert list(journal.pending([item for item in INPUTS if in_shard(item, (1, 2))])) == []
+    assert merge_outputs([new, old], output).num_files == NUM_INPUTS
+    assert {row["type"] for row in csv.DictReader(output.read_text().splitlines())} == {"file"}
 
 
 def test_a_part_that_is_not_there_is_told(shards: list[Path], output: Path) -> None:
