@@ -27,7 +27,7 @@ from ast_cli.engine.prepared import PRODUCER
 from ast_cli.errors import AstError, AudioError, UsageError
 from ast_cli.json_object import write_json_object
 from ast_cli.model.arrays import Weights, load_arrays
-from ast_cli.model.config import ASTConfig, implied_problem_type
+from ast_cli.model.config import ASTConfig, known_problem_type
 from ast_cli.tagging.inputs import list_inputs
 from ast_cli.tagging.options import PartOptions
 from ast_cli.tagging.recording import Recording, open_stream
@@ -155,7 +155,7 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
 
 def _exported_config(config: ASTConfig, dtype: str) -> dict[str, Any]:
     """Return the content of ``config.json``, with what readers need to know beside the sizes."""
-    return config.to_dict() | {"dtype": dtype, "problem_type": implied_problem_type(config)}
+    return config.to_dict() | {"dtype": dtype, "problem_type": known_problem_type(config)}  # no guess written down
 
 
 def _builder(

@@ -11,7 +11,7 @@ from typing import Any
 from ast_cli.errors import CheckpointError, UsageError
 from ast_cli.hub import CONFIG_NAME, checkpoint_folder
 from ast_cli.json_object import read_json_object, shown, write_json_object
-from ast_cli.labels import counts_as_audioset, placeholder_labels
+from ast_cli.labels import counts_as_audioset, is_speech_commands, placeholder_labels
 
 MODEL_TYPE = "audio-spectrogram-transformer"
 HIDDEN_ACTS = ("gelu", "relu", "selu", "gelu_new")
@@ -347,17 +347,24 @@ def activation_of(config: ASTConfig) -> str:
 
 
 def implied_problem_type(config: ASTConfig) -> str:
-    """Return the problem type, told from the labels where the configuration leaves it empty.
+    """Return the problem type; where nothing tells it, one label a recording, which is what the reference takes."""
+    return known_problem_type(config) or "single_label_classification"
+
+
+def known_problem_type(config: ASTConfig) -> str | None:
+    """Return the problem type, told from the labels where the configuration leaves it empty; None if they do not tell.
 
     AudioSet is multi-label: its published checkpoints leave ``problem_type`` empty, and a softmax over 527 classes that
-    occur together is a well-known mistake. 527 labels without names are AudioSet's. One label is a regression, as in
-    the loss.
+    occur together is a well-known mistake. 527 labels without names are AudioSet's. The words of Speech Commands are
+    single-label. One label is a regression, as in the loss.
     """
     if config.problem_type is not None:
         return config.problem_type
     if counts_as_audioset(config.id2label):
         return "multi_label_classification"
-    return "regression" if config.num_labels == 1 else "single_label_classification"
+    if is_speech_commands(config.id2label):
+        return "single_label_classification"
+    return "regression" if config.num_labels == 1 else None
 
 
 _DEFAULT = ASTConfig()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.errors import UsageError
+from ast_cli.errors import AstWarning, UsageError
 from ast_cli.labels import label_ids_by_name, mid_of, no_such_label, select_label_ids
-from ast_cli.model.config import ASTConfig, activation_of
+from ast_cli.model.config import ASTConfig, activation_of, known_problem_type
 from ast_cli.results import Tag
 from ast_cli.tagging.options import DEFAULT_THRESHOLD, DEFAULT_TOP_K, ClassifyOptions
 
 Scores = NDArray[np.float32]
+GUESSED = (
+    "the checkpoint's config.json names no problem_type, so scores are a softmax, as for one label a recording; where "
+    "several labels may be right say --activation sigmoid, or write "
+    '"problem_type": "multi_label_classification" into it'
+)
 
 
 def scores_of(logits: Scores, activation: str) -> Scores:
@@ -26,6 +32,13 @@ def scores_of(logits: Scores, activation: str) -> Scores:
         return np.asarray(np.where(exact >= 0, 1, small) / (1 + small), np.float32)
     powers = np.exp(exact - exact.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+
+
+def chosen_activation(config: ASTConfig) -> str:
+    """Return the activation that goes with a checkpoint, and say so where it is a guess."""
+    if known_problem_type(config) is None:
+        warnings.warn(GUESSED, AstWarning, stacklevel=2)
+    return activation_of(config)
 
 
 class TagChooser:
@@ -45,7 +58,7 @@ class TagChooser:
 
     def __init__(self, config: ASTConfig, options: ClassifyOptions) -> None:
         self.id2label: Mapping[int, str] = config.id2label
-        self.activation = activation_of(config) if options.activation == "auto" else options.activation
+        self.activation = chosen_activation(config) if options.activation == "auto" else options.activation
         chosen = select_label_ids(options.labels, self.id2label) if options.labels else list(self.id2label)
         excluded = set(select_label_ids(options.exclude_labels, self.id2label))
         if set(chosen) <= excluded:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from ast_cli import (
 )
 from ast_cli.engine.micro_batch import MIN_INPUTS, kept, machine_key
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, DeviceError, ErrorCode, UsageError
-from ast_cli.labels import audioset_id2label
+from ast_cli.labels import SPEECH_COMMANDS, audioset_id2label
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import LoadOptions, PartOptions
 
@@ -232,7 +234,8 @@ def test_tags_carry_audioset_identifiers(tagger: Tagger, write_wav: Callable[...
     [
         ("multi_label_classification", LABELS, "sigmoid"),
         ("single_label_classification", LABELS, "softmax"),
-        (None, LABELS, "softmax"),
+        (None, sorted(SPEECH_COMMANDS), "softmax"),
+        (None, ["loudness"], "none"),
         (None, list(audioset_id2label().values()), "sigmoid"),
         ("single_label_classification", list(audioset_id2label().values()), "softmax"),
         ("regression", ["loudness"], "none"),
@@ -244,6 +247,50 @@ def test_activation_follows_the_checkpoint(problem_type: str | None, labels: lis
     assert result.activation == activation
     if activation == "softmax":
         assert sum(tag.score for tag in result.tags) == pytest.approx(1, abs=1e-5)
+
+
+GUESSED = (
+    "the checkpoint's config.json names no problem_type, so scores are a softmax, as for one label a recording; where "
+    "several labels may be right say --activation sigmoid, or write "
+    '"problem_type": "multi_label_classification" into it'
+)
+
+
+def test_a_softmax_that_is_a_guess_is_said_to_be_one() -> None:
+    tagger = tiny_tagger(None, LABELS)
+    with pytest.warns(AstWarning) as caught:
+        result = tagger.classify(np.full(8000, 0.1, np.float32), sampling_rate=16000, top_k=4)
+    assert {str(warning.message) for warning in caught} == {GUESSED}
+    assert result.activation == "softmax"
+    assert sum(tag.score for tag in result.tags) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax", "none"])
+def test_an_activation_that_was_chosen_is_no_guess(activation: Any) -> None:
+    tagger = tiny_tagger(None, LABELS)  # warnings are errors here
+    result = tagger.classify(np.full(8000, 0.1, np.float32), sampling_rate=16000, activation=activation)
+    assert result.activation == activation
+
+
+def test_a_guess_is_said_once_by_the_command_and_survives_an_export(
+    run_ast: Callable[..., Any], write_wav: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path / "model"
+    tagger = tiny_tagger(None, LABELS)
+    tagger.engine.model.save_pretrained(folder)  # type: ignore[attr-defined]
+    tagger.feature_extractor.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "problem_type": None}))
+    assert run_ast("export", "--model", str(folder), "--output", str(tmp_path / "out")).returncode == 0
+    files = [str(write_wav(f"{number}.wav")) for number in range(3)]
+    for model, engine in ((folder, "torch"), (tmp_path / "out", "onnxruntime")):
+        command = ["classify", *files, "--model", str(model), "--engine", engine, "--format", "jsonl"]
+        done = run_ast(*command)
+        assert done.returncode == 0, done.stderr
+        assert [line for line in done.stderr.splitlines() if "problem_type" in line] == [f"warning: {GUESSED}"]
+        assert {json.loads(line)["activation"] for line in done.stdout.splitlines()} == {"softmax"}
+        assert "problem_type" not in run_ast(*command, "--activation", "sigmoid").stderr
 
 
 def test_no_activation_gives_the_logits(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
