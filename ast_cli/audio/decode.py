@@ -145,6 +145,14 @@ class AudioStream:
         self._part = start_s > 0 or duration_s is not None
         self._num_wanted = None if duration_s is None else max(1, round(duration_s * target_rate))
 
+    @property
+    def claimed_s(self) -> float | None:
+        """Seconds that there are to read by what the container states, which may be wrong; None where it is silent."""
+        whole_s = self._decoder.claimed_s
+        left_s = None if whole_s is None else max(0.0, whole_s - self.start_s)
+        wanted_s = None if self._num_wanted is None else self._num_wanted / self._target_rate
+        return min((seconds for seconds in (left_s, wanted_s) if seconds is not None), default=None)
+
     def __enter__(self) -> AudioStream:
         """Return itself."""
         return self

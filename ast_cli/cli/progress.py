@@ -12,30 +12,27 @@ from contextlib import AbstractContextManager, contextmanager
 from ast_cli.cli.streams import note
 from ast_cli.report.text import printable
 from ast_cli.results import StreamedPart, TaggingResult
-from ast_cli.tagging.tally import Tally
+from ast_cli.tagging.tally import AudioTotal, Tally
 
 PLAIN_INTERVAL_S = 10.0  # between lines where standard error is no terminal
 PATH_WIDTH = 40
 
 Record = TaggingResult | StreamedPart
-Reading = Callable[[], tuple[str, float] | None]  # the input that is being read, and the seconds of it read so far
 
 
 class Progress:
-    """How far a run is.
+    """How far a run is, by hours of audio: inputs may be of a second or of a day.
 
     Args:
         tally: Kept by the run.
         num_inputs: In all.
-        reading: Tells what is being read, so that a recording of a day is seen to move.
         is_live: Whether the input is, whose windows show by themselves how far it is.
     """
 
-    def __init__(self, tally: Tally, num_inputs: int, reading: Reading | None = None, *, is_live: bool = False) -> None:
+    def __init__(self, tally: Tally, num_inputs: int, *, is_live: bool = False) -> None:
         self.tally = tally
         self.is_live = is_live
         self.num_inputs = num_inputs
-        self.reading = reading
         self.started = time.monotonic()
 
     @property
@@ -45,23 +42,31 @@ class Progress:
 
     def text(self) -> str:
         """Return files and audio hours done, rate, time left, errors so far, and the current file."""
-        tally, elapsed_s = self.tally, self.elapsed_s
-        path, audio_s = tally.current or "", tally.audio_s
-        if (now := self.reading and self.reading()) and now[0] != path:  # else it has been counted
-            path, audio_s = now[0], audio_s + now[1]
+        tally, elapsed_s = self.tally, max(self.elapsed_s, 1e-9)
+        read_s, total = tally.read_s, tally.audio_total(self.num_inputs)
         return (
-            f"{tally.num_done} of {self.num_inputs} inputs, {audio_s / 3600:.2f} h of audio, "
-            f"{audio_s / max(elapsed_s, 1e-9):.1f} x real time, {self._time_left()} left, {tally.num_failed} failed  "
-            f"{_shortened(printable(path))}"
+            f"{tally.num_done} of {self.num_inputs} inputs, {read_s / 3600:.2f}{_of_hours(total)} h of audio, "
+            f"{read_s / elapsed_s:.1f} x real time, {_time_left(read_s, total, elapsed_s)} left, "
+            f"{tally.num_failed} failed  {_shortened(printable(tally.current or ''))}"
         )
 
-    def _time_left(self) -> str:
-        num_new = self.tally.num_done - self.tally.num_skipped
-        if not num_new:
-            return "-"
-        left_s = round(self.elapsed_s / num_new * (self.num_inputs - self.tally.num_done))
-        hours, minutes, seconds = left_s // 3600, left_s // 60 % 60, left_s % 60
-        return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+def _of_hours(total: AudioTotal) -> str:
+    if total.duration_s is None:
+        return ""
+    hours = total.duration_s / 3600
+    if not total.is_estimate:
+        return f" of {hours:.2f}"
+    return f" of about {hours:.0f}" if hours >= 10 else f" of about {hours:.2f}"
+
+
+def _time_left(read_s: float, total: AudioTotal, elapsed_s: float) -> str:
+    """Return how long what is left takes at the rate so far."""
+    if not read_s or total.duration_s is None:
+        return "-"
+    left_s = round(elapsed_s / read_s * max(total.duration_s - read_s, 0.0))
+    hours, minutes, seconds = left_s // 3600, left_s // 60 % 60, left_s % 60
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
 def _shortened(path: str) -> str:

@@ -142,16 +142,22 @@ def tag_inputs(
         _sink(tagger, options, run) as sink,
         _fitting(pool, tagger, options, run) as fitting,
     ):
-        records = _results(tagger, _until_ended(sink.pending(inputs)), fitting, options, run, micro_batch)
-        progress = Progress(Tally(run.max_errors), len(inputs), fitting.reading if fitting else None)
-        return _record(records, sink, progress, run, micro_batch)
+        tally = Tally(run.max_errors)
+        records = _results(tagger, _pending(inputs, sink, tally), fitting, options, run, tally, micro_batch)
+        return _record(records, sink, Progress(tally, len(inputs)), run, micro_batch)
 
 
-def _until_ended(inputs: Iterable[Input]) -> Iterator[Input]:
-    """Pass inputs on until a signal has ended the run."""
-    for item in inputs:
+def _pending(inputs: Iterable[Input], sink: _Sink, tally: Tally) -> Iterator[Input]:
+    """Pass on the inputs that need a record until a signal has ended the run; count those that do not."""
+    for item in sink.pending(inputs):
         raise_if_ended()
+        _count_skipped(sink, tally)
         yield item
+    _count_skipped(sink, tally)
+
+
+def _count_skipped(sink: _Sink, tally: Tally) -> None:
+    tally.num_skipped, tally.num_failed_before = sink.num_skipped, sink.num_failed_before
 
 
 def tag_live(tagger: Tagger, raw: tuple[int, str, int], options: ClassifyOptions, run: RunOptions) -> bool:
@@ -182,14 +188,16 @@ def _results(
     pool: DecodePool | None,
     options: ClassifyOptions,
     run: RunOptions,
+    tally: Tally,
     micro_batch: MicroBatch,
 ) -> Iterator[Record]:
     """Tag inputs, decoded by a pool or in this process, where they come one after another, which is their order."""
     if pool is None:
-        return tagger.classify_sources(tagger.sources(inputs, options), options, micro_batch)
+        sources = ((item, tally.watching(item.path, opener)) for item, opener in tagger.sources(inputs, options))
+        return tagger.classify_sources(sources, options, micro_batch)
     if run.unordered:
-        return tagger.classify_turns(pool.turns(inputs), options, micro_batch)
-    return tagger.classify_sources(pool.open_streams(inputs), options, micro_batch)
+        return tagger.classify_turns(pool.turns(inputs, tally.watching), options, micro_batch)
+    return tagger.classify_sources(pool.open_streams(inputs, tally.watching), options, micro_batch)
 
 
 def _record(
@@ -201,7 +209,6 @@ def _record(
         for record in watched(records, progress, quiet=run.quiet, to_stdout=run.output is None):
             _take(record, sink, tally, run)
             raise_if_ended()
-        tally.num_skipped, tally.num_failed_before = sink.num_skipped, sink.num_failed_before
         tally.check(progress.num_inputs)
     except BrokenPipeError:  # the reader has seen enough and wants no summary
         raise
@@ -220,7 +227,6 @@ def _record(
 def _take(record: Record, sink: _Sink, tally: Tally, run: RunOptions) -> None:
     """Write one record and count it."""
     sink.write(record)
-    tally.num_skipped, tally.num_failed_before = sink.num_skipped, sink.num_failed_before
     if isinstance(record, TaggingResult):
         if run.format_name != "table" or run.output is not None:  # a table on standard output shows errors itself
             _tell(record, quiet=run.quiet)

@@ -16,14 +16,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode
 from ast_cli.tagging.decode_worker import BLOCK, CLOSING, OPENING, Request, packed
-from ast_cli.tagging.decoding import Decoding, PooledStream, Turn
+from ast_cli.tagging.decoding import Decoding, Opening, PooledStream, Turn
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import PartOptions
 from ast_cli.tagging.worker_process import Message, Worker, WorkerDied
@@ -39,6 +39,9 @@ INPUT_BUFFER_BYTES = 32 << 20  # 8.7 minutes at 16 kHz
 POOL_BUFFER_BYTES = 256 << 20
 IDLE_AFTER_S = 0.5  # without anything to read, when results are wanted as they come
 
+OpenStream: TypeAlias = "Callable[[], SampleStream]"
+Watching: TypeAlias = Callable[[str, OpenStream], OpenStream]
+
 
 def default_num_workers() -> int:
     """Return how many workers suit this machine."""
@@ -50,6 +53,10 @@ def default_num_workers() -> int:
 def num_workers_for(num_cpus: int) -> int:
     """Return how many workers suit a number of cores: half of them, since the model wants cores too."""
     return max(1, min(MAX_WORKERS, num_cpus // 2))
+
+
+def _unwatched(_path: str, open_stream: OpenStream) -> OpenStream:
+    return open_stream
 
 
 class DecodePool:
@@ -123,13 +130,22 @@ class DecodePool:
         for thread in self._threads:
             thread.join()
 
-    def open_streams(self, inputs: Iterable[Input]) -> Iterator[tuple[Input, Callable[[], SampleStream]]]:
+    @property
+    def worker_pids(self) -> set[int]:
+        """The processes that live."""
+        with self._lock:
+            return {worker.pid for worker in self._workers}
+
+    def open_streams(
+        self, inputs: Iterable[Input], watching: Watching = _unwatched
+    ) -> Iterator[tuple[Input, OpenStream]]:
         """Yield every input once, in order, with what opens it.
 
         An input's stream is to be read before the next input is asked for; then what is left of it is given up.
 
         Args:
             inputs: Taken from lazily, at most ``num_inputs_ahead`` beyond the one yielded.
+            watching: Given an input's path and what opens it, returns what opens it for the reader.
 
         Yields:
             An input and a function that returns its samples, or raises the AudioError that says why there are none.
@@ -138,7 +154,7 @@ class DecodePool:
         ahead: deque[Turn] = deque()
         try:
             while True:
-                self._look_ahead(remaining, ahead)
+                self._look_ahead(remaining, ahead, watching)
                 if not ahead:
                     return
                 self._put_first(ahead[0].decoding)
@@ -148,7 +164,7 @@ class DecodePool:
             for turn in ahead:
                 self.abandon(turn.decoding)
 
-    def turns(self, inputs: Iterable[Input]) -> Iterator[Turn | None]:
+    def turns(self, inputs: Iterable[Input], watching: Watching = _unwatched) -> Iterator[Turn | None]:
         """Yield whichever input can be read without waiting, the same one again until its reader sets ``is_over``.
 
         Inputs whose decoding has ended come first, so that a long recording does not hold back short ones behind it;
@@ -156,6 +172,7 @@ class DecodePool:
 
         Args:
             inputs: Taken from lazily, at most ``num_inputs_ahead`` beyond the first that is not over.
+            watching: As in `open_streams`.
 
         Yields:
             An input, or None where there has been nothing to read for a while.
@@ -164,7 +181,7 @@ class DecodePool:
         ahead: list[Turn] = []
         try:
             while True:
-                self._look_ahead(remaining, ahead)
+                self._look_ahead(remaining, ahead, watching)
                 if not ahead:
                     return
                 turn = self._due(ahead)
@@ -190,7 +207,7 @@ class DecodePool:
             self._room.notify_all()
             return turn
 
-    def _look_ahead(self, remaining: Iterator[Input], ahead: deque[Turn] | list[Turn]) -> None:
+    def _look_ahead(self, remaining: Iterator[Input], ahead: deque[Turn] | list[Turn], watching: Watching) -> None:
         """Take inputs until there are enough, and queue those that a worker can decode."""
         while len(ahead) <= self.num_inputs_ahead:
             item = next(remaining, None)
@@ -202,7 +219,7 @@ class DecodePool:
                 return
             part = item.part_in(self._options)
             decoding = Decoding(Request(item.path, part.start_s, part.duration_s))
-            ahead.append(Turn(item, decoding, partial(self._open, item, decoding)))
+            ahead.append(Turn(item, decoding, watching(item.path, partial(self._open, item, decoding))))
             if item.error is None and item.path != STDIN:
                 with self._lock:
                     self._waiting.append(decoding)
@@ -236,18 +253,12 @@ class DecodePool:
             if decoding.blocks:
                 duration_s, samples = decoding.blocks.popleft()
                 decoding.num_taken += 1
-                decoding.taken_s = duration_s
                 self._count_bytes(decoding, -samples.nbytes)
                 self._room.notify_all()
                 return duration_s, samples
             if decoding.error is not None:
                 raise decoding.error
             return None
-
-    def reading(self) -> tuple[str, float] | None:
-        """Return the path of the input that is being read and the seconds of it taken so far; None where none is."""
-        head = self._head
-        return None if head is None else (head.request.path, head.taken_s)
 
     def abandon(self, decoding: Decoding) -> None:
         """Give up what is left of an input."""
@@ -408,7 +419,7 @@ class DecodePool:
                 decoding.blocks.append((message.duration_s, message.content))
                 self._count_bytes(decoding, message.content.nbytes)
             elif message.kind == OPENING:
-                decoding.opening = (message.content[0], message.content[1])
+                decoding.opening = Opening(*message.content)
             elif message.kind == CLOSING:
                 decoding.closing = (message.duration_s, {WarningCode(code) for code in message.content})
             else:

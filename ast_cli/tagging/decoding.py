@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,23 @@ if TYPE_CHECKING:
 TURN_BYTES = 1 << 20  # 16 s at 16 kHz, more than a window: who reads one window of so much seldom waits
 
 
+class Opening(NamedTuple):
+    """What a worker says of a file that it has opened: its own rate in Hz and channels, the seconds it claims."""
+
+    sampling_rate: int
+    num_channels: int
+    claimed_s: float | None
+
+
 class Decoding:
     """One input on its way through the pool: what its worker has sent and nobody has taken yet.
 
     Attributes:
         request: What is decoded.
-        opening: The file's own sampling rate in Hz and number of channels, once it is open.
+        opening: What is known of the file once it is open.
         blocks: Seconds decoded up to the block's end, and its samples of shape (num_samples,).
         num_bytes: Of ``blocks``.
         num_taken: Blocks handed out.
-        taken_s: Seconds handed out.
         is_held_up: Whether its worker waits for room in the buffers.
         closing: Duration in seconds and warnings, once all is decoded.
         error: Why there is no more.
@@ -38,11 +45,10 @@ class Decoding:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.opening: tuple[int, int] | None = None
+        self.opening: Opening | None = None
         self.blocks: deque[tuple[float, NDArray[np.float32]]] = deque()
         self.num_bytes = 0
         self.num_taken = 0
-        self.taken_s = 0.0
         self.is_held_up = False
         self.closing: tuple[float, set[WarningCode]] | None = None
         self.error: AudioError | None = None
@@ -57,8 +63,8 @@ class Decoding:
 class PooledStream:
     """A file that a worker decodes; behaves as `ast_cli.audio.decode.AudioStream`."""
 
-    def __init__(self, pool: DecodePool, decoding: Decoding, opening: tuple[int, int]) -> None:
-        self.sampling_rate, self.num_channels = opening
+    def __init__(self, pool: DecodePool, decoding: Decoding, opening: Opening) -> None:
+        self.sampling_rate, self.num_channels, self.claimed_s = opening
         self.start_s = decoding.request.start_s
         self.duration_s = 0.0
         self.warnings: set[WarningCode] = set()

@@ -36,6 +36,10 @@ class SampleStream(Protocol):
     def duration_s(self) -> float:
         """Seconds read so far."""
 
+    @property
+    def claimed_s(self) -> float | None:
+        """Seconds that there are to read, as far as a header is to be believed; None where nothing tells."""
+
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield blocks of shape (num_samples,)."""
 
@@ -165,7 +169,7 @@ class WaveformStream:
         part = as_float32(samples[start:][:length])
         self.num_channels = 1
         self.start_s = options.start_s
-        self.duration_s = part.size / self.sampling_rate
+        self.duration_s = self.claimed_s = part.size / self.sampling_rate
         self.warnings: set[WarningCode] = set()
         self._samples = part
         if self.sampling_rate != target_rate:

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ast_cli.errors import AstError, ErrorCode
 from ast_cli.results import TaggingResult
 
+if TYPE_CHECKING:
+    from ast_cli.tagging.recording import SampleStream  # which is not of the standard library
+
 # Failures of the storage, not of a file: many in a row mean that a disk is gone, and going on would only spoil records.
 STORAGE_ERRORS = frozenset({ErrorCode.PERMISSION, ErrorCode.VANISHED, ErrorCode.NOT_FOUND})
 MAX_STORAGE_ERRORS_IN_A_ROW = 100
+CLAIM_TOLERANCE_S = 1.0  # a header whose length was exceeded by more is not believed
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTotal:
+    """How much audio a run's inputs hold.
+
+    Attributes:
+        duration_s: Of all new inputs, in seconds; None where nothing tells.
+        is_estimate: Whether some of them were not opened yet, or do not state their length.
+    """
+
+    duration_s: float | None
+    is_estimate: bool = False
 
 
 class Tally:
-    """Counts results as they come and says when enough is enough.
+    """Counts results as they come and says when enough is enough; knows how much was read of what is open.
+
+    One thread counts, others may look.
 
     Args:
         max_errors: Stop after so many failed inputs; None for never.
@@ -27,7 +49,9 @@ class Tally:
         self.num_failed_before = 0  # of those skipped
         self.failed: Counter[str] = Counter()
         self.audio_s = 0.0
-        self.current: str | None = None
+        self._last: str | None = None  # path
+        self._ended_s = 0.0  # read of inputs that have a record, failed ones included
+        self._open: list[tuple[str, SampleStream]] = []  # with their paths, as they were opened
         self._storage_errors_in_a_row = 0
 
     @property
@@ -40,13 +64,57 @@ class Tally:
         """Inputs that have a record, or had one before."""
         return self.num_ok + self.num_failed + self.num_skipped
 
+    @property
+    def current(self) -> str | None:
+        """The path of the input that was opened last and has no record, else of the last record; None before both."""
+        return next((path for path, _ in reversed(tuple(self._open))), self._last)
+
+    @property
+    def read_s(self) -> float:
+        """Seconds of audio read so far in this run."""
+        return self._ended_s + sum(stream.duration_s for _, stream in tuple(self._open))
+
+    def watching(self, path: str, open_stream: Callable[[], SampleStream]) -> Callable[[], SampleStream]:
+        """Return what opens an input and keeps an eye on it until its result is added."""
+
+        def open_watched() -> SampleStream:
+            stream = open_stream()
+            self._open.append((path, stream))
+            return stream
+
+        return open_watched
+
+    def audio_total(self, num_inputs: int) -> AudioTotal:
+        """Return how much audio all new inputs hold: lengths that are known, and their mean for the others.
+
+        Nothing tells where there is none yet, or where an input that does not state its length is longer than the mean.
+        """
+        known_s, num_known = self._ended_s, self.num_ok + self.num_failed
+        unstated_s = list[float]()  # read of inputs that do not state their length, or exceed it
+        for _, stream in tuple(self._open):
+            read_s, claimed_s = stream.duration_s, stream.claimed_s
+            if claimed_s is None or read_s > claimed_s + CLAIM_TOLERANCE_S:
+                unstated_s.append(read_s)
+            else:
+                known_s += max(claimed_s, read_s)
+                num_known += 1
+        num_unknown = num_inputs - self.num_skipped - num_known
+        if num_unknown <= 0:
+            return AudioTotal(known_s)
+        mean_s = known_s / max(num_known, 1)
+        if not known_s or max(unstated_s, default=0.0) > mean_s:
+            return AudioTotal(None)
+        return AudioTotal(known_s + num_unknown * mean_s, is_estimate=True)
+
     def add(self, result: TaggingResult) -> None:
         """Count one result.
 
         Raises:
             AstError: The run must stop: too many errors, or a storage that seems to be gone.
         """
-        self.current = result.path
+        self._last = result.path
+        stream = self._closed(result.path)
+        self._ended_s += (stream.duration_s if stream else result.duration_s) or 0.0
         if result.error is None:
             self.num_ok += 1
             self.num_with_warnings += bool(result.warnings)
@@ -62,6 +130,14 @@ class Tally:
             )
         if self.max_errors is not None and self.num_failed >= self.max_errors:
             raise AstError(f"stopped after {self.num_failed} failed inputs, as asked; the last: {result.error.message}")
+
+    def _closed(self, path: str | None) -> SampleStream | None:
+        """Take an input that has its record off the list of those that are open."""
+        for index, (opened, stream) in enumerate(self._open):
+            if opened == path:
+                del self._open[index]
+                return stream
+        return None
 
     def check(self, num_inputs: int) -> None:
         """Make sure that every input ended somewhere.

@@ -60,6 +60,11 @@ class Worker:
         self._messages = self._process.stdout
         self._settings = settings
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def wait_until_ready(self) -> None:
         """Wait until the process has imported what it needs.
 

@@ -4,13 +4,21 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from ast_cli.cli import progress
+from ast_cli import Tagger
+from ast_cli.cli import progress, tag_run
 from ast_cli.cli.progress import Progress, Record, watched
-from ast_cli.results import TaggingResult
+from ast_cli.cli.tag_run import RunOptions
+from ast_cli.errors import ErrorCode
+from ast_cli.results import FileError, TaggingResult
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.tally import Tally
 
 RESULTS: list[Record] = [TaggingResult(f"{'x' * 60}{i}.wav", "m", "softmax", 1800.0, 16000, 1) for i in range(4)]
@@ -26,23 +34,115 @@ def run(shown: Progress, *, quiet: bool = False, to_stdout: bool = True) -> list
     return seen
 
 
+def open_recording(tally: Tally, path: str, read_s: float, claimed_s: float | None) -> SimpleNamespace:
+    """Have a run open a recording; return its stream, of which so much is read."""
+    stream = SimpleNamespace(duration_s=read_s, claimed_s=claimed_s)
+    assert tally.watching(path, lambda: stream)() is stream  # type: ignore[arg-type, comparison-overlap, return-value]
+    return stream
+
+
+def ended(path: str, duration_s: float) -> TaggingResult:
+    return TaggingResult(path, "m", "softmax", duration_s, 16000, 1)
+
+
 def test_line_tells_how_far_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = Progress(Tally(), 4)
     assert shown.text().startswith("0 of 4 inputs, 0.00 h of audio, 0.0 x real time, - left, 0 failed")
     shown.tally.add(RESULTS[0])  # type: ignore[arg-type]
     monkeypatch.setattr(Progress, "elapsed_s", 1500.0)
-    line = f"1 of 4 inputs, 0.50 h of audio, 1.2 x real time, 1 h 15 min left, 0 failed  ...{'x' * 35}0.wav"
-    assert shown.text() == line
+    shown_path = f"...{'x' * 35}0.wav"
+    assert shown.text() == (
+        f"1 of 4 inputs, 0.50 of about 2.00 h of audio, 1.2 x real time, 1 h 15 min left, 0 failed  {shown_path}"
+    )
     monkeypatch.setattr(Progress, "elapsed_s", 30.0)
     assert "60.0 x real time, 1 min 30 s left" in shown.text()
 
 
-def test_line_counts_the_recording_that_is_being_read() -> None:
-    shown = Progress(Tally(), 2, lambda: ("day.wav", 7200.0))
-    assert "0 of 2 inputs, 2.00 h of audio" in shown.text()
-    assert shown.text().endswith("  day.wav")
-    shown.tally.add(TaggingResult("day.wav", "m", "softmax", 86400.0, 16000, 1))
-    assert "1 of 2 inputs, 24.00 h of audio" in shown.text()
+def test_one_long_recording_has_a_time_left_that_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Progress(Tally(), 1)
+    stream = open_recording(shown.tally, "day.wav", 0.0, 7200.0)
+    assert shown.text() == "0 of 1 inputs, 0.00 of 2.00 h of audio, 0.0 x real time, - left, 0 failed  day.wav"
+    for read_s, elapsed_s, line in (
+        (1800.0, 60.0, "0.50 of 2.00 h of audio, 30.0 x real time, 3 min 00 s left"),
+        (5400.0, 180.0, "1.50 of 2.00 h of audio, 30.0 x real time, 1 min 00 s left"),
+        (7200.0, 240.0, "2.00 of 2.00 h of audio, 30.0 x real time, 0 min 00 s left"),
+    ):
+        stream.duration_s = read_s
+        monkeypatch.setattr(Progress, "elapsed_s", elapsed_s)
+        assert shown.text() == f"0 of 1 inputs, {line}, 0 failed  day.wav"
+    shown.tally.add(ended("day.wav", 7200.0))
+    assert shown.text() == f"1 of 1 inputs, {line}, 0 failed  day.wav"
+
+
+def test_long_recordings_among_many_clips_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Progress(Tally(), 402)
+    for number in range(400):
+        shown.tally.add(ended(f"{number}.wav", 4.5))  # half an hour in all
+    monkeypatch.setattr(Progress, "elapsed_s", 60.0)
+    first = open_recording(shown.tally, "first.wav", 0.0, 7200.0)
+    assert "0.50 of about 2.51 h of audio, 30.0 x real time, 4 min 01 s left" in shown.text()
+    open_recording(shown.tally, "second.wav", 0.0, 7200.0)
+    assert "400 of 402 inputs, 0.50 of 4.50 h of audio, 30.0 x real time, 8 min 00 s left" in shown.text()
+    first.duration_s = 5400.0
+    assert "400 of 402 inputs, 2.00 of 4.50 h of audio, 120.0 x real time, 1 min 15 s left" in shown.text()
+
+
+def test_a_recording_that_states_no_length_or_a_wrong_one_has_no_time_left_to_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Progress, "elapsed_s", 60.0)
+    for claimed_s in (None, 30.0):
+        shown = Progress(Tally(), 2)
+        shown.tally.add(ended("clip.wav", 1800.0))
+        stream = open_recording(shown.tally, "stream.ogg", 900.0, claimed_s)
+        # As long as the others, as far as one can tell ...
+        assert "0.75 of about 1.00 h of audio, 45.0 x real time, 0 min 20 s left" in shown.text()
+        stream.duration_s = 2700.0  # ... but it is longer
+        assert shown.text() == "1 of 2 inputs, 1.25 h of audio, 75.0 x real time, - left, 0 failed  stream.ogg"
+        shown.tally.add(ended("stream.ogg", 3600.0))
+        assert "2 of 2 inputs, 1.25 of 1.25 h of audio" in shown.text()
+
+
+def test_what_was_read_of_a_recording_that_failed_and_what_was_done_before_is_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Progress, "elapsed_s", 60.0)
+    shown = Progress(Tally(), 12)
+    shown.tally.num_skipped = 9
+    open_recording(shown.tally, "bad.mp4", 1800.0, 360_000.0)
+    assert "of about 300 h of audio" in shown.text()
+    error = FileError(ErrorCode.DECODE_ERROR, "bad.mp4: damaged")
+    shown.tally.add(TaggingResult("bad.mp4", "m", "softmax", error=error))
+    open_recording(shown.tally, "good.wav", 0.0, 5400.0)
+    line = "10 of 12 inputs, 0.50 of about 3.00 h of audio, 30.0 x real time, 5 min 00 s left, 1 failed  good.wav"
+    assert shown.text() == line
+    shown.tally.add(ended("good.wav", 5400.0))
+    assert shown.tally.audio_s == 5400.0  # the summary counts what was tagged
+
+
+@pytest.mark.parametrize("changes", [{"num_workers": 0}, {"num_workers": 1}, {"num_workers": 2, "unordered": True}])
+def test_a_run_knows_how_much_is_read_of_how_much(
+    changes: dict[str, Any], write_wav: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = []
+
+    def look(records: Iterable[Record], shown: Progress, **_: bool) -> Iterator[Record]:
+        for record in records:
+            lines.append(shown.text())
+            yield record
+
+    monkeypatch.setattr(tag_run, "watched", look)
+    monkeypatch.setattr(Progress, "elapsed_s", 60.0)
+    item = Input(str(write_wav("long.wav", 72.0)))
+    options = ClassifyOptions(timestamps=True, stream=True, batch_size=1)
+    run = RunOptions("jsonl", tmp_path / "o.jsonl", **changes)
+    with tag_run.decoders([item], options, run) as pool:
+        assert not tag_run.tag_inputs(Tagger.from_pretrained("builtin"), [item], options, run, pool)
+    assert len(lines) > 5
+    assert all(line.startswith("0 of 1 inputs, 0.0") and " of 0.02 h of audio, " in line for line in lines)
+    assert "1.2 x real time, 0 min 00 s left" in lines[-1]
+    if not run.unordered:  # there all of it comes at its end
+        assert "0 min 00 s left" not in lines[0]
 
 
 def test_lines_come_while_a_long_recording_yields_nothing(
@@ -90,5 +190,5 @@ def test_live_line_is_gone_when_a_result_is_printed_and_at_the_end(
         if to_stdout:
             assert terminal.getvalue().endswith("\x1b[2K")  # the line is erased: results do not tear it
         shown.tally.add(record)  # type: ignore[arg-type]
-    assert "4 of 4 inputs, 2.00 h of audio" in terminal.getvalue() or to_stdout
+    assert "4 of 4 inputs, 2.00 of 2.00 h of audio" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[2K")

@@ -1,11 +1,7 @@
-"""Decoding in worker processes that crash, hang, lie and are killed: each costs its own file and no other.
-
-Workers import this module too, for the faulty functions below: it must not import torch.
-"""
+"""Decoding in worker processes that crash, hang, lie and are killed: each costs its own file and no other."""
 
 from __future__ import annotations
 
-import ctypes
 import io
 import itertools
 import os
@@ -22,89 +18,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faulty_decoders import RATE, faulty_pool
 
-from ast_cli.audio.decode import AudioStream, open_audio
+from ast_cli.audio.decode import open_audio
 from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode, internal_error
 from ast_cli.results import FileError
 from ast_cli.tagging import decode_pool
 from ast_cli.tagging.decode_pool import DecodePool, default_num_workers, num_workers_for
-from ast_cli.tagging.decode_worker import MESSAGE_SAMPLES
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import PartOptions
 
-RATE = 16000  # Hz
-FAULTY = "test_decode_pool:open_faulty"
 DEADLINE_S = 2.0  # within which nothing of a closed pool may be left
 POSIX_ONLY = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and FIFOs")
 PIDFD_ONLY = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes that are not its children")
 
 
-# ── What workers run ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class FaultyStream:
-    """Blocks from a generator, as a file of that rate."""
-
-    def __init__(self, blocks: Iterator[np.ndarray[Any, Any]]) -> None:
-        self.sampling_rate, self.num_channels, self.start_s, self.duration_s = 44100, 2, 0.0, 0.0
-        self.warnings: set[WarningCode] = set()
-        self.blocks = blocks
-
-    def __iter__(self) -> Iterator[np.ndarray[Any, Any]]:
-        for block in self.blocks:
-            self.duration_s += block.size / RATE
-            yield block
-
-    def close(self) -> None:
-        pass
-
-
-def crash_after(num_blocks: int) -> Iterator[np.ndarray[Any, Any]]:
-    yield from itertools.repeat(np.ones(MESSAGE_SAMPLES, np.float32), num_blocks)
-    os._exit(9)
-
-
-def open_faulty(path: str, rate: int, start_s: float, duration_s: float | None) -> AudioStream | FaultyStream:
-    """Do what the file's name says; anything else is decoded as ever."""
-    fault = Path(path).stem.partition("_")[0]
-    if fault == "exit":
-        os._exit(7)
-    if fault == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if fault == "exit-once" and not Path(path + ".tried").exists():
-        Path(path + ".tried").touch()
-        os._exit(7)
-    if fault == "exit-late":
-        return FaultyStream(crash_after(3))
-    if fault == "hang":
-        time.sleep(1000)
-    if fault == "tell-and-hang":
-        Path(path).write_text(f"{os.getpid()}\n")  # a FIFO: the test waits at its other end
-        time.sleep(1000)
-    if fault == "tell-and-hold":
-        Path(path).write_text(f"{os.getpid()}\n")
-        ctypes.PyDLL(None).sleep(1000)  # with the interpreter's lock held: no other thread of the worker runs
-    if fault == "memory":
-        raise MemoryError
-    if fault == "bug":
-        raise KeyError("x" * 2000)
-    if fault == "endless":
-        return FaultyStream(itertools.repeat(np.zeros(1000, np.float32)))
-    if fault == "long":  # two hours
-        return FaultyStream(itertools.repeat(np.zeros(MESSAGE_SAMPLES, np.float32), 2000))
-    if fault == "noisy":
-        os.write(1, b"printed by a C library")
-        os.write(2, b"complained by a C library")
-    if fault == "modules":
-        raise AudioError(ErrorCode.DECODE_ERROR, " ".join(sorted(sys.modules)))
-    return open_audio(path, rate, start_s, duration_s)
-
-
 # ── What the tests do with them ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def faulty_pool(num_workers: int = 2, timeout_s: float = 60.0) -> DecodePool:
-    return DecodePool(num_workers, RATE, PartOptions(), timeout_s, FAULTY)
 
 
 def read(open_stream: Callable[[], Any]) -> SimpleNamespace | ErrorCode:
@@ -148,6 +77,14 @@ def wait_for_end(pid: int, timeout_s: float = DEADLINE_S) -> None:
         os.close(handle)
 
 
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Wait for what another thread or process brings about."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
 @pytest.fixture
 def make(tmp_path: Path, write_wav: Callable[..., Path]) -> Callable[..., list[Path]]:
     """Return a function that makes short files of the names given."""
@@ -159,12 +96,9 @@ def make(tmp_path: Path, write_wav: Callable[..., Path]) -> Callable[..., list[P
 
 def test_workers_start_before_there_is_anything_to_decode_where_that_is_asked_for() -> None:
     with DecodePool(2, RATE, PartOptions(), start_now=True) as pool:
-        deadline = time.monotonic() + 30
-        while len(pool._workers) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert len(pool._workers) == 2
+        wait_until(lambda: len(pool.worker_pids) == 2)
     with DecodePool(2, RATE, PartOptions()) as pool:
-        assert not pool._workers
+        assert not pool.worker_pids
 
 
 def test_samples_and_facts_are_those_of_the_main_process_in_input_order(write_wav: Callable[..., Path]) -> None:
@@ -206,10 +140,7 @@ def test_workers_end_when_all_is_decoded_and_what_they_sent_is_still_there(write
     with DecodePool(2, RATE, PartOptions()) as pool:
         opened = pool.open_streams([Input(str(path)) for path in paths])
         first = next(opened)
-        deadline = time.monotonic() + 60
-        while pool._workers or pool.num_buffered_bytes < 3 * 2 * RATE * 4:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: not pool.worker_pids and pool.num_buffered_bytes == 3 * 2 * RATE * 4)
         for path, (_, open_stream) in zip(paths, itertools.chain([first], opened), strict=True):
             assert_same(read(open_stream), path)
 
@@ -225,6 +156,20 @@ def test_duration_grows_with_the_blocks_handed_out(write_wav: Callable[..., Path
                 num_samples += block.size
                 assert stream.duration_s == pytest.approx(num_samples / RATE, rel=1e-12)  # sums of block lengths
     assert num_samples == 20 * RATE
+
+
+def test_length_a_file_claims_is_known_once_it_is_open(write_wav: Callable[..., Path]) -> None:
+    path, unknown = str(write_wav("a.flac", 20.0, 44100)), str(write_wav("long.wav", 0.1))
+    parts = {
+        20.0: None,
+        5.0: PartOptions(start_s=15.0),
+        3.0: PartOptions(start_s=2.5, duration_s=3.0),
+        2.0: PartOptions(start_s=18.0, duration_s=30.0),
+    }
+    with faulty_pool(1) as pool:
+        opened = pool.open_streams([*(Input(path, part=part) for part in parts.values()), Input(unknown)])
+        claimed_s = [open_stream().claimed_s for _, open_stream in opened]
+    assert claimed_s == [*parts, None]
 
 
 def test_two_hundred_small_files_are_complete(make: Callable[..., list[Path]]) -> None:
@@ -378,16 +323,16 @@ def test_crash_after_samples_were_read_is_not_tried_again(make: Callable[..., li
 @POSIX_ONLY
 def test_worker_killed_between_files_costs_none(make: Callable[..., list[Path]]) -> None:
     paths = make(*"abcdefghijkl")
+    file_bytes = round(0.1 * RATE) * 4  # of each file's samples
     results = []
     with DecodePool(1, RATE, PartOptions()) as pool:
         assert len(paths) > pool.num_inputs_ahead + 1  # so that the worker is kept for more
         for _, open_stream in pool.open_streams([Input(str(path)) for path in paths]):
             results.append(read(open_stream))
-            if len(results) == 1:
-                while pool._waiting:
-                    time.sleep(0.01)
-                (worker,) = pool._workers
-                worker.kill()
+            if len(results) == 1:  # all that was taken ahead is decoded: the worker has nothing to do
+                wait_until(lambda: pool.num_buffered_bytes == pool.num_inputs_ahead * file_bytes)
+                (pid,) = pool.worker_pids
+                os.kill(pid, signal.SIGKILL)
     assert all(isinstance(result, SimpleNamespace) for result in results)
     assert len(results) == len(paths)
 
@@ -477,13 +422,15 @@ def test_closing_early_leaves_no_worker_and_does_not_hang(make: Callable[..., li
     pool = faulty_pool(3)
     sources = pool.open_streams([Input(str(path)) for path in make("endless", "endless_2", "hang", "a", "b")])
     next(iter(next(sources)[1]()))
-    processes = [worker._process for worker in pool._workers]
-    assert processes
+    pids = pool.worker_pids
+    assert pids
     started_s = time.monotonic()
     pool.close()
     assert time.monotonic() - started_s < DEADLINE_S
-    assert all(process.returncode is not None for process in processes)  # waited for: no zombies either
-    assert not pool._workers
+    assert not pool.worker_pids
+    for pid in pids if os.name == "posix" else ():
+        with pytest.raises(ProcessLookupError):  # waited for: no zombies either
+            os.kill(pid, 0)
     pool.close()  # again does no harm
 
 
@@ -501,10 +448,10 @@ def test_stream_given_up_frees_its_worker_for_the_next_file(make: Callable[..., 
         sources = pool.open_streams([Input(str(path)) for path in (endless, good, *others)])
         stream = next(sources)[1]()
         next(iter(stream))
-        (worker,) = pool._workers
+        (pid,) = pool.worker_pids
         stream.close()
         assert_same(read(next(sources)[1]), good)
-        assert pool._workers == {worker}  # asked to leave off, not killed: a new one would cost 0.3 s a file
+        assert pool.worker_pids == {pid}  # asked to leave off, not killed: a new one would cost 0.3 s a file
 
 
 def test_stream_read_too_late_is_refused(make: Callable[..., list[Path]]) -> None:
@@ -535,7 +482,7 @@ from ast_cli.tagging.options import PartOptions
 
 # No `if __name__ == "__main__"`: a worker must not run this again.
 sys.path.insert(0, sys.argv[1])
-with DecodePool(2, 16000, PartOptions(), open_function="test_decode_pool:open_faulty") as pool:
+with DecodePool(2, 16000, PartOptions(), open_function="faulty_decoders:open_faulty") as pool:
     for item, open_stream in pool.open_streams([Input(path) for path in sys.argv[2:]]):
         print(item.path, sum(block.size for block in open_stream()), flush=True)
 """

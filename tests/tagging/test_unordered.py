@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_decode_pool import RATE, faulty_pool
+from faulty_decoders import RATE, faulty_pool
 from tiny_tagger import tiny_tagger
 
 from ast_cli.errors import ErrorCode
@@ -156,4 +156,4 @@ def test_closing_early_leaves_no_worker(tagger: Tagger, write_wav: Write) -> Non
         next(records)
         records.close()  # type: ignore[attr-defined]
         assert pool.num_buffered_bytes == 0
-    assert not pool._workers
+    assert not pool.worker_pids

@@ -47,8 +47,7 @@ def test_mutants_decode_or_are_refused_and_no_worker_hangs(tmp_path: Path) -> No
             slowest_s, last = max(slowest_s, time.monotonic() - last), time.monotonic()
             os.remove(item.path)
             if number % 1000 == 0:
-                workers = list(pool._workers)
-                largest = max([largest, *(peak_bytes(worker._process.pid) for worker in workers)])
+                largest = max([largest, *map(peak_bytes, pool.worker_pids)])
                 tell(f"{number}: {dict(outcomes)}; slowest {slowest_s:.2f} s; largest worker {largest >> 20} MB")
     assert outcomes.total() == NUM_MUTANTS
     assert set(outcomes) <= {"ok", *ErrorCode}

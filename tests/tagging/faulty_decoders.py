@@ -1,0 +1,87 @@
+"""What goes wrong in a worker of the decode pool, by the name of the file. Workers import this too: no torch here."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ast_cli.audio.decode import AudioStream, open_audio
+from ast_cli.errors import AudioError, ErrorCode, WarningCode
+from ast_cli.tagging.decode_pool import DecodePool
+from ast_cli.tagging.decode_worker import MESSAGE_SAMPLES
+from ast_cli.tagging.options import PartOptions
+
+RATE = 16000  # Hz
+FAULTY = "faulty_decoders:open_faulty"
+
+
+def faulty_pool(num_workers: int = 2, timeout_s: float = 60.0) -> DecodePool:
+    return DecodePool(num_workers, RATE, PartOptions(), timeout_s, FAULTY)
+
+
+class FaultyStream:
+    """Blocks from a generator, as a file of that rate."""
+
+    def __init__(self, blocks: Iterator[np.ndarray[Any, Any]]) -> None:
+        self.sampling_rate, self.num_channels, self.start_s, self.duration_s = 44100, 2, 0.0, 0.0
+        self.claimed_s = None
+        self.warnings: set[WarningCode] = set()
+        self.blocks = blocks
+
+    def __iter__(self) -> Iterator[np.ndarray[Any, Any]]:
+        for block in self.blocks:
+            self.duration_s += block.size / RATE
+            yield block
+
+    def close(self) -> None:
+        pass
+
+
+def crash_after(num_blocks: int) -> Iterator[np.ndarray[Any, Any]]:
+    yield from itertools.repeat(np.ones(MESSAGE_SAMPLES, np.float32), num_blocks)
+    os._exit(9)
+
+
+def open_faulty(path: str, rate: int, start_s: float, duration_s: float | None) -> AudioStream | FaultyStream:
+    """Do what the file's name says; anything else is decoded as ever."""
+    fault = Path(path).stem.partition("_")[0]
+    if fault == "exit":
+        os._exit(7)
+    if fault == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if fault == "exit-once" and not Path(path + ".tried").exists():
+        Path(path + ".tried").touch()
+        os._exit(7)
+    if fault == "exit-late":
+        return FaultyStream(crash_after(3))
+    if fault == "hang":
+        time.sleep(1000)
+    if fault == "tell-and-hang":
+        Path(path).write_text(f"{os.getpid()}\n")  # a FIFO: the test waits at its other end
+        time.sleep(1000)
+    if fault == "tell-and-hold":
+        Path(path).write_text(f"{os.getpid()}\n")
+        ctypes.PyDLL(None).sleep(1000)  # with the interpreter's lock held: no other thread of the worker runs
+    if fault == "memory":
+        raise MemoryError
+    if fault == "bug":
+        raise KeyError("x" * 2000)
+    if fault == "endless":
+        return FaultyStream(itertools.repeat(np.zeros(1000, np.float32)))
+    if fault == "long":  # two hours
+        return FaultyStream(itertools.repeat(np.zeros(MESSAGE_SAMPLES, np.float32), 2000))
+    if fault == "noisy":
+        os.write(1, b"printed by a C library")
+        os.write(2, b"complained by a C library")
+    if fault == "modules":
+        raise AudioError(ErrorCode.DECODE_ERROR, " ".join(sorted(sys.modules)))
+    return open_audio(path, rate, start_s, duration_s)
