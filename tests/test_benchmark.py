@@ -450,6 +450,7 @@ def test_a_run_without_float16_warns_of_nothing(mini_folder: str) -> None:
     assert [str(warning.message) for warning in caught] == []
 
 
+@pytest.mark.filterwarnings("ignore:int8 without calibration")
 @pytest.mark.parametrize(
     ("format_name", "engine", "dtype"), [("onnx", "onnxruntime", "float32"), ("openvino", "openvino", "int8")]
 )
