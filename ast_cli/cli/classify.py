@@ -14,6 +14,7 @@ from ast_cli.cli.signals import nothing_to_save
 from ast_cli.cli.streams import check_output, note, quiet_native_libraries
 from ast_cli.cli.tag_run import RunOptions, decoders, tag_inputs, tag_live
 from ast_cli.errors import ExitCode, UsageError
+from ast_cli.report import FORMATS
 from ast_cli.tagging.inputs import STDIN
 from ast_cli.tagging.options import ClassifyOptions, LoadOptions
 from ast_cli.tagging.shards import parse_shard
@@ -72,7 +73,7 @@ def classify(
     ] = "auto",
     format_name: Annotated[
         Literal["table", "json", "jsonl", "csv"] | None,
-        typer.Option("--format", "-f", help="Of the results. By default by the name of --output, else a table."),
+        typer.Option("--format", "-f", help="Of the results. By default by the suffix of --output, else a table."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     output: Annotated[
@@ -133,7 +134,7 @@ def classify(
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
     if as_json and format_name not in (None, "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
-    chosen_format = "json" if as_json else format_name or p.format_for(output, ("json", "jsonl", "csv"))
+    chosen_format = "json" if as_json else format_name or p.format_for(output, FORMATS)
     if options.stream and chosen_format != "jsonl":
         raise UsageError("windows and events can be streamed as JSON Lines only: add --format jsonl")
     run = RunOptions(

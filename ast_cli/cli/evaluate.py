@@ -33,7 +33,7 @@ def evaluate(
     fold: p.Fold = None,
     format_name: Annotated[
         Literal["table", "json"] | None,
-        typer.Option("--format", "-f", help="Of the result. By default by the name of --output, else a table."),
+        typer.Option("--format", "-f", help="Of the result. By default by the suffix of --output, else a table."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file, not to stdout.")
@@ -92,7 +92,7 @@ def evaluate(
         ignore_unknown_labels=ignore_unknown_labels,
     )
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
-    chosen_format = format_name or p.format_for(output, ("json",))
+    chosen_format = format_name or p.format_for(output, ("json", "table"))
     outputs = EvaluationOutputs(chosen_format, output, thresholds_output, plot, predictions)
     examples = p.choose_examples(read_examples(data), split, fold, quiet=quiet)
     outputs.check([data, *(example.path for example in examples.examples)], force=force)

@@ -15,6 +15,7 @@ from ast_cli.audio.front_end import FrontEndName
 from ast_cli.cli.streams import note
 from ast_cli.engine.choice import EngineName
 from ast_cli.errors import NoInputsError, UsageError
+from ast_cli.report import SUFFIXES, suffixes_of
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
 from ast_cli.tagging.options import Aggregate as AggregateName
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ast_cli.training.examples import ExampleSet
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
-FORMATS_BY_SUFFIX = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 Paths = Annotated[
     list[str] | None,
@@ -139,9 +139,20 @@ def _read_bytes(file: str) -> bytes:
 
 
 def format_for(output: Path | None, formats: Collection[str]) -> str:
-    """Return which of some formats the name of a file of results asks for; a table where it asks for none of them."""
-    asked_for = "table" if output is None else FORMATS_BY_SUFFIX.get(output.suffix.lower(), "table")
-    return asked_for if asked_for in formats else "table"
+    """Return which of some formats the suffix of a file of results asks for; a table where there is none.
+
+    Raises:
+        UsageError: The suffix is of none of them: the file would not be what its name says.
+    """
+    if output is None or not output.suffix:
+        return "table"
+    format_name = SUFFIXES.get(output.suffix.lower())
+    if format_name is None or format_name not in formats:
+        raise UsageError(
+            f"--output {output}: {output.suffix} is not written; name a file that ends in {suffixes_of(formats)} "
+            "(table), or choose with --format"
+        )
+    return format_name
 
 
 def choose_examples(examples: ExampleSet, split: str | None, fold: str | None, *, quiet: bool) -> ExampleSet:

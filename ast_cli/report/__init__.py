@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import Any, Protocol, TextIO
 
@@ -24,6 +24,13 @@ _WRITERS = {
     "csv": "comma_separated.CSVWriter",
 }
 FORMATS = tuple(_WRITERS)
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".txt": "table"}  # of files
+
+
+def suffixes_of(formats: Collection[str]) -> str:
+    """Name the suffixes of files that hold one of some formats: ``.json, .csv or .txt``."""
+    names = [suffix for suffix, name in SUFFIXES.items() if name in formats]
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def open_writer(format_name: str, stream: TextIO) -> Writer:

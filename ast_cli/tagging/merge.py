@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ast_cli.errors import AstError, UsageError
+from ast_cli.report import SUFFIXES, suffixes_of
 from ast_cli.report.text import printable
 from ast_cli.tagging.journal_lines import OK, Header, Sidecars, is_finished, read_journal, verified
 from ast_cli.tagging.shards import format_shard
@@ -75,13 +76,14 @@ def merge_outputs(parts: Sequence[Path], output: Path, *, force: bool = False) -
         force: Replace it where it exists.
 
     Raises:
-        UsageError: The output exists, or is one of the parts; there are no parts.
+        UsageError: The output exists, is one of the parts, or is named for another format; there are no parts.
         AstError: A part is torn, damaged or unfinished, an input is there twice, shards are missing or do not belong
             together; the message names file and line.
     """
     _check_output(parts, output, force=force)
     opened = [_open_part(file) for file in parts]
     _check_parts(opened)
+    _check_suffix(opened, output)
     new = output.with_name(f"{output.name}.ast-merge")
     try:
         with open(new, "wb") as stream:
@@ -147,6 +149,16 @@ def _check_parts(parts: Sequence[_Part]) -> None:
         if differences:
             raise AstError(f"{file} was made otherwise than {first_file}: {'; '.join(differences)}")
     _check_shards(journalled)
+
+
+def _check_suffix(parts: Sequence[_Part], output: Path) -> None:
+    """Refuse a name that says another format than the parts have, unless they have such names too."""
+    suffix, format_name = output.suffix.lower(), parts[0].format_name
+    named_alike = suffix in {part.file.suffix.lower() for part in parts}
+    if suffix and SUFFIXES.get(suffix) != format_name and not named_alike:
+        raise UsageError(
+            f"--output {output}: the parts are {format_name}; name a file that ends in {suffixes_of([format_name])}"
+        )
 
 
 def _check_shards(journalled: Sequence[tuple[Path, Header]]) -> None:

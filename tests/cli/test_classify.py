@@ -106,7 +106,7 @@ def test_output_file_is_never_overwritten_unasked(run_ast: Run, write_wav: Write
     )
     assert output.read_bytes() == written
     assert run_ast("classify", path, *BUILTIN, "--json", "-o", str(output), "--force").returncode == ExitCode.OK
-    onto_input = run_ast("classify", path, *BUILTIN, "-o", path, "--force")
+    onto_input = run_ast("classify", path, *BUILTIN, "--json", "-o", path, "--force")
     assert (onto_input.returncode, "is one of the inputs" in onto_input.stderr) == (ExitCode.USAGE, True)
 
 
@@ -121,6 +121,28 @@ def test_name_of_the_output_asks_for_a_format(run_ast: Run, write_wav: Write, na
     again = run_ast("classify", "a.wav", *BUILTIN, "--output", name, "--format", "csv", "--force", cwd=folder)
     assert again.returncode == ExitCode.OK
     assert (folder / name).read_text(encoding="utf-8").startswith("path,")
+
+
+@pytest.mark.parametrize("name", ["tags.parquet", "tags.tsv", "archive/tags.2024"])
+def test_a_suffix_that_is_not_written_is_told_unless_the_format_is_chosen(
+    run_ast: Run, write_wav: Write, name: str
+) -> None:
+    folder = write_wav("a.wav").parent
+    refused = run_ast("classify", "a.wav", *BUILTIN, "--output", name, cwd=folder)
+    assert (refused.returncode, refused.stdout) == (ExitCode.USAGE, "")
+    assert refused.stderr == (
+        f"error: --output {name}: {Path(name).suffix} is not written; name a file that ends in "
+        ".jsonl, .ndjson, .json, .csv or .txt (table), or choose with --format\n"
+    )
+    assert [file.name for file in folder.iterdir()] == ["a.wav"]
+    chosen = run_ast("classify", "a.wav", *BUILTIN, "-o", Path(name).name, "--format", "table", cwd=folder)
+    assert chosen.returncode == ExitCode.OK
+
+
+def test_a_name_without_a_suffix_is_a_table(run_ast: Run, write_wav: Write) -> None:
+    folder = write_wav("a.wav").parent
+    assert run_ast("classify", "a.wav", *BUILTIN, "--output", "tags", cwd=folder).returncode == ExitCode.OK
+    assert (folder / "tags").read_text(encoding="utf-8").startswith("a.wav  00:")
 
 
 def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(

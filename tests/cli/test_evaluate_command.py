@@ -84,8 +84,12 @@ def test_the_name_of_output_chooses_the_format_where_format_does_not(folder: Pat
         (["--predictions", "x.txt"], "name a file that ends in .jsonl or .csv"),
         (["--output", "no/such/x.json"], "there is no folder no/such"),
         (["--output", "clips"], "is a folder"),
+        (
+            ["--output", "x.jsonl"],
+            "--output x.jsonl: .jsonl is not written; name a file that ends in .json or .txt (table), or choose with",
+        ),
         (["--output", "old.json"], "exists: add --force"),
-        (["--output", "clips/Rain/a.wav", "--force"], "is part of the data"),
+        (["--output", "clips/Rain/a.wav", "--format", "json", "--force"], "is part of the data"),
         (["--plot", os.devnull, "--force"], "is no regular file"),
         (["--output", "new.json", "--thresholds-output", "new.json"], "name the same file"),
         (["--workers", "-1"], "workers must be from 0"),

@@ -56,7 +56,7 @@ def shards(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    return tmp_path / "merged.jsonl"
+    return tmp_path / "merged"
 
 
 def paths_of(output: Path) -> list[str]:
@@ -261,6 +261,19 @@ def test_parts_of_other_settings_or_formats_are_told(shards: list[Path], tmp_pat
         merge_outputs([run(tmp_path / "first.csv", INPUTS, (0, 1), "csv"), table], output)
 
 
+def test_a_name_of_another_format_is_told(shards: list[Path], tmp_path: Path) -> None:
+    for name in ("merged.csv", "merged.parquet"):
+        with pytest.raises(UsageError) as told:
+            merge_outputs(shards, tmp_path / name)
+        assert str(told.value) == (
+            f"--output {tmp_path / name}: the parts are jsonl; name a file that ends in .jsonl or .ndjson"
+        )
+        assert not (tmp_path / name).exists()
+    own = run(tmp_path / "own.out", INPUTS)
+    assert merge_outputs([own], tmp_path / "merged.out").num_files == NUM_INPUTS
+    assert merge_outputs(shards, tmp_path / "merged.ndjson").num_files == NUM_INPUTS
+
+
 def test_tables_of_two_versions_are_told_until_the_older_is_resumed(
     tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,7 +304,7 @@ def test_a_full_disk_leaves_the_old_output(shards: list[Path], output: Path, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(AstError, match=r"merged\.jsonl: cannot be written \(No space left on device\)"):
+    with pytest.raises(AstError, match=r"merged: cannot be written \(No space left on device\)"):
         merge_outputs(shards, output, force=True)
     assert output.read_bytes() == shards[0].read_bytes()
     assert not list(output.parent.glob("*.ast-merge"))
