@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import Any, Protocol, TextIO
 
+from ast_cli.report.text import either
+
 
 class Writer(Protocol):
     """Takes results one by one."""
@@ -29,8 +31,7 @@ SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv
 
 def suffixes_of(formats: Collection[str]) -> str:
     """Name the suffixes of files that hold one of some formats: ``.json, .csv or .txt``."""
-    names = [suffix for suffix, name in SUFFIXES.items() if name in formats]
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return either(suffix for suffix, name in SUFFIXES.items() if name in formats)
 
 
 def open_writer(format_name: str, stream: TextIO) -> Writer:

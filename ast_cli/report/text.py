@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
+JOINERS = "\u200c\u200d"  # of category Cf too, but part of the spelling of several scripts and of emoji
+FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def printable(text: str) -> str:
     """Escape the control, format and surrogate characters that move a terminal's cursor or hide and reorder text."""
     return "".join(
-        character if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else _escape(character)
+        _escape(character)
+        if unicodedata.category(character) in ESCAPED_CATEGORIES and character not in JOINERS
+        else character
         for character in text
     )
 
@@ -19,9 +24,10 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def defused_cell(text: str) -> str:
-    """Put an apostrophe before what a spreadsheet would take for a formula."""
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+def harmless_cell(text: str) -> str:
+    """Escape what moves a terminal's cursor, and put an apostrophe before what a spreadsheet takes for a formula."""
+    shown = printable(text)
+    return f"'{shown}" if shown.startswith(FORMULA_STARTS) else shown
 
 
 def clock(seconds: float) -> str:
@@ -40,6 +46,12 @@ def waiting_time(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def either(names: Iterable[str]) -> str:
+    """List names to choose from: ``a, b or c``."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def counted(number: int, noun: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ast_cli.errors import UsageError
+from ast_cli.report.text import either
 from ast_cli.tagging.inputs import STDIN, Input
 
 MAX_NAME_BYTES = 240  # file systems take 255; a temporary name needs some more than its final one
@@ -19,15 +20,23 @@ EXTRACT_FORMATS = ("npz", "npy", "safetensors")
 def plan_targets(inputs: Sequence[Input], output: Path, format_name: str | None, *, force: bool) -> list[Path]:
     """Return the file that each input's extraction is written to, in the inputs' order.
 
-    A name with one of the formats' suffixes is a file, and takes one input; anything else is a folder, in which the
-    folders common to all inputs are left away and the suffix is added to the whole name (``a/x.wav.npz``,
+    A name with one of the formats' suffixes is a file, and takes one input; one without a suffix, or a folder that is
+    there whatever its name, is a folder. ``v1.2`` has none: a suffix begins with a letter. In a folder, the folders
+    common to all inputs are left away and the suffix is added to the whole name (``a/x.wav.npz``,
     ``a/x.mp3.npz``), so that no two inputs meet.
 
     Raises:
-        UsageError: Several inputs for one file, a suffix at odds with the format, or a file that exists.
+        UsageError: Several inputs for one file, a suffix that is not written or at odds with the format, or a file that
+            exists.
     """
     suffix = output.suffix.removeprefix(".").lower()
-    is_file = suffix in EXTRACT_FORMATS and not output.is_dir()
+    is_file = suffix[:1].isalpha() and not output.is_dir()
+    if is_file and suffix not in EXTRACT_FORMATS:
+        raise UsageError(
+            f"--output {output}: {output.suffix} is not written; name a file that ends in "
+            f"{either(f'.{known}' for known in EXTRACT_FORMATS)}, or a folder; "
+            "one of such a name has to be there already"
+        )
     if is_file and len(inputs) > 1:
         raise UsageError(f"--output {output} is one file and there are {len(inputs)} inputs: name a folder")
     if is_file and format_name not in (None, suffix):

@@ -107,8 +107,27 @@ def test_targets_stay_inside_the_folder_and_apart(tmp_path: Path) -> None:
     [
         (["a.wav", "b.wav"], "out.npz", None, "is one file and there are 2 inputs: name a folder"),
         (["a.wav"], "out.npz", "npy", "does not end in .npy"),
+        (["a.wav"], "e.csv", None, "--output e.csv: .csv is not written; name a file that ends in .npz, .npy or .safe"),
+        (["a.wav", "b.wav"], "e.h5", "npz", "or .safetensors, or a folder; one of such a name has to be there already"),
     ],
 )
 def test_impossible_targets_are_refused(paths: list[str], output: str, format_name: str | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_targets(inputs(*paths), Path(output), format_name, force=False)
+
+
+@pytest.mark.parametrize("name", ["out", "v1.2", "features.there"])
+def test_what_has_no_suffix_or_is_there_is_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "features.there").mkdir()
+    assert plan_targets(inputs("a.wav"), tmp_path / name, None, force=False) == [tmp_path / name / "a.wav.npz"]
+
+
+def test_a_name_of_another_format_leaves_nothing_behind(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    write_wav("a.wav")
+    done = run_ast("extract", "a.wav", "--what", "fbank", "--output", "e.csv", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert done.stderr == (
+        "error: --output e.csv: .csv is not written; name a file that ends in .npz, .npy or .safetensors, or a folder; "
+        "one of such a name has to be there already\n"
+    )
+    assert not (tmp_path / "e.csv").exists()
