@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import unicodedata
 from collections.abc import Iterable, Mapping
 from importlib import resources
 
@@ -19,6 +20,8 @@ SPEECH_COMMANDS = frozenset(
     "backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on one "
     "right seven sheila six stop three tree two up visual wow yes zero".split()
 )
+
+TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # overrides the direction it reads in
 
 
 @functools.cache
@@ -53,6 +56,14 @@ def counts_as_audioset(id2label: Mapping[int, str]) -> bool:
 def is_speech_commands(id2label: Mapping[int, str]) -> bool:
     """Tell whether these are the 35 words of Speech Commands, in whatever order and case."""
     return len(id2label) == len(SPEECH_COMMANDS) and {name.casefold() for name in id2label.values()} == SPEECH_COMMANDS
+
+
+def is_plain(label: str) -> bool:
+    """Tell whether a label is text alone: no control character, which a terminal obeys, none that turns text around.
+
+    Characters that join or separate letters (U+200C, U+200D) belong to the spelling of several scripts.
+    """
+    return not any(unicodedata.category(character) == "Cc" or character in TURNS_TEXT for character in label)
 
 
 def placeholder_labels(num_labels: int) -> dict[int, str]:

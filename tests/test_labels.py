@@ -5,7 +5,16 @@ import re
 import pytest
 
 from ast_cli.errors import UsageError
-from ast_cli.labels import audioset_id2label, audioset_mids, is_audioset, mid_of, select_label_ids
+from ast_cli.labels import (
+    SPEECH_COMMANDS,
+    audioset_id2label,
+    audioset_mids,
+    is_audioset,
+    is_plain,
+    is_speech_commands,
+    mid_of,
+    select_label_ids,
+)
 
 AUDIOSET = audioset_id2label()
 FEW = {0: "Bark", 1: "Rain", 2: "Waves, surf", 3: "rain on tin", 4: "RAIN ON GLASS"}
@@ -103,3 +112,23 @@ def test_an_unknown_label_is_refused_with_near_ones(name: str, message: str) -> 
     with pytest.raises(UsageError) as caught:
         select_label_ids([name], FEW)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("label", ["Waves, surf", "", "雨", "می\u200cخواهم", "क्\u200dष", "a\u200fb", "=1+1", "[red]"])
+def test_text_of_any_script_is_plain(label: str) -> None:
+    assert is_plain(label)
+
+
+@pytest.mark.parametrize("character", [*"\x00\t\n\r\x1b\x7f\x9b\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"])
+def test_what_controls_a_terminal_or_turns_text_around_is_not(character: str) -> None:
+    assert not is_plain(f"a{character}b")
+
+
+def test_the_words_of_speech_commands_are_known_in_any_case_and_order() -> None:
+    words = dict(enumerate(sorted(SPEECH_COMMANDS, reverse=True)))
+    assert len(words) == 35
+    assert is_speech_commands(words)
+    assert is_speech_commands({label_id: word.title() for label_id, word in words.items()})
+    assert not is_speech_commands({**words, 0: "lion"})
+    assert not is_speech_commands({**words, 35: "lion"})
+    assert not is_speech_commands({label_id: words[label_id] for label_id in range(34)})

@@ -77,10 +77,10 @@ def extract(
             outcome = run.extract(item, target)
             if outcome.error is not None:
                 num_failed += 1
-                note(f"error: {printable(outcome.error.message)}")
+                note(f"error: {outcome.error.message}")
                 continue
             if outcome.warnings:
-                note(f"warning: {printable(item.path)}: {', '.join(outcome.warnings)}", quiet=quiet)
+                note(f"warning: {item.path}: {', '.join(outcome.warnings)}", quiet=quiet)
             typer.echo(f"{printable(str(target))}  {outcome.summary}")
     if num_failed:
         note(f"{len(inputs) - num_failed} of {len(inputs)} inputs extracted, {num_failed} failed", quiet=quiet)

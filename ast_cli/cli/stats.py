@@ -12,7 +12,6 @@ from ast_cli.cli import parameters as p
 from ast_cli.cli.counting import counting
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
-from ast_cli.report.text import printable
 from ast_cli.results import SCHEMA_VERSION, path_fields
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def stats(
                 on_progress=on_progress,
             )
         for _, error in statistics.failures:
-            note(f"error: {printable(error.message)}")
+            note(f"error: {error.message}")
         _print_json(statistics, padded=padded) if as_json else _print_table(statistics)
         if apply is not None:
             note(f"written to {apply_statistics(statistics, apply)}", quiet=quiet)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TextIO
 
 from ast_cli.errors import DEBUG_VARIABLE, AstError, UsageError
+from ast_cli.report.text import printable
 
 
 def note(text: str, *, quiet: bool = False) -> None:
-    """Tell the user something on standard error, unless ``--quiet``."""
+    """Tell the user something on standard error, unless ``--quiet``; names in it may come from anywhere."""
     if not quiet:
-        sys.stderr.write(f"{text}\n")  # in one piece: progress comes from another thread
+        sys.stderr.write(f"{printable(text)}\n")  # in one piece: progress comes from another thread
         sys.stderr.flush()
 
 

@@ -60,7 +60,7 @@ class TrainDisplay:
     def failures(self, failures: Sequence[Failure]) -> None:
         """Say which clips are left out, and why; an error is said with ``--quiet`` too."""
         for _, error in failures[:MAX_FAILURES_SHOWN]:
-            self._say(f"error: {printable(error.message)}")
+            self._say(f"error: {error.message}")
         more = "; results.json names all" if len(failures) > MAX_FAILURES_SHOWN else ""
         self.note(f"{counted(len(failures), 'clip')} left out{more}")
 
@@ -92,7 +92,7 @@ class TrainDisplay:
     def _say(self, text: str) -> None:
         """Print a line that stays, above the live one if there is one."""
         if self._live is not None:
-            self._live.console.print(text, soft_wrap=True)
+            self._live.console.print(printable(text), soft_wrap=True)
         else:
             note(text)
 

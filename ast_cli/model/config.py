@@ -11,7 +11,7 @@ from typing import Any
 from ast_cli.errors import CheckpointError, UsageError
 from ast_cli.hub import CONFIG_NAME, checkpoint_folder
 from ast_cli.json_object import read_json_object, shown, write_json_object
-from ast_cli.labels import counts_as_audioset, is_speech_commands, placeholder_labels
+from ast_cli.labels import counts_as_audioset, is_plain, is_speech_commands, placeholder_labels
 
 MODEL_TYPE = "audio-spectrogram-transformer"
 HIDDEN_ACTS = ("gelu", "relu", "selu", "gelu_new")
@@ -298,7 +298,8 @@ def named_labels(
     Indices may be integers or, as in JSON, strings, in any order.
 
     Raises:
-        UsageError: Gaps, duplicates, keys that are no integers, or a count at odds with ``num_labels``.
+        UsageError: Gaps, duplicates, keys that are no integers, labels that are not plain text, or a count at odds with
+            ``num_labels``.
     """
     if num_labels is not None and (type(num_labels) is not int or not 1 <= num_labels <= MAX_LABELS):
         raise UsageError(f"num_labels must be a whole number from 1 to {MAX_LABELS}, not {shown(num_labels)}")
@@ -333,7 +334,13 @@ def _label_name(value: Any, field: str) -> str:
     """Read a label: text, or a number that serves as a name."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UsageError(f"the labels of {field} must be text, not {shown(value)}")
-    return str(value)
+    name = str(value)
+    if not is_plain(name):
+        raise UsageError(
+            f"{field} names {shown(name)}: a label with characters that control a terminal or turn text around; "
+            "correct it, or ask for unnamed labels (--unnamed-labels)"
+        )
+    return name
 
 
 def activation_of(config: ASTConfig) -> str:

@@ -1,8 +1,8 @@
-"""CSV: one row a tag, one row for an input without tags; quoted, and harmless in a spreadsheet.
+"""CSV: one row a tag, one row for an input without tags; quoted, and harmless in a spreadsheet and on a terminal.
 
 The last column says what a row's tag was heard in: the whole ``file``, a ``window`` of it, or an ``event``.
 As in JSON, ``path_b64`` holds the exact bytes, in base64, of a path that ``path`` cannot hold as it is: one that is not
-UTF-8, and here also one that was made harmless by an apostrophe.
+UTF-8, and here also one that was made harmless by an apostrophe or by escapes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 from collections.abc import Iterable
 from typing import TextIO
 
-from ast_cli.report.text import defused_cell
+from ast_cli.report.text import harmless_cell
 from ast_cli.results import SCORE_DECIMALS, Tag, TaggingResult, path_base64, path_fields
 
 COLUMNS = (
@@ -24,8 +24,8 @@ def path_cells(path: str | None) -> tuple[str, str]:
     """Return the cells ``path`` and ``path_b64``, the latter empty where the former is the path itself."""
     if path is None:
         return "", ""
-    shown = defused_cell(path_fields(path)["path"] or "")
-    return shown, "" if shown == path else defused_cell(path_base64(path))
+    shown = harmless_cell(path_fields(path)["path"] or "")
+    return shown, "" if shown == path else harmless_cell(path_base64(path))
 
 
 class CSVWriter:
@@ -60,7 +60,7 @@ class CSVWriter:
         """Write one row a tag; what has no label above the threshold keeps a row, without one."""
         times = [f"{start_s:.3f}", f"{end_s:.3f}"]
         rows = [
-            [rank, defused_cell(tag.label), tag.label_id, tag.mid or "", f"{tag.score:.{SCORE_DECIMALS}f}"]
+            [rank, harmless_cell(tag.label), tag.label_id, tag.mid or "", f"{tag.score:.{SCORE_DECIMALS}f}"]
             for rank, tag in enumerate(tags, start=1)
         ]
         shown_path, exact_path = path_cells(path)

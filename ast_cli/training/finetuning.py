@@ -15,8 +15,10 @@ import torch
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.device import resolve_device
+from ast_cli.errors import UsageError
 from ast_cli.hub import checkpoint_digest
-from ast_cli.json_object import write_json_object
+from ast_cli.json_object import shown, write_json_object
+from ast_cli.labels import is_plain
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.training.adapt import SCRATCH_PREFIX, is_scratch, start_config, start_feature_extractor, start_model
@@ -129,6 +131,7 @@ def run_facts(examples: ExampleSet, model: str, options: TrainOptions) -> dict[s
         UsageError: The base model cannot be trained as the options say.
         AstError: It cannot be read.
     """
+    _refuse_odd_labels(examples)
     start_feature_extractor(model, start_config(model, options, LONGEST_SCRATCH_INPUT), options)
     base = model if model.startswith(SCRATCH_PREFIX) else ""
     return {
@@ -139,6 +142,16 @@ def run_facts(examples: ExampleSet, model: str, options: TrainOptions) -> dict[s
         "folds": False,
         "model_digest": "" if base else _model_digest(model),
     }
+
+
+def _refuse_odd_labels(examples: ExampleSet) -> None:
+    """Refuse labels that no checkpoint may have, before a model is trained that could not be loaded."""
+    for label in examples.labels:
+        if not is_plain(label):
+            raise UsageError(
+                f"{examples.source}: the label {shown(label)} has characters that control a terminal or turn text "
+                "around: correct it"
+            )
 
 
 def _model_digest(model: str) -> str:

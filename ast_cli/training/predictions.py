@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ast_cli.report.comma_separated import path_cells
-from ast_cli.report.text import defused_cell
+from ast_cli.report.text import harmless_cell
 from ast_cli.results import SCORE_DECIMALS, exact_path, path_fields
 from ast_cli.tagging.options import DEFAULT_THRESHOLD
 from ast_cli.training.evaluation import Evaluation
@@ -57,11 +57,11 @@ def _csv_text(evaluation: Evaluation) -> str:
     stream = io.StringIO()
     rows = csv.writer(stream, lineterminator="\n")
     header = ["path", "start_s", "end_s", "labels", "predicted", "error_code", "path_b64"]
-    rows.writerow([*header, *map(defused_cell, evaluation.labels)])
+    rows.writerow([*header, *map(harmless_cell, evaluation.labels)])
     for record in _records(evaluation):
         code = record["error"]["code"] if record["error"] else ""
         end_s = "" if record["end_s"] is None else f"{record['end_s']:g}"
-        named = [defused_cell(";".join(record[key])) for key in ("labels", "predicted")]
+        named = [harmless_cell(";".join(record[key])) for key in ("labels", "predicted")]
         scores = [f"{score:.{SCORE_DECIMALS}f}" for score in record["scores"].values()]
         path, path_b64 = path_cells(exact_path(record))
         rows.writerow([path, f"{record['start_s']:g}", end_s, *named, code, path_b64, *scores])

@@ -233,6 +233,16 @@ def test_a_number_may_serve_as_a_label() -> None:
         ({"id2label": {False: "a"}}, "the class indices of id2label must be whole numbers, not False"),
         ({"id2label": {"0": None}}, "the labels of id2label must be text, not None"),
         ({"id2label": {"0": ["a"]}}, "the labels of id2label must be text, not ['a']"),
+        (
+            {"id2label": {"0": "a", "1": "b\x1b[2J"}},
+            "id2label names 'b\\x1b[2J': a label with characters that control a terminal or turn text around; correct "
+            "it, or ask for unnamed labels (--unnamed-labels)",
+        ),
+        (
+            {"label2id": {"a\u202eb": 0}},
+            "label2id names 'a\\u202eb': a label with characters that control a terminal or turn text around; correct "
+            "it, or ask for unnamed labels (--unnamed-labels)",
+        ),
         ({"id2label": {}}, "id2label must map 1 to 100000 labels, not {}"),
         ({"id2label": ["a", "b"]}, "id2label must map 1 to 100000 labels, not ['a', 'b']"),
         ({"id2label": "ab"}, "id2label must map 1 to 100000 labels, not 'ab'"),

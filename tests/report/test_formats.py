@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import csv
 import dataclasses
 import io
@@ -132,7 +133,8 @@ def test_a_recording_without_an_event_is_in_every_format() -> None:
 def test_csv_cells_are_no_formulas() -> None:
     text = written("csv", TaggingResult("-x\n.wav", "m", "softmax", 1.0, 16000, 1, (OWN,)))
     (row,) = csv.DictReader(io.StringIO(text, newline=""))
-    assert row["path"] == "'-x\n.wav"
+    assert row["path"] == "'-x\\n.wav"
+    assert exact_path(row) == "-x\n.wav"
     assert row["label"] == '\'=cmd|"x"'
 
 
@@ -242,3 +244,38 @@ def test_clock_shows_hours_only_where_there_are_some() -> None:
 def test_printable_keeps_ordinary_letters_of_every_script() -> None:
     assert printable("Höhle 雨 мороз.wav") == "Höhle 雨 мороз.wav"
     assert printable("a\x00b\x7f") == "a\\x00b\\x7f"
+    assert printable("می\u200cخواهم 👩\u200d🚒") == "می\u200cخواهم 👩\u200d🚒"  # joiners are spelling
+
+
+HOSTILE = "\x1b[2J\x9b5A\r\u202egnp\u2066.\x07"
+ESCAPED = "\\x1b[2J\\x9b5A\\r\\u202egnp\\u2066.\\x07"
+ODD_TAG = Tag(f"Rain{HOSTILE}", 1, None, 0.5)
+ODD = [
+    TaggingResult(f"{HOSTILE}.wav", "m", "sigmoid", 6.0, 16000, 1, (ODD_TAG,)),
+    TaggingResult(
+        f"{HOSTILE}.wav", "m", "sigmoid", 6.0, 16000, 1, (ODD_TAG,), (Window(0.0, 5.0, (ODD_TAG,)),),
+        (Event(ODD_TAG.label, 1, None, 0.0, 5.0, 0.6, 0.9),),
+    ),
+    TaggingResult(f"{HOSTILE}.wav", "m", "sigmoid", error=FileError(ErrorCode.EMPTY_FILE, f"{HOSTILE}.wav: is empty")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_hostile_names_and_labels_move_no_terminal(format_name: str) -> None:
+    text = written(format_name, *ODD)
+    assert not {character for character in text if not character.isprintable()} - {"\n"}
+    if format_name in ("table", "csv"):
+        assert text.count(f"{ESCAPED}.wav") == {"table": 4, "csv": 4}[format_name]
+        assert text.count(f"Rain{ESCAPED}") == 3
+    else:
+        records = [json.loads(line) for line in text.splitlines()] if format_name == "jsonl" else json.loads(text)
+        assert [record["path"] for record in records] == [f"{HOSTILE}.wav"] * 3
+        assert records[0]["tags"][0]["label"] == f"Rain{HOSTILE}"
+
+
+def test_the_exact_path_stands_beside_one_that_was_escaped_in_csv() -> None:
+    (row,) = csv.DictReader(io.StringIO(written("csv", ODD[0])))
+    assert (row["path"], row["label"]) == (f"{ESCAPED}.wav", f"Rain{ESCAPED}")
+    assert base64.b64decode(row["path_b64"]).decode() == f"{HOSTILE}.wav"
+    (row,) = csv.DictReader(io.StringIO(written("csv", dataclasses.replace(ODD[0], path="می\u200cخواهم.wav"))))
+    assert (row["path"], row["path_b64"]) == ("می\u200cخواهم.wav", "")

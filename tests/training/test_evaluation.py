@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -222,6 +223,14 @@ def test_predictions_hold_every_example_once(clips: list[str], tmp_path: Path) -
     assert header == 'path,start_s,end_s,labels,predicted,error_code,path_b64,Rain,Speech,Music,"Waves, surf"'
     assert first.startswith(f"{clips[0]},0,,Rain,")
     assert second == f'{missing},0,,"Waves, surf",,not_found,'
+
+
+def test_predictions_as_csv_move_no_terminal(clips: list[str]) -> None:
+    found = evaluate(single(clips[:1], "Rain"), [tiny_tagger()], HERE)
+    found = dataclasses.replace(found, labels=("Rain\x1b[2J", "\x9b1A", "\u202eMusic", "=1"))
+    header, row = predictions_text(found, ".csv").splitlines()
+    assert header.endswith(",path_b64,Rain\\x1b[2J,\\x9b1A,\\u202eMusic,'=1")
+    assert row.isprintable()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of bytes")

@@ -63,6 +63,16 @@ def write_manifest(data: Path, header: str, row: Callable[[int, Path], str]) -> 
     return manifest
 
 
+def test_labels_that_no_checkpoint_may_have_are_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    (data / "Low").rename(data / "Low\x1b[2J")
+    with pytest.raises(UsageError) as raised:
+        finetune(data, SCRATCH, tmp_path / "out", options_for(), HERE)
+    assert str(raised.value) == (
+        f"{data}: the label 'Low\\x1b[2J' has characters that control a terminal or turn text around: correct it"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_per_class_becomes_a_checkpoint_that_tags(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = finetune(data, SCRATCH, output, options_for(epochs=12, normalise="data"), HERE)
@@ -325,7 +335,7 @@ def test_folds_need_data_with_folds(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_card_shows_foreign_names_as_they_are(data: Path, tmp_path: Path) -> None:
-    manifest = write_manifest(data, "label", lambda i, _: ['"<img src=x>|[a](b)\n*c*"', "plain"][i % 2])
+    manifest = write_manifest(data, "label", lambda i, _: ['"<img src=x>|[a](b) *c*"', "plain"][i % 2])
     finetune(manifest, SCRATCH, tmp_path / "out", options_for(), HERE)
     card = (tmp_path / "out" / "README.md").read_text()
     row = "| &lt;img src=x>\\|\\[a\\](b) \\*c\\* | 3 | 1 |"
@@ -333,4 +343,4 @@ def test_the_card_shows_foreign_names_as_they_are(data: Path, tmp_path: Path) ->
     assert card.startswith("---\npipeline_tag: audio-classification\n")
     assert "Training started from random weights." in card
     assert "the best of 2 validations on these same clips, so the number is somewhat too good" in card
-    assert Tagger.from_pretrained(str(tmp_path / "out")).config.id2label[0] == "<img src=x>|[a](b)\n*c*"
+    assert Tagger.from_pretrained(str(tmp_path / "out")).config.id2label[0] == "<img src=x>|[a](b) *c*"
