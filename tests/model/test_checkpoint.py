@@ -559,8 +559,9 @@ def test_names_and_outputs_that_do_not_go_together_are_refused_unless_unnamed_la
         {"0": "a", "1": "b", "2": "c", "3": "d", "4": "a"},
         {"zero": "a", "1": "b", "2": "c", "3": "d", "4": "e"},
         ["a", "b", "c", "d", "e"],
+        {"0": "a", "1": "b", "2": "c", "3": "d", "4": "\x1b[2J"},
     ],
-    ids=["gap", "duplicate", "no integer", "list"],
+    ids=["gap", "duplicate", "no integer", "list", "escape"],
 )
 def test_a_faulty_label_map_is_refused_unless_unnamed_labels_are_asked_for(folder: Path, id2label: Any) -> None:
     rewrite_config(folder, id2label=id2label)
