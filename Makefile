@@ -7,16 +7,27 @@ SMOKE := .venv-smoke
 SMOKE_BIN := $(SMOKE)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture parity lint typecheck smoke format benchmark clean
+.PHONY: help demo test test-newest test-newest-short test-oldest torture parity lint typecheck smoke format benchmark clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.installed ## set up and tag the sample files with the built-in model
 	$(BIN)/ast classify sample_audio --model builtin --top-k 3
 
 test: $(VENV)/.installed-dev ## set up and run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+test-newest: ## run the tests with the newest releases on the newest Python: what a user gets today; several GB
+	tests/newest.sh all
+
+test-newest-short: ## the same without torch, in three minutes: samples, doctor and the decoding tests
+	tests/newest.sh short
+
+test-oldest: ## run the tests with the oldest releases that pyproject.toml allows, on Python 3.11; several GB
+	python3.11 -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[onnxruntime,openvino]' onnx pytest pytest-timeout pytest-xdist
+	.venv-oldest/bin/python -m pytest -W default --numprocesses auto --dist worksteal
 
 torture: $(VENV)/.installed-dev ## run the hour of long tests; TORTURE_PATHS=1000000 takes more of it
 	$(BIN)/python -m pytest -m slow -s tests/torture
@@ -49,7 +60,7 @@ smoke: $(VENV)/.installed-dev ## build the wheel, install it alone in a new envi
 	rm -rf $(SMOKE)
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(SMOKE) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .newest-root $(SMOKE) dist build .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
