@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from engine.test_engines import int8_name
+from engine.tiny_engines import int8_name
+from tiny_models import small_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from ast_cli import ASTFeatureExtractor, benchmark, contestants
@@ -21,10 +22,9 @@ from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 
 CPU = torch.device("cpu")
-MINI = ASTConfig(
+MINI = small_config(
     hidden_size=32,
     num_hidden_layers=3,
-    num_attention_heads=2,
     intermediate_size=96,
     max_length=128,
     num_mel_bins=64,

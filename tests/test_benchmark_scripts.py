@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_models import small_config
 
-from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+from ast_cli import ASTFeatureExtractor, ASTForAudioClassification
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 LABELS = {0: "dog", 1: "rain", 2: "Waves, surf", 3: "clock", 4: "speech"}
@@ -25,8 +26,7 @@ def run(script: str, *arguments: str, expected_code: int = 0) -> str:
 @pytest.fixture
 def tiny_checkpoint(tmp_path: Path) -> Path:
     """Return a checkpoint whose window holds the whole clip of 5 s, all that the pipeline hears of a file."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    config = ASTConfig(**sizes, max_length=512, id2label=LABELS, problem_type="multi_label_classification")
+    config = small_config(max_length=512, num_mel_bins=128, id2label=LABELS, problem_type="multi_label_classification")
     ASTForAudioClassification(config).save_pretrained(tmp_path / "tiny")
     ASTFeatureExtractor(max_length=512).save_pretrained(tmp_path / "tiny")
     return tmp_path / "tiny"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,36 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine.tiny_engines import each_engine
+from tiny_models import small_config
 from torch import Tensor, nn
 
+from ast_cli import ASTFeatureExtractor
 from ast_cli.benchmark import BenchmarkOptions, run_benchmark
 from ast_cli.contestants import check_agreement, engines_of, our_contestants, random_input_values, random_model
 from ast_cli.engine.choice import EngineOptions
 from ast_cli.engine.compile_engine import CompileEngine
 from ast_cli.errors import AstError, DeviceError, EngineMissingError, UsageError
-from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 
 CPU = torch.device("cpu")
 TORCH = EngineOptions("torch", "cpu", "float32")
-MINI = ASTConfig(
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=24,
-    max_length=64,
-    num_mel_bins=32,
-    num_labels=3,
-)
+MINI = small_config(num_labels=3)
 TOLERANCE = 1e-4  # as tests/engine/test_engines.py holds the engines to
-
-
-def installed(engine: str) -> Any:
-    missing = importlib.util.find_spec(engine) is None
-    return pytest.param(engine, marks=pytest.mark.skipif(missing, reason=f"{engine} is not installed"))
-
-
-each_runtime = pytest.mark.parametrize("engine", [installed("onnxruntime"), installed("openvino")])
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +43,7 @@ def model() -> ASTForAudioClassification:
 @pytest.fixture
 def folder(model: ASTForAudioClassification, tmp_path: Path) -> str:
     model.save_pretrained(tmp_path / "mini")
+    ASTFeatureExtractor(num_mel_bins=32, max_length=64).save_pretrained(tmp_path / "mini")
     return str(tmp_path / "mini")
 
 
@@ -77,7 +63,7 @@ def test_attentions_share_one_copy_of_the_weights(model: ASTForAudioClassificati
     assert model.dtype == torch.float32  # the next data type starts from these
 
 
-@each_runtime
+@each_engine
 def test_what_is_timed_are_the_chosen_engines_logits(engine: Any, model: ASTForAudioClassification) -> None:
     (contestant,) = our_contestants(model, (None,), EngineOptions(engine, "auto", "float32", num_threads=1))
     values = random_input_values(MINI, 2, CPU, torch.float32)
@@ -104,7 +90,7 @@ def test_what_is_timed_of_the_compile_engine_is_compiled(
 # --- runs
 
 
-@each_runtime
+@each_engine
 def test_a_run_names_engine_data_type_and_threads(engine: Any, folder: str) -> None:
     report = run_benchmark(options_for(folder, engine))
     cells = [(m.library, m.engine, m.attn, m.dtype, m.batch_size, m.contestant) for m in report.measurements]
@@ -115,7 +101,7 @@ def test_a_run_names_engine_data_type_and_threads(engine: Any, folder: str) -> N
     assert [stage.stage for stage in report.stages] == ["decode", "fbank", "fbank", "model"]
 
 
-@each_runtime
+@each_engine
 @pytest.mark.parity
 def test_a_runtime_is_compared_with_transformers_too(engine: Any, folder: str) -> None:
     report = run_benchmark(options_for(folder, engine, batch_sizes=(1,), compare="transformers"))
@@ -125,7 +111,7 @@ def test_a_runtime_is_compared_with_transformers_too(engine: Any, folder: str) -
     assert report.max_abs_difference < TOLERANCE
 
 
-@each_runtime
+@each_engine
 def test_what_an_engine_does_not_offer_is_refused_before_anything_is_timed(engine: Any, folder: str) -> None:
     heard: list[str] = []
     with pytest.raises(DeviceError, match=f"the {engine} engine computes in float32.*, not in float16"):

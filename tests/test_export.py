@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine.test_engines import features, int8_name, save_tiny
+from engine.tiny_engines import features, int8_name, save_tiny
 from numpy.typing import NDArray
 
 from ast_cli import ASTFeatureExtractor, Tagger, load_waveform

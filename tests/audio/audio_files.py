@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -139,3 +140,10 @@ def truncated(path: Path, num_bytes: int) -> Path:
 def data_offset(path: Path, name: bytes = b"data") -> int:
     """Return where the content of a RIFF chunk starts: 8 bytes after its name."""
     return path.read_bytes().index(name) + 8
+
+
+def with_flac_total(path: Path, samples: NDArray[Any], num_samples: int) -> Path:
+    """Write a FLAC whose header counts other samples than there are."""
+    write_sound(path, samples)
+    (fields,) = struct.unpack(">Q", path.read_bytes()[18:26])  # the total is the last 36 bits
+    return patched(path, 18, struct.pack(">Q", fields >> 36 << 36 | num_samples))

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audio_files import RATE, data_offset, patched, sound, truncated, write_by_ffmpeg, write_sound
-from numpy.typing import NDArray
+from audio_files import RATE, data_offset, patched, sound, truncated, with_flac_total, write_by_ffmpeg, write_sound
+from reading import decoded, error_of, error_or_warnings
 
 from ast_cli.audio import decode
 from ast_cli.audio.claims import is_cut
@@ -66,32 +66,6 @@ def whole_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {name: make(folder / "made").read_bytes() for name, make in MAKERS.items()}
 
 
-def decoded(audio: str | Path | bytes, **part: Any) -> tuple[NDArray[np.float32], set[str]]:
-    """Return the samples, which must be finite, and the warnings."""
-    with open_audio(audio, **part) as stream:
-        samples = np.concatenate(list(stream))
-        assert np.isfinite(samples).all()
-        return samples, {str(warning) for warning in stream.warnings}
-
-
-def error_of(audio: str | Path | bytes) -> str:
-    """Return the code of the error that reading ends in; its message starts with the path."""
-    with pytest.raises(AudioError) as raised:
-        load_waveform(audio)
-    assert str(raised.value).startswith(f"{'-' if isinstance(audio, bytes) else audio}: ")
-    assert len(str(raised.value)) < len(str(audio)) + 700
-    return str(raised.value.code)
-
-
-def error_or_warnings(path: Path) -> tuple[int, set[str]]:
-    """Return (samples, warnings), or (0, the error's code)."""
-    try:
-        samples, warnings = decoded(path)
-    except AudioError as error:
-        return 0, {str(error.code)}
-    return samples.size, warnings
-
-
 # A whole file of each kind, so that what follows is about the damage
 
 
@@ -121,7 +95,7 @@ def test_a_header_without_samples_holds_no_samples(tmp_path: Path, container: st
 
 
 def test_a_flac_header_without_samples_gives_none(tmp_path: Path) -> None:
-    assert error_of(truncated(with_flac_total(tmp_path / "a.flac", 0), 42)) in ("no_samples", "decode_error")
+    assert error_of(truncated(with_flac_total(tmp_path / "a.flac", ORIGINAL, 0), 42)) in ("no_samples", "decode_error")
 
 
 @pytest.mark.parametrize(
@@ -247,12 +221,6 @@ def test_a_caf_with_an_absurd_size_gives_all_there_is(tmp_path: Path, size: int)
     assert warnings == ({"truncated"} if size == 2**40 else set())
 
 
-def with_flac_total(path: Path, num_samples: int) -> Path:
-    write_sound(path, ORIGINAL)
-    (fields,) = struct.unpack(">Q", path.read_bytes()[18:26])  # the total is the last 36 bits
-    return patched(path, 18, struct.pack(">Q", fields >> 36 << 36 | num_samples))
-
-
 @pytest.mark.parametrize(
     ("total", "expected"),
     [
@@ -264,7 +232,7 @@ def with_flac_total(path: Path, num_samples: int) -> Path:
     ],
 )
 def test_a_flac_with_a_wrong_total_gives_all_there_is(tmp_path: Path, total: int, expected: set[str]) -> None:
-    samples, warnings = decoded(with_flac_total(tmp_path / "a.flac", total))
+    samples, warnings = decoded(with_flac_total(tmp_path / "a.flac", ORIGINAL, total))
     np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
     assert warnings == expected
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from tiny_models import small_config
 
 from ast_cli.audio.feature_extractor import (
     AUDIOSET_MEAN,
@@ -23,7 +24,6 @@ from ast_cli.audio.feature_extractor import (
 )
 from ast_cli.errors import AudioError, CheckpointError, ErrorCode, UsageError
 from ast_cli.hub import PREPROCESSOR_NAME
-from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -207,15 +207,7 @@ def test_other_return_tensors_are_refused() -> None:
 
 
 def test_the_result_goes_straight_into_the_model() -> None:
-    config = ASTConfig(
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_length=32,
-        num_mel_bins=16,
-        id2label={0: "a", 1: "b"},
-    )
+    config = small_config(max_length=32, num_mel_bins=16, num_labels=2)
     torch.manual_seed(0)
     model = ASTForAudioClassification(config).eval()
     inputs = ASTFeatureExtractor(max_length=32, num_mel_bins=16)(TWO, sampling_rate=16000, return_tensors="pt")

@@ -13,9 +13,9 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from audio_files import RATE, data_offset, patched, sound, truncated, write_by_ffmpeg, write_sound
+from audio_files import RATE, data_offset, patched, sound, truncated, with_flac_total, write_by_ffmpeg, write_sound
 from numpy.typing import NDArray
-from test_broken_files import decoded, error_of, with_flac_total
+from reading import decoded, error_of
 
 from ast_cli.audio import decode, decoders, ogg
 from ast_cli.audio.claims import is_cut
@@ -42,13 +42,13 @@ def by_libsndfile_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("share", SHARES)
 def test_a_flac_that_counts_too_few_samples_is_read_to_the_end(tmp_path: Path, share: float) -> None:
-    samples, warnings = decoded(with_flac_total(tmp_path / "a.flac", round(share * len(ORIGINAL))))
+    samples, warnings = decoded(with_flac_total(tmp_path / "a.flac", ORIGINAL, round(share * len(ORIGINAL))))
     np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
     assert warnings == {"length_mismatch"}
 
 
 def test_a_flac_behind_a_tag_is_looked_at_too(tmp_path: Path) -> None:
-    path = with_flac_total(tmp_path / "a.flac", len(ORIGINAL) // 2)
+    path = with_flac_total(tmp_path / "a.flac", ORIGINAL, len(ORIGINAL) // 2)
     path.write_bytes(b"ID3\x03\0\0" + bytes([0, 0, 16, 0]) + bytes(2048) + path.read_bytes())
     samples, warnings = decoded(path)
     assert samples.size == len(ORIGINAL)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_models import small_config
 from typer.testing import CliRunner
 
-from ast_cli import benchmark
+from ast_cli import ASTFeatureExtractor, benchmark
 from ast_cli.benchmark import (
     BenchmarkOptions,
     BenchmarkReport,
@@ -24,7 +25,6 @@ from ast_cli.cli import app
 from ast_cli.cli import benchmark as command
 from ast_cli.contestants import random_model
 from ast_cli.errors import UsageError
-from ast_cli.model.config import ASTConfig
 
 REPORT = BenchmarkReport(
     Machine("Linux-6.1", "A processor", "cpu", "A processor", 2, {"python": "3.11.7", "torch": "2.13.0"}),
@@ -143,8 +143,8 @@ def test_a_wrong_option_is_a_usage_error(asked_for: list[BenchmarkOptions], argu
 
 
 def test_a_real_run_keeps_stdout_for_the_document_and_warns_on_stderr(tmp_path: Path) -> None:
-    config = ASTConfig(16, 1, 1, 16, max_length=64, num_mel_bins=32, num_labels=3)
-    random_model(config).save_pretrained(tmp_path)
+    random_model(small_config(num_labels=3)).save_pretrained(tmp_path)
+    ASTFeatureExtractor(num_mel_bins=32, max_length=64).save_pretrained(tmp_path)
     options = "--dtype fp16 --device cpu --batch-size 2 --repeats 1 --threads 1 --json".split()
     line = [sys.executable, "-m", "ast_cli", "benchmark", "--model", str(tmp_path), *options]
     result = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from fake_hub import REPO, FakeHub, Fault, client_environment, final_files, run_ast, running_hub, start
+from tiny_models import small_config
 
-from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, hub
+from ast_cli import ASTFeatureExtractor, ASTForAudioClassification, hub
 from ast_cli.cli.download import download
 from ast_cli.errors import UsageError
 
@@ -33,16 +34,7 @@ speech-commands          MIT/ast-finetuned-speech-commands-v2       35      1.28
 @pytest.fixture(scope="module")
 def model() -> ASTForAudioClassification:
     torch.manual_seed(0)
-    config = ASTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_length=64,
-        num_mel_bins=32,
-        num_labels=527,
-        problem_type="multi_label_classification",
-    )
+    config = small_config(num_labels=527, problem_type="multi_label_classification")
     return ASTForAudioClassification(config).eval()
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import small_config
 
-from ast_cli import ASTConfig, ASTForAudioClassification
+from ast_cli import ASTForAudioClassification
 from ast_cli.engine.micro_batch import (
     CANDIDATES,
     MIN_INPUTS,
@@ -29,10 +30,7 @@ from ast_cli.engine.torch_engine import TorchEngine
 
 @pytest.fixture(scope="module")
 def engine() -> TorchEngine:
-    config = ASTConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, max_length=32, num_mel_bins=16
-    )
-    return TorchEngine(ASTForAudioClassification(config))
+    return TorchEngine(ASTForAudioClassification(small_config(num_hidden_layers=1)))
 
 
 @pytest.fixture(autouse=True)
@@ -119,8 +117,7 @@ def test_what_the_memory_does_not_hold_is_not_tried_again(engine: TorchEngine) -
 
 def test_key_changes_with_what_the_answer_depends_on(engine: TorchEngine) -> None:
     half = TorchEngine(ASTForAudioClassification(engine.config), dtype=torch.bfloat16)
-    deeper = {**engine.config.to_dict(), "num_hidden_layers": 2}
-    others = [half, TorchEngine(ASTForAudioClassification(ASTConfig(**deeper)))]
+    others = [half, TorchEngine(ASTForAudioClassification(small_config(num_hidden_layers=2)))]
     assert len({machine_key(one) for one in [engine, *others]}) == 3
     assert f"threads {torch.get_num_threads()}" in machine_key(engine)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from test_engines import features, save_tiny
+from tiny_engines import features, save_tiny
 
 from ast_cli.engine.choice import EngineOptions, load_engine
 from ast_cli.engine.model_cache import cached_model, content_of, keep_model

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import small_config
 
-from ast_cli import ASTConfig, ASTForAudioClassification
+from ast_cli import ASTForAudioClassification
 from ast_cli.engine import onednn
 from ast_cli.engine.onednn import OneDnnAttention, OneDnnMlp, with_onednn
 from ast_cli.engine.torch_engine import TorchEngine
@@ -20,10 +21,9 @@ pytestmark = pytest.mark.skipif(
 
 def small_model(dtype: torch.dtype = torch.float32, **fields: object) -> ASTForAudioClassification:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    model = ASTForAudioClassification(
-        ASTConfig(**{**sizes, "max_length": 128, "num_mel_bins": 64, "num_labels": 5, **fields})
-    )
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
+    config = small_config(**{**sizes, "max_length": 128, "num_mel_bins": 64, "num_labels": 5, **fields})
+    model = ASTForAudioClassification(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval().to(dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_engines import CONFIGURATIONS, features, save_tiny
+from tiny_engines import CONFIGURATIONS, features, save_tiny
 
 from ast_cli import ASTConfig
 from ast_cli.engine.choice import EngineOptions

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tiny_models import small_config
 
-from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+from ast_cli import ASTFeatureExtractor, ASTForAudioClassification
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.engine.waveforms import NUM_SLOTS, WaveformEngine
 from ast_cli.errors import CheckpointError
@@ -21,8 +22,7 @@ DEVICES = [pytest.param("cpu"), pytest.param("cuda", marks=pytest.mark.gpu)]
 
 def make_engine(device: str = "cpu", scale: float = 0.3) -> TorchEngine:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    model = ASTForAudioClassification(ASTConfig(**sizes, max_length=64, num_mel_bins=32, num_labels=4))
+    model = ASTForAudioClassification(small_config(num_labels=4))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=scale)
     return TorchEngine(model, device)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journalled import FAILED, FINGERPRINT, inputs, tagged
 
 from ast_cli.errors import AstError, ErrorCode, UsageError
 from ast_cli.report import FORMATS, open_writer
@@ -25,24 +26,7 @@ from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.journal import Journal, open_journal
 from ast_cli.tagging.journal_lines import Sidecars, is_finished, read_journal
 
-FINGERPRINT = {"model": "builtin", "top_k": 5, "labels": ["Speech", "Music"]}
-FAILED = (1, 4)  # which of the inputs cannot be read
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
-
-
-def inputs(num_inputs: int = 7) -> list[Input]:
-    """Inputs that are not there: known by their path alone, which is all that most tests need."""
-    return [Input(f"/nowhere/{number}.wav") for number in range(num_inputs)]
-
-
-def tagged(item: Input) -> TaggingResult:
-    """What tagging makes of an input: scores that differ from one to the next, and some failures."""
-    number = int(Path(item.path).stem)
-    if number in FAILED:
-        error = FileError(ErrorCode.NOT_AUDIO, f"{item.path}: is no audio")
-        return TaggingResult(item.path, "builtin", "sigmoid", error=error)
-    tags = tuple(Tag(f"label {rank}", rank, None, 0.5 + number / 1000) for rank in range(3))
-    return TaggingResult(item.path, "builtin", "sigmoid", 10.0 + number, 44100, 2, tags)
 
 
 def begin(output: Path, format_name: str = "jsonl", **changes: Any) -> Journal:
@@ -698,7 +682,7 @@ from pathlib import Path
 # BEGIN
 from ast_cli.errors import AstError
 from ast_cli.tagging.journal import open_journal
-from test_journal import FINGERPRINT, inputs, tagged
+from journalled import FINGERPRINT, inputs, tagged
 try:
     with open_journal(Path(sys.argv[1]), "jsonl", FINGERPRINT, resume=True) as journal:
         print("open", flush=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from tiny_models import small_config
 
-from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, Tagger
+from ast_cli import ASTFeatureExtractor, ASTForAudioClassification, Tagger
 from ast_cli.engine.torch_engine import TorchEngine
 
 LABELS = ["Rain", "Speech", "Music", "Waves, surf"]
@@ -12,16 +13,7 @@ LABELS = ["Rain", "Speech", "Music", "Waves, surf"]
 
 def tiny_tagger(problem_type: str | None = "multi_label_classification", labels: list[str] = LABELS) -> Tagger:
     torch.manual_seed(0)
-    config = ASTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_length=64,
-        num_mel_bins=32,
-        id2label=dict(enumerate(labels)),
-        problem_type=problem_type,
-    )
+    config = small_config(id2label=dict(enumerate(labels)), problem_type=problem_type)
     model = ASTForAudioClassification(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tiny_models import small_config
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 from ast_cli.training.batches import Clips
@@ -22,10 +23,6 @@ MAX_LENGTH, NUM_MEL_BINS = 32, 16
 
 def tiny_config(**changes: Any) -> ASTConfig:
     values = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 24,
         "patch_size": 8,
         "frequency_stride": 8,
         "time_stride": 8,
@@ -34,7 +31,7 @@ def tiny_config(**changes: Any) -> ASTConfig:
         "id2label": dict(enumerate(LABELS)),
         "problem_type": "single_label_classification",
     }
-    return ASTConfig(**{**values, **changes})
+    return small_config(**{**values, **changes})
 
 
 def tiny_model(**changes: Any) -> ASTForAudioClassification:

@@ -1,4 +1,4 @@
-"""Small models with odd sizes: no two dimensions are equal, so that none can be taken for another."""
+"""Models small enough to make in a test: all configurations of tests start here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ast_cli.model.config import ASTConfig
 
+# Odd sizes: no two dimensions are equal, so that none can be taken for another.
 TINY: dict[str, Any] = {
     "hidden_size": 12,
     "num_hidden_layers": 2,
@@ -20,12 +21,25 @@ TINY: dict[str, Any] = {
     "max_length": 31,
     "num_mel_bins": 18,
 }
+# The patches of the published models, 16x16 with strides of 10, on a window of 0.64 s.
+SMALL: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_length": 64,
+    "num_mel_bins": 32,
+}
 FIVE_LABELS = {0: "dog", 1: "rain", 2: "Waves, surf", 3: "clock", 4: "speech"}
 
 
 def tiny_config(**changes: Any) -> ASTConfig:
     labels = {} if "num_labels" in changes else {"id2label": FIVE_LABELS}
     return ASTConfig(**{**TINY, **labels, **changes})
+
+
+def small_config(**changes: Any) -> ASTConfig:
+    return ASTConfig(**{**SMALL, **changes})
 
 
 def randomise(model: Any, seed: int = 0, scale: float = 0.3) -> Any:
