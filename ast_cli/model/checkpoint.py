@@ -10,11 +10,11 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Self, TypeVar
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ast_cli import hub
 from ast_cli.errors import CheckpointError, DeviceError, UsageError
@@ -33,9 +33,6 @@ from ast_cli.model.layout import (
 from ast_cli.model.mapped_file import give_back
 from ast_cli.model.weight_files import read_weights, read_weights_folder
 from ast_cli.whole_files import write_whole
-
-if TYPE_CHECKING:
-    from ast_cli.model.transformer import PretrainedAST
 
 Model = TypeVar("Model", bound="PretrainedAST")
 
@@ -74,6 +71,73 @@ def resolve_dtype(dtype: torch.dtype | str) -> torch.dtype:
     if found not in (*DTYPES.values(), torch.float64):
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, not {str(dtype)!r}")
     return found
+
+
+class PretrainedAST(nn.Module):
+    """A model that is read from checkpoints and written to them.
+
+    A subclass is built from a configuration alone, and says which attention it uses.
+
+    Attributes:
+        config: Its configuration.
+        has_head: Whether it is a classifier; the bare encoder leaves a checkpoint's head out.
+        attn_implementation: ``sdpa`` or ``eager``.
+    """
+
+    config: ASTConfig
+    has_head = False
+    attn_implementation: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        attn_implementation: str = "sdpa",
+        dtype: torch.dtype | str = torch.float32,
+        device: torch.device | str = "cpu",
+        config: ASTConfig | None = None,
+        unnamed_labels: bool = False,
+    ) -> Self:
+        """Load a checkpoint, strictly: what is missing, unexpected, misshapen or not finite is refused.
+
+        Args:
+            model: ``builtin``, a folder in the hub's layout, an alias (``audioset``), a hub id, or an original
+                ``.pth`` file.
+            attn_implementation: ``sdpa`` or ``eager``.
+            dtype: To convert the weights to: ``torch.float16`` or ``"float16"``, ``"fp16"`` and so on.
+            device: To put them on.
+            config: Instead of the checkpoint's own; for a ``.pth`` whose strides cannot be told from its tensors.
+            unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged, foreign, or at odds with its configuration.
+            HubError: It is not on this machine and cannot be fetched.
+        """
+        loaded = load_checkpoint(cls, model, dtype=dtype, device=device, config=config, unnamed_labels=unnamed_labels)
+        loaded.attn_implementation = attn_implementation
+        return loaded
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` in the hub's layout, which the reference library loads.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        save_checkpoint(self, folder)
 
 
 def load_checkpoint(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from ast_cli.errors import UsageError
 from ast_cli.model.attention import ATTN_IMPLEMENTATIONS, eager_attention, few_queries_attention, sdpa_attention
+from ast_cli.model.checkpoint import PretrainedAST
 from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig
 from ast_cli.outputs import KeyedOutput
 
@@ -173,11 +173,8 @@ class Block(nn.Module):
         return x, probabilities
 
 
-class PretrainedAST(nn.Module):
-    """What both public models share: a configuration, the choice of attention, reading and writing checkpoints."""
-
-    config: ASTConfig
-    has_head = False
+class ASTBase(PretrainedAST):
+    """What both public models share: the choice of attention, and weights to start from."""
 
     @property
     def attn_implementation(self) -> str:
@@ -191,16 +188,6 @@ class PretrainedAST(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.attn_implementation = value
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return next(self.parameters()).dtype
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -224,53 +211,8 @@ class PretrainedAST(nn.Module):
             for token in (module.cls_token, module.dist_token, module.pos_embed):
                 nn.init.zeros_(token)
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        model: str | Path,
-        *,
-        attn_implementation: str = "sdpa",
-        dtype: torch.dtype | str = torch.float32,
-        device: torch.device | str = "cpu",
-        config: ASTConfig | None = None,
-        unnamed_labels: bool = False,
-    ) -> Self:
-        """Load a checkpoint, strictly: what is missing, unexpected, misshapen or not finite is refused.
 
-        Args:
-            model: ``builtin``, a folder in the hub's layout, an alias (``audioset``), a hub id, or an original
-                ``.pth`` file.
-            attn_implementation: ``sdpa`` or ``eager``.
-            dtype: To convert the weights to: ``torch.float16`` or ``"float16"``, ``"fp16"`` and so on.
-            device: To put them on.
-            config: Instead of the checkpoint's own; for a ``.pth`` whose strides cannot be told from its tensors.
-            unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
-
-        Returns:
-            The model, in evaluation mode.
-
-        Raises:
-            CheckpointError: The checkpoint is damaged, foreign, or at odds with its configuration.
-            HubError: It is not on this machine and cannot be fetched.
-        """
-        from ast_cli.model.checkpoint import load_checkpoint
-
-        loaded = load_checkpoint(cls, model, dtype=dtype, device=device, config=config, unnamed_labels=unnamed_labels)
-        loaded.attn_implementation = attn_implementation
-        return loaded
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` in the hub's layout, which the reference library loads.
-
-        Raises:
-            CheckpointError: The folder cannot be written.
-        """
-        from ast_cli.model.checkpoint import save_checkpoint
-
-        save_checkpoint(self, folder)
-
-
-class ASTModel(PretrainedAST):
+class ASTModel(ASTBase):
     """The bare encoder.
 
     Args:
@@ -392,7 +334,7 @@ class Head(nn.Module):
         return self.fc(self.norm(x))  # type: ignore[no-any-return]
 
 
-class ASTForAudioClassification(PretrainedAST):
+class ASTForAudioClassification(ASTBase):
     """The encoder with a classification head.
 
     Args:
