@@ -30,7 +30,7 @@ from ast_cli.tagging.scoring import TagChooser
 from ast_cli.tagging.window_cache import DistinctWindow, WindowCache
 
 if TYPE_CHECKING:
-    from ast_cli.tagging.decoding import Turn
+    from ast_cli.tagging.decode_pool import Turn
 
 MAX_DELIVERIES = 1_024  # scores that inputs may wait for: a day of silence after one sound does not pile up
 

@@ -31,7 +31,7 @@ from ast_cli.tagging.recording import Audio, Recording, SampleStream, open_strea
 from ast_cli.tagging.scoring import TagChooser
 
 if TYPE_CHECKING:
-    from ast_cli.tagging.decoding import Turn
+    from ast_cli.tagging.decode_pool import Turn
 
 
 class Tagger:
