@@ -88,7 +88,8 @@ class BenchmarkOptions:
         model: ``base``, ``small`` or ``tiny`` with random weights; else a checkpoint as in
             ``ASTForAudioClassification.from_pretrained``, or a folder that ``ast export`` wrote. A folder of such a
             name is ``./base``.
-        engine: What runs the model; ``auto`` for the fastest installed that offers every data type.
+        engine: What runs the model; ``auto`` for the fastest installed that offers every data type; None for torch,
+            or what an exported model was exported for.
         attn_implementations: Which attentions, in the order they take turns; None for both, or the engine's own.
         dtypes: Names of data types; ``auto`` is float16 on CUDA and float32 elsewhere.
         batch_sizes: Windows at once; None for 1, 2, 4, 8, on a CPU 1, 2.
@@ -103,7 +104,7 @@ class BenchmarkOptions:
     """
 
     model: str = "base"
-    engine: EngineName = "torch"
+    engine: EngineName | None = None
     attn_implementations: tuple[str, ...] | None = None
     dtypes: tuple[str, ...] = ("auto",)
     batch_sizes: tuple[int, ...] | None = None

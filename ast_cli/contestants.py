@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ast_cli.engine.choice import TORCH_ENGINES, EngineOptions, load_engine
+from ast_cli.engine.choice import DEFAULT_ENGINE, TORCH_ENGINES, EngineOptions, load_engine
 from ast_cli.engine.compile_engine import CompileEngine
 from ast_cli.engine.device import float32_products
 from ast_cli.engine.interface import Engine
@@ -129,7 +129,7 @@ def engines_of(
         DeviceError: A device or data type that the engine does not offer.
         EngineMissingError: It needs a compiler, and there is none.
     """
-    if options.engine not in TORCH_ENGINES:
+    if options.engine not in (None, *TORCH_ENGINES):
         return dict.fromkeys(attns, _runtime(model, options))
     device, dtype = torch.device(options.device), resolve_dtype(options.dtype)
     state = {name: tensor.to(device, dtype) for name, tensor in model.state_dict().items()}
@@ -170,7 +170,7 @@ def our_contestants(
     """Return a model in an engine, once for each attention; see `engines_of`."""
     flop = flop_per_window(model.config)
     return [
-        Contestant(OURS, options.engine, attn, flop, partial(_step_of_engine, engine), engine.facts)
+        Contestant(OURS, options.engine or DEFAULT_ENGINE, attn, flop, partial(_step_of_engine, engine), engine.facts)
         for attn, engine in engines_of(model, attns, options, report_progress).items()
     ]
 

@@ -37,6 +37,7 @@ PICKLE_NAME = "pytorch_model.bin"
 ONNX_NAME = "model.onnx"  # what `ast export` writes, and OpenVINO's two files
 OPENVINO_NAME = "model.xml"
 EXPORTED_NAMES = (ONNX_NAME, OPENVINO_NAME, "model.bin")
+EXPORTED_SUFFIXES = (".onnx", ".xml")
 DEFAULT_REVISION = "main"
 ATTEMPTS = 3
 FIRST_WAIT_S = 1.0  # before the second attempt; doubled before each further one
@@ -170,18 +171,53 @@ def checkpoint_folder(model: str | Path) -> Path:
     return cached_folder(repo_id_of(name)) or download(name)
 
 
+def exported_file(model: str | Path) -> Path | None:
+    """Return the file that a runtime is given of a model that ``ast export`` wrote; None for a checkpoint.
+
+    Args:
+        model: The folder, unless it holds a checkpoint's weights too, or the file itself.
+    """
+    name = os.fspath(model)
+    if name == BUILTIN or name in known_aliases():
+        return None
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path if path.suffix in EXPORTED_SUFFIXES else None
+    if not path.is_dir() or _holds_weights(path):
+        return None
+    return next((path / file for file in (ONNX_NAME, OPENVINO_NAME) if (path / file).is_file()), None)
+
+
+def describing_folder(exported: Path) -> Path | None:
+    """Return the folder that says of an exported model what goes in and comes out; None where the file itself does.
+
+    A file of the name that ``ast export`` gives it in a folder of its own is that folder; its neighbours count.
+    """
+    folder = exported.parent
+    is_the_folders = exported.name in EXPORTED_NAMES and (folder / CONFIG_NAME).is_file() and not _holds_weights(folder)
+    return folder if is_the_folders else None
+
+
 def checkpoint_digest(name: str) -> str:
     """Return the SHA-256 of all files of a checkpoint that its scores depend on, wherever it lies."""
+    whole = hashlib.sha256()
+    for file in _files_of(name):
+        whole.update(file_digest(file))
+    return whole.hexdigest()
+
+
+def _files_of(name: str) -> list[Path]:
+    """Return all files of a checkpoint that its scores depend on."""
+    exported = exported_file(name)
+    if exported is not None and describing_folder(exported) is None:
+        weights = exported.with_suffix(".bin")
+        return [exported, weights] if exported.suffix == ".xml" and weights.is_file() else [exported]
     path = Path(name).expanduser()
-    files = [path] if path.is_file() and name != BUILTIN else []
+    files = [path] if path.is_file() and exported is None and name != BUILTIN else []
     folder = checkpoint_folder(name)
     fixed = (CONFIG_NAME, PREPROCESSOR_NAME, PICKLE_NAME, *EXPORTED_NAMES)
     files += [folder / file for file in fixed if (folder / file).is_file()]
-    files += sorted(folder.glob("model*.safetensors"))
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(file_digest(file))
-    return whole.hexdigest()
+    return files + sorted(folder.glob("model*.safetensors"))
 
 
 def cached_folder(repo_id: str, revision: str = DEFAULT_REVISION) -> Path | None:

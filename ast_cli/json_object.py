@@ -27,12 +27,21 @@ def read_json_object(file: Path) -> dict[str, Any]:
         content = file.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+    return parse_json_object(content, str(file))
+
+
+def parse_json_object(content: bytes, where: str) -> dict[str, Any]:
+    """Read bytes that must hold one JSON object.
+
+    Raises:
+        CheckpointError: They hold something else; the message begins with ``where``.
+    """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: {foreign_content(content) or f'no valid JSON ({error})'}") from error
+        raise CheckpointError(f"{where}: {foreign_content(content) or f'no valid JSON ({error})'}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: a JSON object is needed, not a {type(value).__name__}")
+        raise CheckpointError(f"{where}: a JSON object is needed, not a {type(value).__name__}")
     return value
 
 

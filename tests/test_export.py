@@ -16,12 +16,17 @@ import numpy as np
 import pytest
 from engine.tiny_engines import features, int8_name, save_tiny
 from numpy.typing import NDArray
+from tone_folders import write_tone_folders
 
-from ast_cli import ASTFeatureExtractor, Tagger, load_waveform
-from ast_cli.engine.choice import EngineOptions, load_engine
+from ast_cli import ASTFeatureExtractor, ASTForAudioClassification, Tagger, load_waveform
+from ast_cli.engine.choice import EngineOptions, exported_engine, load_engine
+from ast_cli.engine.graph import GraphBuilder
+from ast_cli.engine.prepared import as_bytes
 from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.errors import AstError, CheckpointError, DeviceError, EngineMissingError, UsageError
+from ast_cli.errors import AstError, AstWarning, CheckpointError, DeviceError, EngineMissingError, UsageError
 from ast_cli.export import ExportOptions, export_model
+from ast_cli.hub import checkpoint_digest
+from ast_cli.model.arrays import load_arrays
 from ast_cli.tagging.scoring import scores_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:int8 without calibration")  # one test looks at it
@@ -123,15 +128,152 @@ def test_classify_runs_an_exported_folder(
     assert run_ast(*arguments, "--force").returncode == 0
 
     classify = ["classify", str(SAMPLES / "rain.ogg"), "--format", "json", "--model", str(folder)]
-    (result,) = json.loads(run_ast(*classify, "--engine", "auto").stdout)
+    (result,) = json.loads(run_ast(*classify).stdout)
     expected = Tagger.from_pretrained("builtin").classify(SAMPLES / "rain.ogg")
     tolerance = TOLERANCES["float32"] if dtype == "float32" else 0.02
     for tag, other in zip(result["tags"][:2], expected.tags, strict=False):
         assert tag["label"] == other.label
         assert tag["score"] == pytest.approx(other.score, abs=tolerance)
-    refused = run_ast(*classify)
+    for engine in ("auto", RUNTIMES[format_name]):
+        assert json.loads(run_ast(*classify, "--engine", engine).stdout) == [result]
+    refused = run_ast(*classify, "--engine", "torch")
     assert refused.returncode == 2
-    assert f"a model exported for {RUNTIMES[format_name]}" in refused.stderr
+    reason = f"a model exported for {RUNTIMES[format_name]}, which no other engine runs: leave out --engine"
+    assert refused.stderr == f"error: {folder}: {reason}\n"
+
+
+def names_of(folder: Path, format_name: Any) -> list[Path]:
+    """Export the built-in model in both ways, and return all that its models may be called."""
+    suffix = {"onnx": ".onnx", "openvino": ".xml"}[format_name]
+    export_model(ExportOptions("builtin", folder / "out", format_name))
+    export_model(ExportOptions("builtin", folder / f"tagger{suffix}", format_name))
+    return [folder / "out", folder / "out" / f"model{suffix}", folder / f"tagger{suffix}"]
+
+
+@each_format
+def test_an_exported_model_is_known_by_any_of_its_names(tmp_path: Path, format_name: Any) -> None:
+    results = []
+    for name in names_of(tmp_path, format_name):
+        tagger = Tagger.from_pretrained(name)
+        assert tagger.engine.name == RUNTIMES[format_name]
+        assert tagger.feature_extractor.to_dict() == ASTFeatureExtractor.from_pretrained("builtin").to_dict()
+        results.append(tagger.classify(SAMPLES / "rain.ogg").tags)
+    assert results[0] == results[1] == results[2]
+    assert results[0][0].label == "Rain"
+
+
+@each_format
+def test_a_file_of_another_name_goes_by_what_it_holds_not_by_its_neighbours(tmp_path: Path, format_name: Any) -> None:
+    file = names_of(tmp_path, format_name)[2]
+    builtin = Tagger.from_pretrained("builtin")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "audio-spectrogram-transformer"}))
+    ASTFeatureExtractor(mean=1.0).save_pretrained(tmp_path)
+    tagger = Tagger.from_pretrained(file)
+    assert tagger.config.id2label == builtin.config.id2label
+    assert tagger.feature_extractor.mean == builtin.feature_extractor.mean
+    with pytest.warns(AstWarning, match=rf"{file.name} says which front end is used; --front-end audioset is for"):
+        Tagger.from_pretrained(file, front_end="audioset")
+
+
+@each_format
+def test_the_file_of_a_folder_goes_by_its_neighbours_as_the_folder_does(tmp_path: Path, format_name: Any) -> None:
+    folder, file, _ = names_of(tmp_path, format_name)
+    config = json.loads((folder / "config.json").read_text())
+    renamed = {**config, "id2label": {**config["id2label"], "0": "Renamed"}, "label2id": None}
+    (folder / "config.json").write_text(json.dumps(renamed))
+    assert [Tagger.from_pretrained(name).config.id2label[0] for name in (folder, file)] == ["Renamed", "Renamed"]
+
+
+@each_format
+def test_scores_depend_on_the_same_files_by_either_name(tmp_path: Path, format_name: Any) -> None:
+    folder, file, alone = names_of(tmp_path, format_name)
+    assert checkpoint_digest(str(folder)) == checkpoint_digest(str(file))
+    before = checkpoint_digest(str(alone))
+    (tmp_path / "config.json").write_text("{}")
+    assert checkpoint_digest(str(alone)) == before  # a neighbour that says nothing of it
+    weights = alone.with_suffix(".bin") if format_name == "openvino" else alone
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert checkpoint_digest(str(alone)) != before
+
+
+@each_format
+def test_every_command_that_tags_takes_an_exported_model(
+    tmp_path: Path, run_ast: Callable[..., Any], format_name: Any
+) -> None:
+    _, _, alone = names_of(tmp_path, format_name)
+    write_tone_folders(tmp_path / "data")
+    (tmp_path / "data" / "Low").rename(tmp_path / "data" / "Rain")
+    for command in (
+        ["extract", str(SAMPLES / "rain.ogg"), "--what", "logits", "--output", str(tmp_path / "rain.npz")],
+        ["extract", str(SAMPLES / "rain.ogg"), "--what", "input-values", "--output", str(tmp_path / "values.npz")],
+        ["evaluate", str(tmp_path / "data"), "--ignore-unknown-labels"],
+        ["benchmark", "--batch-size", "1", "--repeats", "1"],
+    ):
+        done = run_ast(*command, "--model", str(alone))
+        assert done.returncode == 0, done.stderr
+
+
+@each_format
+def test_a_model_that_does_not_say_what_it_is_is_refused(tmp_path: Path, format_name: Any) -> None:
+    weights, config = load_arrays("builtin")
+    silent = tmp_path / "silent.onnx"
+    silent.write_bytes(as_bytes(GraphBuilder(config, weights).build()))
+    if format_name == "openvino":
+        openvino = importlib.import_module("openvino")
+        openvino.save_model(openvino.Core().read_model(silent), tmp_path / "silent.xml")
+        silent = tmp_path / "silent.xml"
+    with pytest.raises(CheckpointError) as raised:
+        Tagger.from_pretrained(silent)
+    assert str(raised.value) == (
+        f"{silent}: holds no config.json, which `ast export` writes into a model; export it again, or put it beside "
+        f"its config.json and preprocessor_config.json under the name model{silent.suffix}"
+    )
+
+
+def test_half_of_an_openvino_model_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    file = export_model(ExportOptions("builtin", tmp_path / "a.xml", "openvino")).files[0]
+    (tmp_path / "a.bin").unlink()
+    with pytest.raises(CheckpointError) as raised:
+        Tagger.from_pretrained(file)
+    assert str(raised.value) == f"{file}: a.bin is missing beside it, which holds the weights: copy both files"
+
+
+def test_an_exported_model_whose_runtime_is_missing_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = export_model(ExportOptions("builtin", tmp_path / "a.onnx")).files[0]
+    monkeypatch.setattr("ast_cli.engine.choice.is_installed", lambda _package: False)
+    for engine in (None, "auto", "onnxruntime"):
+        with pytest.raises(EngineMissingError) as raised:
+            Tagger.from_pretrained(file, engine=engine)  # type: ignore[arg-type]
+        reason = "exported for onnxruntime, which is not installed: pip install onnxruntime"
+        assert str(raised.value) == f"{file}: {reason}"
+
+
+@pytest.mark.parametrize("name", ["out", "out/model.onnx", "tagger.onnx"])
+def test_an_exported_model_is_no_checkpoint(tmp_path: Path, run_ast: Callable[..., Any], name: str) -> None:
+    names_of(tmp_path, "onnx")
+    message = "a model that `ast export` wrote, which tags but is no checkpoint: name the one it was made from"
+    with pytest.raises(CheckpointError, match=message):
+        ASTForAudioClassification.from_pretrained(tmp_path / name)
+    write_tone_folders(tmp_path / "data")
+    for command in (["finetune", "data", "-o", "tuned"], ["export", "-o", "again"]):
+        done = run_ast(*command, "--model", name, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (1, f"error: {name}: {message}\n")
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_checkpoint_with_a_runtimes_model_beside_it_is_a_checkpoint(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"of another make")
+    assert exported_engine(tmp_path) is None
+    assert isinstance(Tagger.from_pretrained(tmp_path, device="cpu").engine, TorchEngine)
+
+
+def test_an_exported_folder_never_takes_the_place_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_model(ExportOptions("builtin", tmp_path / "builtin"))
+    export_model(ExportOptions("builtin", tmp_path / "fast"))
+    monkeypatch.chdir(tmp_path)
+    assert [exported_engine(name) for name in ("builtin", "fast", "./fast")] == [None, None, "onnxruntime"]
 
 
 def test_int8_that_is_not_calibrated_is_said_to_be_slow(tmp_path: Path, run_ast: Callable[..., Any]) -> None:

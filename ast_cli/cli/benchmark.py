@@ -25,7 +25,7 @@ def benchmark(
             "an alias or a hub id.",
         ),
     ] = "base",
-    engine: p.Engine = "torch",
+    engine: p.Engine = None,
     attn: Annotated[
         str | None,
         typer.Option(

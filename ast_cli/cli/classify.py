@@ -80,7 +80,7 @@ def classify(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results to a file, not to stdout.")
     ] = None,
     model: p.Model = None,
-    engine: p.Engine = "torch",
+    engine: p.Engine = None,
     device: p.Device = "auto",
     dtype: p.Dtype = "auto",
     attn: p.Attn = "sdpa",

@@ -62,7 +62,7 @@ def evaluate(
     ] = False,
     hop: p.Hop = None,
     aggregate: p.Aggregate = "mean",
-    engine: p.Engine = "torch",
+    engine: p.Engine = None,
     device: p.Device = "auto",
     dtype: p.Dtype = "auto",
     attn: p.Attn = "sdpa",

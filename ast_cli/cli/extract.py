@@ -36,7 +36,7 @@ def extract(
         bool, typer.Option("--all-windows", help="Hidden states and attentions of every window, not the first alone.")
     ] = False,
     model: p.Model = None,
-    engine: p.Engine = "torch",
+    engine: p.Engine = None,
     device: p.Device = "auto",
     dtype: p.Dtype = "auto",
     attn: p.Attn = "sdpa",

@@ -37,7 +37,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="builtin, a folder, an alias (audioset, fast, speech-commands ...) or a hub id. "
+        help="builtin, a folder (an exported one too), an alias (audioset, fast, speech-commands ...) or a hub id. "
         "[default: AST_MODEL, else audioset if downloaded, else builtin]",
         show_default=False,
     ),
@@ -57,9 +57,12 @@ Hop = Annotated[
 ]
 Aggregate = Annotated[AggregateName, typer.Option("--aggregate", help="From the windows' scores to the recording's.")]
 Engine = Annotated[
-    EngineName,
+    EngineName | None,
     typer.Option(
-        "--engine", help="What runs the model; all but torch are extras. auto: the fastest installed, see the README."
+        "--engine",
+        help="What runs the model; all but torch are extras. auto: the fastest installed, see the README. "
+        "[default: torch, or what an exported model was exported for]",
+        show_default=False,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EngineName = Literal["torch", "compile", "openvino", "onnxruntime", "auto"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 TORCH_ENGINES = ("torch", "compile")
+DEFAULT_ENGINE: EngineName = "torch"  # of a checkpoint; an exported model has its own
 EXTRAS = ("onnxruntime", "openvino")  # engines named as the package that they need, and as its extra
 MAX_THREADS = 1_024
 CPU_INFO = Path("/proc/cpuinfo")  # Linux's words about the processor
@@ -28,7 +29,8 @@ class EngineOptions:
     """How a model is run.
 
     Attributes:
-        engine: Which engine; ``auto`` for the fastest that is installed, see `auto_engine`.
+        engine: Which engine; ``auto`` for the fastest that is installed, see `auto_engine`; None for torch, or of an
+            exported model the one that it was exported for.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
         attn_implementation: ``sdpa`` or ``eager``; of the torch engine.
@@ -36,7 +38,7 @@ class EngineOptions:
         num_threads: On the CPU; None for as many as there are cores.
     """
 
-    engine: EngineName = "torch"
+    engine: EngineName | None = None
     device: str = "auto"
     dtype: str = "auto"
     attn_implementation: str = "sdpa"
@@ -45,7 +47,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; names of devices and data types are checked where they are resolved."""
-        if self.engine not in ENGINES:
+        if self.engine not in (None, *ENGINES):
             raise UsageError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
         check_num_threads(self.num_threads)
 
@@ -107,27 +109,28 @@ def load_engine(
 
 
 def engine_for(model: str | Path, options: EngineOptions) -> EngineName:
-    """Return the engine asked for; with ``auto``, of an exported model the one that it was exported for.
+    """Return the engine asked for; where none was, or ``auto``, of an exported model the one it was exported for.
 
     Raises:
         UsageError: An exported model, and another engine.
+        EngineMissingError: The engine of an exported model is not installed.
     """
-    of_file: EngineName | None = exported_engine(model)
-    if of_file is None or options.engine == of_file:
-        return options.engine
-    if options.engine == "auto":
-        return of_file
-    raise UsageError(f"{model}: a model exported for {of_file}; run it with --engine {of_file}, or auto")
+    of_file = exported_engine(model)
+    if of_file is None:
+        return options.engine or DEFAULT_ENGINE
+    if options.engine not in (None, "auto", of_file):
+        raise UsageError(f"{model}: a model exported for {of_file}, which no other engine runs: leave out --engine")
+    if not is_installed(of_file):
+        raise EngineMissingError(f"{model}: exported for {of_file}, which is not installed: pip install {of_file}")
+    return of_file
 
 
 def exported_engine(model: str | Path) -> EngineName | None:
-    """Return which engine a folder that `ast export` wrote is for; None for a checkpoint."""
-    folder = Path(model).expanduser()
-    if (folder / hub.WEIGHTS_NAME).is_file():
+    """Return which engine a folder or file that `ast export` wrote is for; None for a checkpoint."""
+    file = hub.exported_file(model)
+    if file is None:
         return None
-    if (folder / hub.ONNX_NAME).is_file():
-        return "onnxruntime"
-    return "openvino" if (folder / hub.OPENVINO_NAME).is_file() else None
+    return "onnxruntime" if file.suffix == ".onnx" else "openvino"
 
 
 def resolve_engine(options: EngineOptions) -> EngineName:
@@ -140,7 +143,7 @@ def resolve_engine(options: EngineOptions) -> EngineName:
         return auto_engine(options)
     if options.engine in EXTRAS:
         require_installed(options.engine)
-    return options.engine
+    return options.engine or DEFAULT_ENGINE
 
 
 def require_installed(engine: str) -> None:

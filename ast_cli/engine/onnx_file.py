@@ -1,4 +1,4 @@
-"""The few parts of the ONNX format that a model of ours is made of, written without the ``onnx`` package.
+"""The few parts of the ONNX format that a model of ours is made of, written and read without the ``onnx`` package.
 
 ONNX is Protocol Buffers (github.com/onnx/onnx, ``onnx.proto``): each field is a tag, which is its number and its wire
 type, and its value. What is written here is checked by ``onnx.checker`` in tests/engine/test_engines.py. Weights go
@@ -7,9 +7,12 @@ from their arrays to the file without a copy, so a model never lies in memory tw
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,10 @@ IR_VERSION = 10  # the file format of ONNX 1.16, which every runtime that knows 
 DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16": 10}  # TensorProto.DataType
 MAX_BYTES = 2**31 - 1  # of one Protocol Buffers message
 SMALLEST_OUTSIDE = 1024  # bytes; smaller arrays, shapes among them, stay in the model, where runtimes look for them
+METADATA_PROPS = 14  # of ModelProto: one free text
+MAX_METADATA_BYTES = 64 * 2**20  # of one that is read: more than any checkpoint's JSON
+MAX_FIELDS = 100_000  # of a message that is read; ours have a dozen, and 2 GB of empty fields would take minutes
+FIXED_BYTES = {1: 8, 5: 4}  # of numbers, by the wire type that they are written in
 ALIGNMENT = 64  # bytes, of each array outside: a cache line, and the widest vector
 Attribute = int | float | str | Sequence[int]
 Dimension = int | str  # a number, or the name of one that may vary
@@ -81,7 +88,7 @@ def onnx_chunks(graph: Graph, producer: str, weights_file: str | None = None) ->
     for domain in sorted({node.domain for node in graph.nodes} - {""}):
         yield _message(8, _text(1, domain) + _integer(2, 1))
     for key, text in graph.metadata.items():
-        yield _message(14, _text(1, key) + _text(2, text))
+        yield _message(METADATA_PROPS, _text(1, key) + _text(2, text))
     yield _tag(7, 2) + varint(num_bytes)
     yield from inner
 
@@ -92,6 +99,68 @@ def weight_chunks(graph: Graph) -> Iterator[bytes | memoryview]:
         if _is_outside(array):
             yield _data(array)
             yield bytes(_padding(array))
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """Return the free texts of an ONNX file by name; its graph and weights are passed over.
+
+    Raises:
+        ValueError: This is no ONNX file.
+        OSError: It cannot be read.
+    """
+    metadata = {}
+    with open(file, "rb") as stream:
+        for number, num_bytes in _fields(stream):
+            if number == METADATA_PROPS and num_bytes <= MAX_METADATA_BYTES:
+                key, text = _entry(stream.read(num_bytes))
+                metadata[key] = text
+    return metadata
+
+
+def _entry(message: bytes) -> tuple[str, str]:
+    """Return key and value of a StringStringEntryProto."""
+    stream = io.BytesIO(message)
+    texts = {number: stream.read(num_bytes).decode() for number, num_bytes in _fields(stream)}
+    return texts.get(1, ""), texts.get(2, "")
+
+
+def _fields(stream: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Yield number and size in bytes of each field of a message that holds bytes; the stream then stands before them.
+
+    Raises:
+        ValueError: This is no Protocol Buffers message.
+    """
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    for _ in range(MAX_FIELDS):
+        if stream.tell() == end:
+            return
+        number, wire_type = divmod(_read_varint(stream), 8)
+        if wire_type == 0:
+            _read_varint(stream)
+            continue
+        if wire_type not in (2, *FIXED_BYTES):
+            raise ValueError("a field of no known kind")
+        num_bytes = FIXED_BYTES[wire_type] if wire_type in FIXED_BYTES else _read_varint(stream)
+        start = stream.tell()
+        if start + num_bytes > end:
+            raise ValueError("a field beyond the end")
+        if wire_type == 2:
+            yield number, num_bytes
+        stream.seek(start + num_bytes)
+    raise ValueError("too many fields")
+
+
+def _read_varint(stream: BinaryIO) -> int:
+    value = 0
+    for position in range(10):  # of seven bits each: 64 bits
+        group = stream.read(1)
+        if not group:
+            raise ValueError("a number beyond the end")
+        value |= (group[0] & 127) << 7 * position
+        if group[0] < 128:
+            return value
+    raise ValueError("a number of more than 64 bits")
 
 
 def _is_outside(array: NDArray[Any]) -> bool:

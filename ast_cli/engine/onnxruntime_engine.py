@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.engine.choice import EngineOptions, exported_engine
+from ast_cli.engine.choice import EngineOptions
+from ast_cli.engine.exported import read_exported, refused
 from ast_cli.engine.graph import INPUT, OUTPUT, GraphBuilder
 from ast_cli.engine.interface import cpu_batch_size, finite
 from ast_cli.engine.model_cache import cached_model, keep_model
@@ -23,11 +24,9 @@ from ast_cli.engine.prepared import (
     as_bytes,
     converted,
     prepare,
-    read_exported,
     refuse_device,
-    refused,
 )
-from ast_cli.hub import ONNX_NAME
+from ast_cli.hub import exported_file
 from ast_cli.model.config import ASTConfig
 
 onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
@@ -86,8 +85,8 @@ class OnnxRuntimeEngine:
     ) -> OnnxRuntimeEngine:
         """Convert a checkpoint, or find it converted, and load it; see `ast_cli.engine.choice.load_engine`."""
         refuse_device(cls.name, options, DTYPES)
-        if exported_engine(model):
-            return cls._exported(Path(model).expanduser(), options)
+        if named := exported_file(model):
+            return cls._exported(named, options)
         prepared = prepare(model, options, cls.name, {"form": FORM}, SUFFIX)
         if (
             prepared.file is not None
@@ -116,14 +115,13 @@ class OnnxRuntimeEngine:
         return cls(as_bytes(graph), config, options.num_threads)
 
     @classmethod
-    def _exported(cls, folder: Path, options: EngineOptions) -> OnnxRuntimeEngine:
+    def _exported(cls, file: Path, options: EngineOptions) -> OnnxRuntimeEngine:
         """Load what `ast export` wrote.
 
         Raises:
             CheckpointError: The file is damaged or foreign.
         """
-        config, dtype_name = read_exported(folder, options)
-        file = folder / ONNX_NAME
+        config, dtype_name = read_exported(file, options)
         try:
             return cls(file, config, options.num_threads, dtype_name)
         except Exception as error:  # ONNX Runtime's own exceptions

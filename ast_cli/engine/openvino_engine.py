@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.engine.choice import EngineOptions, exported_engine
+from ast_cli.engine.choice import EngineOptions
+from ast_cli.engine.exported import read_exported, refused
 from ast_cli.engine.graph import INPUT, OUTPUT, GraphBuilder
 from ast_cli.engine.interface import cpu_batch_size, cpu_name, finite
 from ast_cli.engine.model_cache import content_of, keep_model
 from ast_cli.engine.onnx_file import Graph
-from ast_cli.engine.prepared import Prepared, as_bytes, converted, prepare, read_exported, refuse_device, refused
+from ast_cli.engine.prepared import Prepared, as_bytes, converted, prepare, refuse_device
 from ast_cli.errors import DeviceError
-from ast_cli.hub import OPENVINO_NAME
+from ast_cli.hub import exported_file
 from ast_cli.model.config import ASTConfig
 
 openvino: Any = importlib.import_module("openvino")  # which exports nothing explicitly, as mypy sees it
@@ -28,6 +29,7 @@ openvino: Any = importlib.import_module("openvino")  # which exports nothing exp
 DTYPES = {"auto": "f32", "float32": "f32", "fp32": "f32", "bfloat16": "bf16", "bf16": "bf16"}
 DTYPE_NAMES = {"f32": "float32", "bf16": "bfloat16"}
 SUFFIX = ".openvino"
+RT_INFO = "ast"  # of a model's free texts, those of `ast export`
 
 
 class Float32Builder(GraphBuilder):
@@ -75,8 +77,8 @@ class OpenVinoEngine:
         """Compile a checkpoint, or find it compiled, and load it; see `ast_cli.engine.choice.load_engine`."""
         refuse_device(cls.name, options, tuple(DTYPES))
         precision = DTYPES[options.dtype]
-        if exported_engine(model):
-            return cls._exported(Path(model).expanduser(), options)
+        if file := exported_file(model):
+            return cls._exported(file, options)
         properties = properties_for(precision, options.num_threads)
         facts = {"openvino": openvino.__version__, "cpu": cpu_name(), **properties}
         prepared = prepare(model, options, cls.name, facts, SUFFIX)
@@ -107,7 +109,7 @@ class OpenVinoEngine:
         return cls(compiled, config, DTYPE_NAMES[precision])
 
     @classmethod
-    def _exported(cls, folder: Path, options: EngineOptions) -> OpenVinoEngine:
+    def _exported(cls, file: Path, options: EngineOptions) -> OpenVinoEngine:
         """Load what `ast export` wrote.
 
         What is not in integers in an int8 model is in bfloat16 where the processor has that: 0.77 of the time, with a
@@ -117,8 +119,7 @@ class OpenVinoEngine:
             CheckpointError: The file is damaged or foreign.
             DeviceError: This processor has no bfloat16, and it was asked for.
         """
-        config, dtype_name = read_exported(folder, options)
-        file = folder / OPENVINO_NAME
+        config, dtype_name = read_exported(file, options)
         core = the_core()
         precision = DTYPES[options.dtype]
         if dtype_name == "int8" and options.dtype == "auto" and has_bfloat16(core):
@@ -157,6 +158,20 @@ def the_core() -> Any:
     Ctrl-C too, is a segmentation fault.
     """
     return openvino.Core()
+
+
+def read_rt_info(file: Path, name: str) -> str | None:
+    """Return a text that ``ast export`` wrote into a model; None where there is none of that name.
+
+    Raises:
+        CheckpointError: The file is damaged or foreign.
+    """
+    try:
+        model = the_core().read_model(file)
+    except RuntimeError as error:
+        raise refused(file, error) from error
+    path = [RT_INFO, name]
+    return str(model.get_rt_info(path).astype(str)) if model.has_rt_info(path) else None
 
 
 def has_bfloat16(core: Any) -> bool:

@@ -16,7 +16,7 @@ from ast_cli.engine.onnx_file import Graph, onnx_chunks
 from ast_cli.errors import CheckpointError, DeviceError
 from ast_cli.hub import checkpoint_digest
 from ast_cli.model.arrays import load_arrays
-from ast_cli.model.config import ASTConfig, read_config
+from ast_cli.model.config import ASTConfig
 
 PRODUCER = f"ast {__version__}"
 
@@ -92,19 +92,3 @@ def refuse_device(engine: str, options: EngineOptions, dtypes: tuple[str, ...]) 
     if options.dtype not in ("auto", *dtypes):
         offered = " and ".join(dtype for dtype in dtypes if dtype.endswith(("float32", "float16")))
         raise DeviceError(f"the {engine} engine computes in {offered}, not in {options.dtype}; use --engine torch")
-
-
-def read_exported(folder: Path, options: EngineOptions) -> tuple[ASTConfig, str]:
-    """Read the configuration of a folder that `ast export` wrote, and in which type its model computes.
-
-    Raises:
-        CheckpointError: There is none, or it holds what cannot be.
-    """
-    config = read_config(folder, forget_bad_labels=options.unnamed_labels)
-    return config, str(config.extra.get("dtype", "float32"))
-
-
-def refused(file: Path, error: Exception) -> CheckpointError:
-    """Say that a runtime does not take a file."""
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return CheckpointError(f"{file}: cannot be loaded ({reason[:200]}); export it again")

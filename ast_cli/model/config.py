@@ -277,8 +277,14 @@ def read_config(folder: Path, *, forget_bad_labels: bool = False, **overrides: A
     Raises:
         CheckpointError: No valid AST configuration; the message begins with the path.
     """
-    file = folder / CONFIG_NAME
-    values = read_json_object(file)
+    values = read_json_object(folder / CONFIG_NAME)
+    return config_from(values, str(folder), forget_bad_labels=forget_bad_labels, **overrides)
+
+
+def config_from(
+    values: Mapping[str, Any], where: str, *, forget_bad_labels: bool = False, **overrides: Any
+) -> ASTConfig:
+    """Build from the content of a ``config.json`` that lies anywhere; arguments and errors as in `read_config`."""
     if forget_bad_labels:
         try:
             named_labels(*(values.get(key) for key in LABEL_KEYS))
@@ -287,7 +293,7 @@ def read_config(folder: Path, *, forget_bad_labels: bool = False, **overrides: A
     try:
         return ASTConfig.from_dict(values, **overrides)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def named_labels(

@@ -69,7 +69,20 @@ def read_weights_folder(folder: Path, framework: Framework = "torch") -> Any:
             return _read_shards(folder, folder / index_name, framework)
     if (folder / hub.PICKLE_NAME).is_file():
         return read_weights(folder / hub.PICKLE_NAME, framework)
+    refuse_exported(folder)
     raise CheckpointError(f"{folder}: holds neither {hub.WEIGHTS_NAME} nor {hub.PICKLE_NAME}")
+
+
+def refuse_exported(model: Path) -> None:
+    """Refuse to take a model that ``ast export`` wrote for a checkpoint.
+
+    Raises:
+        CheckpointError: It is one.
+    """
+    if hub.exported_file(model) is not None:
+        raise CheckpointError(
+            f"{model}: a model that `ast export` wrote, which tags but is no checkpoint: name the one it was made from"
+        )
 
 
 def _read_shards(folder: Path, index: Path, framework: Framework) -> dict[str, Any]:
@@ -106,6 +119,7 @@ def read_weights(file: Path, framework: Framework = "torch") -> Any:
     Raises:
         CheckpointError: The file is damaged, foreign or hostile.
     """
+    refuse_exported(file)
     try:
         if not file.is_file():  # a pipe would be waited for without end
             raise CheckpointError(f"{file}: there is no such file")

@@ -17,6 +17,7 @@ from ast_cli.audio.front_end import FrontEndName, is_original
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of
 from ast_cli.engine.choice import TORCH_ENGINES, EngineName, load_engine
+from ast_cli.engine.exported import extractor_inside
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch, choose_micro_batch
 from ast_cli.errors import AstWarning, AudioError, CheckpointError
@@ -57,7 +58,7 @@ class Tagger:
         cls,
         model: str | Path | None = None,
         *,
-        engine: EngineName = "torch",
+        engine: EngineName | None = None,
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "sdpa",
@@ -70,10 +71,11 @@ class Tagger:
         """Load a checkpoint for tagging.
 
         Args:
-            model: ``builtin``, a folder, an alias (``audioset``, ``fast``), a hub id, an original ``.pth`` file; None
-                for ``AST_MODEL``, else the AudioSet checkpoint if it was fetched, else the built-in one.
+            model: ``builtin``, a folder, an alias (``audioset``, ``fast``), a hub id, an original ``.pth`` file, the
+                folder or file that ``ast export`` wrote; None for ``AST_MODEL``, else the AudioSet checkpoint if it was
+                fetched, else the built-in one.
             engine: What runs the model: ``torch``, ``compile``; ``openvino``, ``onnxruntime`` where they are
-                installed; ``auto`` for the fastest that is.
+                installed; ``auto`` for the fastest that is; None for torch, or what an exported model was exported for.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
             attn_implementation: ``sdpa`` or ``eager``.
@@ -284,6 +286,9 @@ def extractor_for(
     Raises:
         CheckpointError: It brings none, and neither its labels nor the user tell which one fits.
     """
+    exported = hub.exported_file(name)
+    if exported is not None and hub.describing_folder(exported) is None:
+        return extractor_inside(exported, fbank_backend, front_end)
     if config is None and is_original(name):
         _, config = load_arrays(name, unnamed_labels=True)
     values = None if config is None else config.to_dict()

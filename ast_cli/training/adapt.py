@@ -17,6 +17,7 @@ from ast_cli.audio.front_end import FRONT_ENDS
 from ast_cli.errors import UsageError
 from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig, read_config
 from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.model.weight_files import refuse_exported
 from ast_cli.training.options import TrainOptions
 
 SCRATCH_PREFIX = "scratch:"
@@ -81,6 +82,7 @@ def start_config(model: str, options: TrainOptions, default_max_length: int) -> 
     changes = {name: value for name in GEOMETRY if (value := getattr(options, name)) is not None}
     if not model.startswith(SCRATCH_PREFIX):
         file = Path(model)
+        refuse_exported(file.expanduser())
         config = _config_from_file(file) if is_scratch(model) else ASTConfig.from_pretrained(model)
         config = copy.copy(config)
         for name, value in changes.items():
