@@ -475,7 +475,7 @@ def test_an_exported_model_has_one_engine_and_type_and_no_weights_to_compare(min
     out = tmp_path / "out"
     export_model(ExportOptions(mini_folder, out, "onnx"))
     for changes, message in (
-        ({"engine": "torch"}, "a model exported for onnxruntime; run it with --engine onnxruntime, or auto"),
+        ({"engine": "torch"}, "a model exported for onnxruntime, which no other engine runs: leave out --engine"),
         ({"dtypes": ("fp32",)}, "is an exported model, which is timed as it is: leave out --dtype"),
         ({"attn_implementations": ("sdpa",)}, "leave out --attn"),
         ({"compare": "transformers"}, "leave out --compare"),
