@@ -96,6 +96,18 @@ def test_bare_it_fetches_audioset_which_is_then_the_default_model_without_any_hu
     assert ASTFeatureExtractor.from_pretrained(AUDIOSET).max_length == 64
 
 
+def test_a_checkpoint_that_brings_no_front_end_is_whole_all_the_same(
+    fake_hub: FakeHub, home: Path, tmp_path: Path
+) -> None:
+    ASTForAudioClassification(small_config(id2label={0: "eurbla", 1: "comcha"})).save_pretrained(tmp_path / "birds")
+    fake_hub.repos[REPO] = files = final_files(tmp_path / "birds")
+    run = run_ast(fake_hub, home, "download", REPO, "--output-dir", str(tmp_path), "--quiet")
+    folder = tmp_path / REPO.rsplit("/")[-1]
+    assert (run.exit_code, run.stdout) == (0, f"{REPO}: 2 labels, {size_mb(files)}, {folder}\n")
+    assert run.stderr == ""
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
 def test_output_dir_gets_a_usable_folder_for_each_name_and_a_pickle_only_repository_works(
     fake_hub: FakeHub,
     home: Path,
