@@ -47,17 +47,11 @@ from ast_cli.contestants import (
     random_input_values,
     reference_contestants,
 )
-from ast_cli.engine.choice import (
-    EXTRAS,
-    TORCH_ENGINES,
-    EngineName,
-    EngineOptions,
-    exported_engine,
-    resolve_engine,
-)
+from ast_cli.engine.choice import resolve_engine
 from ast_cli.engine.compile_engine import CompileEngine
 from ast_cli.engine.device import resolve_device, resolve_dtype_for
 from ast_cli.engine.interface import cpu_name
+from ast_cli.engine.options import EXTRAS, TORCH_ENGINES, EngineName, EngineOptions, exported_engine
 from ast_cli.errors import DeviceError, UsageError
 from ast_cli.model.attention import ATTN_IMPLEMENTATIONS
 from ast_cli.model.checkpoint import resolve_dtype

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ast_cli.engine.choice import DEFAULT_ENGINE, TORCH_ENGINES, EngineOptions, load_engine
+from ast_cli.engine.choice import load_engine
 from ast_cli.engine.compile_engine import CompileEngine
 from ast_cli.engine.device import float32_products
 from ast_cli.engine.interface import Engine
+from ast_cli.engine.options import DEFAULT_ENGINE, TORCH_ENGINES, EngineOptions
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AstError, DeviceError, UsageError
 from ast_cli.labels import NUM_AUDIOSET_LABELS

@@ -25,7 +25,8 @@ from ast_cli.audio.fbank_blocks import FbankBackend, fbanks_of
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.mel_bank import FbankConfig
 from ast_cli.audio.source import Source
-from ast_cli.engine.choice import EXTRAS, EngineOptions, is_installed, load_engine
+from ast_cli.engine.choice import is_installed, load_engine
+from ast_cli.engine.options import EXTRAS, EngineOptions
 from ast_cli.errors import AstError
 
 REFERENCE = Path(__file__).parent / "assets" / "selfcheck.safetensors"

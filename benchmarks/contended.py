@@ -122,7 +122,8 @@ def run_passes(engine_name: str, folder: str, num_threads: int) -> None:
     import torch
 
     from ast_cli.contestants import random_input_values
-    from ast_cli.engine.choice import EngineOptions, load_engine
+    from ast_cli.engine.choice import load_engine
+    from ast_cli.engine.options import EngineOptions
     from ast_cli.model.config import read_config
 
     torch.set_num_threads(num_threads)

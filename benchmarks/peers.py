@@ -142,7 +142,8 @@ def ours(setting: Setting, attn: str) -> Contestant:
 
 def ours_with(setting: Setting, engine_name: str) -> Contestant:
     """Set up another engine of ours, where this version has it and its extra is installed."""
-    from ast_cli.engine.choice import EngineOptions, load_engine
+    from ast_cli.engine.choice import load_engine
+    from ast_cli.engine.options import EngineOptions
 
     options = EngineOptions(engine_name, device="cpu", dtype=setting.float_dtype, num_threads=setting.num_threads)  # type: ignore[arg-type]
     engine = load_engine(setting.folder, options)
@@ -153,7 +154,8 @@ def ours_with(setting: Setting, engine_name: str) -> Contestant:
 
 def ours_in_int8(setting: Setting, engine_name: str, *, is_calibrated: bool) -> Contestant:
     """Set up what ``ast export --dtype int8`` writes for an engine, measured on the sample files or token by token."""
-    from ast_cli.engine.choice import EngineOptions, load_engine
+    from ast_cli.engine.choice import load_engine
+    from ast_cli.engine.options import EngineOptions
     from ast_cli.export import ExportOptions, export_model
 
     if setting.dtype != INT8:

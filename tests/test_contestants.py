@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ast_cli import ASTFeatureExtractor
 from ast_cli.benchmark import BenchmarkOptions, run_benchmark
 from ast_cli.contestants import check_agreement, engines_of, our_contestants, random_input_values, random_model
-from ast_cli.engine.choice import EngineOptions
 from ast_cli.engine.compile_engine import CompileEngine
+from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import AstError, DeviceError, EngineMissingError, UsageError
 from ast_cli.model.transformer import ASTForAudioClassification
 

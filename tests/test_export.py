@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from tone_folders import write_tone_folders
 
 from ast_cli import ASTFeatureExtractor, ASTForAudioClassification, Tagger, load_waveform
-from ast_cli.engine.choice import EngineOptions, exported_engine, load_engine
+from ast_cli.engine.choice import load_engine
 from ast_cli.engine.graph import GraphBuilder
+from ast_cli.engine.options import EngineOptions, exported_engine
 from ast_cli.engine.prepared import as_bytes
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import AstError, AstWarning, CheckpointError, DeviceError, EngineMissingError, UsageError

@@ -13,7 +13,7 @@ import typer
 from ast_cli import hub
 from ast_cli.audio.front_end import FrontEndName
 from ast_cli.cli.streams import note
-from ast_cli.engine.choice import EngineName
+from ast_cli.engine.options import EngineName
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.report import SUFFIXES, suffixes_of
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list

@@ -5,61 +5,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
-from ast_cli import hub
+from ast_cli.engine.options import DEFAULT_ENGINE, EXTRAS, EngineName, EngineOptions, exported_engine
 from ast_cli.errors import EngineMissingError, UsageError
 
 if TYPE_CHECKING:
     from ast_cli.engine.interface import Engine
 
-EngineName = Literal["torch", "compile", "openvino", "onnxruntime", "auto"]
-ENGINES: tuple[str, ...] = get_args(EngineName)
-TORCH_ENGINES = ("torch", "compile")
-DEFAULT_ENGINE: EngineName = "torch"  # of a checkpoint; an exported model has its own
-EXTRAS = ("onnxruntime", "openvino")  # engines named as the package that they need, and as its extra
-MAX_THREADS = 1_024
 CPU_INFO = Path("/proc/cpuinfo")  # Linux's words about the processor
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How a model is run.
-
-    Attributes:
-        engine: Which engine; ``auto`` for the fastest that is installed, see `auto_engine`; None for torch, or of an
-            exported model the one that it was exported for.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
-        attn_implementation: ``sdpa`` or ``eager``; of the torch engine.
-        unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
-        num_threads: On the CPU; None for as many as there are cores.
-    """
-
-    engine: EngineName | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    attn_implementation: str = "sdpa"
-    unnamed_labels: bool = False
-    num_threads: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be; names of devices and data types are checked where they are resolved."""
-        if self.engine not in (None, *ENGINES):
-            raise UsageError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
-        check_num_threads(self.num_threads)
-
-
-def check_num_threads(num_threads: int | None) -> None:
-    """Refuse what is no number of threads; None leaves the choice to the engine.
-
-    Raises:
-        UsageError: It is below 1 or above `MAX_THREADS`.
-    """
-    if num_threads is not None and not 1 <= num_threads <= MAX_THREADS:
-        raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {num_threads}")
 
 
 def load_engine(
@@ -123,14 +78,6 @@ def engine_for(model: str | Path, options: EngineOptions) -> EngineName:
     if not is_installed(of_file):
         raise EngineMissingError(f"{model}: exported for {of_file}, which is not installed: pip install {of_file}")
     return of_file
-
-
-def exported_engine(model: str | Path) -> EngineName | None:
-    """Return which engine a folder or file that `ast export` wrote is for; None for a checkpoint."""
-    file = hub.exported_file(model)
-    if file is None:
-        return None
-    return "onnxruntime" if file.suffix == ".onnx" else "openvino"
 
 
 def resolve_engine(options: EngineOptions) -> EngineName:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ast_cli.engine.choice import check_num_threads
+from ast_cli.engine.options import check_num_threads
 from ast_cli.errors import AstWarning, DeviceError, UsageError
 from ast_cli.model.checkpoint import resolve_dtype
 

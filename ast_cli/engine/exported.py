@@ -11,8 +11,8 @@ from typing import Any
 from ast_cli.audio.fbank_blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.front_end import FrontEndName, warn_of_unused_front_end
-from ast_cli.engine.choice import EngineOptions
 from ast_cli.engine.onnx_file import read_metadata
+from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import CheckpointError
 from ast_cli.hub import CONFIG_NAME, PREPROCESSOR_NAME, describing_folder
 from ast_cli.json_object import parse_json_object
@@ -68,21 +68,25 @@ def text_inside(file: Path, name: str) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is damaged, foreign, or does not hold it.
     """
-    if file.suffix == ".onnx":
-        try:
-            text = read_metadata(file).get(name)
-        except (OSError, ValueError) as error:
-            raise refused(file, error) from error
-    else:
-        from ast_cli.engine.openvino_engine import read_rt_info
-
-        text = read_rt_info(file, name)
+    try:
+        text = _text_of(file, name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise refused(file, error) from error
     if text is None:
         raise CheckpointError(
             f"{file}: holds no {name}, which `ast export` writes into a model; export it again, or put it beside its "
             f"{CONFIG_NAME} and {PREPROCESSOR_NAME} under the name model{file.suffix}"
         )
     return parse_json_object(text.encode(), f"{file}: {name}")
+
+
+def _text_of(file: Path, name: str) -> str | None:
+    """Return a text inside a model as its format keeps it; None where there is none of that name."""
+    if file.suffix == ".onnx":
+        return read_metadata(file).get(name)
+    from ast_cli.engine.openvino_core import read_rt_info
+
+    return read_rt_info(file, name)
 
 
 def refused(file: Path, error: Exception) -> CheckpointError:

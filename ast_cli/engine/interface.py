@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """One of `ast_cli.engine.choice.EngineName`, ``auto`` apart."""
+        """One of `ast_cli.engine.options.EngineName`, ``auto`` apart."""
 
     @property
     def config(self) -> ASTConfig:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.engine.choice import EngineOptions
 from ast_cli.engine.exported import read_exported, refused
 from ast_cli.engine.graph import INPUT, OUTPUT, GraphBuilder
 from ast_cli.engine.interface import cpu_batch_size, finite
 from ast_cli.engine.model_cache import cached_model, keep_model
 from ast_cli.engine.onnx_file import Graph, onnx_chunks, weight_chunks
+from ast_cli.engine.options import EngineOptions
 from ast_cli.engine.prepared import (
     PRODUCER,
     Prepared,

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.engine.choice import EngineOptions
 from ast_cli.engine.exported import read_exported, refused
 from ast_cli.engine.graph import INPUT, OUTPUT, GraphBuilder
 from ast_cli.engine.interface import cpu_batch_size, cpu_name, finite
 from ast_cli.engine.model_cache import content_of, keep_model
 from ast_cli.engine.onnx_file import Graph
+from ast_cli.engine.openvino_core import has_bfloat16, openvino, the_core
+from ast_cli.engine.options import EngineOptions
 from ast_cli.engine.prepared import Prepared, as_bytes, converted, prepare, refuse_device
 from ast_cli.errors import DeviceError
 from ast_cli.hub import exported_file
 from ast_cli.model.config import ASTConfig
 
-openvino: Any = importlib.import_module("openvino")  # which exports nothing explicitly, as mypy sees it
-
 DTYPES = {"auto": "f32", "float32": "f32", "fp32": "f32", "bfloat16": "bf16", "bf16": "bf16"}
 DTYPE_NAMES = {"f32": "float32", "bf16": "bfloat16"}
 SUFFIX = ".openvino"
-RT_INFO = "ast"  # of a model's free texts, those of `ast export`
 
 
 class Float32Builder(GraphBuilder):
@@ -147,36 +143,6 @@ class OpenVinoEngine:
         """Compute logits; see `Engine`."""
         values = np.ascontiguousarray(input_values, np.float32)
         return finite(self._request.infer({INPUT: values})[self._output].copy(), self.dtype_name)
-
-
-@cache
-def the_core() -> Any:
-    """Return the one OpenVINO runtime of this process, which lives as long as it.
-
-    Its CPU plugin gives the thread that loads it another signal stack and unmaps that stack when it is destroyed. Of
-    two plugins, or of one destroyed by another thread, the thread is left with an unmapped stack: its next signal,
-    Ctrl-C too, is a segmentation fault.
-    """
-    return openvino.Core()
-
-
-def read_rt_info(file: Path, name: str) -> str | None:
-    """Return a text that ``ast export`` wrote into a model; None where there is none of that name.
-
-    Raises:
-        CheckpointError: The file is damaged or foreign.
-    """
-    try:
-        model = the_core().read_model(file)
-    except RuntimeError as error:
-        raise refused(file, error) from error
-    path = [RT_INFO, name]
-    return str(model.get_rt_info(path).astype(str)) if model.has_rt_info(path) else None
-
-
-def has_bfloat16(core: Any) -> bool:
-    """Tell whether this processor multiplies bfloat16 itself."""
-    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def properties_for(precision: str, num_threads: int | None) -> dict[str, str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ast_cli import __version__
-from ast_cli.engine.choice import EngineOptions
 from ast_cli.engine.graph import GRAPH_FORM, GraphBuilder
 from ast_cli.engine.model_cache import cached_model
 from ast_cli.engine.onnx_file import Graph, onnx_chunks
+from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import CheckpointError, DeviceError
 from ast_cli.hub import checkpoint_digest
 from ast_cli.model.arrays import load_arrays

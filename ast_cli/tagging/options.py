@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ast_cli.audio.front_end import FrontEndName, check_front_end_name
-from ast_cli.engine.choice import EngineOptions
+from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import UsageError
 
 if TYPE_CHECKING:

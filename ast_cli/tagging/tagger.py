@@ -16,10 +16,11 @@ from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.front_end import FrontEndName, is_original
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of
-from ast_cli.engine.choice import TORCH_ENGINES, EngineName, load_engine
+from ast_cli.engine.choice import load_engine
 from ast_cli.engine.exported import extractor_inside
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch, choose_micro_batch
+from ast_cli.engine.options import TORCH_ENGINES, EngineName
 from ast_cli.errors import AstWarning, AudioError, CheckpointError
 from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig

@@ -17,9 +17,10 @@ from tiny_engines import CONFIGURATIONS, each_engine, features, save_tiny
 
 from ast_cli import ASTForAudioClassification, Tagger
 from ast_cli.engine import choice
-from ast_cli.engine.choice import EngineOptions, load_engine, resolve_engine
+from ast_cli.engine.choice import load_engine, resolve_engine
 from ast_cli.engine.graph import GraphBuilder
 from ast_cli.engine.onnx_file import onnx_chunks, weight_chunks
+from ast_cli.engine.options import EngineOptions
 from ast_cli.engine.torch_engine import TorchEngine
 from ast_cli.errors import CheckpointError, DeviceError, EngineMissingError, UsageError
 from ast_cli.model.arrays import load_arrays

@@ -15,8 +15,9 @@ import onnx
 import pytest
 from tiny_engines import features, save_tiny
 
-from ast_cli.engine.choice import EngineOptions, load_engine
+from ast_cli.engine.choice import load_engine
 from ast_cli.engine.model_cache import cached_model, content_of, keep_model
+from ast_cli.engine.options import EngineOptions
 
 ENGINES = [
     pytest.param(name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is missing"))
@@ -198,7 +199,9 @@ def test_other_weights_under_the_same_name_size_and_time_are_another_model(
 def test_two_processes_at_once_make_one_model(tmp_path: Path, cache: Path, engine: str) -> None:
     folder = save_tiny(tmp_path / "model")
     program = (
-        "import sys, json; import numpy as np; from ast_cli.engine.choice import EngineOptions, load_engine\n"
+        "import sys, json; import numpy as np\n"
+        "from ast_cli.engine.choice import load_engine\n"
+        "from ast_cli.engine.options import EngineOptions\n"
         f"engine = load_engine({str(folder)!r}, EngineOptions({engine!r}))\n"
         "print(json.dumps(engine.logits(np.ones((1, 60, 32), np.float32)).tolist()))"
     )

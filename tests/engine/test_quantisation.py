@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tiny_engines import CONFIGURATIONS, features, save_tiny
 
 from ast_cli import ASTConfig
-from ast_cli.engine.choice import EngineOptions
 from ast_cli.engine.graph import GraphBuilder
+from ast_cli.engine.options import EngineOptions
 from ast_cli.engine.quantisation import CalibratedBuilder, calibrate, quantised_weight, smoothed
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.layout import ENCODER_PREFIX
