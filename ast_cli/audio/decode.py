@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ast_cli.audio.decoders import (
     DATA_ERRORS,
+    Block,
     Decoder,
     PyAVDecoder,
     SoundFileDecoder,
@@ -311,10 +312,56 @@ def _open_decoder(source: Source) -> Decoder:
         decoder = PyAVDecoder(source)
     except AudioError:
         return sound  # its length was the truth after all
-    sound.close()
     decoder.claimed_s = decoder.claimed_s or sound.claimed_s  # which more than is claimed will be compared with
     decoder.warnings |= sound.warnings
-    return decoder
+    return _OrElse(decoder, sound)
+
+
+class _OrElse:
+    """FFmpeg's decoder, in whose place libsndfile's steps where FFmpeg finds nothing that it can decode."""
+
+    def __init__(self, first: PyAVDecoder, second: SoundFileDecoder) -> None:
+        self._second = second
+        self._chosen: Decoder = first
+
+    @property
+    def sampling_rate(self) -> int:
+        return self._chosen.sampling_rate
+
+    @property
+    def num_channels(self) -> int:
+        return self._chosen.num_channels
+
+    @property
+    def claimed_s(self) -> float | None:
+        return self._chosen.claimed_s
+
+    @property
+    def tolerance_s(self) -> float:
+        return self._chosen.tolerance_s
+
+    @property
+    def warnings(self) -> set[WarningCode]:
+        return self._chosen.warnings
+
+    def seek(self, start_s: int) -> int:
+        return self._chosen.seek(start_s)
+
+    def blocks(self) -> Iterator[Block]:
+        first = None
+        try:
+            for first in self._chosen.blocks():
+                yield first
+        except AudioError as error:
+            if first is not None or error.code != ErrorCode.DECODE_ERROR:
+                raise
+            self._chosen.close()
+            self._chosen = self._second
+            yield from self._second.blocks()
+
+    def close(self) -> None:
+        self._chosen.close()
+        self._second.close()
 
 
 def _check_layout(source: Source, decoder: Decoder) -> None:

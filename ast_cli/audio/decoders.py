@@ -88,11 +88,25 @@ Block = tuple[int, NDArray[np.float32]]  # sampling rate in Hz, samples of shape
 class Decoder(Protocol):
     """One opened file, by either library."""
 
-    sampling_rate: int
-    num_channels: int
-    claimed_s: float | None
-    tolerance_s: float
-    warnings: set[WarningCode]
+    @property
+    def sampling_rate(self) -> int:
+        """The file's own, in Hz."""
+
+    @property
+    def num_channels(self) -> int:
+        """The file's own."""
+
+    @property
+    def claimed_s(self) -> float | None:
+        """Seconds that the container states, None where it states nothing."""
+
+    @property
+    def tolerance_s(self) -> float:
+        """By how much what is decoded may differ from that."""
+
+    @property
+    def warnings(self) -> set[WarningCode]:
+        """What was odd so far."""
 
     def seek(self, start_s: int) -> int:
         """Skip whole seconds if that can be done exactly; return how many were skipped."""

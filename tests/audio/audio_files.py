@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from pathlib import Path
@@ -121,6 +122,36 @@ def _mux_picture(output: Any, stream: Any) -> None:
         frame.pts = index
         output.mux(stream.encode(frame))
     output.mux(stream.encode(None))
+
+
+def write_flac_of_single_samples(path: Path, samples: NDArray[np.int16], rate: int = RATE) -> Path:
+    """Write a FLAC whose blocks hold one sample each, mono, 16 bits (RFC 9639): libFLAC reads it, FFmpeg does not."""
+    info = struct.pack(">HH6xQ", 1, 1, rate << 44 | 15 << 36 | len(samples)) + hashlib.md5(samples.tobytes()).digest()
+    frames = [_flac_frame(_flac_number(index), struct.pack(">h", int(sample))) for index, sample in enumerate(samples)]
+    path.write_bytes(b"fLaC\x80" + len(info).to_bytes(3) + info + b"".join(frames))
+    return path
+
+
+def _flac_frame(number: bytes, sample: bytes) -> bytes:
+    """Return a frame of one block of one sample, stored as it is; its header ends in CRC-8, itself in CRC-16."""
+    header = b"\xff\xf8\x60\x08" + number + b"\0"
+    frame = header + bytes([_crc(header, 0x07, 8)]) + b"\x02" + sample
+    return frame + _crc(frame, 0x8005, 16).to_bytes(2)
+
+
+def _flac_number(number: int) -> bytes:
+    """Return a frame's number, coded as UTF-8 codes characters."""
+    return chr(number).encode("utf-8", "surrogatepass")
+
+
+def _crc(content: bytes, polynomial: int, num_bits: int) -> int:
+    remainder = 0
+    for byte in content:
+        remainder ^= byte << num_bits - 8
+        for _ in range(8):
+            carries = remainder >> num_bits - 1
+            remainder = (remainder << 1 ^ carries * polynomial) & (1 << num_bits) - 1
+    return remainder
 
 
 def patched(path: Path, offset: int, replacement: bytes) -> Path:

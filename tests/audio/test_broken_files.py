@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audio_files import RATE, data_offset, patched, sound, truncated, with_flac_total, write_by_ffmpeg, write_sound
+from audio_files import (
+    RATE,
+    data_offset,
+    patched,
+    sound,
+    truncated,
+    with_flac_total,
+    write_by_ffmpeg,
+    write_flac_of_single_samples,
+    write_sound,
+)
 from reading import decoded, error_of, error_or_warnings
 
 from ast_cli.audio import decode
@@ -235,6 +245,27 @@ def test_a_flac_with_a_wrong_total_gives_all_there_is(tmp_path: Path, total: int
     samples, warnings = decoded(with_flac_total(tmp_path / "a.flac", ORIGINAL, total))
     np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
     assert warnings == expected
+
+
+def test_a_flac_of_blocks_of_one_sample_is_read(tmp_path: Path) -> None:
+    expected = np.arange(-2000, 2000, dtype=np.int16)
+    samples, warnings = decoded(write_flac_of_single_samples(tmp_path / "a.flac", expected))
+    np.testing.assert_array_equal(samples * 2**15, expected)
+    assert warnings == set()
+
+
+def test_what_ffmpeg_opens_and_cannot_decode_is_left_to_libsndfile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> Any:
+        raise ValueError("invalid data")
+
+    path = with_flac_total(tmp_path / "a.flac", ORIGINAL, 100)  # so that FFmpeg is asked first
+    monkeypatch.setattr("ast_cli.audio.decoders.frame_samples", fail)
+    samples, _ = decoded(path)
+    np.testing.assert_allclose(samples[:100], ORIGINAL[:100, 0], rtol=0, atol=2.0**-15)
+    other = write_by_ffmpeg(tmp_path / "a.m4a", ORIGINAL, codec="aac", container="ipod")  # which libsndfile cannot read
+    assert error_of(other) == "decode_error"
 
 
 @pytest.mark.parametrize(("codec", "container"), [("flac", "ogg"), ("libopus", "webm"), ("aac", "matroska")])
