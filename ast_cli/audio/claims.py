@@ -18,6 +18,8 @@ UNKNOWN_SIZES = (0, -1, 0xFFFFFFFF)
 STREAMED_SIZES = range(0x7FFFF000, 0x80000000)  # what sox and others write into a pipe
 UNKNOWN_LENGTH = 1 << 62
 PADDING_BYTES = 1  # chunks are padded to an even size, and writers forget it
+CHUNK_HEADER_BYTES = 8  # of RIFF: a name and a size
+LARGEST_METADATA_BYTES = 1 << 20  # in front of samples; pictures of covers are the largest
 MAX_CHUNKS = 10_000
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object's name
 
@@ -69,6 +71,53 @@ def chunks(file: BinaryIO, file_size: int, first: int, layout: str, padding: int
             size = long_data_size
         yield Chunk(name, position + header_bytes, size)
         position += header_bytes + max(0, size) + (size & padding)
+
+
+def oversized_chunk(file: BinaryIO, file_size: int) -> tuple[int, int] | None:
+    """Find a chunk of a WAV that stands before the samples, claims more bytes than the file has, and hides them.
+
+    Decoders skip such a chunk, and with it the samples. They are looked for behind its beginning: a chunk of that name
+    which reaches to the end of the file.
+
+    Args:
+        file: Opened for reading; its position is moved.
+        file_size: In bytes.
+
+    Returns:
+        Where the chunk begins and where the samples' chunk does, in bytes; None where all is as it should be.
+    """
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return None
+    has_format = False
+    try:
+        for chunk in chunks(file, file_size, first=12, layout="<4sI"):
+            if chunk.name == b"data":
+                return None
+            has_format |= chunk.name == b"fmt "
+            if has_format and chunk.start + chunk.size > file_size:
+                samples = _samples_behind(file, file_size, chunk.start)
+                return None if samples is None else (chunk.start - CHUNK_HEADER_BYTES, samples)
+    except struct.error:  # cut in a chunk's header
+        pass
+    return None
+
+
+def _samples_behind(file: BinaryIO, file_size: int, start: int) -> int | None:
+    """Return where a chunk of samples begins that ends the file, within `LARGEST_METADATA_BYTES` of a place."""
+    file.seek(start)
+    content = file.read(LARGEST_METADATA_BYTES)
+    found = content.find(b"data")
+    while found >= 0:
+        header = content[found : found + CHUNK_HEADER_BYTES]
+        if len(header) == CHUNK_HEADER_BYTES:
+            size = int.from_bytes(header[4:], "little")
+            end = start + found + CHUNK_HEADER_BYTES + size
+            if size and end <= file_size <= end + (size & 1):
+                return start + found
+        found = content.find(b"data", found + 1)
+    return None
 
 
 def _chunks_are_cut(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> bool | None:

@@ -23,7 +23,7 @@ from ast_cli.audio.decoders import (
     bad_sampling_rate,
 )
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, MODEL_SAMPLING_RATE, replace_absurd
-from ast_cli.audio.source import OPENING_BYTES, STORAGE_ERRORS, Source, read_failure
+from ast_cli.audio.source import OPENING_BYTES, STORAGE_ERRORS, Source, read_failure, without_oversized_chunk
 from ast_cli.errors import AstError, AudioError, ErrorCode, UsageError, WarningCode, internal_error
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ def _audio_errors(source: Source, verb: str, num_bytes: int | None = None) -> It
 
 
 def _open_stream(source: Source, sampling_rate: int, start_s: float, duration_s: float | None) -> AudioStream:
+    source = without_oversized_chunk(source)
     decoder = _open_decoder(source)
     try:
         _check_layout(source, decoder)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from ast_cli.audio import ogg
-from ast_cli.audio.claims import is_cut
+from ast_cli.audio.claims import is_cut, oversized_chunk
 from ast_cli.errors import AudioError, ErrorCode
 
 READ_BYTES = 1 << 18  # at a time
@@ -41,10 +41,17 @@ TS_SYNC = b"\x47"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Encoded audio: a path, or bytes already in memory (standard input)."""
+    """Encoded audio: a path, or bytes already in memory (standard input).
+
+    Attributes:
+        name: The path, or what stands for it.
+        data: The bytes, where they are in memory.
+        gap: From which byte to which the file is read as if there were nothing; see `without_oversized_chunk`.
+    """
 
     name: str
     data: bytes | None = None
+    gap: tuple[int, int] | None = None
 
     def open(self) -> BinaryIO:
         """Open for reading; the caller closes.
@@ -52,8 +59,10 @@ class Source:
         Raises:
             AudioError: The file has gone, or may not be read, since it was looked at.
         """
-        if self.data is not None:
-            return io.BytesIO(self.data)
+        raw = io.BytesIO(self.data) if self.data is not None else self._open_file()
+        return raw if self.gap is None else io.BufferedReader(GappedFile(raw, *self.gap))
+
+    def _open_file(self) -> BinaryIO:
         try:
             return open(self.name, "rb")
         except OSError as error:
@@ -64,8 +73,8 @@ class Source:
 
         As bytes where names are bytes, since soundfile refuses to encode a name that is not UTF-8.
         """
-        if self.data is not None:
-            return io.BytesIO(self.data)
+        if self.data is not None or self.gap is not None:
+            return self.open()
         path = os.path.abspath(self.name)
         return os.fsencode(path) if os.name == "posix" else path
 
@@ -102,6 +111,53 @@ class Source:
                     left = None if left is None else left - len(block)
         except OSError as error:
             raise read_failure(self.name, error) from error
+
+
+def without_oversized_chunk(source: Source) -> Source:
+    """Return a source that leaves out a chunk whose false size hides the samples of a WAV; nearly always itself."""
+    with source.open() as raw:
+        gap = oversized_chunk(raw, raw.seek(0, os.SEEK_END))
+    return source if gap is None else replace(source, gap=gap)
+
+
+class GappedFile(io.RawIOBase):
+    """A file read as if some of its bytes were not there; the file itself is not touched."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._start, self._end = file, start, end
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can be sought."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position, counted without the gap."""
+        size = self._file.seek(0, os.SEEK_END) - (self._end - self._start)
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read up to the gap, or behind it."""
+        if self._position < self._start:
+            self._file.seek(self._position)
+            content = self._file.read(min(len(buffer), self._start - self._position))
+        else:
+            self._file.seek(self._position + self._end - self._start)
+            content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 class NamelessFile:

@@ -310,8 +310,7 @@ def _located(rows: Iterable[LabelledRow], file: str) -> list[LabelledRow]:
     base = os.path.dirname(file)
     located, missing = [], []
     for row in rows:
-        candidates = (os.path.join(base, row.path), os.path.join(base, AUDIO_FOLDER, row.path))
-        found = next((path for path in candidates if os.path.isfile(path)), None)
+        found = next((path for path in _candidates(base, row.path) if os.path.isfile(path)), None)
         if found is None:
             missing.append(row)
         else:
@@ -323,6 +322,13 @@ def _located(rows: Iterable[LabelledRow], file: str) -> list[LabelledRow]:
             f"its {AUDIO_FOLDER}/{count}"
         )
     return located
+
+
+def _candidates(base: str, path: str) -> Iterator[str]:
+    """Yield where a file may lie that a manifest names; last, as if the manifest had been written on Windows."""
+    for written in dict.fromkeys((path, path.replace("\\", "/"))):
+        yield os.path.join(base, written)
+        yield os.path.join(base, AUDIO_FOLDER, written)
 
 
 def _quoted(names: Iterable[str]) -> str:

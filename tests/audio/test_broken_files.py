@@ -247,6 +247,42 @@ def test_a_flac_with_a_wrong_total_gives_all_there_is(tmp_path: Path, total: int
     assert warnings == expected
 
 
+def with_chunk_before_samples(path: Path, size: int, content: bytes) -> Path:
+    """Write a WAV with a LIST chunk in front of its samples that states a size."""
+    whole = write_sound(path, ORIGINAL).read_bytes()
+    start = whole.index(b"data")
+    path.write_bytes(whole[:start] + b"LIST" + struct.pack("<I", size) + content + whole[start:])
+    return path
+
+
+@pytest.mark.parametrize("size", [100_000_000, 0xFFFFFFFF])
+@pytest.mark.parametrize("content", [b"INFOISFT\x06\0\0\0Lavf58", b"INFOdata" + bytes(8)])
+def test_a_chunk_that_hides_the_samples_by_a_false_size_is_stepped_over(
+    tmp_path: Path, size: int, content: bytes
+) -> None:
+    path = with_chunk_before_samples(tmp_path / "a.wav", size, content)
+    before = path.read_bytes()
+    for audio in (path, before):
+        samples, warnings = decoded(audio)
+        np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
+        assert warnings == set()
+    assert path.read_bytes() == before
+
+
+def test_a_chunk_of_the_right_size_that_speaks_of_data_is_no_samples(tmp_path: Path) -> None:
+    whole = write_sound(tmp_path / "b.wav", ORIGINAL).stat().st_size
+    text = b"data" + struct.pack("<I", whole - 44 + 8)  # would reach to the end of the file
+    content = b"INFOISFT" + struct.pack("<I", len(text)) + text
+    samples, warnings = decoded(with_chunk_before_samples(tmp_path / "a.wav", len(content), content))
+    np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
+    assert warnings == set()
+
+
+def test_a_chunk_of_a_false_size_without_samples_behind_it_is_an_error(tmp_path: Path) -> None:
+    path = with_chunk_before_samples(tmp_path / "a.wav", 100_000_000, bytes(16))
+    assert error_of(truncated(path, path.read_bytes().index(b"data"))) == "decode_error"
+
+
 def test_a_flac_of_blocks_of_one_sample_is_read(tmp_path: Path) -> None:
     expected = np.arange(-2000, 2000, dtype=np.int16)
     samples, warnings = decoded(write_flac_of_single_samples(tmp_path / "a.flac", expected))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,3 +201,14 @@ def test_recordings_need_no_labels(write: Write, tmp_path: Path) -> None:
         ("b.wav", (), "test"),
         ("c.wav", (), None),
     ]
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="there a backslash is a separator anyway")
+def test_a_manifest_written_on_windows_is_understood_where_nothing_else_fits(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "audio\\d.wav").write_bytes(b"RIFF")  # a file whose name holds a backslash comes first
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "e.wav").write_bytes(b"RIFF")
+    data = read_examples(write("path,label\naudio\\d.wav,Dog\nmore\\e.wav,Cat\n", "d.csv"))
+    assert [example.path for example in data.examples] == [f"{tmp_path}/audio\\d.wav", f"{tmp_path}/more/e.wav"]
+    with pytest.raises(UsageError, match=r"there is no file 'more\\\\f.wav'"):
+        read_examples(write("path,label\nmore\\f.wav,Dog\n", "e.csv"))
