@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -105,13 +106,47 @@ def _expand(path: str, *, literal: bool) -> Iterator[Input]:
     elif os.path.lexists(path):
         yield Input(path, listed=True)
     elif glob.has_magic(path) and not literal:
-        matches = sorted(glob.glob(path, recursive=True))
+        matches = sorted(_matches(path), key=lambda item: item.path)
         for match in matches:
-            yield from _walk(match) if os.path.isdir(match) else iter([Input(match, listed=True)])
+            is_folder = match.error is None and os.path.isdir(match.path)
+            yield from _walk(match.path) if is_folder else iter([match])
         if not matches:
             yield Input(path, FileError(ErrorCode.NOT_FOUND, f"{path}: nothing matches"), is_pattern=True)
     else:
         yield Input(path)
+
+
+def _matches(pattern: str) -> Iterator[Input]:
+    """List what a pattern matches, as `glob.glob` does; ``**`` enters each real folder once, whatever links lead to it.
+
+    An unreadable folder below ``**`` is an error.
+    """
+    above, *below = re.split(r"(?:^|(?<=/))\*\*(?:/+|$)", pattern.replace(os.sep, "/"), maxsplit=1)
+    if not below:
+        yield from (Input(path, listed=True) for path in glob.glob(pattern))
+        return
+    for start in glob.glob(above) if above else [""]:
+        for folder in _folders(start):
+            if isinstance(folder, Input):
+                yield folder
+            else:
+                yield from _matches(os.path.join(glob.escape(folder), below[0] or "*"))
+
+
+def _folders(start: str) -> Iterator[str | Input]:
+    """Yield a folder and all below it, each real one once; hidden ones are left out, as by `glob.glob`."""
+    walked: set[tuple[int, int]] = set()
+    pending = [start]
+    while pending:
+        folder = pending.pop()
+        num_walked = len(walked)
+        entries = _entries(folder or os.curdir, walked)
+        if entries and isinstance(entries[0], Input):
+            yield entries[0]
+        elif len(walked) > num_walked:
+            yield folder
+            names = [entry.name for entry in entries if isinstance(entry, os.DirEntry) and _is_folder(entry)]
+            pending += [os.path.join(folder, name) for name in reversed(names) if not name.startswith(".")]
 
 
 def _walk(folder: str) -> Iterator[Input]:

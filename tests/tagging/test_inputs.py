@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,48 @@ def test_folder_is_walked_by_extension_in_order_of_name(tmp_path: Path) -> None:
 def test_file_named_by_itself_needs_no_audio_extension(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
     assert relative(tmp_path, str(tmp_path / "notes.txt")) == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["**/*.wav", "a/**", "**/b/*.wav", "*/**/*.wav", "**/b/**/*.wav", "a/**/c.wav", "**/.h/*", "[ab]/**/*"],
+)
+def test_a_pattern_matches_what_globs_own_recursion_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    touch(tmp_path, "x.wav", "a/x.wav", "a/b/c.wav", "a/b/[1].wav", "b/b/y.txt", "b/y.wav", ".h/z.wav", "a/.h/z.wav")
+    monkeypatch.chdir(tmp_path)
+    files = {path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)}
+    assert [found.path for found in list_inputs([pattern])] == sorted(files)
+    assert relative(tmp_path, str(tmp_path / pattern)) == sorted(files)
+
+
+@POSIX
+@pytest.mark.timeout(20)
+def test_a_pattern_ends_where_links_lead_back_to_the_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "sub/b.wav")
+    for name in ("link", "other", "sub/up"):
+        (tmp_path / name).symlink_to(tmp_path)
+    assert relative(tmp_path, str(tmp_path / "**" / "*.wav")) == ["a.wav", "sub/b.wav"]
+
+
+@POSIX
+def test_a_folder_below_a_pattern_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.wav", "sub/b.wav")
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if os.path.basename(path) == "sub":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    good, bad = list_inputs([str(tmp_path / "**" / "*.wav")])
+    assert (good.path, good.error) == (str(tmp_path / "a.wav"), None)
+    assert bad.error is not None
+    assert (bad.path, bad.error.code) == (str(tmp_path / "sub"), ErrorCode.PERMISSION)
 
 
 def test_pattern_is_expanded_when_the_shell_did_not(tmp_path: Path) -> None:
