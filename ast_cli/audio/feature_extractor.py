@@ -17,7 +17,6 @@ from ast_cli.audio.fbank_blocks import (
     check_fbank_backend,
     fbank_blocks,
     fbanks_of,
-    pad_to_one_frame,
 )
 from ast_cli.audio.front_end import (
     AUDIOSET_MEAN,
@@ -26,8 +25,8 @@ from ast_cli.audio.front_end import (
     front_end_parameters,
     warn_of_unused_front_end,
 )
-from ast_cli.audio.mel_bank import FbankConfig
-from ast_cli.audio.samples import scale_to_float32
+from ast_cli.audio.mel_bank import FRAME_LENGTH_MS, FbankConfig
+from ast_cli.audio.samples import INTEGER_SCALES, MAX_PEAK, scale_to_float32
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
 from ast_cli.hub import CONFIG_NAME, PREPROCESSOR_NAME, checkpoint_folder
 from ast_cli.json_object import (
@@ -148,8 +147,8 @@ class ASTFeatureExtractor:
 
         Args:
             raw_speech: One waveform of shape (num_samples,) as an array, tensor or list of floats, or several: a list
-                of such, or one array of shape (batch, num_samples). Floats are samples in [-1, 1]; arrays of 8, 16
-                or 32-bit integers are scaled by their type.
+                of such, or one array of shape (batch, num_samples). Floats are samples in [-1, 1]; beyond 10 times
+                that is a warning. Arrays of 8, 16 or 32-bit integers are scaled by their type.
             sampling_rate: Of the waveforms, in Hz; pass it, so that a wrong one cannot stay silent.
             return_tensors: ``pt`` or ``np`` for one tensor or array; None for a list of arrays.
             **kwargs: Taken for the reference's sake (``padding``, ``truncation``) and not used, with a warning: every
@@ -160,7 +159,8 @@ class ASTFeatureExtractor:
             max_length), where wanted.
 
         Raises:
-            UsageError: Another sampling rate, more than two dimensions, a data type without a known scale.
+            UsageError: Another sampling rate, more than two dimensions, a data type without a known scale, a waveform
+                shorter than one frame of 25 ms.
             AudioError: A waveform without samples, or with samples that are not finite.
         """
         if sampling_rate is None:
@@ -179,7 +179,8 @@ class ASTFeatureExtractor:
             warnings.warn(f"{', '.join(kwargs)}: not used by ASTFeatureExtractor", AstWarning, stacklevel=2)
         if return_tensors not in (None, "pt", "np"):
             raise UsageError(f"return_tensors must be 'pt', 'np' or None, not {return_tensors!r}")
-        fbanks = self._fbanks([as_float32(waveform) for waveform in _as_batch(raw_speech)])
+        waveforms = _as_batch(raw_speech, self.fbank_config.frame_length_samples)
+        fbanks = self._fbanks([checked_waveform(waveform, self.sampling_rate, stacklevel=4) for waveform in waveforms])
         input_values = self.input_values(fbanks)
         features = BatchFeature(input_values=self._in_form(input_values, return_tensors))
         if self.return_attention_mask:
@@ -191,8 +192,7 @@ class ASTFeatureExtractor:
     def _fbanks(self, waveforms: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Return the fbank of each waveform, at most ``max_length`` frames."""
         heard = self.fbank_config.num_samples(self.max_length)  # the rest would be truncated
-        waveforms = [pad_to_one_frame(waveform[:heard], self.fbank_config) for waveform in waveforms]
-        return fbanks_of(waveforms, self.fbank_config, self.fbank_backend)
+        return fbanks_of([waveform[:heard] for waveform in waveforms], self.fbank_config, self.fbank_backend)
 
     @staticmethod
     def _in_form(batch: NDArray[Any], return_tensors: str | None) -> Tensor | NDArray[Any] | list[NDArray[Any]]:
@@ -325,11 +325,19 @@ def _filled(shape: tuple[int, ...], value: float, like: Any) -> Any:
     return np.full(shape, value, np.float32)
 
 
-def _as_batch(raw_speech: Any) -> list[Any]:
+def _as_batch(raw_speech: Any, frame_length_samples: int) -> list[Any]:
     """Return a list of waveforms from one waveform or several, without copying them."""
     if isinstance(raw_speech, np.ndarray) or is_tensor(raw_speech):
         if raw_speech.ndim > 2:
-            raise UsageError(f"waveforms have one dimension, a batch two; this array has {raw_speech.ndim}")
+            raise UsageError(
+                f"waveforms have one dimension, a batch two; this array has {raw_speech.ndim}: {_remedy(raw_speech)}"
+            )
+        if raw_speech.ndim == 2 and 0 < raw_speech.shape[1] < min(frame_length_samples, len(raw_speech)):
+            num_waveforms, num_samples = raw_speech.shape
+            raise UsageError(
+                f"an array of shape {(num_waveforms, num_samples)} is a batch of {num_waveforms} waveforms of "
+                f"{num_samples} samples each; if it is one recording, {_remedy(raw_speech)}"
+            )
         batch = list(raw_speech) if raw_speech.ndim == 2 else [raw_speech]
     elif isinstance(raw_speech, list | tuple) and raw_speech and not np.isscalar(raw_speech[0]):
         batch = list(raw_speech)
@@ -372,10 +380,7 @@ def as_float32(waveform: Waveform) -> NDArray[np.float32]:
     else:
         array = _as_array(waveform)
     if array.ndim != 1:
-        raise UsageError(
-            f"a waveform must be mono, shape (num_samples,), not {array.shape}: "
-            "mix it down first, e.g. waveform.mean(axis=0) for (num_channels, num_samples)"
-        )
+        raise UsageError(f"a waveform must be mono, shape (num_samples,), not {array.shape}: {_remedy(array)}")
     if array.size == 0:
         raise AudioError(ErrorCode.NO_SAMPLES, "the waveform holds no samples")
     samples = scale_to_float32(array)
@@ -384,3 +389,49 @@ def as_float32(waveform: Waveform) -> NDArray[np.float32]:
     if not np.isfinite(samples).all():
         raise AudioError(ErrorCode.NON_FINITE, "the waveform holds NaN or infinite samples: replace them by 0 first")
     return samples
+
+
+def checked_waveform(waveform: Waveform, sampling_rate: int, *, stacklevel: int = 3) -> NDArray[np.float32]:
+    """Return one waveform as `as_float32` does, if it can be meant: a recording, of samples in [-1, 1].
+
+    Warns where floats are louder than `MAX_PEAK` times full scale.
+
+    Args:
+        waveform: Mono samples, shape (num_samples,).
+        sampling_rate: In Hz.
+        stacklevel: Of the warning: 2 for the caller's line, 3 for its caller's.
+
+    Raises:
+        UsageError: As `as_float32`, or it is shorter than one frame.
+        AudioError: As `as_float32`.
+    """
+    samples = as_float32(waveform)
+    frame_length_samples = FbankConfig(sampling_rate).frame_length_samples
+    if samples.size < frame_length_samples:
+        raise UsageError(
+            f"a waveform of {samples.size} samples is shorter than one frame, {FRAME_LENGTH_MS} ms or "
+            f"{frame_length_samples} samples at {sampling_rate} Hz: pass a whole recording, shape (num_samples,)"
+        )
+    peak = float(max(samples.max(), -samples.min()))
+    if peak > MAX_PEAK:
+        warnings.warn(
+            f"the waveform's peak is {peak:g}, {peak:.0f} times full scale (1): its features will be wrong; "
+            "divide samples of 16 bits by 32768, or pass the int16 array as it is",
+            AstWarning,
+            stacklevel=stacklevel,
+        )
+    return samples
+
+
+def _remedy(array: NDArray[Any] | Tensor) -> str:
+    """Say how one waveform comes out of an array of another shape; of two axes, the short one is the channels'."""
+    if array.ndim == 0:
+        return "a single number is no recording"
+    if array.ndim > 2:
+        first = ", ".join("0" * (array.ndim - 2))
+        return f"take one recording out of it, such as waveform[{first}], and mix its channels down"
+    axis = 0 if array.shape[0] <= array.shape[1] else 1
+    dtype = str(array.dtype).removeprefix("torch.")
+    steps = {str(integer): round(1 / scale) for integer, scale in INTEGER_SCALES.items()}
+    scaled = f"(waveform / {steps[dtype]})" if dtype in steps else "waveform"  # the mean of integers has no scale
+    return f"mix its channels down with {scaled}.mean(axis={axis})"

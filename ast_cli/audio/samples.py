@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 INTEGER_SCALES = {np.dtype(np.int8): 2.0**-7, np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
 MODEL_SAMPLING_RATE = 16000  # Hz; what every published AST was trained on
 MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1_000, 768_000  # Hz; from telephone toys to oversampling converters
+MAX_PEAK = 10.0  # times full scale, in arrays from memory; floats beyond it are integers that nobody scaled
 LOUDEST_SAMPLE = 1e15  # above it the power of a frame leaves float32
 
 

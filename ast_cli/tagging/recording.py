@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32, checked_waveform
 from ast_cli.audio.mel_bank import FRAME_SHIFT_MS
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of, slice_waveform, slice_windows
@@ -130,14 +130,15 @@ def open_stream(audio: Audio, target_rate: int, options: PartOptions, sampling_r
     """Open whatever holds audio.
 
     Args:
-        audio: A path, the bytes of one encoded file, or a mono waveform of shape (num_samples,).
+        audio: A path, the bytes of one encoded file, or a mono waveform of shape (num_samples,): integers, which their
+            type scales, or floats in [-1, 1]; beyond 10 times that is a warning.
         target_rate: To resample to, in Hz.
         options: Which part.
         sampling_rate: Of a waveform, in Hz.
 
     Raises:
         AudioError: It cannot be opened.
-        UsageError: A waveform that is not mono.
+        UsageError: A waveform that is not mono, or shorter than one frame of 25 ms.
     """
     if isinstance(audio, str | Path | bytes):
         from ast_cli.audio.decode import open_audio  # decoders: most runs leave them to worker processes
@@ -159,11 +160,11 @@ class WaveformStream:
                 AstWarning,
                 stacklevel=5,
             )
-        samples = as_float32(waveform)
         self.sampling_rate = target_rate if sampling_rate is None else sampling_rate
         if not MIN_SAMPLING_RATE <= self.sampling_rate <= MAX_SAMPLING_RATE:
             limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
             raise UsageError(f"sampling_rate must be from {limits} Hz, not {sampling_rate}")
+        samples = checked_waveform(waveform, self.sampling_rate, stacklevel=5)
         start = round(options.start_s * self.sampling_rate)
         length = None if options.duration_s is None else round(options.duration_s * self.sampling_rate)
         part = as_float32(samples[start:][:length])

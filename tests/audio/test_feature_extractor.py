@@ -22,7 +22,7 @@ from ast_cli.audio.feature_extractor import (
     BatchFeature,
     as_float32,
 )
-from ast_cli.errors import AudioError, CheckpointError, ErrorCode, UsageError
+from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
 from ast_cli.hub import PREPROCESSOR_NAME
 from ast_cli.model.transformer import ASTForAudioClassification
 
@@ -154,7 +154,7 @@ def test_every_form_of_a_batch_gives_the_same(two: Any) -> None:
 
 
 def test_batch_equals_single_for_unequal_lengths() -> None:
-    batch = [noise(size, seed=size) for size in (100, 400, 4000, 5520, 9000)]
+    batch = [noise(size, seed=size) for size in (400, 560, 4000, 5520, 9000)]
     single = np.concatenate([input_values(waveform) for waveform in batch])
     np.testing.assert_allclose(input_values(batch), single, rtol=0, atol=FLOAT32_TOLERANCE)
 
@@ -226,7 +226,7 @@ def test_the_result_moves_and_casts_its_tensors() -> None:
 
 def test_attention_mask_marks_the_frames_heard() -> None:
     extractor = ASTFeatureExtractor(max_length=32, return_attention_mask=True)
-    features = extractor([noise(100), noise(400), noise(2000), noise(9000)], 16000, return_tensors="np")
+    features = extractor([noise(400), noise(559), noise(2000), noise(9000)], 16000, return_tensors="np")
     expected = [[1] * frames + [0] * (32 - frames) for frames in (1, 1, 11, 32)]
     assert features["attention_mask"].tolist() == expected
     assert features["attention_mask"].dtype == np.int64
@@ -259,9 +259,54 @@ def test_long_waveforms_are_truncated_to_the_first_frames() -> None:
 
 
 @pytest.mark.parametrize("num_samples", [1, 160, 399])
-def test_fewer_samples_than_a_frame_are_padded_to_one(num_samples: int) -> None:
-    short = noise(num_samples)
-    np.testing.assert_array_equal(input_values(short), input_values(np.pad(short, (0, 400 - num_samples))))
+def test_an_array_shorter_than_a_frame_is_refused(num_samples: int) -> None:
+    for waveforms in (noise(num_samples), [noise(8000), noise(num_samples)]):
+        with pytest.raises(UsageError) as refused:
+            input_values(waveforms)
+        assert str(refused.value) == (
+            f"a waveform of {num_samples} samples is shorter than one frame, 25 ms or 400 samples at 16000 Hz: "
+            "pass a whole recording, shape (num_samples,)"
+        )
+    assert input_values(noise(400)).shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("array", "advice"),
+    [
+        (np.zeros((2, 8000), np.float32), "mix its channels down with waveform.mean(axis=0)"),
+        (np.zeros((8000, 2), np.float32), "mix its channels down with waveform.mean(axis=1)"),
+        (torch.zeros(8000, 6), "mix its channels down with waveform.mean(axis=1)"),
+        (np.zeros((8000, 2), np.int16), "mix its channels down with (waveform / 32768).mean(axis=1)"),
+        (np.zeros((1, 2, 8000), np.float32), "take one recording out of it, such as waveform[0]"),
+        (np.float32(0.5), "a single number is no recording"),
+    ],
+)
+def test_an_array_of_another_shape_is_told_the_axis_of_its_channels(array: object, advice: str) -> None:
+    with pytest.raises(UsageError, match="a waveform must be mono, shape") as refused:
+        as_float32(array)  # type: ignore[arg-type]
+    assert advice in str(refused.value)
+
+
+def test_channels_side_by_side_are_no_batch() -> None:
+    with pytest.raises(UsageError) as refused:
+        input_values(np.zeros((8000, 2), np.float32))
+    assert str(refused.value) == (
+        "an array of shape (8000, 2) is a batch of 8000 waveforms of 2 samples each; "
+        "if it is one recording, mix its channels down with waveform.mean(axis=1)"
+    )
+
+
+def test_floats_in_the_range_of_integers_are_warned_of() -> None:
+    for loudest in (1.0, 9.9):  # a little beyond full scale is common in floating point
+        input_values(noise(8000) / np.abs(noise(8000)).max() * np.float32(loudest))
+    samples = np.full(8000, 0.25, np.float32) * 32767
+    with pytest.warns(AstWarning) as warned:
+        input_values(samples)
+    assert str(warned[0].message) == (
+        "the waveform's peak is 8191.75, 8192 times full scale (1): its features will be wrong; "
+        "divide samples of 16 bits by 32768, or pass the int16 array as it is"
+    )
+    input_values((samples).astype(np.int16))
 
 
 def test_another_sampling_rate_has_frames_of_25_ms() -> None:

@@ -203,10 +203,29 @@ def test_unreadable_file_is_raised_from_classify(tagger: Tagger, tmp_path: Path)
     assert raised.value.code == ErrorCode.NOT_FOUND
 
 
-def test_short_clip_is_padded_and_says_so(tagger: Tagger) -> None:
-    result = tagger.classify(np.full(100, 0.1, np.float32), sampling_rate=16000)
+def test_short_file_is_padded_and_says_so_and_a_short_array_is_refused(
+    tagger: Tagger, write_wav: Callable[..., Path]
+) -> None:
+    result = tagger.classify(write_wav("short.wav", 100 / 16000))
     assert result.warnings == ("too_short",)
     assert all(np.isfinite(tag.score) for tag in result.tags)
+    with pytest.raises(UsageError, match="a waveform of 100 samples is shorter than one frame, 25 ms or 400 samples"):
+        tagger.classify(np.full(100, 0.1, np.float32), sampling_rate=16000)
+    with pytest.raises(UsageError, match="a waveform of 399 samples is shorter than one frame, 25 ms or 1102 samples"):
+        tagger.classify(np.full(399, 0.1, np.float32), sampling_rate=44100)
+
+
+def test_an_array_as_soundfile_gives_it_is_told_the_axis_of_its_channels(tagger: Tagger) -> None:
+    with pytest.raises(UsageError, match=r"not \(16000, 2\): mix its channels down with waveform.mean\(axis=1\)"):
+        tagger.classify(np.zeros((16000, 2)), sampling_rate=16000)
+
+
+def test_an_array_of_unscaled_integers_in_floats_is_warned_of(tagger: Tagger, rng: np.random.Generator) -> None:
+    samples = (rng.uniform(-0.5, 0.5, 16000) * 32767).astype(np.int16)
+    scaled = tagger.classify(samples, sampling_rate=16000).tags
+    with pytest.warns(AstWarning, match="times full scale"):
+        wrong = tagger.classify(samples.astype(np.float32), sampling_rate=16000).tags
+    assert wrong != scaled
 
 
 def test_threshold_labels_and_exclusions_choose_the_tags(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
