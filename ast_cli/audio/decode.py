@@ -319,49 +319,53 @@ def _open_decoder(source: Source) -> Decoder:
 
 
 class _OrElse:
-    """FFmpeg's decoder, in whose place libsndfile's steps where FFmpeg finds nothing that it can decode."""
+    """FFmpeg's decoder, in whose place libsndfile's steps where FFmpeg finds nothing that it can decode.
+
+    Attributes:
+        chosen: The one that is at work.
+    """
 
     def __init__(self, first: PyAVDecoder, second: SoundFileDecoder) -> None:
         self._second = second
-        self._chosen: Decoder = first
+        self.chosen: Decoder = first
 
     @property
     def sampling_rate(self) -> int:
-        return self._chosen.sampling_rate
+        return self.chosen.sampling_rate
 
     @property
     def num_channels(self) -> int:
-        return self._chosen.num_channels
+        return self.chosen.num_channels
 
     @property
     def claimed_s(self) -> float | None:
-        return self._chosen.claimed_s
+        return self.chosen.claimed_s
 
     @property
     def tolerance_s(self) -> float:
-        return self._chosen.tolerance_s
+        return self.chosen.tolerance_s
 
     @property
     def warnings(self) -> set[WarningCode]:
-        return self._chosen.warnings
+        return self.chosen.warnings
 
     def seek(self, start_s: int) -> int:
-        return self._chosen.seek(start_s)
+        return self.chosen.seek(start_s)
 
     def blocks(self) -> Iterator[Block]:
         first = None
         try:
-            for first in self._chosen.blocks():
+            for first in self.chosen.blocks():
                 yield first
         except AudioError as error:
             if first is not None or error.code != ErrorCode.DECODE_ERROR:
                 raise
-            self._chosen.close()
-            self._chosen = self._second
+            self.chosen.close()
+            self.chosen = self._second
             yield from self._second.blocks()
 
     def close(self) -> None:
-        self._chosen.close()
+        self.chosen.close()
         self._second.close()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ast_cli.audio.decode import load_waveform, open_audio
+from ast_cli.audio.decode import AudioStream, load_waveform, open_audio
 from ast_cli.errors import AudioError
 
 
@@ -37,3 +37,8 @@ def error_or_warnings(path: Path) -> tuple[int, set[str]]:
     except AudioError as error:
         return 0, {str(error.code)}
     return samples.size, warnings
+
+
+def decoder_name(stream: AudioStream) -> str:
+    """Return which decoder reads a file."""
+    return type(getattr(stream._decoder, "chosen", stream._decoder)).__name__

@@ -13,6 +13,7 @@ import pytest
 import soxr
 from audio_files import RATE, sound, write_by_ffmpeg, write_sound
 from numpy.typing import NDArray
+from reading import decoder_name
 
 from ast_cli.audio import decoders
 from ast_cli.audio.decode import AudioStream, load_waveform, open_audio
@@ -165,7 +166,7 @@ def test_surround_sound_is_mixed_and_kills_no_decoder(
 def test_opus_is_left_to_the_faster_decoder(tmp_path: Path, rate: int, decoder: str) -> None:
     path = write_sound(tmp_path / "a.opus", sound(1.0, rate), rate, "OGG", "OPUS")
     with open_audio(path) as stream:
-        assert type(stream._decoder).__name__ == decoder
+        assert decoder_name(stream) == decoder
 
 
 # Codec, container, with a video stream, samples of the encoder that stay at the front and the end.

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from audio_files import RATE, data_offset, patched, sound, truncated, with_flac_total, write_by_ffmpeg, write_sound
 from numpy.typing import NDArray
-from reading import decoded, error_of
+from reading import decoded, decoder_name, error_of
 
 from ast_cli.audio import decode, decoders, ogg
 from ast_cli.audio.claims import is_cut
@@ -236,7 +236,7 @@ def test_an_mp3_whose_rate_libsndfile_misreads_is_left_to_ffmpeg(
     for heard, decoder in (({rate}, "SoundFileDecoder"), ({rate // 2}, "PyAVDecoder"), (set(), "SoundFileDecoder")):
         monkeypatch.setattr(decoders, "sampling_rates", lambda _file, _size, heard=heard: heard)
         with open_audio(path) as stream:
-            assert type(stream._decoder).__name__ == decoder
+            assert decoder_name(stream) == decoder
 
 
 @pytest.mark.parametrize(("num_bytes", "num_frames"), [(0, 100), (5000, 0), (0, 0)])
