@@ -83,7 +83,7 @@ def test_scores_are_those_of_a_run_that_recognises_nothing(tagger: Tagger, monke
         silence,
         np.concatenate([noise(WINDOW_SAMPLES, 1), silence]),
         noise(20_000),
-        silence[:90],
+        silence[:400],
     ]
     ours = classify(tagger, waveforms, batch_size=3)
     monkeypatch.setattr(batch, "WindowCache", lambda: WindowCache(0))
