@@ -6,9 +6,11 @@ Sizes that recorders and pipes write for "unknown" (0, all ones, 2^31 - 1, -1) a
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 from ast_cli.audio import ogg
@@ -21,6 +23,7 @@ PADDING_BYTES = 1  # chunks are padded to an even size, and writers forget it
 CHUNK_HEADER_BYTES = 8  # of RIFF: a name and a size
 LARGEST_METADATA_BYTES = 1 << 20  # in front of samples; pictures of covers are the largest
 MAX_CHUNKS = 10_000
+MAX_PLACES, MAX_CHUNKS_BEHIND = 1_000, 32  # that may look like a chunk; that may follow it: looking stays cheap
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object's name
 
 
@@ -76,48 +79,52 @@ def chunks(file: BinaryIO, file_size: int, first: int, layout: str, padding: int
 def oversized_chunk(file: BinaryIO, file_size: int) -> tuple[int, int] | None:
     """Find a chunk of a WAV that stands before the samples, claims more bytes than the file has, and hides them.
 
-    Decoders skip such a chunk, and with it the samples. They are looked for behind its beginning: a chunk of that name
-    which reaches to the end of the file.
+    Decoders skip such a chunk, and with it the samples. They are looked for behind its beginning, with the format where
+    that has not come yet: what is found must be chunks to the very end of the file.
 
     Args:
         file: Opened for reading; its position is moved.
         file_size: In bytes.
 
     Returns:
-        Where the chunk begins and where the samples' chunk does, in bytes; None where all is as it should be.
+        Where the chunk begins and where the chunk that it hides does, in bytes; None where all is as it should be.
     """
     file.seek(0)
     head = file.read(12)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         return None
-    has_format = False
+    hidden = b"fmt "
     try:
         for chunk in chunks(file, file_size, first=12, layout="<4sI"):
             if chunk.name == b"data":
                 return None
-            has_format |= chunk.name == b"fmt "
-            if has_format and chunk.start + chunk.size > file_size:
-                samples = _samples_behind(file, file_size, chunk.start)
-                return None if samples is None else (chunk.start - CHUNK_HEADER_BYTES, samples)
+            if chunk.start + chunk.size > file_size:
+                found = _chunk_behind(file, file_size, chunk.start, hidden)
+                return None if found is None else (chunk.start - CHUNK_HEADER_BYTES, found)
+            if chunk.name == b"fmt ":
+                hidden = b"data"
     except struct.error:  # cut in a chunk's header
         pass
     return None
 
 
-def _samples_behind(file: BinaryIO, file_size: int, start: int) -> int | None:
-    """Return where a chunk of samples begins that ends the file, within `LARGEST_METADATA_BYTES` of a place."""
+def _chunk_behind(file: BinaryIO, file_size: int, start: int, name: bytes) -> int | None:
+    """Return where a chunk of a name begins, within `LARGEST_METADATA_BYTES` of a place, from which all is whole."""
     file.seek(start)
-    content = file.read(LARGEST_METADATA_BYTES)
-    found = content.find(b"data")
-    while found >= 0:
-        header = content[found : found + CHUNK_HEADER_BYTES]
-        if len(header) == CHUNK_HEADER_BYTES:
-            size = int.from_bytes(header[4:], "little")
-            end = start + found + CHUNK_HEADER_BYTES + size
-            if size and end <= file_size <= end + (size & 1):
-                return start + found
-        found = content.find(b"data", found + 1)
-    return None
+    places = (start + match.start() for match in re.finditer(re.escape(name), file.read(LARGEST_METADATA_BYTES)))
+    return next((place for place in islice(places, MAX_PLACES) if _is_whole_from(file, file_size, place)), None)
+
+
+def _is_whole_from(file: BinaryIO, file_size: int, first: int) -> bool:
+    """Tell whether chunks follow one another from a place to the end of a WAV, samples among them."""
+    has_samples, end = False, 0
+    try:
+        for chunk in islice(chunks(file, file_size, first, layout="<4sI"), MAX_CHUNKS_BEHIND):
+            has_samples |= chunk.name == b"data" and chunk.size > 0
+            end = chunk.start + chunk.size
+    except struct.error:  # fewer bytes than a chunk's header
+        return False
+    return has_samples and end <= file_size <= end + PADDING_BYTES
 
 
 def _chunks_are_cut(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> bool | None:

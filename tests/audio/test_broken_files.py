@@ -247,10 +247,10 @@ def test_a_flac_with_a_wrong_total_gives_all_there_is(tmp_path: Path, total: int
     assert warnings == expected
 
 
-def with_chunk_before_samples(path: Path, size: int, content: bytes) -> Path:
-    """Write a WAV with a LIST chunk in front of its samples that states a size."""
+def with_chunk_before_samples(path: Path, size: int, content: bytes, before: bytes = b"data") -> Path:
+    """Write a WAV with a LIST chunk in front of its samples, or of its format, that states a size."""
     whole = write_sound(path, ORIGINAL).read_bytes()
-    start = whole.index(b"data")
+    start = whole.index(before)
     path.write_bytes(whole[:start] + b"LIST" + struct.pack("<I", size) + content + whole[start:])
     return path
 
@@ -267,6 +267,24 @@ def test_a_chunk_that_hides_the_samples_by_a_false_size_is_stepped_over(
         np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
         assert warnings == set()
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("before", [b"fmt ", b"data"])
+@pytest.mark.parametrize("after", [b"", b"id3 " + struct.pack("<I", 10) + bytes(10)])
+def test_a_false_size_hides_neither_the_format_nor_samples_with_tags_behind_them(
+    tmp_path: Path, before: bytes, after: bytes
+) -> None:
+    path = with_chunk_before_samples(tmp_path / "a.wav", 100_000_000, b"INFOfmt data" + bytes(8), before)
+    path.write_bytes(path.read_bytes() + after)
+    samples, warnings = decoded(path)
+    np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
+    assert warnings == set()
+
+
+@pytest.mark.timeout(20)
+def test_a_chunk_of_a_false_size_full_of_what_looks_like_samples_is_looked_through_in_no_time(tmp_path: Path) -> None:
+    path = with_chunk_before_samples(tmp_path / "a.wav", 100_000_000, (b"data" + struct.pack("<I", 8)) * (1 << 17))
+    assert error_of(truncated(path, path.stat().st_size - 44 - 2 * len(ORIGINAL))) == "decode_error"
 
 
 def test_a_chunk_of_the_right_size_that_speaks_of_data_is_no_samples(tmp_path: Path) -> None:
