@@ -406,7 +406,7 @@ def checked_waveform(waveform: Waveform, sampling_rate: int, *, stacklevel: int 
         AudioError: As `as_float32`.
     """
     samples = as_float32(waveform)
-    frame_length_samples = FbankConfig(sampling_rate).frame_length_samples
+    frame_length_samples = int(sampling_rate) * FRAME_LENGTH_MS // 1000
     if samples.size < frame_length_samples:
         raise UsageError(
             f"a waveform of {samples.size} samples is shorter than one frame, {FRAME_LENGTH_MS} ms or "

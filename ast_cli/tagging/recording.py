@@ -158,7 +158,7 @@ class WaveformStream:
                 f"pass sampling_rate with a waveform: without it {target_rate} Hz is assumed, and another rate stays "
                 "unnoticed and gives wrong tags",
                 AstWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
         self.sampling_rate = target_rate if sampling_rate is None else sampling_rate
         if not MIN_SAMPLING_RATE <= self.sampling_rate <= MAX_SAMPLING_RATE:

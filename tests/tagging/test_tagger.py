@@ -193,8 +193,9 @@ def test_two_dimensional_waveform_is_refused_with_a_way_out(tagger: Tagger) -> N
 
 
 def test_waveform_without_a_rate_warns(tagger: Tagger) -> None:
-    with pytest.warns(AstWarning, match="pass sampling_rate"):
+    with pytest.warns(AstWarning, match="pass sampling_rate") as warned:
         tagger.classify(np.zeros(16000, np.float32))
+    assert warned[0].filename == __file__
 
 
 def test_unreadable_file_is_raised_from_classify(tagger: Tagger, tmp_path: Path) -> None:
@@ -223,9 +224,16 @@ def test_an_array_as_soundfile_gives_it_is_told_the_axis_of_its_channels(tagger:
 def test_an_array_of_unscaled_integers_in_floats_is_warned_of(tagger: Tagger, rng: np.random.Generator) -> None:
     samples = (rng.uniform(-0.5, 0.5, 16000) * 32767).astype(np.int16)
     scaled = tagger.classify(samples, sampling_rate=16000).tags
-    with pytest.warns(AstWarning, match="times full scale"):
+    with pytest.warns(AstWarning, match="times full scale") as warned:
         wrong = tagger.classify(samples.astype(np.float32), sampling_rate=16000).tags
     assert wrong != scaled
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("rate", [np.int64(16000), np.int32(16000), 16000.0])
+def test_a_rate_is_any_kind_of_number(tagger: Tagger, rate: Any) -> None:
+    waveform = np.full(8000, 0.1, np.float32)
+    assert tagger.classify(waveform, sampling_rate=rate).tags == tagger.classify(waveform, sampling_rate=16000).tags
 
 
 def test_threshold_labels_and_exclusions_choose_the_tags(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
