@@ -5,6 +5,7 @@ Standard library only. Every input appears once, by real path; nothing that was 
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
@@ -117,20 +118,37 @@ def _expand(path: str, *, literal: bool) -> Iterator[Input]:
 
 
 def _matches(pattern: str) -> Iterator[Input]:
-    """List what a pattern matches, as `glob.glob` does; ``**`` enters each real folder once, whatever links lead to it.
+    """List what a pattern matches, as `glob.glob` does, but that a folder which cannot be read is an error.
 
-    An unreadable folder below ``**`` is an error.
+    ``**`` enters each real folder once, whatever links lead to it.
     """
-    above, *below = re.split(r"(?:^|(?<=/))\*\*(?:/+|$)", pattern.replace(os.sep, "/"), maxsplit=1)
-    if not below:
-        yield from (Input(path, listed=True) for path in glob.glob(pattern))
+    drive, path = os.path.splitdrive(pattern)
+    parts = re.split(r"[\\/]+" if os.sep == "\\" else "/+", path)
+    root = drive if parts[0] else drive + os.sep
+    yield from _matches_below(root, parts if parts[0] else parts[1:])
+
+
+def _matches_below(folder: str, parts: list[str]) -> Iterator[Input]:
+    """List what the rest of a pattern, part by part, matches in a folder."""
+    if not parts:
+        yield Input(folder, listed=True)
         return
-    for start in glob.glob(above) if above else [""]:
-        for folder in _folders(start):
-            if isinstance(folder, Input):
-                yield folder
-            else:
-                yield from _matches(os.path.join(glob.escape(folder), below[0] or "*"))
+    part, *rest = parts
+    if not glob.has_magic(part):
+        path = os.path.join(folder, part)
+        if os.path.lexists(path):
+            yield from _matches_below(path, rest)
+    elif not os.path.isdir(folder or os.curdir):
+        return
+    elif part == "**":
+        for found in _folders(folder):
+            yield from [found] if isinstance(found, Input) else _matches_below(found, rest or ["*"])
+    else:
+        for entry in _entries(folder or os.curdir, set()):
+            if isinstance(entry, Input):
+                yield entry
+            elif fnmatch.fnmatch(entry.name, part) and (part.startswith(".") or not entry.name.startswith(".")):
+                yield from _matches_below(os.path.join(folder, entry.name), rest)
 
 
 def _folders(start: str) -> Iterator[str | Input]:

@@ -37,16 +37,23 @@ def test_file_named_by_itself_needs_no_audio_extension(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["**/*.wav", "a/**", "**/b/*.wav", "*/**/*.wav", "**/b/**/*.wav", "a/**/c.wav", "**/.h/*", "[ab]/**/*"],
+    [
+        *("**/*.wav", "a/**", "**/b/*.wav", "*/**/*.wav", "**/b/**/*.wav", "a/**/c.wav", "**/.h/*", "[ab]/**/*"),
+        *("*.wav", "?.wav", "*/*.wav", ".*/*", "*/.h/*.wav", "a/b/[[]1].wav", "[!a].wav", "a**/x.wav", "*/../x.wav"),
+        *("*//x.wav", "./**/../*.wav", "x.wav/*", "x.wav/**/*"),
+    ],
 )
 def test_a_pattern_matches_what_globs_own_recursion_matches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
 ) -> None:
     touch(tmp_path, "x.wav", "a/x.wav", "a/b/c.wav", "a/b/[1].wav", "b/b/y.txt", "b/y.wav", ".h/z.wav", "a/.h/z.wav")
     monkeypatch.chdir(tmp_path)
-    files = {path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)}
-    assert [found.path for found in list_inputs([pattern])] == sorted(files)
-    assert relative(tmp_path, str(tmp_path / pattern)) == sorted(files)
+    files = {path.replace("//", "/") for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)}
+    for start in ("", f"{tmp_path}{os.sep}"):
+        found = [item.path.removeprefix(start) for item in list_inputs([start + pattern]) if not item.is_pattern]
+        assert sorted(map(os.path.realpath, found)) == sorted({os.path.realpath(path) for path in files})
+        assert set(found) <= files
+        assert found == sorted(found)
 
 
 @POSIX
@@ -59,10 +66,11 @@ def test_a_pattern_ends_where_links_lead_back_to_the_folder(tmp_path: Path) -> N
 
 
 @POSIX
+@pytest.mark.parametrize("pattern", ["**/*.wav", "*/*.wav", "s*/[ab].wav"])
 def test_a_folder_below_a_pattern_that_cannot_be_read_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
 ) -> None:
-    touch(tmp_path, "a.wav", "sub/b.wav")
+    touch(tmp_path, "sea/a.wav", "sub/b.wav")
     scandir = os.scandir
 
     def refuse(path: str) -> Any:
@@ -71,8 +79,8 @@ def test_a_folder_below_a_pattern_that_cannot_be_read_is_an_error(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    good, bad = list_inputs([str(tmp_path / "**" / "*.wav")])
-    assert (good.path, good.error) == (str(tmp_path / "a.wav"), None)
+    good, bad = list_inputs([str(tmp_path / pattern)])
+    assert (good.path, good.error) == (str(tmp_path / "sea" / "a.wav"), None)
     assert bad.error is not None
     assert (bad.path, bad.error.code) == (str(tmp_path / "sub"), ErrorCode.PERMISSION)
 
