@@ -76,7 +76,8 @@ def list_inputs(paths: Iterable[str], *, literal: bool = False) -> Iterator[Inpu
 
     Args:
         paths: Files, folders, glob patterns, or ``-``.
-        literal: Take names with ``*?[`` as they are, as from a list of files.
+        literal: Take names with ``*?[`` as they are, as from a list of files; one that is not there and holds
+            backslashes may have been written on Windows.
 
     Yields:
         Inputs in the order named, those of a folder sorted by name.
@@ -113,8 +114,15 @@ def _expand(path: str, *, literal: bool) -> Iterator[Input]:
             yield from _walk(match.path) if is_folder else iter([match])
         if not matches:
             yield Input(path, FileError(ErrorCode.NOT_FOUND, f"{path}: nothing matches"), is_pattern=True)
+    elif literal and os.path.lexists(with_slashes(path)):
+        yield from _expand(with_slashes(path), literal=True)
     else:
         yield Input(path)
+
+
+def with_slashes(path: str) -> str:
+    """Return a path as if it had been written on Windows: what holds no backslash is the same."""
+    return path.replace("\\", "/")
 
 
 def _matches(pattern: str) -> Iterator[Input]:

@@ -15,6 +15,7 @@ from typing import Any
 from ast_cli.errors import UsageError
 from ast_cli.json_object import shown
 from ast_cli.labels import audioset_mids
+from ast_cli.tagging.inputs import with_slashes
 
 JSON_LINES_EXTENSIONS = (".jsonl", ".ndjson")
 TABLE_EXTENSIONS = (".csv", ".tsv")
@@ -326,7 +327,7 @@ def _located(rows: Iterable[LabelledRow], file: str) -> list[LabelledRow]:
 
 def _candidates(base: str, path: str) -> Iterator[str]:
     """Yield where a file may lie that a manifest names; last, as if the manifest had been written on Windows."""
-    for written in dict.fromkeys((path, path.replace("\\", "/"))):
+    for written in dict.fromkeys((path, with_slashes(path))):
         yield os.path.join(base, written)
         yield os.path.join(base, AUDIO_FOLDER, written)
 

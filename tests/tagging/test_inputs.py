@@ -85,6 +85,20 @@ def test_a_folder_below_a_pattern_that_cannot_be_read_is_an_error(
     assert (bad.path, bad.error.code) == (str(tmp_path / "sub"), ErrorCode.PERMISSION)
 
 
+@POSIX
+def test_a_list_written_on_windows_is_understood_where_nothing_else_fits(tmp_path: Path) -> None:
+    touch(tmp_path, "a\\b.wav", "a/b.wav", "sub/c.wav", "sub/deep/d.wav")
+    listed = [f"{tmp_path}\\{name}" for name in ("sub\\c.wav", "sub\\deep", "sub\\gone.wav")]
+    found = list_inputs([str(tmp_path / "a\\b.wav"), *listed], literal=True)
+    assert [(os.path.relpath(item.path, tmp_path), item.listed) for item in found] == [
+        ("a\\b.wav", True),  # a file whose name holds a backslash comes first
+        ("sub/c.wav", True),
+        ("sub/deep/d.wav", True),
+        (os.path.relpath(listed[2], tmp_path), False),
+    ]
+    assert [item.listed for item in list_inputs(listed[:1])] == [False]  # what a person types is taken as it is
+
+
 def test_pattern_is_expanded_when_the_shell_did_not(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "b.wav", "c.mp3")
     assert relative(tmp_path, str(tmp_path / "*.wav")) == ["a.wav", "b.wav"]
