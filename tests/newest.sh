@@ -23,14 +23,15 @@ find_python() {
     done
 }
 
-# Names of what pyproject.toml needs, without versions; torch only where it is asked for.
+# Names of what pyproject.toml needs, without versions; the short form does without what only training needs.
 dependencies() {
     "$1" - "$2" <<'PYTHON'
 import re, sys, tomllib
 
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 names = [re.split(r"[<>=!~ ]", line)[0] for line in project["dependencies"]]
-print(*(name for name in names if name != "torch" or sys.argv[1] == "all"))
+left_out = () if sys.argv[1] == "all" else ("torch", "scikit-learn", "matplotlib")
+print(*(name for name in names if name not in left_out))
 PYTHON
 }
 
@@ -62,7 +63,7 @@ if [ -z "$python" ]; then
 fi
 environment=.venv-newest-$mode
 "$python" -m venv "$environment"
-pip="$environment/bin/python -m pip --disable-pip-version-check install --quiet --upgrade"
+pip="$environment/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --upgrade"
 $pip $(dependencies "$environment/bin/python" "$mode") pytest pytest-timeout pytest-xdist onnxruntime
 if [ "$mode" = all ]; then
     $pip --editable '.[dev]'

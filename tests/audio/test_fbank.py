@@ -23,6 +23,7 @@ FULL_REFERENCE = TESTS.parent.parent / "shared" / "golden" / "fbank_reference.sa
 # Natural-log energies against torchaudio's. Bins of almost no energy hold rounding noise, which the order of operations
 # decides: following it keeps them within this, a twentieth of a percent in energy.
 FBANK_TOLERANCE = 5e-4
+NOISE_TOLERANCE = 0.02  # in those bins, with another processor's code for the Fourier transform (AVX-512: 0.0093)
 SAME_MATHS_TOLERANCE = 1e-6  # the same operations on the same frames; a matrix product may sum in another order
 EMPTY_FILTER = 3  # at 128 bins, 16 kHz and 512 points
 
@@ -43,10 +44,23 @@ def assert_equals_reference(tensors: dict[str, NDArray[np.float32]]) -> None:
         np.testing.assert_allclose(fbank, tensors[f"kaldi_fbank/{name}"], rtol=0, atol=FBANK_TOLERANCE, err_msg=name)
 
 
+@pytest.mark.portable_roundings
 def test_fbank_equals_torchaudio_on_every_element() -> None:
     assert_equals_reference(load_file(FIXTURE))
 
 
+def test_fbank_equals_torchaudio_in_the_roundings_of_this_processor() -> None:
+    """All but the bins of rounding noise, which are below 1e-7 of their frame's largest energy."""
+    tensors = load_file(FIXTURE)
+    for name in [name for name in tensors if name.startswith("kaldi_fbank/")]:
+        expected = tensors[name]
+        fbank = fbank_of(tensors[f"waveform/{name.removeprefix('kaldi_fbank/')}"])
+        heard = expected >= expected.max(axis=1, keepdims=True) - np.log(1e7)
+        np.testing.assert_allclose(fbank[heard], expected[heard], rtol=0, atol=FBANK_TOLERANCE, err_msg=name)
+        np.testing.assert_allclose(fbank, expected, rtol=0, atol=NOISE_TOLERANCE, err_msg=name)
+
+
+@pytest.mark.portable_roundings
 def test_fbank_equals_torchaudio_on_every_element_of_the_full_reference() -> None:
     if not FULL_REFERENCE.is_file():
         pytest.skip("../shared/golden is not beside this repository")

@@ -51,6 +51,7 @@ def input_values(raw_speech: Any, **parameters: Any) -> NDArray[np.float32]:
 # The reference's numbers
 
 
+@pytest.mark.portable_roundings
 @pytest.mark.parametrize(
     ("group", "parameters"), [("input_values", {}), ("input_values_64mel_128frames", SPEECH_COMMANDS)]
 )
@@ -65,6 +66,7 @@ def test_input_values_equal_the_reference(group: str, parameters: dict[str, Any]
         np.testing.assert_allclose(values, expected, rtol=0, atol=INPUT_TOLERANCE, err_msg=name)
 
 
+@pytest.mark.portable_roundings
 def test_input_values_equal_the_full_reference() -> None:
     if not FULL_REFERENCE.is_file():
         pytest.skip("../shared/golden is not beside this repository")
