@@ -16,7 +16,7 @@ from ast_cli.report import open_writer
 from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
 from ast_cli.tagging.inputs import STDIN, Input, RealPaths
-from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.options import ClassifyOptions, check_workers
 from ast_cli.tagging.shards import Shard, in_shard
 from ast_cli.tagging.tally import Tally
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ast_cli.tagging.journal import Journal
     from ast_cli.tagging.tagger import Tagger
 
-MAX_WORKERS = 256
 MIN_UNORDERED_WORKERS = 2  # while one waits in a long recording, the other decodes short ones
 
 
@@ -64,10 +63,7 @@ class RunOptions:
         """Refuse what cannot be."""
         if self.output is None and self.resume:
             raise UsageError("--resume needs --output: what goes to standard output cannot be continued")
-        if self.num_workers is not None and not 0 <= self.num_workers <= MAX_WORKERS:
-            raise UsageError(f"workers must be from 0 to {MAX_WORKERS}, not {self.num_workers}")
-        if not self.timeout_s > 0:
-            raise UsageError(f"timeout must be above 0 s, not {self.timeout_s:g}")
+        check_workers(self.num_workers, self.timeout_s)
         if self.max_errors is not None and self.max_errors < 1:
             raise UsageError(f"max errors must be at least 1, not {self.max_errors}")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from ast_cli.cli.progress import PLAIN_INTERVAL_S
 from ast_cli.cli.streams import note
 from ast_cli.report.text import counted, printable, waiting_time
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ast_cli.training.spectrograms import Failure
     from ast_cli.training.trainer import Report
 
-PLAIN_INTERVAL_S = 10.0  # between lines within an epoch, off a terminal
 MAX_FAILURES_SHOWN = 10
 BAR_WIDTH = 20  # characters
 

@@ -30,7 +30,7 @@ from ast_cli.tagging.worker_process import Message, Worker, WorkerDied
 if TYPE_CHECKING:
     from ast_cli.tagging.recording import SampleStream  # which imports torch: this module is light without it
 
-MAX_WORKERS = 16  # about seven decode FLAC as fast as a large GPU tags it
+MOST_BY_DEFAULT = 16  # about seven decode FLAC as fast as a large GPU tags it
 NUM_ATTEMPTS = 2  # a worker may have died of something else than its file
 NUM_START_ATTEMPTS = 3
 INPUTS_AHEAD_PER_WORKER = 8  # enough small files to go on with while the model is busy with one batch
@@ -52,7 +52,7 @@ def default_num_workers() -> int:
 
 def num_workers_for(num_cpus: int) -> int:
     """Return how many workers suit a number of cores: half of them, since the model wants cores too."""
-    return max(1, min(MAX_WORKERS, num_cpus // 2))
+    return max(1, min(MOST_BY_DEFAULT, num_cpus // 2))
 
 
 def _unwatched(_path: str, open_stream: OpenStream) -> OpenStream:

@@ -18,6 +18,7 @@ Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
 Extractable = Literal["fbank", "input-values", "embedding", "hidden-states", "attentions", "logits"]
 DEFAULT_TOP_K = 5
+MAX_WORKERS = 256  # processes that decode, however many cores there are
 DEFAULT_THRESHOLD = 0.5  # of events, and of labels without one of their own where others have one
 
 
@@ -39,6 +40,18 @@ def check_threshold(label: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UsageError(f"the threshold of {label!r} must be a number from 0 to 1, not {value!r}")
+
+
+def check_workers(num_workers: int | None, timeout_s: float) -> None:
+    """Refuse a number of decoding processes, or a time after which one is stopped, that cannot be.
+
+    Raises:
+        UsageError: Naming the value.
+    """
+    if num_workers is not None and not 0 <= num_workers <= MAX_WORKERS:
+        raise UsageError(f"workers must be from 0 to {MAX_WORKERS}, not {num_workers}")
+    if not timeout_s > 0:  # which NaN is not either; infinity is never
+        raise UsageError(f"timeout must be above 0 s, not {timeout_s:g}")
 
 
 @dataclass(frozen=True, slots=True)

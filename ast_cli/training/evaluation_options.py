@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import get_args
 
-from ast_cli.errors import UsageError
-from ast_cli.tagging.options import Aggregate, PartOptions, check_choice
+from ast_cli.tagging.options import Aggregate, PartOptions, check_choice, check_workers
 
-MAX_WORKERS = 256
 PREDICTION_SUFFIXES = (".jsonl", ".csv")
 
 
@@ -40,7 +37,4 @@ class EvaluationOptions:
         """Refuse what cannot be."""
         check_choice("aggregate", self.aggregate, get_args(Aggregate))
         PartOptions(hop_s=self.hop_s, batch_size=self.batch_size)
-        if self.num_workers is not None and not 0 <= self.num_workers <= MAX_WORKERS:
-            raise UsageError(f"workers must be from 0 to {MAX_WORKERS}, not {self.num_workers}")
-        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
-            raise UsageError(f"timeout must be above 0 s, not {self.timeout_s:g}")
+        check_workers(self.num_workers, self.timeout_s)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ast_cli.errors import AstError, UsageError
+from ast_cli.hub import WEIGHTS_NAME
 from ast_cli.tagging.output_lock import only_run
 from ast_cli.training.training_state import StateFolder
 
 CHECKPOINT_NAME = "checkpoint"
 FOLD_PREFIX = "fold-"
 FOLD_NAME = re.compile(rf"{FOLD_PREFIX}-?\d+")
-WEIGHTS_NAME = "model.safetensors"
 OPTIONS_NAME = "training_options.toml"
 RESULTS_NAME = "results.json"
 FOLDS_NAME = "folds.json"

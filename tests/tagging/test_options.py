@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from ast_cli.errors import UsageError
-from ast_cli.tagging.options import ClassifyOptions, ExtractOptions
+from ast_cli.tagging.options import MAX_WORKERS, ClassifyOptions, ExtractOptions, check_workers
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,20 @@ def test_what_cannot_be_is_refused_by_name(change: dict[str, Any], message: str)
 def test_unknown_thing_to_extract_is_refused() -> None:
     with pytest.raises(UsageError, match="what must be one of fbank, input-values"):
         ExtractOptions(what="spectrum")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("num_workers", [-1, MAX_WORKERS + 1])
+def test_a_number_of_workers_that_cannot_be_is_refused(num_workers: int) -> None:
+    with pytest.raises(UsageError, match=f"workers must be from 0 to {MAX_WORKERS}, not {num_workers}"):
+        check_workers(num_workers, 60.0)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0, math.nan])
+def test_a_timeout_that_cannot_be_is_refused(timeout_s: float) -> None:
+    with pytest.raises(UsageError, match="timeout must be above 0 s"):
+        check_workers(None, timeout_s)
+
+
+def test_the_bounds_and_no_timeout_at_all_can_be() -> None:
+    check_workers(0, math.inf)
+    check_workers(MAX_WORKERS, 0.001)
