@@ -26,8 +26,8 @@ PORTABLE_MKL = "COMPATIBLE"
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test of portable roundings in a process whose Intel MKL takes the same code on every processor.
 
-    Where there is almost no energy the filter bank's values are rounding noise, which differs between MKL's code for
-    AVX2 and AVX-512. MKL reads the choice once, before its first use.
+    Where there is almost no energy the filter bank's values are rounding noise, which MKL's code for AVX2 and AVX-512
+    makes otherwise on Intel's processors. MKL reads the choice once, before its first use.
     """
     if pyfuncitem.get_closest_marker("portable_roundings") is None or os.environ.get("MKL_CBWR") == PORTABLE_MKL:
         return None

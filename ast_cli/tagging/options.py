@@ -18,8 +18,8 @@ Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
 Extractable = Literal["fbank", "input-values", "embedding", "hidden-states", "attentions", "logits"]
 DEFAULT_TOP_K = 5
-MAX_WORKERS = 256  # processes that decode, however many cores there are
 DEFAULT_THRESHOLD = 0.5  # of events, and of labels without one of their own where others have one
+MAX_WORKERS = 256  # processes that decode, however many cores there are
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

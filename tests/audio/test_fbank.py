@@ -23,7 +23,7 @@ FULL_REFERENCE = TESTS.parent.parent / "shared" / "golden" / "fbank_reference.sa
 # Natural-log energies against torchaudio's. Bins of almost no energy hold rounding noise, which the order of operations
 # decides: following it keeps them within this, a twentieth of a percent in energy.
 FBANK_TOLERANCE = 5e-4
-NOISE_TOLERANCE = 0.02  # in those bins, with another processor's code for the Fourier transform (AVX-512: 0.0093)
+NOISE_TOLERANCE = 1e-2  # in those bins, with another processor's code for the Fourier transform
 SAME_MATHS_TOLERANCE = 1e-6  # the same operations on the same frames; a matrix product may sum in another order
 EMPTY_FILTER = 3  # at 128 bins, 16 kHz and 512 points
 

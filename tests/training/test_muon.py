@@ -26,6 +26,7 @@ def moved(optimiser: torch.optim.Optimizer, parameter: nn.Parameter, updates: li
     return parameter.detach()
 
 
+@pytest.mark.portable_roundings
 @pytest.mark.parametrize("shape", SHAPES)
 def test_singular_values_come_close_to_one_and_directions_stay(shape: tuple[int, int]) -> None:
     matrix = gradients(shape, 1)[0] * 1e-4
@@ -34,9 +35,7 @@ def test_singular_values_come_close_to_one_and_directions_stay(shape: tuple[int,
     within = u.mT @ orthogonalised((u * s @ vh)[None])[0] @ vh.mT
     values = within.diagonal()
     assert 0.6 < values.min() <= values.max() < 1.3
-    # A direction of almost no size grows by the slope at 0 in each step, and the rounding errors in it do too.
-    rounding = 4 * torch.finfo(torch.float32).eps * COEFFICIENTS[0] ** NUM_STEPS
-    torch.testing.assert_close(within, values.diag(), atol=rounding, rtol=0)
+    torch.testing.assert_close(within, values.diag(), atol=1e-4, rtol=0)
 
 
 def test_nothing_stays_nothing() -> None:
