@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ast_cli.audio.decode import load_waveform, open_audio
-    from ast_cli.audio.fbank import log_mel_fbank
+    from ast_cli.audio.fbank.mel_bank import FbankConfig
+    from ast_cli.audio.fbank.torch_fbank import log_mel_fbank
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-    from ast_cli.audio.mel_bank import FbankConfig
     from ast_cli.errors import AstError
     from ast_cli.model.config import ASTConfig
     from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
@@ -29,13 +29,13 @@ _HOMES = {
     "ASTModel": "model.transformer",
     "AstError": "errors",
     "ClassifyOptions": "tagging.options",
-    "FbankConfig": "audio.mel_bank",
+    "FbankConfig": "audio.fbank.mel_bank",
     "Tag": "results",
     "Tagger": "tagging.tagger",
     "TaggingResult": "results",
     "Window": "results",
     "load_waveform": "audio.decode",
-    "log_mel_fbank": "audio.fbank",
+    "log_mel_fbank": "audio.fbank.torch_fbank",
     "open_audio": "audio.decode",
 }
 

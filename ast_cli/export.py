@@ -22,16 +22,16 @@ from ast_cli import hub
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.front_end import FrontEndName, check_front_end_name
 from ast_cli.engine.choice import require_installed
-from ast_cli.engine.graph import GraphBuilder
-from ast_cli.engine.onnx_file import Graph, onnx_chunks
-from ast_cli.engine.prepared import PRODUCER
+from ast_cli.engine.graph.builder import GraphBuilder
+from ast_cli.engine.graph.onnx_file import Graph, onnx_chunks
+from ast_cli.engine.graph.prepared import PRODUCER
 from ast_cli.errors import AstError, AstWarning, AudioError, UsageError
-from ast_cli.json_object import write_json_object
+from ast_cli.files.json_object import write_json_object
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.config import ASTConfig, known_problem_type
 from ast_cli.tagging.inputs import list_inputs
 from ast_cli.tagging.options import PartOptions
-from ast_cli.tagging.recording import Recording, open_stream
+from ast_cli.tagging.score.recording import Recording, open_stream
 from ast_cli.tagging.tagger import check_fit, extractor_for
 
 ExportFormat = Literal["onnx", "openvino"]
@@ -176,12 +176,12 @@ def _builder(
 ) -> tuple[GraphBuilder, int]:
     """Return what describes the model in the type asked for, and how many windows it was calibrated on."""
     if options.dtype != "int8" and options.format == "openvino":
-        from ast_cli.engine.openvino_engine import Float32Builder
+        from ast_cli.engine.graph.openvino_engine import Float32Builder
 
         return Float32Builder(config, weights), 0  # OpenVINO packs float32 as float16 itself, and computes in float32
     if options.dtype != "int8":
         return GraphBuilder(config, weights, options.dtype), 0
-    from ast_cli.engine.quantisation import CalibratedBuilder, DynamicBuilder, calibrate
+    from ast_cli.engine.graph.quantisation import CalibratedBuilder, DynamicBuilder, calibrate
 
     if options.calibrate is None:
         return DynamicBuilder(config, weights), 0

@@ -21,9 +21,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ast_cli.cache import file_digest
 from ast_cli.errors import AstError, HubError, UsageError
-from ast_cli.json_object import read_json_object
+from ast_cli.files.cache import file_digest
+from ast_cli.files.json_object import read_json_object
 
 Fetched = TypeVar("Fetched")
 

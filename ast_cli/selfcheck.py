@@ -21,9 +21,9 @@ from safetensors.numpy import load_file
 
 from ast_cli import __version__, hub
 from ast_cli.audio.decoders import Decoder, PyAVDecoder, SoundFileDecoder
-from ast_cli.audio.fbank_blocks import FbankBackend, fbanks_of
+from ast_cli.audio.fbank.blocks import FbankBackend, fbanks_of
+from ast_cli.audio.fbank.mel_bank import FbankConfig
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.mel_bank import FbankConfig
 from ast_cli.audio.source import Source
 from ast_cli.engine.choice import is_installed, load_engine
 from ast_cli.engine.options import EXTRAS, EngineOptions
@@ -228,7 +228,7 @@ def _fbank_on(device: str, waveform: NDArray[Any]) -> NDArray[Any]:
     """Compute our filter bank on a GPU."""
     import torch
 
-    from ast_cli.audio.fbank import log_mel_fbank
+    from ast_cli.audio.fbank.torch_fbank import log_mel_fbank
 
     fbank: NDArray[Any] = log_mel_fbank(torch.from_numpy(waveform)[None].to(device), FbankConfig())[0].cpu().numpy()
     return fbank

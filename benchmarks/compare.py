@@ -41,8 +41,8 @@ from peers import (
 )
 
 from ast_cli import ASTFeatureExtractor, load_waveform
-from ast_cli.contestants import random_input_values
-from ast_cli.engine import onednn
+from ast_cli.benchmark.peers import random_input_values
+from ast_cli.engine.torch import onednn
 from ast_cli.model.config import read_config
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # of logits of about 1

@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ast_cli.engine.waiting import SLEEPING, SPIN_COUNT, WAIT_POLICY
+from ast_cli.engine.torch.waiting import SLEEPING, SPIN_COUNT, WAIT_POLICY
 
 OURS, SPINNING, REFERENCE = "ast", "ast spinning", "transformers"
 BUSY_LOOP = "while True: pass"
@@ -121,7 +121,7 @@ def run_passes(engine_name: str, folder: str, num_threads: int) -> None:
     """Load and warm a model, then run a pass for each line on standard input and print its seconds."""
     import torch
 
-    from ast_cli.contestants import random_input_values
+    from ast_cli.benchmark.peers import random_input_values
     from ast_cli.engine.choice import load_engine
     from ast_cli.engine.options import EngineOptions
     from ast_cli.model.config import read_config

@@ -24,9 +24,9 @@ import soundfile
 import torch
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ClassifyOptions, Tagger
-from ast_cli.engine.device import resolve_device, resolve_dtype_for
-from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
+from ast_cli.engine.torch.device import resolve_device, resolve_dtype_for
+from ast_cli.engine.torch.torch_engine import TorchEngine
+from ast_cli.tagging.decode.pool import DecodePool, default_num_workers
 from ast_cli.tagging.inputs import list_inputs
 
 SAMPLING_RATE = 44_100

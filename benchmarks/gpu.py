@@ -29,18 +29,18 @@ from folder import make_clips, run_folder, run_model
 from torch import Tensor
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ClassifyOptions, Tagger
-from ast_cli.benchmark import (
+from ast_cli.benchmark.measuring import (
     BenchmarkOptions,
     describe_machine,
     median_and_spread_ms,
     run_benchmark,
     time_alternating,
 )
-from ast_cli.contestants import flop_per_window, random_input_values
-from ast_cli.engine.compile_engine import CompileEngine
-from ast_cli.engine.device import resolve_device
-from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.tagging.decode_pool import default_num_workers
+from ast_cli.benchmark.peers import flop_per_window, random_input_values
+from ast_cli.engine.torch.compile_engine import CompileEngine
+from ast_cli.engine.torch.device import resolve_device
+from ast_cli.engine.torch.torch_engine import TorchEngine
+from ast_cli.tagging.decode.pool import default_num_workers
 
 AGREEMENT = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}  # compiled or graphed against plain
 RATE_KEYS = (

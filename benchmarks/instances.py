@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from peers import describe_machine, make_checkpoint
 
-from ast_cli.contestants import random_input_values
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.benchmark.peers import random_input_values
+from ast_cli.engine.torch.torch_engine import TorchEngine
 
 
 def main() -> None:

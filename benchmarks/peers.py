@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
-from ast_cli.contestants import flop_per_window
+from ast_cli.benchmark.peers import flop_per_window
 from ast_cli.engine.interface import cpu_name
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.torch.torch_engine import TorchEngine
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 INT8 = "int8"  # what `ast export` wrote in it, beside the others in float32

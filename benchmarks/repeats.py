@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli import Tagger
-from ast_cli.tagging import batch
-from ast_cli.tagging.window_cache import WindowCache
+from ast_cli.tagging.score import batch
+from ast_cli.tagging.score.window_cache import WindowCache
 
 SAMPLING_RATE = 16_000
 NUM_LOOKUPS = 200

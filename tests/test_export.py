@@ -20,15 +20,15 @@ from tone_folders import write_tone_folders
 
 from ast_cli import ASTFeatureExtractor, ASTForAudioClassification, Tagger, load_waveform
 from ast_cli.engine.choice import load_engine
-from ast_cli.engine.graph import GraphBuilder
+from ast_cli.engine.graph.builder import GraphBuilder
+from ast_cli.engine.graph.prepared import as_bytes
 from ast_cli.engine.options import EngineOptions, exported_engine
-from ast_cli.engine.prepared import as_bytes
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.errors import AstError, AstWarning, CheckpointError, DeviceError, EngineMissingError, UsageError
 from ast_cli.export import ExportOptions, export_model
 from ast_cli.hub import checkpoint_digest
 from ast_cli.model.arrays import load_arrays
-from ast_cli.tagging.scoring import scores_of
+from ast_cli.tagging.score.scoring import scores_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:int8 without calibration")  # one test looks at it
 
@@ -382,7 +382,7 @@ def test_int8_calibrated_on_a_folder_agrees(tmp_path: Path, format_name: Any) ->
 def test_int8_computes_the_rest_in_bfloat16_where_the_processor_has_it_and_float32_is_not_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ast_cli.engine import openvino_engine
+    from ast_cli.engine.graph import openvino_engine
 
     out = tmp_path / "out"
     export_model(ExportOptions(str(save_tiny(tmp_path / "model")), out, "openvino", "int8"))
@@ -432,7 +432,7 @@ def test_int8_agrees_on_real_audio(tmp_path: Path, format_name: Any, calibrated:
 @each_format
 @pytest.mark.parametrize("calibrated", [False, True], ids=["per token", "calibrated"])
 def test_int8_of_a_random_base_size_model_correlates(tmp_path: Path, format_name: Any, calibrated: bool) -> None:
-    from ast_cli.contestants import random_model, size_config
+    from ast_cli.benchmark.peers import random_model, size_config
 
     model = random_model(size_config("base"))
     model.save_pretrained(tmp_path / "base")

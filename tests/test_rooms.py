@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ast_cli"
 # From the bottom up: a room may import those before it. docs/architecture.md has the same order.
 ROOMS = (
-    *("errors", "results", "outputs", "whole_files", "json_object", "cache", "labels", "hub", "audio", "model"),
-    *("engine", "report", "tagging", "training", "contestants", "benchmark", "selfcheck", "export", "cli", "assets"),
+    *("errors", "results", "outputs", "files", "labels", "hub", "audio", "model", "engine", "report"),
+    *("tagging", "dataset", "evaluation", "training", "benchmark", "selfcheck", "export", "cli", "assets"),
 )
 # Not rooms: the package itself, whose public names are resolved on first use, and the program that starts the command.
 AROUND = ("ast_cli", "ast_cli.__main__")

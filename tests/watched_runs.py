@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ast_cli.tagging.journal_lines import Sidecars, read_journal
+from ast_cli.tagging.run.journal_lines import Sidecars, read_journal
 
 
 def tell(text: str) -> None:

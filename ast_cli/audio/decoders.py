@@ -20,9 +20,9 @@ import soundfile
 from av.audio.plane import AudioPlane
 from numpy.typing import NDArray
 
-from ast_cli.audio import ogg
-from ast_cli.audio.claims import UNKNOWN_LENGTH, riff_sampling_rate
-from ast_cli.audio.demuxers import (
+from ast_cli.audio.containers import ogg
+from ast_cli.audio.containers.claims import UNKNOWN_LENGTH, riff_sampling_rate
+from ast_cli.audio.containers.demuxers import (
     HEADERLESS_RATES,
     VOX_EXTENSION,
     allowed_demuxers,
@@ -30,10 +30,10 @@ from ast_cli.audio.demuxers import (
     extension_of,
     may_be_headerless,
 )
-from ast_cli.audio.mpeg import mp3_claim, sampling_rates
+from ast_cli.audio.containers.mpeg import mp3_claim, sampling_rates
+from ast_cli.audio.containers.understated import chunks_hold_more, holds_more, riff_goes_on
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, scale_to_float32
 from ast_cli.audio.source import HEAD_BYTES, NamelessFile, Source, looks_like_audio, read_failure
-from ast_cli.audio.understated import chunks_hold_more, holds_more, riff_goes_on
 from ast_cli.errors import MESSAGE_LENGTH, AudioError, ErrorCode, WarningCode
 
 BLOCK_SAMPLES = 65_536  # read at a time, per channel

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.fbank_blocks import (
+from ast_cli.audio.fbank.blocks import (
     FbankBackend,
     check_fbank_backend,
     fbank_blocks,
     fbanks_of,
 )
+from ast_cli.audio.fbank.mel_bank import FRAME_LENGTH_MS, FbankConfig
 from ast_cli.audio.front_end import (
     AUDIOSET_MEAN,
     AUDIOSET_STD,
@@ -25,17 +26,16 @@ from ast_cli.audio.front_end import (
     front_end_parameters,
     warn_of_unused_front_end,
 )
-from ast_cli.audio.mel_bank import FRAME_LENGTH_MS, FbankConfig
 from ast_cli.audio.samples import INTEGER_SCALES, MAX_PEAK, scale_to_float32
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
-from ast_cli.hub import CONFIG_NAME, PREPROCESSOR_NAME, checkpoint_folder
-from ast_cli.json_object import (
+from ast_cli.files.json_object import (
     FEATURE_EXTRACTOR_TYPE,
     read_json_object,
     refuse_foreign_front_end,
     shown,
     write_json_object,
 )
+from ast_cli.hub import CONFIG_NAME, PREPROCESSOR_NAME, checkpoint_folder
 from ast_cli.outputs import KeyedOutput
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class ASTFeatureExtractor:
 
     def fbank(self, waveforms: Tensor) -> Tensor:
         """Return the log-mel energies of waveforms (batch, num_samples): (batch, num_frames, num_mel_bins)."""
-        from ast_cli.audio.fbank import FBANK_BACKENDS
+        from ast_cli.audio.fbank.torch_fbank import FBANK_BACKENDS
 
         return FBANK_BACKENDS[self.fbank_backend](waveforms, self.fbank_config)
 

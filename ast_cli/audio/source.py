@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from ast_cli.audio import ogg
-from ast_cli.audio.claims import is_cut, oversized_chunk
+from ast_cli.audio.containers import ogg
+from ast_cli.audio.containers.claims import is_cut, oversized_chunk
 from ast_cli.errors import AudioError, ErrorCode
 
 READ_BYTES = 1 << 18  # at a time

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.mel_bank import FRAME_SHIFT_S, FbankConfig
+from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S, FbankConfig
 from ast_cli.errors import UsageError
 
 

@@ -13,7 +13,7 @@ from ast_cli import __version__
 from ast_cli.cli import benchmark, classify, doctor, download, evaluate, export, extract, finetune, merge, stats
 from ast_cli.cli.signals import Terminated, end_on_signals
 from ast_cli.cli.streams import abandon_stdout
-from ast_cli.engine.waiting import let_threads_sleep
+from ast_cli.engine.torch.waiting import let_threads_sleep
 from ast_cli.errors import DEBUG_VARIABLE, AstError, AstWarning, ExitCode
 from ast_cli.report.text import printable
 

@@ -13,7 +13,7 @@ from ast_cli.cli.streams import note
 from ast_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from ast_cli.benchmark import BenchmarkReport
+    from ast_cli.benchmark.measuring import BenchmarkReport
 
 
 def benchmark(
@@ -58,7 +58,7 @@ def benchmark(
 
     Lists are separated by commas. Contestants take turns; medians are reported, the spread is the interquartile range.
     """
-    from ast_cli.benchmark import BenchmarkOptions, run_benchmark
+    from ast_cli.benchmark.measuring import BenchmarkOptions, run_benchmark
 
     options = BenchmarkOptions(
         model,
@@ -100,7 +100,7 @@ def _report_progress(what: str) -> None:
 
 def render(report: BenchmarkReport) -> None:
     """Print a report on stdout, its tables as Markdown, which reads well on a terminal and in a file."""
-    from ast_cli.contestants import FLOP_FORMULA
+    from ast_cli.benchmark.peers import FLOP_FORMULA
 
     parts = ["\n".join(_heading(report)), _measurements_table(report), *_speed_up_tables(report), _stages_table(report)]
     parts.append(f"FLOP of a window: {FLOP_FORMULA}")

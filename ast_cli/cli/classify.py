@@ -14,11 +14,11 @@ from ast_cli.cli.signals import nothing_to_save
 from ast_cli.cli.streams import check_output, note, quiet_native_libraries
 from ast_cli.cli.tag_run import RunOptions, decoders, tag_inputs, tag_live
 from ast_cli.errors import ExitCode, UsageError
+from ast_cli.evaluation.thresholds import read_thresholds
 from ast_cli.report import FORMATS
 from ast_cli.tagging.inputs import STDIN
 from ast_cli.tagging.options import ClassifyOptions, LoadOptions
-from ast_cli.tagging.shards import parse_shard
-from ast_cli.training.thresholds import read_thresholds
+from ast_cli.tagging.run.shards import parse_shard
 
 
 def classify(

@@ -68,7 +68,7 @@ def _load_once(folder: Path) -> int:
 
 def _table() -> list[str]:
     """Return the published checkpoints as the lines of a plain table."""
-    from ast_cli.audio.mel_bank import FRAME_SHIFT_S
+    from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
 
     rows = [("alias", "hub id", "labels", "window", "strides", "quality", "here")]
     shortest = {name: alias for alias, name in hub.SHORT_ALIASES.items()}

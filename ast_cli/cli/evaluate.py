@@ -14,11 +14,11 @@ from ast_cli.cli.evaluation_outputs import EvaluationOutputs
 from ast_cli.cli.progress import Progress, watched
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
+from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
 from ast_cli.tagging.options import LoadOptions
-from ast_cli.tagging.tally import Tally
-from ast_cli.training.evaluation_options import EvaluationOptions
+from ast_cli.tagging.run.tally import Tally
 
 
 def evaluate(
@@ -80,7 +80,7 @@ def evaluate(
 
     Examples: `ast evaluate clips/ --model my-model`, `ast evaluate meta.csv --fold 1 --format json --plot matrix.png`
     """
-    from ast_cli.training.examples import read_examples
+    from ast_cli.dataset.examples import read_examples
 
     options = EvaluationOptions(
         aggregate=aggregate,
@@ -100,8 +100,8 @@ def evaluate(
     names = [p.choose_model(name, quiet=quiet) for name in chosen]
 
     with quiet_native_libraries():
+        from ast_cli.evaluation import evaluate as evaluation
         from ast_cli.tagging.tagger import Tagger
-        from ast_cli.training import evaluation
 
         taggers = [Tagger.load(name, load_options, partial(note, quiet=quiet)) for name in names]
         result = evaluation.evaluate(examples, taggers, options, _Watch(quiet=quiet))

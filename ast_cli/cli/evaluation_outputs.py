@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from ast_cli.cli.streams import results_stream, writing_stdout
 from ast_cli.errors import UsageError
-from ast_cli.training.evaluation_options import PREDICTION_SUFFIXES
-from ast_cli.whole_files import write_whole
+from ast_cli.evaluation.options import PREDICTION_SUFFIXES
+from ast_cli.files.atomic import write_whole
 
 if TYPE_CHECKING:
-    from ast_cli.training.evaluation import Evaluation
+    from ast_cli.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,15 @@ class EvaluationOutputs:
             AstError: A file cannot be written.
         """
         if self.thresholds is not None:
-            from ast_cli.training.thresholds import write_thresholds
+            from ast_cli.evaluation.thresholds import write_thresholds
 
             write_thresholds(self.thresholds, result.thresholds(), [model.name for model in result.models], result.data)
         if self.plot is not None:
-            from ast_cli.training.pictures import evaluation_picture
+            from ast_cli.evaluation.plots import evaluation_picture
 
             write_whole(self.plot, evaluation_picture(result.metrics, _title(result)))
         if self.predictions is not None:
-            from ast_cli.training.predictions import predictions_text
+            from ast_cli.evaluation.predictions import predictions_text
 
             write_whole(
                 self.predictions, predictions_text(result, self.predictions.suffix.lower()).encode("utf-8", "replace")
@@ -115,6 +115,6 @@ def _text(result: Evaluation, format_name: str) -> str:
         import json
 
         return json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
-    from ast_cli.cli.evaluation_table import evaluation_text
+    from ast_cli.evaluation.table import evaluation_text
 
     return evaluation_text(result)

@@ -60,11 +60,11 @@ def extract(
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
     inputs = p.read_inputs(paths, files_from, nul_separated)
 
-    from ast_cli.tagging.targets import plan_targets
+    from ast_cli.tagging.extract.targets import plan_targets
 
     targets = plan_targets(inputs, output, format_name, force=force)
     with quiet_native_libraries():
-        from ast_cli.tagging.extract_files import ExtractionRun
+        from ast_cli.tagging.extract.files import ExtractionRun
 
         run = ExtractionRun.load(
             None if what == "fbank" and model is None else p.choose_model(model, quiet=quiet),

@@ -12,9 +12,9 @@ import typer
 
 from ast_cli.cli.parameters import Device
 from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.dataset.examples import read_examples
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import counted, printable
-from ast_cli.training.examples import read_examples
 from ast_cli.training.options import settings
 from ast_cli.training.recipes import DEFAULT_RECIPE, options_of
 
@@ -112,7 +112,7 @@ def finetune(
     examples = read_examples(data)
     with quiet_native_libraries(), told_how_to_go_on(output, quiet=quiet):
         from ast_cli.cli.train_progress import TrainDisplay
-        from ast_cli.engine.device import set_num_threads
+        from ast_cli.engine.torch.device import set_num_threads
         from ast_cli.training.cross_validation import FoldsResult, finetune_folds
         from ast_cli.training.finetuning import RunSettings
         from ast_cli.training.finetuning import finetune as library_finetune

@@ -21,7 +21,7 @@ def merge(
 
     Example: `ast merge tags-0.jsonl tags-1.jsonl --output tags.jsonl`
     """
-    from ast_cli.tagging.merge import merge_outputs
+    from ast_cli.tagging.run.merge import merge_outputs
 
     report = merge_outputs(parts, output, force=force)
     note(

@@ -20,7 +20,7 @@ from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_
 from ast_cli.tagging.options import Aggregate as AggregateName
 
 if TYPE_CHECKING:
-    from ast_cli.training.examples import ExampleSet
+    from ast_cli.dataset.examples import ExampleSet
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
 

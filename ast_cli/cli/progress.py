@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from ast_cli.cli.streams import note
 from ast_cli.report.text import printable
 from ast_cli.results import StreamedPart, TaggingResult
-from ast_cli.tagging.tally import AudioTotal, Tally
+from ast_cli.tagging.run.tally import AudioTotal, Tally
 
 PLAIN_INTERVAL_S = 10.0  # between lines where standard error is no terminal
 PATH_WIDTH = 40

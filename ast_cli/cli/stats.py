@@ -17,7 +17,7 @@ from ast_cli.results import SCHEMA_VERSION, path_fields
 if TYPE_CHECKING:
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
     from ast_cli.audio.front_end import FrontEndName
-    from ast_cli.training.statistics import FbankStatistics
+    from ast_cli.training.data.statistics import FbankStatistics
 
 
 def stats(
@@ -70,13 +70,13 @@ def stats(
 
     Examples: `ast stats clips/`, `ast stats data.csv --split train --apply my-model/`
     """
-    from ast_cli.training.examples import read_recordings
+    from ast_cli.dataset.examples import read_recordings
 
     examples = p.choose_examples(read_recordings(data), split, fold, quiet=quiet)
     changes = {"num_mel_bins": num_mel_bins, "max_length": max_length}
 
     with quiet_native_libraries():
-        from ast_cli.training.statistics import apply_statistics, compute_statistics, preprocessor_file
+        from ast_cli.training.data.statistics import apply_statistics, compute_statistics, preprocessor_file
 
         if apply is not None:
             preprocessor_file(apply)  # before hours of work

@@ -17,13 +17,13 @@ from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
 from ast_cli.tagging.inputs import STDIN, Input, RealPaths
 from ast_cli.tagging.options import ClassifyOptions, check_workers
-from ast_cli.tagging.shards import Shard, in_shard
-from ast_cli.tagging.tally import Tally
+from ast_cli.tagging.run.shards import Shard, in_shard
+from ast_cli.tagging.run.tally import Tally
 
 if TYPE_CHECKING:
     from ast_cli.engine.micro_batch import MicroBatch
-    from ast_cli.tagging.decode_pool import DecodePool
-    from ast_cli.tagging.journal import Journal
+    from ast_cli.tagging.decode.pool import DecodePool
+    from ast_cli.tagging.run.journal import Journal
     from ast_cli.tagging.tagger import Tagger
 
 MIN_UNORDERED_WORKERS = 2  # while one waits in a long recording, the other decodes short ones
@@ -107,7 +107,7 @@ def decoders(inputs: list[Input], options: ClassifyOptions, run: RunOptions) -> 
 
 def _pool(most: int, sampling_rate: int, options: ClassifyOptions, run: RunOptions) -> DecodePool:
     """Return a pool of at most so many workers, started."""
-    from ast_cli.tagging.decode_pool import DecodePool, default_num_workers
+    from ast_cli.tagging.decode.pool import DecodePool, default_num_workers
 
     least = MIN_UNORDERED_WORKERS if run.unordered else 1
     num_workers = min(run.num_workers or max(least, default_num_workers()), most)
@@ -244,8 +244,8 @@ def _sink(tagger: Tagger, options: ClassifyOptions, run: RunOptions) -> Iterator
         with results_stream() as stream, contextlib.closing(_StandardOutput(run.format_name, stream)) as plain:
             yield plain
         return
-    from ast_cli.tagging.fingerprint import fingerprint
-    from ast_cli.tagging.journal import open_journal
+    from ast_cli.tagging.run.fingerprint import fingerprint
+    from ast_cli.tagging.run.journal import open_journal
 
     journal = open_journal(
         run.output,

@@ -13,7 +13,7 @@ from ast_cli.cli.streams import note
 from ast_cli.report.text import counted, printable, waiting_time
 
 if TYPE_CHECKING:
-    from ast_cli.training.spectrograms import Failure
+    from ast_cli.training.data.spectrograms import Failure
     from ast_cli.training.trainer import Report
 
 MAX_FAILURES_SHOWN = 10

@@ -36,20 +36,20 @@ def load_engine(
     options = dataclasses.replace(options, engine=engine_for(model, options))
     name = resolve_engine(options)
     if name == "onnxruntime":
-        from ast_cli.engine.onnxruntime_engine import OnnxRuntimeEngine
+        from ast_cli.engine.graph.onnxruntime_engine import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine.load(model, options, report_progress)
     if name == "openvino":
-        from ast_cli.engine.openvino_engine import OpenVinoEngine
+        from ast_cli.engine.graph.openvino_engine import OpenVinoEngine
 
         return OpenVinoEngine.load(model, options, report_progress)
-    from ast_cli.engine.device import set_num_threads
-    from ast_cli.engine.torch_engine import TorchEngine
+    from ast_cli.engine.torch.device import set_num_threads
+    from ast_cli.engine.torch.torch_engine import TorchEngine
 
     set_num_threads(options.num_threads)
     kind = TorchEngine
     if name == "compile":
-        from ast_cli.engine.compile_engine import CompileEngine
+        from ast_cli.engine.torch.compile_engine import CompileEngine
 
         kind = CompileEngine
     loaded = kind.load(

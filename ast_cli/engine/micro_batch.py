@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ast_cli import __version__
-from ast_cli.cache import cache_folder
 from ast_cli.engine.interface import Engine, cpu_name
+from ast_cli.files.cache import cache_folder
 
 CANDIDATES = (1, 2, 4, 8, 16)
 NUM_ROUNDS = 3  # after one that is not measured: the first batch of a size builds its kernels

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ast_cli import hub
 from ast_cli.errors import CheckpointError, DeviceError, UsageError
-from ast_cli.json_object import write_json_object
+from ast_cli.files.atomic import write_whole
+from ast_cli.files.json_object import write_json_object
 from ast_cli.model.config import ASTConfig, implied_problem_type, read_config
 from ast_cli.model.layout import (
     ENCODER_PREFIX,
@@ -32,7 +33,6 @@ from ast_cli.model.layout import (
 )
 from ast_cli.model.mapped_file import give_back
 from ast_cli.model.weight_files import read_weights, read_weights_folder
-from ast_cli.whole_files import write_whole
 
 Model = TypeVar("Model", bound="PretrainedAST")
 

@@ -17,7 +17,7 @@ import numpy as np
 from ast_cli import hub
 from ast_cli import labels as audioset
 from ast_cli.errors import CheckpointError
-from ast_cli.json_object import read_json_object, refuse_foreign_front_end, shown
+from ast_cli.files.json_object import read_json_object, refuse_foreign_front_end, shown
 from ast_cli.model.config import MODEL_TYPE, NUM_PREFIX_TOKENS, ASTConfig
 
 if TYPE_CHECKING:

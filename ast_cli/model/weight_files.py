@@ -21,7 +21,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 
 from ast_cli import hub
 from ast_cli.errors import CheckpointError
-from ast_cli.json_object import foreign_content, read_json_object, shown
+from ast_cli.files.json_object import foreign_content, read_json_object, shown
 from ast_cli.model.layout import IS_FUSED
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from ast_cli.audio.fbank_blocks import FbankBackend
+    from ast_cli.audio.fbank.blocks import FbankBackend
 
 Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
@@ -154,7 +154,7 @@ class ExtractOptions(PartOptions):
     """What is extracted from recordings.
 
     Attributes:
-        what: Which numbers; see `ast_cli.tagging.extract`.
+        what: Which numbers; see `ast_cli.tagging.extract.extraction`.
         all_windows: For hidden states and attentions: every window, not the first alone. Attentions of one window
             take 849 MB at base size.
     """

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ast_cli import hub
-from ast_cli.audio.fbank_blocks import FbankBackend
+from ast_cli.audio.fbank.blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.front_end import FrontEndName, is_original
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of
 from ast_cli.engine.choice import load_engine
-from ast_cli.engine.exported import extractor_inside
+from ast_cli.engine.graph.exported import extractor_inside
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch, choose_micro_batch
 from ast_cli.engine.options import TORCH_ENGINES, EngineName
@@ -25,15 +25,15 @@ from ast_cli.errors import AstWarning, AudioError, CheckpointError
 from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import StreamedPart, TaggingResult
-from ast_cli.tagging.batch import Batcher, Source, classify_sources, classify_turns
-from ast_cli.tagging.extract import Extraction, extract_features
+from ast_cli.tagging.extract.extraction import Extraction, extract_features
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, ExtractOptions, LoadOptions, PartOptions
-from ast_cli.tagging.recording import Audio, Recording, SampleStream, open_stream
-from ast_cli.tagging.scoring import TagChooser
+from ast_cli.tagging.score.batch import Batcher, Source, classify_sources, classify_turns
+from ast_cli.tagging.score.recording import Audio, Recording, SampleStream, open_stream
+from ast_cli.tagging.score.scoring import TagChooser
 
 if TYPE_CHECKING:
-    from ast_cli.tagging.decode_pool import Turn
+    from ast_cli.tagging.decode.pool import Turn
 
 
 class Tagger:
@@ -189,7 +189,7 @@ class Tagger:
     def classify_turns(
         self, turns: Iterable[Turn | None], options: ClassifyOptions, micro_batch: MicroBatch | None = None
     ) -> Iterator[TaggingResult | StreamedPart]:
-        """Tag the inputs of `ast_cli.tagging.decode_pool.DecodePool.turns`; each result as soon as it is complete."""
+        """Tag the inputs of `ast_cli.tagging.decode.pool.DecodePool.turns`; each result as soon as it is complete."""
         return classify_turns(turns, self._batcher(options, micro_batch), options, self.name)
 
     def choose_micro_batch(self, options: ClassifyOptions, num_inputs: int = 1) -> MicroBatch:

@@ -1,1 +1,1 @@
-"""Learning from labelled recordings: data sets, statistics, fine-tuning, evaluation."""
+"""Learning from labelled recordings: fine-tuning and what belongs to it."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ast_cli.dataset.examples import ExampleSet, read_examples
 from ast_cli.errors import UsageError
-from ast_cli.json_object import read_json_object, write_json_object
+from ast_cli.evaluation.metrics import METRIC_DECIMALS
+from ast_cli.files.json_object import read_json_object, write_json_object
 from ast_cli.results import SCHEMA_VERSION
-from ast_cli.training.examples import ExampleSet, read_examples
 from ast_cli.training.finetuning import FEATURES_NAME, RunSettings, finetune, run_facts
-from ast_cli.training.metrics import METRIC_DECIMALS
 from ast_cli.training.options import TrainOptions
 from ast_cli.training.recipes import options_of
 from ast_cli.training.run_output import (

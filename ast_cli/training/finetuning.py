@@ -14,26 +14,29 @@ import numpy as np
 import torch
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.engine.device import resolve_device
+from ast_cli.dataset.examples import ExampleSet, read_examples
+from ast_cli.engine.torch.device import resolve_device
 from ast_cli.errors import UsageError
+from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_label_metrics
+from ast_cli.files.atomic import write_whole
+from ast_cli.files.json_object import shown, write_json_object
 from ast_cli.hub import checkpoint_digest
-from ast_cli.json_object import shown, write_json_object
 from ast_cli.labels import is_plain
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.training.adapt import SCRATCH_PREFIX, is_scratch, start_config, start_feature_extractor, start_model
-from ast_cli.training.batches import Clips, target_matrix
-from ast_cli.training.examples import ExampleSet, read_examples
-from ast_cli.training.features import FeatureStore, compute_features
-from ast_cli.training.frozen import HeadJudge, HeadTrainer, embedded
+from ast_cli.training.data.batches import Clips, target_matrix
+from ast_cli.training.data.features import FeatureStore, compute_features
+from ast_cli.training.data.roles import Roles, assign_roles, data_digest
+from ast_cli.training.data.spectrograms import Failure
+from ast_cli.training.data.statistics import mean_and_std
 from ast_cli.training.history import draw_curves, write_history
-from ast_cli.training.metrics import Metrics, multi_label_metrics, single_label_metrics
+from ast_cli.training.linear_probe import HeadJudge, HeadTrainer, embedded
 from ast_cli.training.model_card import model_card
 from ast_cli.training.objective import PROBLEM_TYPES, autocast_for, loss_name
 from ast_cli.training.options import TrainOptions
 from ast_cli.training.outcome import FinetuneResult, in_words
 from ast_cli.training.recipes import options_of, to_toml
-from ast_cli.training.roles import Roles, assign_roles, data_digest
 from ast_cli.training.run_output import (
     CARD_NAME,
     CHECKPOINT_NAME,
@@ -44,12 +47,9 @@ from ast_cli.training.run_output import (
     remove_checkpoint,
     writing,
 )
-from ast_cli.training.spectrograms import Failure
-from ast_cli.training.statistics import mean_and_std
+from ast_cli.training.state import StateFolder
 from ast_cli.training.trainer import Report, Task, Trainer, kept_weights
-from ast_cli.training.training_state import StateFolder
 from ast_cli.training.validation import Judge, metric_name
-from ast_cli.whole_files import write_whole
 
 FEATURES_NAME = "features"
 FRAMES_PER_S = 100

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ast_cli.whole_files import write_whole
+from ast_cli.files.atomic import write_whole
 
 HISTORY_NAME = "history.csv"
 CURVES_NAME = "curves.png"

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import torch
 
 from ast_cli import __version__, hub
+from ast_cli.dataset.examples import ExampleSet
 from ast_cli.errors import AstError
+from ast_cli.evaluation.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.model.config import activation_of
 from ast_cli.report.text import counted, printable, waiting_time
-from ast_cli.training.examples import ExampleSet
-from ast_cli.training.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.training.outcome import FinetuneResult
 
 FRAME_S = 0.01

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from ast_cli.audio.front_end import FrontEndName
 from ast_cli.errors import UsageError
-from ast_cli.json_object import shown
+from ast_cli.files.json_object import shown
 
 Loss = Literal["auto", "cross-entropy", "bce"]
 Optimiser = Literal["adamw", "muon"]

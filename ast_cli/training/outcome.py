@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from ast_cli.evaluation.metrics import Metrics
 from ast_cli.model.config import ASTConfig
 from ast_cli.report.text import counted
 from ast_cli.results import SCHEMA_VERSION, path_fields
-from ast_cli.training.metrics import Metrics
+from ast_cli.training.data.roles import Roles
+from ast_cli.training.data.spectrograms import Failure
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.roles import Roles
-from ast_cli.training.spectrograms import Failure
 
 
 @dataclass(frozen=True)

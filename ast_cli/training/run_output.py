@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ast_cli.errors import AstError, UsageError
+from ast_cli.files.lock import only_run
 from ast_cli.hub import WEIGHTS_NAME
-from ast_cli.tagging.output_lock import only_run
-from ast_cli.training.training_state import StateFolder
+from ast_cli.training.state import StateFolder
 
 CHECKPOINT_NAME = "checkpoint"
 FOLD_PREFIX = "fold-"

@@ -19,7 +19,7 @@ from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.errors import AstError, DeviceError
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.training import augmentation
-from ast_cli.training.batches import (
+from ast_cli.training.data.batches import (
     BATCH_DRAWS,
     Clips,
     chunks,
@@ -37,7 +37,7 @@ from ast_cli.training.optimiser import (
     set_learning_rate,
 )
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.training_state import Progress, StateFolder, StopRequest
+from ast_cli.training.state import Progress, StateFolder, StopRequest
 from ast_cli.training.validation import Judge, Validation
 
 SAVE_INTERVAL_S = 600.0  # within an epoch, for data whose epochs take hours

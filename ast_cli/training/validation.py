@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.model.transformer import ASTForAudioClassification
-from ast_cli.training.batches import Clips, evaluation_windows, normalised
+from ast_cli.training.data.batches import Clips, evaluation_windows, normalised
 from ast_cli.training.objective import scores_of, training_loss
 
 ACCURACY, MEAN_AVERAGE_PRECISION = "accuracy", "mAP"

@@ -28,7 +28,7 @@ from audio_files import (
 from reading import decoded, error_of, error_or_warnings
 
 from ast_cli.audio import decode
-from ast_cli.audio.claims import is_cut
+from ast_cli.audio.containers.claims import is_cut
 from ast_cli.audio.decode import load_waveform, open_audio
 from ast_cli.errors import AudioError, ErrorCode
 

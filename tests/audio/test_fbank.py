@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from ast_cli.audio.fbank import log_mel_fbank, torchaudio_fbank
-from ast_cli.audio.fbank_blocks import fbank_blocks
-from ast_cli.audio.mel_bank import ENERGY_FLOOR, FbankConfig, mel_filter_bank
+from ast_cli.audio.fbank.blocks import fbank_blocks
+from ast_cli.audio.fbank.mel_bank import ENERGY_FLOOR, FbankConfig, mel_filter_bank
+from ast_cli.audio.fbank.torch_fbank import log_mel_fbank, torchaudio_fbank
 from ast_cli.errors import DeviceError, UsageError
 
 TESTS = Path(__file__).resolve().parents[1]

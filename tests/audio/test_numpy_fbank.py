@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from ast_cli.audio.mel_bank import ENERGY_FLOOR, FbankConfig
-from ast_cli.audio.numpy_fbank import log_mel_fbank_numpy
+from ast_cli.audio.fbank.mel_bank import ENERGY_FLOOR, FbankConfig
+from ast_cli.audio.fbank.numpy_fbank import log_mel_fbank_numpy
 
 TESTS = Path(__file__).resolve().parents[1]
 FIXTURE = TESTS / "fixtures" / "fbank_reference.safetensors"
@@ -48,7 +48,7 @@ def noise(num_samples: int) -> NDArray[np.float32]:
 @pytest.mark.parametrize(("rate", "num_mel_bins"), [(16_000, 128), (8_000, 40), (44_100, 64)])
 def test_numpy_fbank_equals_the_torch_form_at_any_size(rate: int, num_mel_bins: int) -> None:
     torch = pytest.importorskip("torch")
-    from ast_cli.audio.fbank import log_mel_fbank
+    from ast_cli.audio.fbank.torch_fbank import log_mel_fbank
 
     config, waveform = FbankConfig(rate, num_mel_bins), noise(5 * rate)
     expected = log_mel_fbank(torch.from_numpy(waveform)[None], config)[0].numpy()
@@ -66,5 +66,5 @@ def test_digital_silence_is_the_floor_everywhere() -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    program = "import sys; import ast_cli.audio.numpy_fbank; sys.exit('torch' in sys.modules)"
+    program = "import sys; import ast_cli.audio.fbank.numpy_fbank; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

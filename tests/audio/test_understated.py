@@ -17,13 +17,14 @@ from audio_files import RATE, data_offset, patched, sound, truncated, with_flac_
 from numpy.typing import NDArray
 from reading import decoded, decoder_name, error_of
 
-from ast_cli.audio import decode, decoders, ogg
-from ast_cli.audio.claims import is_cut
+from ast_cli.audio import decode, decoders
+from ast_cli.audio.containers import ogg
+from ast_cli.audio.containers.claims import is_cut
+from ast_cli.audio.containers.mpeg import Mp3Claim, changes_bit_rate, mp3_claim, sampling_rates
+from ast_cli.audio.containers.understated import holds_more, riff_goes_on
 from ast_cli.audio.decode import open_audio
 from ast_cli.audio.decoders import undecodable
-from ast_cli.audio.mpeg import Mp3Claim, changes_bit_rate, mp3_claim, sampling_rates
 from ast_cli.audio.source import Source
-from ast_cli.audio.understated import holds_more, riff_goes_on
 from ast_cli.errors import AudioError
 
 DURATION_S = 4.0

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from ast_cli import ASTFeatureExtractor
-from ast_cli.audio.fbank import FBANK_BACKENDS, log_mel_fbank
-from ast_cli.audio.mel_bank import FbankConfig
+from ast_cli.audio.fbank.mel_bank import FbankConfig
+from ast_cli.audio.fbank.torch_fbank import FBANK_BACKENDS, log_mel_fbank
 from ast_cli.audio.windows import hop_frames_of, slice_waveform, slice_windows
 from ast_cli.errors import UsageError
 

@@ -11,8 +11,9 @@ import pytest
 from tiny_models import small_config
 from typer.testing import CliRunner
 
-from ast_cli import ASTFeatureExtractor, benchmark
-from ast_cli.benchmark import (
+from ast_cli import ASTFeatureExtractor
+from ast_cli.benchmark import measuring as benchmark
+from ast_cli.benchmark.measuring import (
     BenchmarkOptions,
     BenchmarkReport,
     Machine,
@@ -21,9 +22,9 @@ from ast_cli.benchmark import (
     SpeedUp,
     StageTime,
 )
+from ast_cli.benchmark.peers import random_model
 from ast_cli.cli import app
 from ast_cli.cli import benchmark as command
-from ast_cli.contestants import random_model
 from ast_cli.errors import UsageError
 
 REPORT = BenchmarkReport(

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ast_cli.cli.evaluation_table import evaluation_text
+from ast_cli.dataset.examples import Example
 from ast_cli.errors import ErrorCode
+from ast_cli.evaluation.evaluate import Evaluation, Failure, ModelResult
+from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_label_metrics
+from ast_cli.evaluation.table import evaluation_text
 from ast_cli.results import FileError
-from ast_cli.training.evaluation import Evaluation, Failure, ModelResult
-from ast_cli.training.examples import Example
-from ast_cli.training.metrics import Metrics, multi_label_metrics, single_label_metrics
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

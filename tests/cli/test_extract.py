@@ -10,8 +10,8 @@ import pytest
 from safetensors import safe_open
 
 from ast_cli.errors import ExitCode, UsageError
+from ast_cli.tagging.extract.targets import plan_targets
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.targets import plan_targets
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Write = Callable[..., Path]

@@ -19,7 +19,7 @@ from ast_cli.errors import ErrorCode
 from ast_cli.results import FileError, TaggingResult
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ClassifyOptions
-from ast_cli.tagging.tally import Tally
+from ast_cli.tagging.run.tally import Tally
 
 RESULTS: list[Record] = [TaggingResult(f"{'x' * 60}{i}.wav", "m", "softmax", 1800.0, 16000, 1) for i in range(4)]
 

@@ -18,10 +18,10 @@ from tiny_engines import CONFIGURATIONS, each_engine, features, save_tiny
 from ast_cli import ASTForAudioClassification, Tagger
 from ast_cli.engine import choice
 from ast_cli.engine.choice import load_engine, resolve_engine
-from ast_cli.engine.graph import GraphBuilder
-from ast_cli.engine.onnx_file import onnx_chunks, weight_chunks
+from ast_cli.engine.graph.builder import GraphBuilder
+from ast_cli.engine.graph.onnx_file import onnx_chunks, weight_chunks
 from ast_cli.engine.options import EngineOptions
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.errors import CheckpointError, DeviceError, EngineMissingError, UsageError
 from ast_cli.model.arrays import load_arrays
 
@@ -154,7 +154,7 @@ def test_linux_tells_whether_the_processor_multiplies_bfloat16(
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is missing")
 @pytest.mark.skipif(not choice.CPU_INFO.exists(), reason="it is Linux that is asked")
 def test_auto_never_chooses_a_data_type_that_openvino_refuses() -> None:
-    from ast_cli.engine.openvino_engine import has_bfloat16, the_core
+    from ast_cli.engine.graph.openvino_engine import has_bfloat16, the_core
 
     if has_bfloat16(the_core()):  # which may know more than Linux tells
         pytest.skip("openvino refuses no bfloat16 on this processor")
@@ -243,7 +243,7 @@ def test_number_of_threads_is_honoured_and_part_of_what_speed_depends_on(engine:
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is missing")
 def test_openvino_is_given_something_to_fuse_behind_the_mlp_in_float32_alone(tmp_path: Path) -> None:
-    from ast_cli.engine.openvino_engine import OpenVinoEngine
+    from ast_cli.engine.graph.openvino_engine import OpenVinoEngine
 
     weights, config = load_arrays(save_tiny(tmp_path))
     found = {}

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ast_cli import ASTConfig, ASTForAudioClassification
-from ast_cli.engine.device import float32_products
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.torch.device import float32_products
+from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.errors import DeviceError
 
 CUDA = torch.device("cuda")  # a name: nothing runs there

@@ -25,7 +25,7 @@ from ast_cli.engine.micro_batch import (
     kept,
     machine_key,
 )
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.torch.torch_engine import TorchEngine
 
 
 @pytest.fixture(scope="module")

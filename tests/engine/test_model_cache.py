@@ -16,7 +16,7 @@ import pytest
 from tiny_engines import features, save_tiny
 
 from ast_cli.engine.choice import load_engine
-from ast_cli.engine.model_cache import cached_model, content_of, keep_model
+from ast_cli.engine.graph.model_cache import cached_model, content_of, keep_model
 from ast_cli.engine.options import EngineOptions
 
 ENGINES = [
@@ -122,7 +122,7 @@ def test_onnx_runtime_is_given_its_own_attention_and_weights_to_map(tmp_path: Pa
 def test_weights_without_a_model_are_not_left_behind_and_a_file_that_vanishes_is_no_fault(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ast_cli.engine import onnxruntime_engine
+    from ast_cli.engine.graph import onnxruntime_engine
 
     folder = save_tiny(tmp_path / "model")
     first, _ = load(folder, "onnxruntime")
@@ -170,7 +170,7 @@ def test_a_model_kept_of_another_graph_is_made_anew(
 ) -> None:
     folder = save_tiny(tmp_path / "model")
     assert [len(load(folder, engine)[1]) for _ in range(2)] == [1, 0]
-    monkeypatch.setattr("ast_cli.engine.prepared.GRAPH_FORM", "of a later version")
+    monkeypatch.setattr("ast_cli.engine.graph.prepared.GRAPH_FORM", "of a later version")
     assert [len(load(folder, engine)[1]) for _ in range(2)] == [1, 0]
 
 

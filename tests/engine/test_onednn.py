@@ -7,9 +7,9 @@ import torch
 from tiny_models import small_config
 
 from ast_cli import ASTForAudioClassification
-from ast_cli.engine import onednn
-from ast_cli.engine.onednn import OneDnnAttention, OneDnnMlp, with_onednn
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.torch import onednn
+from ast_cli.engine.torch.onednn import OneDnnAttention, OneDnnMlp, with_onednn
+from ast_cli.engine.torch.torch_engine import TorchEngine
 
 TOLERANCE = 1e-5  # float32 logits of about 1; only the order of summation differs
 BFLOAT16_TOLERANCE = 0.05

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ast_cli.engine import onnx_file
-from ast_cli.engine.onnx_file import Graph, onnx_chunks, read_metadata, varint
+from ast_cli.engine.graph import onnx_file
+from ast_cli.engine.graph.onnx_file import Graph, onnx_chunks, read_metadata, varint
 
 
 def write(folder: Path, content: bytes) -> Path:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tiny_engines import CONFIGURATIONS, features, save_tiny
 
 from ast_cli import ASTConfig
-from ast_cli.engine.graph import GraphBuilder
+from ast_cli.engine.graph.builder import GraphBuilder
+from ast_cli.engine.graph.quantisation import CalibratedBuilder, calibrate, quantised_weight, smoothed
 from ast_cli.engine.options import EngineOptions
-from ast_cli.engine.quantisation import CalibratedBuilder, calibrate, quantised_weight, smoothed
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.layout import ENCODER_PREFIX
 
@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime")
 
 
 def logits_of(builder: GraphBuilder, config: ASTConfig, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    from ast_cli.engine.onnxruntime_engine import OnnxRuntimeEngine
+    from ast_cli.engine.graph.onnxruntime_engine import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine.from_graph(builder.build(), config, EngineOptions("onnxruntime")).logits(x)
 
@@ -71,7 +71,9 @@ def test_wide_features_no_longer_drown_the_others(tmp_path: Path, monkeypatch: p
     ranges = calibrate(str(folder), [x])
     expected = logits_of(GraphBuilder(config, widened), config, x)
     ours = logits_of(CalibratedBuilder(config, widened, ranges), config, x)
-    monkeypatch.setattr("ast_cli.engine.quantisation.smoothed", lambda _config, weights, ranges: (weights, ranges))
+    monkeypatch.setattr(
+        "ast_cli.engine.graph.quantisation.smoothed", lambda _config, weights, ranges: (weights, ranges)
+    )
     plain = logits_of(CalibratedBuilder(config, widened, ranges), config, x)
     errors = [float(np.square(logits - expected).mean()) for logits in (ours, plain)]
     assert errors[0] < 0.1 * errors[1]

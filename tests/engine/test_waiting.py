@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ast_cli.engine.waiting import let_threads_sleep
+from ast_cli.engine.torch.waiting import let_threads_sleep
 
 SHOW_POLICY = """
 import os, sys

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from tiny_models import small_config
 
 from ast_cli import ASTFeatureExtractor, ASTForAudioClassification
-from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.engine.waveforms import NUM_SLOTS, WaveformEngine
+from ast_cli.engine.torch.torch_engine import TorchEngine
+from ast_cli.engine.torch.waveforms import NUM_SLOTS, WaveformEngine
 from ast_cli.errors import CheckpointError
 
 TOLERANCE = 1e-5  # the same float32 operations on the same samples, grouped otherwise

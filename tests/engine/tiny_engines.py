@@ -47,7 +47,7 @@ def features(config: ASTConfig, batch: int) -> NDArray[np.float32]:
 def int8_name(engine: str) -> str:
     """Return what an int8 model in an engine says it computes in: OpenVINO adds bfloat16 where the processor has it."""
     if engine == "openvino":
-        from ast_cli.engine.openvino_engine import has_bfloat16, the_core
+        from ast_cli.engine.graph.openvino_engine import has_bfloat16, the_core
 
         if has_bfloat16(the_core()):
             return "int8+bfloat16"

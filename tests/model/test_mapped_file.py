@@ -17,8 +17,8 @@ from tiny_models import randomise, spectrograms, tiny_config
 from torch import Tensor
 
 from ast_cli import ASTForAudioClassification
-from ast_cli.engine import mapped_weights
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.torch import mapped_weights
+from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.model.mapped_file import give_back
 from ast_cli.model.weight_files import read_weights
 
@@ -188,7 +188,7 @@ def test_small_models_and_compiled_ones_keep_their_weights(
     kind: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "compiled":
-        from ast_cli.engine.compile_engine import COMPILERS, CompileEngine
+        from ast_cli.engine.torch.compile_engine import COMPILERS, CompileEngine
 
         if not any(map(shutil.which, COMPILERS)):
             pytest.skip("there is no C++ compiler")

@@ -16,8 +16,8 @@ import numpy as np
 
 from ast_cli.audio.decode import AudioStream, open_audio
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
-from ast_cli.tagging.decode_pool import DecodePool
-from ast_cli.tagging.decode_worker import MESSAGE_SAMPLES
+from ast_cli.tagging.decode.pool import DecodePool
+from ast_cli.tagging.decode.worker import MESSAGE_SAMPLES
 from ast_cli.tagging.options import PartOptions
 
 RATE = 16000  # Hz

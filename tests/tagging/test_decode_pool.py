@@ -23,8 +23,8 @@ from faulty_decoders import RATE, faulty_pool
 from ast_cli.audio.decode import open_audio
 from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode, internal_error
 from ast_cli.results import FileError
-from ast_cli.tagging import decode_pool
-from ast_cli.tagging.decode_pool import DecodePool, default_num_workers, num_workers_for
+from ast_cli.tagging.decode import pool as decode_pool
+from ast_cli.tagging.decode.pool import DecodePool, default_num_workers, num_workers_for
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import PartOptions
 
@@ -476,7 +476,7 @@ def test_failing_list_of_inputs_comes_through(make: Callable[..., list[Path]]) -
 
 MAIN_PROGRAM = """
 import sys
-from ast_cli.tagging.decode_pool import DecodePool
+from ast_cli.tagging.decode.pool import DecodePool
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import PartOptions
 

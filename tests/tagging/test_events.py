@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ast_cli.results import Event
-from ast_cli.tagging.events import EventMerger
+from ast_cli.tagging.score.events import EventMerger
 
 ID2LABEL = {0: "Rain", 1: "Speech", 2: "own label"}
 

@@ -19,12 +19,12 @@ import pytest
 from journalled import FAILED, FINGERPRINT, inputs, tagged
 
 from ast_cli.errors import AstError, ErrorCode, UsageError
+from ast_cli.files import lock as output_lock
 from ast_cli.report import FORMATS, open_writer
 from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window
-from ast_cli.tagging import output_lock
 from ast_cli.tagging.inputs import STDIN, Input
-from ast_cli.tagging.journal import Journal, open_journal
-from ast_cli.tagging.journal_lines import Sidecars, is_finished, read_journal
+from ast_cli.tagging.run.journal import Journal, open_journal
+from ast_cli.tagging.run.journal_lines import Sidecars, is_finished, read_journal
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 
@@ -681,7 +681,7 @@ import sys
 from pathlib import Path
 # BEGIN
 from ast_cli.errors import AstError
-from ast_cli.tagging.journal import open_journal
+from ast_cli.tagging.run.journal import open_journal
 from journalled import FINGERPRINT, inputs, tagged
 try:
     with open_journal(Path(sys.argv[1]), "jsonl", FINGERPRINT, resume=True) as journal:

@@ -14,10 +14,10 @@ from ast_cli.errors import AstError, ErrorCode, UsageError
 from ast_cli.report.comma_separated import COLUMNS
 from ast_cli.results import FileError, StreamedPart, Tag, TaggingResult, Window
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.journal import open_journal
-from ast_cli.tagging.journal_lines import Sidecars
-from ast_cli.tagging.merge import MergeReport, merge_outputs
-from ast_cli.tagging.shards import in_shard
+from ast_cli.tagging.run.journal import open_journal
+from ast_cli.tagging.run.journal_lines import Sidecars
+from ast_cli.tagging.run.merge import MergeReport, merge_outputs
+from ast_cli.tagging.run.shards import in_shard
 
 NUM_INPUTS = 12
 INPUTS = [Input(f"/nowhere/{number}.wav") for number in range(NUM_INPUTS)]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from tiny_tagger import tiny_tagger
 
 from ast_cli import ClassifyOptions, Tagger
-from ast_cli.engine.torch_engine import TorchEngine
-from ast_cli.tagging import batch
+from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.recording import WaveformStream
-from ast_cli.tagging.runner import DeviceRunner, HostRunner, runner_for
+from ast_cli.tagging.score import batch
+from ast_cli.tagging.score.recording import WaveformStream
+from ast_cli.tagging.score.runner import DeviceRunner, HostRunner, runner_for
 
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order
 

@@ -8,7 +8,7 @@ import pytest
 
 from ast_cli.errors import UsageError
 from ast_cli.tagging.inputs import STDIN, Input, RealPaths
-from ast_cli.tagging.shards import format_shard, in_shard, parse_shard
+from ast_cli.tagging.run.shards import format_shard, in_shard, parse_shard
 
 
 @pytest.mark.parametrize(("text", "shard"), [("0/1", (0, 1)), ("2/8", (2, 8)), ("07/08", (7, 8))])
@@ -42,7 +42,7 @@ def test_the_split_is_the_same_in_another_process_and_for_ever() -> None:
     # SHA-256 of b"/nowhere/0.wav" and so on, by hashlib's definition; another split would lose files of running jobs.
     expected = [index for index in range(30) if in_shard(Input(f"/nowhere/{index}.wav"), (1, 3))]
     program = (
-        "from ast_cli.tagging.shards import in_shard; from ast_cli.tagging.inputs import Input;"
+        "from ast_cli.tagging.run.shards import in_shard; from ast_cli.tagging.inputs import Input;"
         "print([i for i in range(30) if in_shard(Input(f'/nowhere/{i}.wav'), (1, 3))])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

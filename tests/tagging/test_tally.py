@@ -4,7 +4,7 @@ import pytest
 
 from ast_cli.errors import AstError, ErrorCode
 from ast_cli.results import FileError, TaggingResult
-from ast_cli.tagging.tally import MAX_STORAGE_ERRORS_IN_A_ROW, Tally
+from ast_cli.tagging.run.tally import MAX_STORAGE_ERRORS_IN_A_ROW, Tally
 
 
 def ok(duration_s: float = 10.0, warnings: tuple[str, ...] = ()) -> TaggingResult:

@@ -15,11 +15,11 @@ from tiny_tagger import tiny_tagger
 
 from ast_cli.errors import ErrorCode
 from ast_cli.results import FileError, StreamedPart, TaggingResult
-from ast_cli.tagging import decode_pool
-from ast_cli.tagging.decode_pool import DecodePool
+from ast_cli.tagging.decode import pool as decode_pool
+from ast_cli.tagging.decode.pool import DecodePool
 from ast_cli.tagging.inputs import STDIN, Input
-from ast_cli.tagging.journal import open_journal
 from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.run.journal import open_journal
 from ast_cli.tagging.tagger import Tagger
 
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batches make them

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from tiny_tagger import tiny_tagger
 
 from ast_cli import ClassifyOptions, Tagger, TaggingResult
-from ast_cli.tagging import batch
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.recording import WaveformStream
-from ast_cli.tagging.window_cache import WindowCache
+from ast_cli.tagging.score import batch
+from ast_cli.tagging.score.recording import WaveformStream
+from ast_cli.tagging.score.window_cache import WindowCache
 
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batch sizes make them
 WINDOW_SAMPLES = 64 * 160  # of the tiny model, laid side by side

@@ -6,7 +6,7 @@ import torch
 from tiny_models import small_config
 
 from ast_cli import ASTFeatureExtractor, ASTForAudioClassification, Tagger
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.torch.torch_engine import TorchEngine
 
 LABELS = ["Rain", "Speech", "Music", "Waves, surf"]
 

@@ -14,7 +14,7 @@ from mutants import mutant, small_files
 from watched_runs import classify_command, peak_bytes, records, run_watched, tell
 
 from ast_cli.errors import AudioError, ErrorCode, ExitCode
-from ast_cli.tagging.decode_pool import DecodePool
+from ast_cli.tagging.decode.pool import DecodePool
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import PartOptions
 

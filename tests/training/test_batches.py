@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from tiny_training import MAX_LENGTH, plain_options, tiny_clips, tiny_extractor
 
-from ast_cli.training.batches import (
+from ast_cli.dataset.examples import Example
+from ast_cli.training.data.batches import (
     Clips,
     chunks,
     epoch_order,
@@ -13,7 +14,6 @@ from ast_cli.training.batches import (
     target_matrix,
     training_input,
 )
-from ast_cli.training.examples import Example
 
 
 def test_without_augmentation_the_input_is_the_feature_extractors() -> None:

@@ -10,10 +10,10 @@ import torch
 
 from ast_cli.audio.decode import load_waveform
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError, ErrorCode
-from ast_cli.training import features
-from ast_cli.training.examples import Example
-from ast_cli.training.features import FeatureStore, compute_features
+from ast_cli.training.data import features
+from ast_cli.training.data.features import FeatureStore, compute_features
 
 EXTRACTOR = ASTFeatureExtractor(num_mel_bins=32)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ast_cli.dataset.examples import Example, ExampleSet
 from ast_cli.errors import UsageError
-from ast_cli.training.examples import Example, ExampleSet
+from ast_cli.training.data.roles import assign_roles, data_digest
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.roles import assign_roles, data_digest
 
 
 def examples_of(*rows: tuple[str, str, str | None, int | None]) -> ExampleSet:

@@ -12,9 +12,9 @@ import torch
 from ast_cli import hub
 from ast_cli.audio.decode import load_waveform
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError, CheckpointError, UsageError
-from ast_cli.training.examples import Example
-from ast_cli.training.statistics import (
+from ast_cli.training.data.statistics import (
     FbankStatistics,
     Moments,
     apply_statistics,

@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, average_precision_score
 from tiny_training import MAX_LENGTH, tiny_clips, tiny_extractor, tiny_model
 
 from ast_cli import Tagger
-from ast_cli.engine.torch_engine import TorchEngine
+from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.training.validation import Judge, metric_name, metric_of
 
 

@@ -10,11 +10,11 @@ import torch
 from tiny_models import small_config
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
-from ast_cli.training.batches import Clips
-from ast_cli.training.frozen import HeadJudge, HeadTrainer
+from ast_cli.training.data.batches import Clips
+from ast_cli.training.linear_probe import HeadJudge, HeadTrainer
 from ast_cli.training.options import TrainOptions
+from ast_cli.training.state import StateFolder
 from ast_cli.training.trainer import Task, Trainer
-from ast_cli.training.training_state import StateFolder
 from ast_cli.training.validation import Judge
 
 LABELS = ("Cat", "Dog", "Rain")

@@ -1,0 +1,1 @@
+"""What containers and frames claim, and which of FFmpeg's demuxers may read them."""

@@ -1,0 +1,1 @@
+"""Our engines and the reference, measured in turns."""

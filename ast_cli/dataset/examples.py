@@ -1,0 +1,257 @@
+"""Labelled recordings: what a model learns from and is judged by. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ast_cli.dataset.class_folders import read_folder
+from ast_cli.dataset.manifest import MANIFEST_EXTENSIONS, LabelledRow, read_manifest
+from ast_cli.errors import NoInputsError, UsageError
+from ast_cli.tagging.inputs import list_inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled recording, or a part of one.
+
+    Attributes:
+        path: As it will be opened.
+        labels: Their names; exactly one in single-label data, any number in multi-label data.
+        split: ``train``, ``validation`` or ``test``; None where the data does not say.
+        fold: Of cross-validation; None likewise.
+        start_s: Where the part begins, in seconds.
+        end_s: Where it ends; None for the recording's end.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    split: str | None = None
+    fold: int | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleSet:
+    """Labelled recordings that belong together.
+
+    Attributes:
+        source: What was read: a folder or a manifest.
+        examples: In the order of the source.
+        labels: All that occur, sorted; those of the whole source also in a subset of it.
+        is_multi_label: Whether an example may have several labels, or none.
+    """
+
+    source: str
+    examples: tuple[Example, ...]
+    labels: tuple[str, ...]
+    is_multi_label: bool
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.examples)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that occur: of ``train``, ``validation`` and ``test``, in this order."""
+        present = {example.split for example in self.examples}
+        return tuple(split for split in ("train", "validation", "test") if split in present)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds that occur, sorted."""
+        return tuple(sorted({example.fold for example in self.examples if example.fold is not None}))
+
+    def of_split(self, split: str) -> ExampleSet:
+        """Return the examples of one split; see `splits` for those there are.
+
+        Raises:
+            UsageError: There is none.
+        """
+        if split not in self.splits:
+            known = f"its splits are {', '.join(self.splits)}" if self.splits else "it names no splits"
+            raise UsageError(f"{self.source}: has no examples of the split {split!r}; {known}")
+        return self._where(lambda example: example.split == split)
+
+    def of_folds(self, folds: Iterable[int]) -> ExampleSet:
+        """Return the examples of some folds; see `folds` for those there are.
+
+        Raises:
+            UsageError: One of them has no example.
+        """
+        wanted = self._known_folds(folds)
+        return self._where(lambda example: example.fold in wanted)
+
+    def outside_folds(self, folds: Iterable[int]) -> ExampleSet:
+        """Return the examples of all other folds, and those of none.
+
+        Raises:
+            UsageError: One of the folds has no example.
+        """
+        unwanted = self._known_folds(folds)
+        return self._where(lambda example: example.fold not in unwanted)
+
+    def split_by_fraction(self, fraction: float, seed: int) -> tuple[ExampleSet, ExampleSet]:
+        """Divide at random, stratified by label; the parts of one recording stay together.
+
+        Multi-label examples count for the rarest of their labels. Every label keeps at least one recording in the
+        first set. The division depends on the paths and the seed, not on the order of the examples.
+
+        Args:
+            fraction: Of the recordings that the second set gets.
+            seed: Of the random choice.
+
+        Returns:
+            The larger rest, and the share; each in the order of the source.
+
+        Raises:
+            UsageError: The fraction is not between 0 and 1, or there are too few recordings for it.
+        """
+        if not 0 < fraction < 1:
+            raise UsageError(f"the share must be between 0 and 1, not {fraction:g}")
+        shuffle = random.Random(seed).shuffle
+        chosen: set[str] = set()
+        owed = 0.0  # of a recording, from the labels before: their shares are rounded down or up in turn
+        for _, paths in sorted(self._paths_by_label().items()):
+            shuffle(paths)
+            owed += fraction * len(paths)
+            num_chosen = max(0, min(round(owed), len(paths) - 1))
+            owed = max(-0.5, min(owed - num_chosen, 0.5))  # labels of one recording must not cost others theirs
+            chosen.update(paths[:num_chosen])
+        if not chosen:
+            raise UsageError(f"{self.source}: has too few recordings per label for a share of {fraction:g}")
+        return (
+            self._where(lambda example: example.path not in chosen),
+            self._where(lambda example: example.path in chosen),
+        )
+
+    def class_counts(self) -> dict[str, int]:
+        """Return how many examples each label has, in the order of `labels`."""
+        counts = Counter(label for example in self.examples for label in example.labels)
+        return {label: counts[label] for label in self.labels}
+
+    def _where(self, is_wanted: Callable[[Example], bool]) -> ExampleSet:
+        return replace(self, examples=tuple(example for example in self.examples if is_wanted(example)))
+
+    def _known_folds(self, folds: Iterable[int]) -> frozenset[int]:
+        wanted = frozenset(folds)
+        if unknown := sorted(wanted.difference(self.folds)):
+            known = f"its folds are {', '.join(map(str, self.folds))}" if self.folds else "it names no folds"
+            raise UsageError(f"{self.source}: has no examples of fold {unknown[0]}; {known}")
+        return wanted
+
+    def _paths_by_label(self) -> dict[str, list[str]]:
+        """Return each label's recordings, sorted; a recording counts for its rarest label alone."""
+        counts = self.class_counts()
+        labels_of: defaultdict[str, set[str]] = defaultdict(set)
+        for example in self.examples:
+            labels_of[example.path].update(example.labels)
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        for path in sorted(labels_of):
+            groups[min(labels_of[path], key=lambda label: (counts[label], label), default="")].append(path)
+        return groups
+
+
+def read_examples(data: str | Path) -> ExampleSet:
+    """Read labelled recordings.
+
+    A folder is read as `ast_cli.dataset.class_folders.read_folder` says, a manifest (``.csv``, ``.tsv``, ``.jsonl``)
+    as `ast_cli.dataset.manifest` does. The data is multi-label if its source has room for several labels (a column
+    ``labels`` or ``mids``), else single-label.
+
+    Raises:
+        UsageError: The data cannot be understood; the message says where and what to do.
+    """
+    source = os.fspath(data)
+    rows = _read_rows(source, needs_labels=True)
+    _check_labels(source, rows)
+    is_multi_label = any(row.is_several or len(row.labels) != 1 for row in rows)
+    labels = tuple(sorted({label for row in rows for label in row.labels}))
+    if not labels:
+        raise UsageError(f"{source}: not one of its {len(rows)} examples has a label")
+    if len(labels) == 1 and not is_multi_label:
+        raise UsageError(f"{source}: all examples have the label {labels[0]!r}; at least two classes are needed")
+    return ExampleSet(source, _examples(rows, is_multi_label=is_multi_label), labels, is_multi_label)
+
+
+def read_recordings(paths: Sequence[str]) -> ExampleSet:
+    """Read recordings whose labels do not matter: data as in `read_examples`, plain folders, files and patterns.
+
+    Returns:
+        Examples that may lack labels; files that are not there are among them, to fail when they are opened.
+
+    Raises:
+        UsageError: A folder or a manifest cannot be understood.
+        NoInputsError: Nothing matches the patterns named.
+    """
+    rows: list[LabelledRow] = []
+    for path in paths:
+        if os.path.isdir(path) or path.lower().endswith(MANIFEST_EXTENSIONS):
+            rows += _read_rows(path, needs_labels=False)
+        else:
+            rows += [LabelledRow(item.path, (), item.path) for item in list_inputs([path]) if not item.is_pattern]
+    if not rows:
+        raise NoInputsError("nothing matched: no audio file in the folders or patterns named")
+    parts = {(os.path.normpath(row.path), row.start_s, row.end_s): _example(row) for row in reversed(rows)}
+    labels = tuple(sorted({label for row in rows for label in row.labels}))
+    return ExampleSet(", ".join(paths), tuple(reversed(parts.values())), labels, is_multi_label=True)
+
+
+def _read_rows(source: str, *, needs_labels: bool) -> list[LabelledRow]:
+    """Read a folder or a manifest."""
+    if os.path.isdir(source):
+        return read_folder(source, needs_labels=needs_labels)
+    if not os.path.lexists(source):
+        raise UsageError(f"{source}: there is no such file or folder")
+    if not source.lower().endswith(MANIFEST_EXTENSIONS):
+        extensions = ", ".join(MANIFEST_EXTENSIONS)
+        raise UsageError(f"{source}: data is a folder with a folder per class, or a manifest ({extensions})")
+    return read_manifest(source, needs_labels=needs_labels)
+
+
+def _check_labels(source: str, rows: Iterable[LabelledRow]) -> None:
+    """Refuse labels that differ only in case or blanks: one class must not become two by a slip."""
+    spellings: dict[str, str] = {}
+    for row in rows:
+        for label in row.labels:
+            first = spellings.setdefault("".join(label.casefold().split()), label)
+            if first != label:
+                raise UsageError(
+                    f"{row.place}: the label {label!r} differs from {first!r} only in case or blanks; "
+                    f"spell both alike in {source}"
+                )
+
+
+def _examples(rows: Iterable[LabelledRow], *, is_multi_label: bool) -> tuple[Example, ...]:
+    """Return each recording or part once.
+
+    Raises:
+        UsageError: One stands there twice, and not alike.
+    """
+    first: dict[tuple[str, float, float | None], LabelledRow] = {}
+    for row in rows:
+        earlier = first.setdefault((os.path.normpath(row.path), row.start_s, row.end_s), row)
+        if earlier is row:
+            continue
+        if set(earlier.labels) != set(row.labels):
+            hint = "; name all labels of a recording in one row" if is_multi_label else ""
+            raise UsageError(
+                f"{row.place}: has the labels {_listed(row.labels)}, but the same recording has "
+                f"{_listed(earlier.labels)} in {earlier.place}{hint}"
+            )
+        if (earlier.split, earlier.fold) != (row.split, row.fold):
+            raise UsageError(f"{row.place}: the same recording has another split or fold in {earlier.place}")
+    return tuple(_example(row) for row in first.values())
+
+
+def _example(row: LabelledRow) -> Example:
+    return Example(row.path, row.labels, row.split, row.fold, row.start_s, row.end_s)
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return ", ".join(repr(label) for label in labels) or "none"

@@ -1,0 +1,336 @@
+"""Tables of labelled recordings: CSV, TSV and JSON Lines, row by row. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ast_cli.errors import UsageError
+from ast_cli.files.json_object import shown
+from ast_cli.labels import audioset_mids
+from ast_cli.tagging.inputs import with_slashes
+
+JSON_LINES_EXTENSIONS = (".jsonl", ".ndjson")
+TABLE_EXTENSIONS = (".csv", ".tsv")
+MANIFEST_EXTENSIONS = (*TABLE_EXTENSIONS, *JSON_LINES_EXTENSIONS)
+AUDIO_FOLDER = "audio"  # beside the manifest, as in ESC-50
+# What a column may be called; the first name that is there counts. Lower case, blanks and hyphens as underscores.
+COLUMN_NAMES = {
+    "path": ("path", "file_name", "filename", "file", "audio", "audio_path", "audio_filepath"),
+    "mids": ("mids", "positive_labels"),
+    "labels": ("labels",),
+    "label": ("label", "category", "class", "audioset_label"),
+    "split": ("split", "subset"),
+    "fold": ("fold",),
+    "start_s": ("start_s", "start", "start_seconds"),
+    "end_s": ("end_s", "end", "end_seconds"),
+}
+LABEL_COLUMNS = ("mids", "labels", "label")  # in this order: FSD50K's identifiers are cleaner than its names
+# The split names of the hub's audio folders, as files and folders spell them.
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """What a source says about one recording, or a part of one.
+
+    Attributes:
+        path: Of a file that is there.
+        labels: As they are to be called; empty where the source gives none.
+        place: Where it says so, for messages.
+        split: ``train``, ``validation``, ``test`` or None.
+        fold: Of cross-validation.
+        start_s: In seconds.
+        end_s: In seconds; None for the recording's end.
+        is_several: Whether the source has room for several labels.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    place: str
+    split: str | None = None
+    fold: int | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    is_several: bool = False
+
+
+def read_manifest(file: str, *, needs_labels: bool = True) -> list[LabelledRow]:
+    """Read a manifest.
+
+    Relative paths are looked for beside the manifest, then in its folder ``audio/``.
+
+    Args:
+        file: Its extension tells the format.
+        needs_labels: Whether a row without labels is a fault.
+
+    Raises:
+        UsageError: With the line that cannot be understood, or whose file is not there.
+    """
+    is_json = file.lower().endswith(JSON_LINES_EXTENSIONS)
+    text = _read_text(file)
+    records = _json_records(text, file) if is_json else _table_records(text, file)
+    rows = [_labelled_row(record, place, needs_labels=needs_labels) for place, record in records]
+    if not rows:
+        raise UsageError(f"{file}: holds no recording")
+    return _located(rows, file)
+
+
+def split_named(name: str) -> str | None:
+    """Return ``train``, ``validation`` or ``test`` for whatever a source calls it; None for another name."""
+    return SPLITS.get(name.strip().lower())
+
+
+def _read_text(file: str) -> str:
+    """Return the text of a UTF-8 file, with or without a byte order mark."""
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UsageError(f"{file}: is UTF-16; save it as UTF-8")
+    if (first := content.find(b"\0")) >= 0:
+        line = content.count(b"\n", 0, first) + 1
+        raise UsageError(f"{file}, line {line}: holds a NUL character: is this a text file?")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{file}, line {line}: is not UTF-8 text; save the file as UTF-8") from error
+
+
+def _json_records(text: str, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the values by role of each line that is not blank."""
+    for number, line in enumerate(io.StringIO(text), start=1):
+        if not line.strip():
+            continue
+        place = f"{file}, line {number}"
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{place}: is no valid JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise UsageError(f"{place}: one JSON object a line is needed, not {shown(values)}")
+        yield place, {role: values[name] for role, name in _columns(tuple(values), place).items()}
+
+
+def _table_records(text: str, file: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the place and the values by role of each row; the first names the columns."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, file), strict=True)
+    positions: dict[str, int] | None = None
+    header: list[str] = []
+    try:
+        for cells in reader:
+            place = f"{file}, line {reader.line_num}"
+            if not any(cell.strip() for cell in cells):
+                continue
+            if positions is None:
+                header = cells
+                positions = {role: header.index(name) for role, name in _columns(tuple(header), place).items()}
+                continue
+            if len(cells) != len(header):
+                raise UsageError(
+                    f"{place}: has {len(cells)} cells where the header has {len(header)}; "
+                    "names that hold the separator must stand in double quotes"
+                )
+            yield place, {role: cells[position] for role, position in positions.items()}
+    except csv.Error as error:
+        raise UsageError(f"{file}, line {reader.line_num}: is malformed ({error})") from error
+
+
+def _delimiter(text: str, file: str) -> str:
+    """Return what separates the cells; spreadsheets of some countries write semicolons into a ``.csv``."""
+    if file.lower().endswith(".tsv"):
+        return "\t"
+    header = text.lstrip("\r\n").partition("\n")[0]
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
+def _columns(names: tuple[str, ...], place: str) -> Mapping[str, str]:
+    """Return which column plays which role.
+
+    Raises:
+        UsageError: There is no column of paths, or a name stands twice.
+    """
+    plain: dict[str, str] = {}
+    for name in names:
+        key = name.strip().lower().replace(" ", "_").replace("-", "_")
+        if key and key in plain:
+            raise UsageError(f"{place}: the column {name.strip()!r} stands there twice")
+        plain[key] = name
+    columns = {
+        role: plain[found]
+        for role, choices in COLUMN_NAMES.items()
+        if (found := next((choice for choice in choices if choice in plain), None))
+    }
+    if "path" not in columns:
+        wanted = ", ".join(COLUMN_NAMES["path"])
+        raise UsageError(f"{place}: no column of paths ({wanted}) among {_quoted(names)}")
+    return columns
+
+
+def _labelled_row(record: Mapping[str, Any], place: str, *, needs_labels: bool) -> LabelledRow:
+    """Check and convert the values of one row."""
+    labels, is_several = _labels(record, place, needs_labels=needs_labels)
+    start_s = _seconds(record.get("start_s"), "start", place)
+    end_s = _seconds(record.get("end_s"), "end", place)
+    if end_s is not None and end_s <= (start_s or 0.0):
+        raise UsageError(f"{place}: the end, {end_s:g} s, is not after the start, {start_s or 0:g} s")
+    return LabelledRow(
+        _path(record["path"], place),
+        labels,
+        place,
+        _split(record.get("split"), place),
+        _fold(record.get("fold"), place),
+        start_s or 0.0,
+        end_s,
+        is_several,
+    )
+
+
+def _path(value: Any, place: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{place}: names no file" if value in (None, "") else f"{place}: {shown(value)} is no path")
+    return value
+
+
+def _labels(record: Mapping[str, Any], place: str, *, needs_labels: bool) -> tuple[tuple[str, ...], bool]:
+    """Return the labels of a row, and whether there is room for several.
+
+    A column ``labels`` holds several: a JSON list, or text with ``;`` or ``|`` between them; never commas, which 75 of
+    AudioSet's names hold. Identifiers have no commas and are separated by them, as in AudioSet's own files.
+    """
+    role = next((role for role in LABEL_COLUMNS if role in record), None)
+    if role is None:
+        if not needs_labels:
+            return (), False
+        wanted = ", ".join(name for role in reversed(LABEL_COLUMNS) for name in COLUMN_NAMES[role])
+        raise UsageError(f"{place}: there is no column of labels; it may be called {wanted}")
+    value = record[role]
+    if role != "label" and isinstance(value, str) and value.lstrip().startswith("["):
+        value = _json_list(value, place)
+    is_several = role != "label" or isinstance(value, list)
+    if value is None:
+        parts: list[Any] = []
+    elif isinstance(value, list):
+        parts = value
+    elif is_several and isinstance(value, str):
+        parts = _parts(value, ";|," if role == "mids" else ";|")
+    else:
+        parts = [value]
+    labels = tuple(dict.fromkeys(_label(part, place) for part in parts if part != ""))
+    if not labels and not is_several and needs_labels:
+        raise UsageError(f"{place}: has no label")
+    return labels, is_several
+
+
+def _json_list(text: str, place: str) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{place}: the labels {shown(text)} are no valid JSON list ({error})") from error
+    assert isinstance(value, list)  # it starts with a bracket
+    return value
+
+
+def _parts(text: str, separators: str) -> list[str]:
+    for separator in separators[1:]:
+        text = text.replace(separator, separators[0])
+    return [part.strip() for part in text.split(separators[0]) if part.strip()]
+
+
+def _label(value: Any, place: str) -> str:
+    """Return a label's name: AudioSet's where an AudioSet identifier stands."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{place}: {shown(value)} is no label")
+    name = value.strip()
+    return _audioset_names().get(name, name)
+
+
+@functools.cache
+def _audioset_names() -> dict[str, str]:
+    """Return AudioSet's machine identifier to display name."""
+    return {mid: name for name, mid in audioset_mids().items()}
+
+
+def _split(value: Any, place: str) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    split = split_named(value) if isinstance(value, str) else None
+    if split is None:
+        raise UsageError(f"{place}: the split must be train, validation or test, not {shown(value)}")
+    return split
+
+
+def _fold(value: Any, place: str) -> int | None:
+    number = _number(value)
+    if number is not None and not (number >= 0 and number.is_integer()):
+        raise UsageError(f"{place}: the fold must be a whole number, not {shown(value)}")
+    return None if number is None else int(number)
+
+
+def _seconds(value: Any, name: str, place: str) -> float | None:
+    number = _number(value)
+    if number is not None and not 0 <= number < math.inf:
+        raise UsageError(f"{place}: the {name} must be seconds, at least 0, not {shown(value)}")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, None for an empty cell, or NaN for what is none."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _located(rows: Iterable[LabelledRow], file: str) -> list[LabelledRow]:
+    """Find the files that rows name.
+
+    Raises:
+        UsageError: Some are not there; the first is named.
+    """
+    base = os.path.dirname(file)
+    located, missing = [], []
+    for row in rows:
+        found = next((path for path in _candidates(base, row.path) if os.path.isfile(path)), None)
+        if found is None:
+            missing.append(row)
+        else:
+            located.append(replace(row, path=found))
+    if missing:
+        count = f"; {len(missing)} of {len(located) + len(missing)} are missing" if len(missing) > 1 else ""
+        raise UsageError(
+            f"{missing[0].place}: there is no file {missing[0].path!r}, neither beside the manifest nor in "
+            f"its {AUDIO_FOLDER}/{count}"
+        )
+    return located
+
+
+def _candidates(base: str, path: str) -> Iterator[str]:
+    """Yield where a file may lie that a manifest names; last, as if the manifest had been written on Windows."""
+    for written in dict.fromkeys((path, with_slashes(path))):
+        yield os.path.join(base, written)
+        yield os.path.join(base, AUDIO_FOLDER, written)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,1 @@
+"""The model as a graph of ONNX operators, and the engines that run it without PyTorch."""

@@ -1,0 +1,118 @@
+"""Models that were converted or compiled once, in files of the user's cache folder, found again by content.
+
+The name of a file is a hash of all that it depends on: the checkpoint's content, versions, processor, options. It
+is written under a name of its own and then renamed, so that two processes may make the same one at once, and it ends
+in a seal, the SHA-256 of all before it: what is torn or damaged is made anew. Where the folder cannot be written,
+nothing is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import mmap
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ast_cli.engine.graph.onnx_file import varint
+from ast_cli.files.cache import cache_folder, file_digest
+
+FOLDER = "models"
+# To readers of Protocol Buffers the end of the file is one more field, of a number that no ONNX message has: skipped.
+FIELD_TAG = b"\xc2\xa9\x07"  # number 15000, bytes
+DIGEST_BYTES = hashlib.sha256().digest_size
+FOOTER_BYTES = DIGEST_BYTES + 8  # the digest, and the length of the facts before it
+MAX_FACTS_BYTES = 1 << 24
+
+
+def cached_model(depends_on: Mapping[str, str], suffix: str) -> tuple[Path, dict[str, Any]] | None:
+    """Return the file that depends on these facts, and what was written down with it; None if there is none.
+
+    A file that is damaged is removed.
+    """
+    with contextlib.suppress(OSError, RuntimeError):
+        file = _file(depends_on, suffix)
+        if file.is_file():
+            judged = file.stat()
+            if (facts := _facts_if_whole(file)) is not None:
+                return file, facts
+            if os.path.samestat(judged, file.stat()):  # no other process has made it anew meanwhile
+                file.unlink()
+    return None
+
+
+def keep_model(
+    depends_on: Mapping[str, str], suffix: str, chunks: Iterable[bytes | memoryview], facts: Mapping[str, Any]
+) -> Path | None:
+    """Write a file for later runs, and for this one; None where it cannot be written.
+
+    Args:
+        depends_on: All that the content depends on.
+        suffix: Of the file's name.
+        chunks: The content.
+        facts: To be written down with it, as JSON.
+    """
+    with contextlib.suppress(OSError, RuntimeError):
+        file = _file(depends_on, suffix)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                _write_sealed(stream, chunks, json.dumps(facts).encode())
+            os.replace(name, file)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return file
+    return None
+
+
+def content_of(file: Path) -> memoryview:
+    """Map a cached file into memory, and return its content without its end; what is written to it stays there."""
+    with file.open("rb") as stream:
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    return memoryview(mapping)[: len(mapping) - _end_length(mapping[-FOOTER_BYTES:])]
+
+
+def _file(depends_on: Mapping[str, str], suffix: str) -> Path:
+    key = hashlib.sha256(json.dumps(dict(sorted(depends_on.items()))).encode()).hexdigest()
+    return cache_folder() / FOLDER / f"{key[:40]}{suffix}"
+
+
+def _write_sealed(stream: BinaryIO, chunks: Iterable[bytes | memoryview], facts: bytes) -> None:
+    """Write the content, then one field of facts, their length and the seal."""
+    end = [FIELD_TAG, varint(len(facts) + FOOTER_BYTES), facts, len(facts).to_bytes(8, "little")]
+    seal = hashlib.sha256()
+    for chunk in itertools.chain(chunks, end):
+        seal.update(chunk)
+        stream.write(chunk)
+    stream.write(seal.digest())
+
+
+def _facts_if_whole(file: Path) -> dict[str, Any] | None:
+    """Return the facts of a file whose seal is right."""
+    with file.open("rb") as stream:
+        num_bytes = stream.seek(0, os.SEEK_END)
+        if num_bytes < FOOTER_BYTES:
+            return None
+        stream.seek(num_bytes - FOOTER_BYTES)
+        footer = stream.read(FOOTER_BYTES)
+        num_facts = int.from_bytes(footer[:8], "little")
+        if num_facts > min(MAX_FACTS_BYTES, num_bytes - FOOTER_BYTES):
+            return None
+        stream.seek(num_bytes - FOOTER_BYTES - num_facts)
+        facts = stream.read(num_facts)
+    if file_digest(file, leave_out=DIGEST_BYTES) != footer[8:]:
+        return None
+    found = json.loads(facts)
+    return found if isinstance(found, dict) else None
+
+
+def _end_length(footer: bytes) -> int:
+    num_facts = int.from_bytes(footer[:8], "little")
+    return len(FIELD_TAG) + len(varint(num_facts + FOOTER_BYTES)) + num_facts + FOOTER_BYTES

@@ -1,0 +1,231 @@
+"""How good models are on labelled recordings: scores by the product's own path, judged by `metrics`."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.dataset.examples import Example, ExampleSet
+from ast_cli.errors import AstError, AstWarning, UsageError
+from ast_cli.evaluation.label_match import LabelMatch, match_labels
+from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_label_metrics
+from ast_cli.evaluation.options import EvaluationOptions
+from ast_cli.evaluation.thresholds import LabelThreshold, best_thresholds
+from ast_cli.results import FileError, TaggingResult, path_fields
+from ast_cli.tagging.decode.pool import DecodePool, default_num_workers
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import ClassifyOptions, PartOptions
+from ast_cli.tagging.score.batch import Source
+from ast_cli.tagging.tagger import Tagger
+
+SCHEMA_VERSION = 1
+
+# Passes results on while it watches them: given the results, how many there will be, and the model's name.
+Watch = Callable[[Iterable[TaggingResult], int, str], Iterable[TaggingResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """What one model reaches alone."""
+
+    name: str
+    metrics: Metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"name": self.name, "num_examples": self.metrics.num_examples, "metrics": self.metrics.summary()}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An example that could not be scored, and why."""
+
+    example: Example
+    error: FileError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**path_fields(self.example.path), "code": str(self.error.code), "message": self.error.message}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """How good a model, or the mean of several, is on labelled recordings.
+
+    Attributes:
+        data: Where the examples come from.
+        models: Each model's own result, over the examples that it could score.
+        metrics: Of the only model, or of the mean of their scores.
+        examples: That were judged, those of ``scores`` and ``targets``.
+        failures: Examples that could not be scored and count nowhere.
+        num_left_out: Examples left out because the models do not know their labels.
+        labels: That could be predicted.
+        scores: Mean of the models' scores, float32, shape (num_examples, num_labels).
+        targets: Index of the label, shape (num_examples,), or for multi-label data whether an example has a label,
+            shape (num_examples, num_labels).
+    """
+
+    data: str
+    models: tuple[ModelResult, ...]
+    metrics: Metrics
+    examples: tuple[Example, ...]
+    failures: tuple[Failure, ...]
+    num_left_out: int
+    labels: tuple[str, ...]
+    scores: NDArray[np.float32]
+    targets: NDArray[Any]
+
+    def thresholds(self) -> tuple[LabelThreshold, ...]:
+        """Find each label's threshold that gives the largest F1 on these examples."""
+        is_multi_label = self.targets.ndim == 2
+        has_label = self.targets if is_multi_label else self.targets[:, None] == np.arange(len(self.labels))
+        return best_thresholds(self.scores, has_label, self.labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form; the order of its keys is part of the format."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "type": "evaluation",
+            "data": path_fields(self.data)["path"],
+            "models": [model.to_dict() for model in self.models],
+            **self.metrics.to_dict(),
+            "num_failed": len(self.failures),
+            "num_left_out": self.num_left_out,
+            "failures": [failure.to_dict() for failure in self.failures],
+        }
+
+
+def evaluate(
+    examples: ExampleSet,
+    taggers: Sequence[Tagger],
+    options: EvaluationOptions | None = None,
+    watch: Watch = lambda results, _num_examples, _model: results,
+) -> Evaluation:
+    """Judge one model, or the mean of several models' scores, on labelled recordings.
+
+    Args:
+        examples: All of them are used.
+        taggers: Loaded models; several are an ensemble and must all know the labels.
+        options: How; None for the defaults.
+        watch: Sees every result pass, for progress.
+
+    Raises:
+        UsageError: Labels that a model does not know, models that cannot be judged.
+        AstError: Not one example could be scored.
+    """
+    options = options or EvaluationOptions()
+    match = match_labels(examples, [(tagger.name, tagger.config.id2label) for tagger in taggers], options)
+    _check_activations(taggers)
+    ensemble = _Ensemble(match, options, watch)
+    results = [ensemble.add(tagger, label_ids) for tagger, label_ids in zip(taggers, match.label_ids, strict=True)]
+    kept = ensemble.rows_left()
+    mean = ensemble.total[kept] / np.float32(len(taggers))
+    return Evaluation(
+        data=examples.source,
+        models=tuple(results),
+        metrics=results[0].metrics if len(results) == 1 else _metrics(mean, match.targets[kept], match.labels),
+        examples=tuple(match.examples[row] for row in kept),
+        failures=tuple(Failure(match.examples[row], error) for row, error in sorted(ensemble.errors.items())),
+        num_left_out=match.num_left_out,
+        labels=match.labels,
+        scores=mean,
+        targets=match.targets[kept],
+    )
+
+
+class _Ensemble:
+    """The sum of models' scores; holds one matrix for all of them and one for the model at work."""
+
+    def __init__(self, match: LabelMatch, options: EvaluationOptions, watch: Watch) -> None:
+        self.match = match
+        self.options = options
+        self.watch = watch
+        self.total = np.zeros((len(match.examples), len(match.labels)), np.float32)
+        self.errors: dict[int, FileError] = {}  # by row
+
+    def rows_left(self) -> list[int]:
+        """Return the rows that every model so far could score."""
+        return [row for row in range(len(self.total)) if row not in self.errors]
+
+    def add(self, tagger: Tagger, label_ids: Sequence[int]) -> ModelResult:
+        """Score with one more model and judge it alone.
+
+        Raises:
+            AstError: Not one example is left.
+        """
+        scores = np.zeros_like(self.total)
+        rows = self.rows_left()  # what failed once would fail again
+        for row, result in zip(rows, self._results(tagger, rows), strict=True):
+            if result.error is not None:
+                self.errors[row] = result.error
+            else:
+                scores[row] = _row(result, tagger)[list(label_ids)]
+        rows = self.rows_left()
+        if not rows:
+            raise AstError(
+                f"not one of {len(self.errors)} examples could be scored, so nothing was judged; the first: "
+                f"{self.errors[0].message}"
+            )
+        self.total += scores
+        return ModelResult(tagger.name, _metrics(scores[rows], self.match.targets[rows], self.match.labels))
+
+    def _results(self, tagger: Tagger, rows: Sequence[int]) -> Iterator[TaggingResult]:
+        """Yield the result of each row's example, all labels in it."""
+        inputs = [_input(self.match.examples[row]) for row in rows]
+        run = ClassifyOptions(
+            hop_s=self.options.hop_s,
+            batch_size=self.options.batch_size,
+            top_k=tagger.config.num_labels,
+            aggregate=self.options.aggregate,
+        )
+        with _decoding(tagger, inputs, run, self.options) as sources:
+            results = (result for result in tagger.classify_sources(sources, run) if isinstance(result, TaggingResult))
+            yield from self.watch(results, len(rows), tagger.name)
+
+
+def _row(result: TaggingResult, tagger: Tagger) -> NDArray[np.float32]:
+    """Return a result's scores by class index, shape (num_labels,)."""
+    scores = np.zeros(tagger.config.num_labels, np.float32)
+    for tag in result.tags:
+        scores[tag.label_id] = tag.score
+    return scores
+
+
+def _metrics(scores: NDArray[np.float32], targets: NDArray[Any], labels: tuple[str, ...]) -> Metrics:
+    return (single_label_metrics if targets.ndim == 1 else multi_label_metrics)(scores, targets, labels)
+
+
+@contextlib.contextmanager
+def _decoding(
+    tagger: Tagger, inputs: list[Input], run: ClassifyOptions, options: EvaluationOptions
+) -> Iterator[Iterable[Source]]:
+    """Decode in worker processes, which a broken file may kill or hang, or with 0 workers in this one."""
+    if options.num_workers == 0:
+        yield tagger.sources(inputs, run)
+        return
+    rate = tagger.feature_extractor.sampling_rate
+    with DecodePool(options.num_workers or default_num_workers(), rate, run, options.timeout_s) as pool:
+        yield pool.open_streams(inputs)
+
+
+def _input(example: Example) -> Input:
+    duration_s = None if example.end_s is None else example.end_s - example.start_s
+    return Input(example.path, part=PartOptions(start_s=example.start_s, duration_s=duration_s))
+
+
+def _check_activations(taggers: Sequence[Tagger]) -> None:
+    """Refuse models without scores from 0 to 1, and warn of an ensemble that mixes two kinds of scores."""
+    kinds = {tagger.name: tagger.check_options(ClassifyOptions()).activation for tagger in taggers}
+    for name, kind in kinds.items():
+        if kind == "none":
+            raise UsageError(f"{name}: predicts a number, not labels (a regression), and cannot be judged by labels")
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+        text = f"the models' scores are of different kinds ({listed}): in their mean, sigmoid's larger ones count more"
+        warnings.warn(text, AstWarning, stacklevel=3)

@@ -1,0 +1,118 @@
+"""An evaluation as text for people. Imports NumPy: for function bodies only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ast_cli.evaluation.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
+from ast_cli.report.text import printable
+
+if TYPE_CHECKING:
+    from ast_cli.evaluation.evaluate import Evaluation
+
+MAX_CONFUSIONS = 10
+MAX_ABSENT = 10  # labels named one by one
+UNDEFINED = "-"
+NAMES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "mean_average_precision": "mAP",
+    "mean_auc": "AUC",
+    "d_prime": "d'",
+    "lwlrap": "lwlrap",
+}
+
+
+def evaluation_text(evaluation: Evaluation) -> str:
+    """Return the whole result, each model's own, each class's, and what was most often taken for what."""
+    return "".join(f"{printable(line)}\n" for line in _lines(evaluation))
+
+
+def _lines(evaluation: Evaluation) -> Iterator[str]:
+    metrics = evaluation.metrics
+    models = " + ".join(model.name for model in evaluation.models)
+    yield f"{models} on {evaluation.data}: {_counts(evaluation)}"
+    yield _headline(metrics)
+    yield ""
+    if len(evaluation.models) > 1:
+        yield from _models(evaluation)
+        yield ""
+    if isinstance(metrics, SingleLabelMetrics):
+        yield from _single_label_classes(metrics)
+    else:
+        yield from _multi_label_classes(metrics)
+    if absent := metrics.labels_without_examples:
+        named = ", ".join(absent[:MAX_ABSENT]) + (" ..." if len(absent) > MAX_ABSENT else "")
+        yield ""
+        have = "label has no example and counts" if len(absent) == 1 else "labels have no example and count"
+        yield f"{len(absent)} {have} in no mean: {named}"
+
+
+def _counts(evaluation: Evaluation) -> str:
+    parts = [f"{len(evaluation.examples)} examples of {len(evaluation.metrics.per_class)} classes"]
+    if evaluation.failures:
+        parts.append(f"{len(evaluation.failures)} failed")
+    if evaluation.num_left_out:
+        parts.append(f"{evaluation.num_left_out} left out for their labels")
+    return ", ".join(parts)
+
+
+def _headline(metrics: Metrics) -> str:
+    if isinstance(metrics, SingleLabelMetrics):
+        low, high = metrics.accuracy_interval
+        return (
+            f"accuracy {metrics.accuracy:.2%} (95 % confidence: {low:.2%} to {high:.2%}), "
+            f"macro F1 {metrics.macro_f1:.4f}"
+        )
+    values = metrics.summary()
+    return ", ".join(f"{NAMES[key]} {_number(values[key])}" for key in values)
+
+
+def _models(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a line a model and one for their mean, where there are several."""
+    summaries = [model.metrics.summary() for model in evaluation.models]
+    keys = [key for key in NAMES if key in summaries[0]]
+    rows = [
+        [model.name, str(model.metrics.num_examples), *(_number(summary[key]) for key in keys)]
+        for model, summary in zip(evaluation.models, summaries, strict=True)
+    ]
+    mean = evaluation.metrics.summary()
+    rows.append(["mean of their scores", str(len(evaluation.examples)), *(_number(mean[key]) for key in keys)])
+    yield from _table(["model", "examples", *(NAMES[key] for key in keys)], rows)
+
+
+def _single_label_classes(metrics: SingleLabelMetrics) -> Iterator[str]:
+    rows = [
+        [result.label, str(result.support), *map(_number, (result.precision, result.recall, result.f1))]
+        for result in metrics.per_class
+    ]
+    yield from _table(["class", "examples", "precision", "recall", "F1"], rows)
+    confusions = metrics.confusion_matrix.confusions()
+    if confusions:
+        yield ""
+        yield "most frequent mistakes"
+    for true, predicted, count in confusions[:MAX_CONFUSIONS]:
+        yield f"{count:6d}  {true} taken for {predicted}"
+
+
+def _multi_label_classes(metrics: MultiLabelMetrics) -> Iterator[str]:
+    ranked = sorted(metrics.per_class, key=lambda result: -result.average_precision)
+    rows = [
+        [result.label, str(result.support), *map(_number, (result.average_precision, result.auc, result.d_prime))]
+        for result in ranked
+    ]
+    yield from _table(["class", "examples", "AP", "AUC", "d'"], rows)
+
+
+def _number(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield aligned lines: the first column to the left, numbers to the right."""
+    cells = [list(header), *([printable(row[0]), *row[1:]] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for first, *others in cells:
+        numbers = (other.rjust(width) for other, width in zip(others, widths[1:], strict=True))
+        yield "  ".join([first.ljust(widths[0]), *numbers])

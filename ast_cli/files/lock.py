@@ -1,0 +1,87 @@
+"""One run at a time on an output: a lock that a dead holder loses. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from ast_cli.errors import AstError, AstWarning
+from ast_cli.files.append import writing
+
+_held_locks: set[str] = set()  # the system's locks do not keep a process from itself
+
+
+def lock_file(output: Path) -> Path:
+    """Return the file that is locked while an output, or a folder of outputs, is written."""
+    return output.with_name(f"{output.name}.ast-lock")
+
+
+@contextlib.contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Hold the lock of an output.
+
+    Raises:
+        AstError: Another run has it, which is named.
+    """
+    lock = lock_file(output)
+    identity = os.path.realpath(lock)
+    if identity in _held_locks:
+        raise AstError(f"{output} is being written already, by this process")
+    with writing(lock):
+        descriptor = _locked(output, lock)
+    _held_locks.add(identity)
+    try:
+        with writing(lock):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        _held_locks.discard(identity)
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+
+def _locked(output: Path, lock: Path) -> int:
+    """Open and lock the lock file; a dead holder's lock is free."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _try_lock(descriptor):
+                holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+                raise AstError(f"{output} is being written by another run, {holder}: wait for it, or stop it")
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                return descriptor
+        except FileNotFoundError:
+            pass  # its last holder removed it between our opening and locking
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process; the system unlocks it when the process ends, however it does."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # far behind the text: what is locked there cannot be read
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: forked workers would inherit it
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            return False
+        warnings.warn(f"two runs on one output cannot be kept apart here: {error.strerror}", AstWarning, stacklevel=2)
+    return True

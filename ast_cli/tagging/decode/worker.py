@@ -1,0 +1,157 @@
+"""What a worker process of the decode pool does: it reads requests, and sends the samples of one file after another.
+
+Light on purpose: a worker never imports torch. Requests are lines of JSON on its standard input, answers numbers and
+JSON on its standard output, never pickle: a hijacked decoder gains nothing over the main process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import logging
+import os
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.errors import DEBUG_VARIABLE, AudioError, ErrorCode, internal_error
+
+if TYPE_CHECKING:
+    from ast_cli.tagging.score.recording import SampleStream  # which imports torch: workers must not
+
+MESSAGE_SAMPLES = 65_536  # small blocks are joined: every message wakes two threads
+NICENESS = 10
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+logger = logging.getLogger(__name__)
+
+# A message: its kind, the seconds decoded so far, the bytes that follow.
+HEADER = struct.Struct("<cdI")
+READY, OPENING, BLOCK, CLOSING, FAILURE = b"R", b"O", b"B", b"C", b"F"
+
+OpenFunction = Callable[[str, int, float, float | None], "SampleStream"]
+
+
+class Request(NamedTuple):
+    """What a worker is asked to decode: a file, from where in seconds, and how many seconds, None for the rest."""
+
+    path: str
+    start_s: float
+    duration_s: float | None
+
+
+def work() -> None:
+    """Decode what is asked for on standard input, a `Request` in JSON a line; a worker's whole life.
+
+    The first line holds the settings. ``null`` means: leave off the current file.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the main process decides
+        signal.signal(number, signal.SIG_IGN)
+    _die_with_parent()
+    _give_way()
+    if os.environ.get(DEBUG_VARIABLE):
+        logging.basicConfig(level=logging.DEBUG)
+    send = partial(_send, _take_stdout())
+    sampling_rate, open_function = json.loads(sys.stdin.buffer.readline())
+    module, _, name = open_function.partition(":")
+    open_stream: OpenFunction = getattr(importlib.import_module(module), name)
+    requests: SimpleQueue[Request | None] = SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    send(READY)
+    while True:
+        request = requests.get()
+        if request is not None:
+            path, start_s, duration_s = request
+            _decode(path, partial(open_stream, path, sampling_rate, start_s, duration_s), requests, send)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process with its parent, even inside a decoder that lets no thread run (Linux)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # without prctl the closed pipe is noticed all the same
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _give_way() -> None:
+    """Let the model's threads go first: one that waits for a core stops all of them, while decoding is ahead anyway."""
+    if hasattr(os, "nice"):  # not on Windows
+        with contextlib.suppress(OSError):
+            os.nice(NICENESS)
+
+
+def _take_stdout() -> BinaryIO:
+    """Keep standard output for messages; what C libraries print goes nowhere."""
+    messages = os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return messages
+
+
+def _read_requests(requests: SimpleQueue[Request | None]) -> None:
+    """Pass requests on; when the main process is gone, so is this one, whatever it is doing."""
+    for line in sys.stdin.buffer:
+        fields = json.loads(line)
+        requests.put(None if fields is None else Request(*fields))
+    os._exit(0)
+
+
+def _send(messages: BinaryIO, kind: bytes, duration_s: float = 0.0, content: bytes | memoryview = b"") -> None:
+    try:
+        messages.write(HEADER.pack(kind, duration_s, len(content)))
+        messages.write(content)
+        messages.flush()
+    except OSError:  # nobody listens any more
+        os._exit(0)
+
+
+def _decode(
+    path: str, open_stream: Callable[[], SampleStream], requests: SimpleQueue[Request | None], send: Callable[..., None]
+) -> None:
+    """Send one file: an opening, blocks, and either a closing or a failure."""
+    try:
+        with contextlib.closing(open_stream()) as stream:
+            send(OPENING, content=packed(stream.sampling_rate, stream.num_channels, stream.claimed_s))
+            for samples in _joined(stream):
+                send(BLOCK, stream.duration_s, samples.data.cast("B"))
+                if not requests.empty():
+                    break
+        send(CLOSING, stream.duration_s, packed(*sorted(stream.warnings)))
+    except AudioError as error:
+        send(FAILURE, content=packed(error.code, str(error)))
+    except MemoryError:
+        send(FAILURE, content=packed(ErrorCode.OUT_OF_MEMORY, f"{path}: not enough memory to decode it"))
+    except Exception as error:  # a bug costs one file, not the run
+        logger.debug("%s: internal error", path, exc_info=error)
+        bug = internal_error(path, error)
+        send(FAILURE, content=packed(bug.code, str(bug)))
+
+
+def _joined(stream: SampleStream) -> Iterator[NDArray[np.float32]]:
+    """Join blocks to at least ``MESSAGE_SAMPLES`` each, but for the last."""
+    parts: list[NDArray[np.float32]] = []
+    num_samples = 0
+    for block in stream:
+        parts.append(block)
+        num_samples += block.size
+        if num_samples >= MESSAGE_SAMPLES:
+            yield np.concatenate(parts, dtype=np.float32)
+            parts.clear()
+            num_samples = 0
+    if num_samples:
+        yield np.concatenate(parts, dtype=np.float32)
+
+
+def packed(*values: Any) -> bytes:
+    """Return JSON in ASCII, in which names that are not UTF-8 survive as escaped surrogates."""
+    return json.dumps(values).encode("ascii")

@@ -1,0 +1,132 @@
+"""Numbers instead of tags: features, embeddings, logits, hidden states and attentions of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.engine.interface import Engine
+from ast_cli.errors import AudioError, ErrorCode, UsageError
+from ast_cli.tagging.options import ExtractOptions
+from ast_cli.tagging.score.recording import Recording, RecordingWindow
+
+NEEDS_NO_MODEL = ("fbank", "input-values")
+FIRST_WINDOW_ONLY = ("hidden-states", "attentions")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extraction:
+    """What was extracted from one recording.
+
+    Attributes:
+        what: What was asked for.
+        arrays: By name. The first is the main one:
+            ``fbank``: ``fbank`` (num_frames, num_mel_bins).
+            ``input-values``: ``input_values`` (num_windows, max_length, num_mel_bins).
+            ``embedding``: ``embedding`` (hidden_size,), the mean over windows, and ``window_embeddings`` (num_windows,
+            hidden_size).
+            ``logits``: ``logits`` (num_labels,), likewise, and ``window_logits`` (num_windows, num_labels).
+            ``hidden-states``: ``hidden_states`` (num_windows, num_layers + 1, num_tokens, hidden_size).
+            ``attentions``: ``attentions`` (num_windows, num_layers, num_heads, num_tokens, num_tokens).
+            All but ``fbank`` also hold ``start_s`` and ``end_s`` (num_windows,).
+        duration_s: Of the audio read.
+        sampling_rate: The recording's own, in Hz.
+        num_channels: The recording's own.
+        warnings: What was odd.
+    """
+
+    what: str
+    arrays: dict[str, NDArray[Any]]
+    duration_s: float
+    sampling_rate: int
+    num_channels: int
+    warnings: tuple[str, ...]
+
+    @property
+    def main(self) -> NDArray[Any]:
+        """The array that bears the name of what was asked for."""
+        return next(iter(self.arrays.values()))
+
+
+def extract_features(recording: Recording, engine: Engine | None, options: ExtractOptions) -> Extraction:
+    """Extract from one recording.
+
+    Args:
+        recording: Opened, not yet iterated.
+        engine: The model; None for the fbank and the input values, which need none.
+        options: What, and of which windows.
+
+    Raises:
+        AudioError: The recording cannot be decoded.
+        UsageError: A model is needed and there is none.
+    """
+    if options.what == "fbank":
+        blocks = list(recording.fbank_blocks())
+        if not blocks:
+            raise _no_audio()
+        arrays: dict[str, NDArray[Any]] = {"fbank": np.concatenate(blocks)}
+    else:
+        arrays = _of_windows(recording, engine, options)
+    stream = recording.stream
+    return Extraction(
+        options.what, arrays, stream.duration_s, stream.sampling_rate, stream.num_channels, recording.warnings
+    )
+
+
+def _of_windows(recording: Recording, engine: Engine | None, options: ExtractOptions) -> dict[str, NDArray[Any]]:
+    """Run what was asked for over the windows, batch by batch."""
+    extractor = recording.feature_extractor
+    all_windows = recording.windows()
+    only_first = options.what in FIRST_WINDOW_ONLY and not options.all_windows
+    windows: Iterator[RecordingWindow] = islice(all_windows, 1) if only_first else all_windows
+    compute = _computation(engine, options.what)
+    times: list[tuple[float, float]] = []
+    parts: list[NDArray[Any]] = []
+    batch_size = options.batch_size or (engine.default_batch_size if engine else 1)
+    while batch := list(islice(windows, batch_size)):
+        times += [(window.start_s, window.end_s) for window in batch]
+        parts.append(compute(extractor.input_values([window.content for window in batch])))
+    if not parts:
+        raise _no_audio()
+    for _ in all_windows:  # to the end, so that length and warnings are the recording's
+        pass
+    values = np.concatenate(parts)
+    starts, ends = np.array(times, dtype=np.float64).T
+    key = options.what.replace("-", "_")
+    if options.what in ("embedding", "logits"):
+        plural = {"embedding": "window_embeddings", "logits": "window_logits"}[options.what]
+        return {key: values.mean(axis=0), plural: values, "start_s": starts, "end_s": ends}
+    return {key: values, "start_s": starts, "end_s": ends}
+
+
+def _no_audio() -> AudioError:
+    return AudioError(ErrorCode.NO_SAMPLES, "the recording is too short for a single sample at the model's rate")
+
+
+def _computation(engine: Engine | None, what: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Return the function from input_values (B, max_length, num_mel_bins) to float32 numbers (B, ...)."""
+    if what == "input-values":
+        return lambda input_values: input_values
+    if engine is None:
+        raise UsageError(f"{what} needs a model")
+    if what == "logits":
+        return engine.logits
+    from ast_cli.engine.torch.torch_engine import TorchEngine
+
+    if not isinstance(engine, TorchEngine):
+        raise UsageError(f"the {engine.name} engine computes logits and nothing else; use --engine torch for {what}")
+    if what == "embedding":
+        return engine.embeddings
+    wanted = "output_hidden_states" if what == "hidden-states" else "output_attentions"
+    key = what.replace("-", "_")
+
+    def stacked(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        layers = engine.forward(input_values, **{wanted: True})[key]
+        return np.stack([layer.float().cpu().numpy() for layer in layers], axis=1)
+
+    return stacked

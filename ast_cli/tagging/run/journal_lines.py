@@ -1,0 +1,277 @@
+"""The lines of a journal: which inputs are done, and where in the output the text of each ends. Standard library only.
+
+JSON Lines: a header with the settings, then one line for each input whose text is whole in the output, and a last one
+that says that the run came to its end.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ast_cli.errors import AstError
+from ast_cli.files.json_object import shown
+from ast_cli.files.lock import lock_file
+from ast_cli.results import exact_path, path_fields
+from ast_cli.tagging.inputs import STDIN
+from ast_cli.tagging.run.shards import Shard, format_shard
+
+JOURNAL_VERSION = 1
+BLOCK_BYTES = 1 << 16
+FINISHED_LINE = b'{"finished": true}\n'  # the last line of a run that came to its end
+OK = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which state of which file a result belongs to.
+
+    Attributes:
+        path: Its real path; ``-`` for standard input.
+        size: In bytes; None where the file cannot be looked at.
+        mtime_ns: Time of the last change, in nanoseconds; None likewise.
+    """
+
+    path: str
+    size: int | None
+    mtime_ns: int | None
+
+    @classmethod
+    def of(cls, path: str) -> Key:
+        """Look at the file of a real path as it is now."""
+        if path == STDIN:
+            return cls(path, None, None)
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):  # ValueError: a NUL in the name
+            return cls(path, None, None)
+        return cls(path, status.st_size, status.st_mtime_ns)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Key:
+        """Read the JSON form."""
+        return cls(exact_path(fields) or "", fields["size"], fields["mtime_ns"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**path_fields(self.path), "size": self.size, "mtime_ns": self.mtime_ns}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line of a journal.
+
+    Attributes:
+        format_name: Of the output.
+        fingerprint: All that changes results: model, options.
+        shard: Which part of the inputs the run took, if not all.
+        generation: Counts how often output and journal were replaced.
+        offset_end: Bytes of the output before the first result, such as the names of columns.
+        crc32: Of those bytes.
+    """
+
+    format_name: str
+    fingerprint: dict[str, Any]
+    shard: Shard | None
+    generation: int
+    offset_end: int = 0
+    crc32: int = 0
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Header:
+        """Read the JSON form."""
+        if fields["version"] != JOURNAL_VERSION:
+            raise ValueError(f"version {fields['version']}")
+        shard = None if fields["shard"] is None else (int(fields["shard"][0]), int(fields["shard"][1]))
+        generation, offset_end, crc32 = int(fields["generation"]), int(fields["offset_end"]), int(fields["crc32"])
+        return cls(fields["format"], dict(fields["fingerprint"]), shard, generation, offset_end, crc32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "version": JOURNAL_VERSION,
+            "format": self.format_name,
+            "fingerprint": self.fingerprint,
+            "shard": self.shard,
+            "generation": self.generation,
+            "offset_end": self.offset_end,
+            "crc32": self.crc32,
+        }
+
+    def differences(self, other: Header) -> list[str]:
+        """Name the settings that another header has otherwise."""
+        mine, others = ({**_flat(header.fingerprint), "shard": format_shard(header.shard)} for header in (self, other))
+        names = [name for name in sorted(mine | others) if mine.get(name) != others.get(name)]
+        return [_difference(name, shown(mine.get(name)), shown(others.get(name))) for name in names]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings within settings under names with a dot, each on its own."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _difference(name: str, old: str, new: str) -> str:
+    return f"{name} was {old} and is {new}" if old != new else f"{name} is another"  # long values are cut when shown
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One finished input.
+
+    Attributes:
+        key: Of the file that was read.
+        outcome: ``ok`` or the error's code.
+        offset_end: Bytes of the output up to the end of this input's text.
+        crc32: Of this input's text.
+        record: The whole result; None for JSON Lines, where the output holds it.
+        line_end: Bytes of the journal up to the end of this line.
+    """
+
+    key: Key
+    outcome: str
+    offset_end: int
+    crc32: int
+    record: dict[str, Any] | None
+    line_end: int
+
+
+class TornTailError(AstError):
+    """The output ends before the last text that its journal knows of."""
+
+
+class Sidecars:
+    """The names of an output and of the files beside it."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.journal = output.with_name(f"{output.name}.ast-journal")
+        self.new_journal = output.with_name(f"{output.name}.ast-journal.new")
+        self.lock = lock_file(output)
+
+    def new_output(self, generation: int) -> Path:
+        """Return where an output is written before it takes its place."""
+        return self.output.with_name(f"{self.output.name}.ast-output.{generation}")
+
+
+def json_line(fields: Mapping[str, Any]) -> bytes:
+    """Return one line of strict JSON in ASCII, in which names that are not UTF-8 survive."""
+    return json.dumps(fields, allow_nan=False).encode("ascii") + b"\n"
+
+
+def read_journal(file: Path) -> tuple[Header, Iterator[Entry]]:
+    """Read a journal; a torn last line is left out.
+
+    Raises:
+        AstError: It cannot be read, or another line is damaged; the message names it. The entries raise it too.
+    """
+    lines = _whole_lines(file)
+    first = next(lines, None)
+    if first is None:
+        raise _damaged(file, 1)
+    try:
+        header = Header.from_dict(first[2])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise _damaged(file, 1) from error
+    return header, _entries(file, lines)
+
+
+def _entries(file: Path, lines: Iterator[tuple[int, int, dict[str, Any]]]) -> Iterator[Entry]:
+    for line, line_end, fields in lines:
+        if "finished" in fields:
+            continue
+        try:
+            key, offset_end, crc32 = Key.from_dict(fields["key"]), int(fields["offset_end"]), int(fields["crc32"])
+            yield Entry(key, fields["outcome"], offset_end, crc32, fields.get("record"), line_end)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(file, line) from error
+
+
+def _whole_lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield number, end in bytes and object of each line that was written to its end."""
+    end = 0
+    try:
+        with open(file, "rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                end += len(line)
+                if not line.endswith(b"\n"):  # torn, or the NULs of a power cut
+                    return
+                try:
+                    fields = json.loads(line.decode("ascii"))  # json would guess at the encoding of every line
+                except (ValueError, RecursionError) as error:
+                    raise _damaged(file, number) from error
+                if not isinstance(fields, dict):
+                    raise _damaged(file, number)
+                yield number, end, fields
+    except OSError as error:
+        raise AstError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _damaged(file: Path, line: int) -> AstError:
+    return AstError(f"{file}: line {line} is damaged; --force starts anew")
+
+
+def is_finished(journal: Path) -> bool:
+    """Tell whether a journal's run came to its end."""
+    try:
+        with open(journal, "rb") as stream:
+            stream.seek(-min(len(FINISHED_LINE), stream.seek(0, os.SEEK_END)), os.SEEK_END)
+            return stream.read() == FINISHED_LINE
+    except OSError as error:
+        raise AstError(f"{journal}: cannot be read ({error.strerror})") from error
+
+
+def verified(output: Path, header: Header, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes, int]]:
+    """Yield entries with their text in the output and the number of its first line.
+
+    Raises:
+        TornTailError: The output ends before an entry's end, NULs not counted; later entries have no text either.
+        AstError: An entry's text is not what was written; the message names the line.
+    """
+    try:
+        with open(output, "rb") as stream:
+            num_bytes = _written_bytes(stream)
+            line = 1 + _checked_text(output, stream, 1, num_bytes, header.offset_end, header.crc32).count(b"\n")
+            for entry in entries:
+                text = _checked_text(output, stream, line, num_bytes, entry.offset_end, entry.crc32)
+                yield entry, text, line
+                line += text.count(b"\n")
+    except OSError as error:
+        raise AstError(f"{output}: cannot be read ({error.strerror})") from error
+
+
+def _checked_text(
+    output: Path, stream: io.BufferedReader, line: int, num_bytes: int, offset_end: int, crc32: int
+) -> bytes:
+    """Read the output from where the stream is to an offset."""
+    if offset_end > num_bytes:
+        raise TornTailError(f"{output}: torn at line {line}: its run was cut off; finish it with --resume")
+    start = stream.tell()
+    text = stream.read(offset_end - start) if offset_end >= start else b""
+    if start + len(text) != offset_end or zlib.crc32(text) != crc32:
+        separator = text[: len(text) - len(text.lstrip(b"[,\n"))]  # of a JSON list the record is on the next line
+        line += separator.count(b"\n")
+        raise AstError(f"{output}: line {line} is damaged or was changed by hand; --force starts anew")
+    return text
+
+
+def _written_bytes(stream: io.BufferedReader) -> int:
+    """Return a file's length without the NULs that a power cut may leave at its end; the stream is at its start."""
+    end = stream.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - BLOCK_BYTES)
+        stream.seek(start)
+        kept = stream.read(end - start).rstrip(b"\0")
+        end = start + len(kept)
+        if kept:
+            break
+    stream.seek(0)
+    return end

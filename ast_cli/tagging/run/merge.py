@@ -1,0 +1,329 @@
+"""Joining the outputs of shards into one, checked: nothing torn, nothing twice, no shard missing.
+
+JSON Lines and CSV; the journals beside the parts, where they are, must agree with the parts and with each other.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ast_cli.errors import AstError, UsageError
+from ast_cli.report import SUFFIXES, suffixes_of
+from ast_cli.report.text import printable
+from ast_cli.tagging.run.journal_lines import OK, Header, Sidecars, is_finished, read_journal, verified
+from ast_cli.tagging.run.shards import format_shard
+
+FORMATS = ("jsonl", "csv")  # those whose records stand alone
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What was joined."""
+
+    num_parts: int
+    num_ok: int
+    num_failed: int
+
+    @property
+    def num_files(self) -> int:
+        """How many inputs the output has a record of."""
+        return self.num_ok + self.num_failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One output to be joined, with the beginning of its journal where there is one."""
+
+    file: Path
+    format_name: str
+    header: Header | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One input's text in a part.
+
+    Attributes:
+        line: Number of its first line.
+        names: What it is known by: the path in the record, the real path in the journal.
+        is_ok: Whether the input was scored.
+        text: As it is in the part.
+    """
+
+    line: int
+    names: list[str]
+    is_ok: bool
+    text: bytes
+
+
+def merge_outputs(parts: Sequence[Path], output: Path, *, force: bool = False) -> MergeReport:
+    """Join outputs in the order given; the joined one appears whole or not at all.
+
+    Args:
+        parts: Outputs of finished runs, all JSON Lines or all CSV.
+        output: The file to write.
+        force: Replace it where it exists.
+
+    Raises:
+        UsageError: The output exists, is one of the parts, or is named for another format; there are no parts.
+        AstError: A part is torn, damaged or unfinished, an input is there twice, shards are missing or do not belong
+            together; the message names file and line.
+    """
+    _check_output(parts, output, force=force)
+    opened = [_open_part(file) for file in parts]
+    _check_parts(opened)
+    _check_suffix(opened, output)
+    new = output.with_name(f"{output.name}.ast-merge")
+    try:
+        with open(new, "wb") as stream:
+            report = _join(opened, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(new, output)
+        Sidecars(output).journal.unlink(missing_ok=True)  # of the replaced output
+    except OSError as error:
+        raise AstError(f"{output}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+    return report
+
+
+def _check_output(parts: Sequence[Path], output: Path, *, force: bool) -> None:
+    """Refuse to overwrite a part, or anything without being told to."""
+    if not parts:
+        raise UsageError("name the outputs to merge")
+    if any(_same_file(part, output) for part in parts):
+        raise UsageError(f"--output {output} is one of the parts")
+    if output.is_symlink() or (output.exists() and not output.is_file()):
+        raise UsageError(f"--output {output} is no regular file: name another")
+    if not force and (output.exists() or Sidecars(output).journal.exists()):
+        raise UsageError(f"--output {output} exists: add --force to replace it")
+
+
+def _same_file(part: Path, output: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samefile(part, output)
+    return False
+
+
+def _open_part(file: Path) -> _Part:
+    """Look at a part and the beginning of its journal.
+
+    Raises:
+        AstError: Its run has not come to its end, or it has a format that cannot be joined.
+    """
+    journal = Sidecars(file).journal
+    if not journal.exists():
+        return _Part(file, "csv" if file.suffix.lower() == ".csv" else "jsonl", None)
+    header, _ = read_journal(journal)
+    if header.format_name not in FORMATS:
+        raise AstError(f"{file}: {header.format_name} cannot be merged, only {' and '.join(FORMATS)}")
+    if not is_finished(journal):
+        raise AstError(f"{file}: its run has not come to its end: finish it with --resume")
+    return _Part(file, header.format_name, header)
+
+
+def _check_parts(parts: Sequence[_Part]) -> None:
+    """Refuse parts of different formats, different settings or different splits, and missing or repeated shards."""
+    for part in parts:
+        if part.format_name != parts[0].format_name:
+            raise AstError(f"{part.file} is {part.format_name} and {parts[0].file} is {parts[0].format_name}")
+    journalled = [(part.file, part.header) for part in parts if part.header is not None]
+    if not journalled:
+        return
+    first_file, first = journalled[0]
+    for file, header in journalled[1:]:
+        differences = first.differences(dataclasses.replace(header, shard=first.shard))
+        if differences:
+            raise AstError(f"{file} was made otherwise than {first_file}: {'; '.join(differences)}")
+    _check_shards(journalled)
+
+
+def _check_suffix(parts: Sequence[_Part], output: Path) -> None:
+    """Refuse a name that says another format than the parts have, unless they have such names too."""
+    suffix, format_name = output.suffix.lower(), parts[0].format_name
+    named_alike = suffix in {part.file.suffix.lower() for part in parts}
+    if suffix and SUFFIXES.get(suffix) != format_name and not named_alike:
+        raise UsageError(
+            f"--output {output}: the parts are {format_name}; name a file that ends in {suffixes_of([format_name])}"
+        )
+
+
+def _check_shards(journalled: Sequence[tuple[Path, Header]]) -> None:
+    """Refuse anything but all shards of one split, each once, or no shards at all."""
+    files: dict[str | None, Path] = {}
+    for file, header in journalled:
+        name = format_shard(header.shard)
+        if name is not None and name in files:
+            raise AstError(f"{files[name]} and {file} are both shard {name}")
+        files[name] = file
+    first_file, first = journalled[0]
+    num_shards = None if first.shard is None else first.shard[1]
+    for file, header in journalled:
+        if (None if header.shard is None else header.shard[1]) != num_shards:
+            first_name, name = (format_shard(shard) or "no shard" for shard in (first.shard, header.shard))
+            raise AstError(f"{first_file} is {first_name} and {file} is {name}: not of one split")
+    missing = [f"{index}/{num_shards}" for index in range(num_shards or 0) if f"{index}/{num_shards}" not in files]
+    if missing:
+        raise AstError(f"no part with a journal is shard {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}")
+
+
+def _join(parts: Sequence[_Part], stream: BinaryIO) -> MergeReport:
+    """Write the parts' records one after another, checking each."""
+    seen: dict[str, tuple[int, int]] = {}  # which part, which line
+    outcomes: Counter[bool] = Counter()
+    first_beginning = _beginning(parts[0])
+    stream.write(first_beginning)
+    for number, part in enumerate(parts):
+        if _beginning(part) != first_beginning:
+            raise AstError(
+                f"{part.file}: line 1: not the columns of {parts[0].file}; its own command with --resume writes those "
+                "of this version"
+            )
+        for record in _records(part):
+            for name in record.names:
+                if name in seen:
+                    other, line = parts[seen[name][0]].file, seen[name][1]
+                    raise AstError(
+                        f"{printable(name[1:])} is there twice: {other} line {line}, {part.file} line {record.line}"
+                    )
+                seen[name] = (number, record.line)
+            outcomes[record.is_ok] += 1
+            stream.write(record.text)
+    return MergeReport(len(parts), num_ok=outcomes[True], num_failed=outcomes[False])
+
+
+def _beginning(part: _Part) -> bytes:
+    """Return what a part holds before its first record: of CSV the names of the columns."""
+    with _reading(part.file), open(part.file, "rb") as stream:
+        return stream.readline() if part.format_name == "csv" else b""
+
+
+def _records(part: _Part) -> Iterator[_Record]:
+    """Return a part's records, each checked."""
+    if part.header is not None:
+        return _journalled_records(part)
+    return _csv_records(part.file) if part.format_name == "csv" else _json_records(part.file)
+
+
+def _journalled_records(part: _Part) -> Iterator[_Record]:
+    """Yield the records that a journal vouches for; there must be nothing else."""
+    header, entries = read_journal(Sidecars(part.file).journal)
+    end, line = header.offset_end, 1
+    for entry, text, line in verified(part.file, header, entries):
+        names = [f"={entry.key.path}"]
+        if part.format_name == "jsonl":
+            records = [
+                _json_record(part.file, line + number, row) for number, row in enumerate(text.splitlines(keepends=True))
+            ]
+            names += _json_names(records[-1])
+        yield _Record(line, names, entry.outcome == OK, text)
+        end = entry.offset_end
+    with _reading(part.file):
+        if part.file.stat().st_size != end:
+            raise AstError(f"{part.file}: there is more after line {line} than its journal knows")
+
+
+def _json_records(file: Path) -> Iterator[_Record]:
+    """Yield the records of JSON Lines, windows and events with the file's record after them."""
+    text, first_line, line = b"", 1, 0
+    with _reading(file), open(file, "rb") as stream:
+        for line, row in enumerate(stream, start=1):
+            record = _json_record(file, line, row)
+            text += row
+            if record["type"] == "file":
+                yield _Record(first_line, _json_names(record), record.get("status") == OK, text)
+                text, first_line = b"", line + 1
+    if text:
+        raise AstError(f"{file}: line {line} is the last, and the record of its file is missing")
+
+
+def _json_record(file: Path, line: int, row: bytes) -> dict[str, Any]:
+    """Parse one line.
+
+    Raises:
+        AstError: It is torn, or no record.
+    """
+    if not row.endswith(b"\n"):
+        raise AstError(f"{file}: line {line} is torn")
+    try:
+        record = json.loads(row)
+        if record["type"] in ("file", "window", "event") and isinstance(record["path"], str):
+            return dict(record)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise AstError(f"{file}: line {line} is no record of a tagged file")
+
+
+def _json_names(record: dict[str, Any]) -> list[str]:
+    """Return a record's path as a name; where it is not UTF-8, only its base64 form tells it from others."""
+    return [f":{record.get('path_b64') or record['path']}"]
+
+
+def _csv_records(file: Path) -> Iterator[_Record]:
+    """Yield the rows of CSV, those of one path together."""
+    with _reading(file), open(file, "rb") as stream:
+        rows = _csv_rows(file, stream)
+        columns = next(rows, ([], b"", 1))[0]
+        if not {"path", "status"} <= set(columns):
+            raise AstError(f"{file}: line 1: no names of columns as in a table of tags")
+        status = columns.index("status")
+        named = [columns.index(column) for column in ("path_b64", "path") if column in columns]
+
+        def name_of(row: tuple[list[str], bytes, int]) -> str:
+            return next((row[0][column] for column in named if row[0][column]), "")
+
+        for name, group in groupby(_complete_rows(file, rows, len(columns)), key=name_of):
+            cells, texts, lines = zip(*group, strict=True)
+            yield _Record(lines[0], [f":{name}"], cells[0][status] == OK, b"".join(texts))
+
+
+def _csv_rows(file: Path, stream: BinaryIO) -> Iterator[tuple[list[str], bytes, int]]:
+    """Yield each row's cells, its bytes, and the number of its first line; a quoted cell may hold line ends."""
+    taken: list[bytes] = []
+
+    def lines() -> Iterator[str]:
+        for row in stream:
+            taken.append(row)
+            yield row.decode("utf-8", "replace")
+
+    reader, first_line = csv.reader(lines(), strict=True), 1
+    try:
+        for cells in reader:
+            if not taken[-1].endswith(b"\n"):
+                raise AstError(f"{file}: line {reader.line_num} is torn")
+            yield cells, b"".join(taken), first_line
+            taken.clear()
+            first_line = reader.line_num + 1
+    except csv.Error as error:
+        raise AstError(f"{file}: line {reader.line_num} is torn or damaged ({error})") from error
+
+
+def _complete_rows(
+    file: Path, rows: Iterator[tuple[list[str], bytes, int]], num_columns: int
+) -> Iterator[tuple[list[str], bytes, int]]:
+    for row in rows:
+        if len(row[0]) != num_columns:
+            raise AstError(f"{file}: line {row[2]} is torn or damaged: {len(row[0])} cells, not {num_columns}")
+        yield row
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn a failure of the file system into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise AstError(f"{file}: cannot be read ({error.strerror or error})") from error

@@ -1,0 +1,165 @@
+"""How a run over many inputs goes: counts, a summary, and when to stop. Standard library only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ast_cli.errors import AstError, ErrorCode
+from ast_cli.results import TaggingResult
+
+if TYPE_CHECKING:
+    from ast_cli.tagging.score.recording import SampleStream  # which is not of the standard library
+
+# Failures of the storage, not of a file: many in a row mean that a disk is gone, and going on would only spoil records.
+STORAGE_ERRORS = frozenset({ErrorCode.PERMISSION, ErrorCode.VANISHED, ErrorCode.NOT_FOUND})
+MAX_STORAGE_ERRORS_IN_A_ROW = 100
+CLAIM_TOLERANCE_S = 1.0  # a header whose length was exceeded by more is not believed
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTotal:
+    """How much audio a run's inputs hold.
+
+    Attributes:
+        duration_s: Of all new inputs, in seconds; None where nothing tells.
+        is_estimate: Whether some of them were not opened yet, or do not state their length.
+    """
+
+    duration_s: float | None
+    is_estimate: bool = False
+
+
+class Tally:
+    """Counts results as they come and says when enough is enough; knows how much was read of what is open.
+
+    One thread counts, others may look.
+
+    Args:
+        max_errors: Stop after so many failed inputs; None for never.
+    """
+
+    def __init__(self, max_errors: int | None = None) -> None:
+        self.max_errors = max_errors
+        self.num_ok = 0
+        self.num_with_warnings = 0
+        self.num_skipped = 0
+        self.num_failed_before = 0  # of those skipped
+        self.failed: Counter[str] = Counter()
+        self.audio_s = 0.0
+        self._last: str | None = None  # path
+        self._ended_s = 0.0  # read of inputs that have a record, failed ones included
+        self._open: list[tuple[str, SampleStream]] = []  # with their paths, as they were opened
+        self._storage_errors_in_a_row = 0
+
+    @property
+    def num_failed(self) -> int:
+        """Inputs that have an error record."""
+        return self.failed.total()
+
+    @property
+    def num_done(self) -> int:
+        """Inputs that have a record, or had one before."""
+        return self.num_ok + self.num_failed + self.num_skipped
+
+    @property
+    def current(self) -> str | None:
+        """The path of the input that was opened last and has no record, else of the last record; None before both."""
+        return next((path for path, _ in reversed(tuple(self._open))), self._last)
+
+    @property
+    def read_s(self) -> float:
+        """Seconds of audio read so far in this run."""
+        return self._ended_s + sum(stream.duration_s for _, stream in tuple(self._open))
+
+    def watching(self, path: str, open_stream: Callable[[], SampleStream]) -> Callable[[], SampleStream]:
+        """Return what opens an input and keeps an eye on it until its result is added."""
+
+        def open_watched() -> SampleStream:
+            stream = open_stream()
+            self._open.append((path, stream))
+            return stream
+
+        return open_watched
+
+    def audio_total(self, num_inputs: int) -> AudioTotal:
+        """Return how much audio all new inputs hold: lengths that are known, and their mean for the others.
+
+        Nothing tells where there is none yet, or where an input that does not state its length is longer than the mean.
+        """
+        known_s, num_known = self._ended_s, self.num_ok + self.num_failed
+        unstated_s = list[float]()  # read of inputs that do not state their length, or exceed it
+        for _, stream in tuple(self._open):
+            read_s, claimed_s = stream.duration_s, stream.claimed_s
+            if claimed_s is None or read_s > claimed_s + CLAIM_TOLERANCE_S:
+                unstated_s.append(read_s)
+            else:
+                known_s += max(claimed_s, read_s)
+                num_known += 1
+        num_unknown = num_inputs - self.num_skipped - num_known
+        if num_unknown <= 0:
+            return AudioTotal(known_s)
+        mean_s = known_s / max(num_known, 1)
+        if not known_s or max(unstated_s, default=0.0) > mean_s:
+            return AudioTotal(None)
+        return AudioTotal(known_s + num_unknown * mean_s, is_estimate=True)
+
+    def add(self, result: TaggingResult) -> None:
+        """Count one result.
+
+        Raises:
+            AstError: The run must stop: too many errors, or a storage that seems to be gone.
+        """
+        self._last = result.path
+        stream = self._closed(result.path)
+        self._ended_s += (stream.duration_s if stream else result.duration_s) or 0.0
+        if result.error is None:
+            self.num_ok += 1
+            self.num_with_warnings += bool(result.warnings)
+            self.audio_s += result.duration_s or 0.0
+            self._storage_errors_in_a_row = 0
+            return
+        self.failed[str(result.error.code)] += 1
+        in_a_row = self._storage_errors_in_a_row + 1 if result.error.code in STORAGE_ERRORS else 0
+        self._storage_errors_in_a_row = in_a_row
+        if in_a_row >= MAX_STORAGE_ERRORS_IN_A_ROW:
+            raise AstError(
+                f"stopped: {in_a_row} inputs in a row could not be reached ({result.error.code}); is the disk mounted?"
+            )
+        if self.max_errors is not None and self.num_failed >= self.max_errors:
+            raise AstError(f"stopped after {self.num_failed} failed inputs, as asked; the last: {result.error.message}")
+
+    def _closed(self, path: str | None) -> SampleStream | None:
+        """Take an input that has its record off the list of those that are open."""
+        for index, (opened, stream) in enumerate(self._open):
+            if opened == path:
+                del self._open[index]
+                return stream
+        return None
+
+    def check(self, num_inputs: int) -> None:
+        """Make sure that every input ended somewhere.
+
+        Raises:
+            AstError: The counts do not add up, which is a bug; the output then misses inputs.
+        """
+        if self.num_done != num_inputs:
+            raise AstError(f"{self.num_done} of {num_inputs} inputs are accounted for: this is a bug; please report it")
+
+    def summary(self, elapsed_s: float, num_inputs: int) -> str:
+        """Return one line about the whole run, or about what was done of it."""
+        warned = f" ({self.num_with_warnings} with warnings)" if self.num_with_warnings else ""
+        parts = [f"{self.num_ok} ok{warned}"]
+        if self.failed:
+            codes = ", ".join(f"{code} {count}" for code, count in sorted(self.failed.items()))
+            parts.append(f"{self.num_failed} failed ({codes})")
+        if self.num_skipped:
+            failed = f" ({self.num_failed_before} of them failed)" if self.num_failed_before else ""
+            parts.append(f"{self.num_skipped} done before{failed}")
+        speed = f", {self.audio_s / elapsed_s:.1f} x real time" if elapsed_s > 0 else ""
+        factor = f", real-time factor {elapsed_s / self.audio_s:.3g}" if self.audio_s else ""
+        audio = f"{self.audio_s / 3600:.2f} h of audio in {elapsed_s:.1f} s"
+        of_all = "" if self.num_done == num_inputs else f" of {num_inputs}"
+        return f"{self.num_done}{of_all} inputs: {', '.join(parts)}; {audio}{speed}{factor}"

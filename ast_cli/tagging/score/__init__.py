@@ -1,0 +1,1 @@
+"""From one recording to its scores, in batches with others."""

@@ -1,0 +1,334 @@
+"""Many inputs through one model: windows of several files share batches, results come in input order or as they come.
+
+A file that cannot be scored is a result with an error; it never stops the others, nor changes their scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.engine.interface import Engine
+from ast_cli.engine.micro_batch import MicroBatch
+from ast_cli.errors import AstWarning, AudioError, DeviceError, ErrorCode
+from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions
+from ast_cli.tagging.score.events import EventMerger
+from ast_cli.tagging.score.recording import Recording, RecordingWindow, SampleStream
+from ast_cli.tagging.score.runner import runner_for
+from ast_cli.tagging.score.scoring import TagChooser
+from ast_cli.tagging.score.window_cache import DistinctWindow, WindowCache
+
+if TYPE_CHECKING:
+    from ast_cli.tagging.decode.pool import Turn
+
+MAX_DELIVERIES = 1_024  # scores that inputs may wait for: a day of silence after one sound does not pile up
+
+Source = tuple[Input, Callable[[], SampleStream]]  # an input and what opens it, or raises why it cannot
+
+
+class PendingResult:
+    """One input whose windows are being scored: a running mean or maximum, never all windows at once."""
+
+    def __init__(self, path: str | None, chooser: TagChooser, options: ClassifyOptions) -> None:
+        self.path = path
+        self.chooser = chooser
+        self.options = options
+        self.recording: Recording | None = None
+        self.error: FileError | None = None
+        self.num_windows_waiting = 0
+        self.all_windows_read = False
+        self.num_windows = 0
+        self.total: NDArray[np.float32] | None = None  # (num_labels,), the sum or the maximum so far
+        self.windows: list[Window] = []
+        self.events: list[Event] = []
+        self.merger: EventMerger | None = None
+        if options.events:
+            thresholds = DEFAULT_THRESHOLD if chooser.thresholds is None else chooser.thresholds
+            self.merger = EventMerger(chooser.id2label, chooser.label_ids, thresholds)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every window of the input has been scored."""
+        return self.all_windows_read and self.num_windows_waiting == 0
+
+    def add(self, start_s: float, end_s: float, scores: NDArray[np.float32]) -> None:
+        """Take the scores (num_labels,) of the next window, and its place in the recording."""
+        self.num_windows_waiting -= 1
+        self.num_windows += 1
+        if self.total is None:
+            self.total = scores.copy()
+        elif self.options.aggregate == "max":
+            self.total = np.maximum(self.total, scores)
+        else:
+            self.total += scores
+        if self.options.timestamps:
+            self.windows.append(Window(start_s, end_s, self.chooser.choose(scores)))
+        if self.merger is not None:
+            self.events += self.merger.add(start_s, end_s, scores)
+
+    def take_parts(self) -> Iterator[StreamedPart]:
+        """Hand out the windows and events that have closed since the last call."""
+        if self.merger is not None and self.is_complete:
+            self.events += self.merger.finish()
+        parts: list[Window | Event] = [*self.windows, *self.events]
+        self.windows.clear()
+        self.events.clear()
+        for part in parts:
+            yield StreamedPart(self.path, part)
+
+    def result(self, model: str) -> TaggingResult:
+        """Return the finished result; of a streamed input without the windows and events handed out before."""
+        if self.merger is not None:
+            self.events += self.merger.finish()
+        if self.error is None and self.total is None:
+            self.error = FileError(ErrorCode.NO_SAMPLES, f"{self.path}: holds no audio")
+        stream = self.recording.stream if self.recording else None
+        result = TaggingResult(
+            self.path,
+            model,
+            self.chooser.activation,
+            sampling_rate=stream.sampling_rate if stream else None,
+            num_channels=stream.num_channels if stream else None,
+            windows=() if self.options.timestamps and not self.options.stream else None,
+            events=() if self.options.events and not self.options.stream else None,
+            error=self.error,
+        )
+        if self.error is not None or self.total is None or self.recording is None:
+            return result
+        return dataclasses.replace(
+            result,
+            duration_s=self.recording.stream.duration_s,
+            tags=self.chooser.choose(
+                self.total if self.options.aggregate == "max" else self.total / np.float32(self.num_windows)
+            ),
+            windows=None if result.windows is None else tuple(self.windows),
+            events=None if result.events is None else tuple(self.events),
+            warnings=self.recording.warnings,
+        )
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """Scores that an input waits for."""
+
+    pending: PendingResult
+    start_s: float
+    end_s: float
+    window: DistinctWindow
+
+
+class Batcher:
+    """Collects windows until a batch is full, runs it, and hands the scores back to their inputs.
+
+    Windows equal to one heard before wait for its scores. Where the model runs on a device of its own, the next batch
+    is collected while it does.
+    """
+
+    def __init__(
+        self, engine: Engine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
+    ) -> None:
+        self.engine = engine
+        self.feature_extractor = feature_extractor
+        self.chooser = chooser
+        self.micro_batch = micro_batch
+        self.cache = WindowCache()
+        self.runner = runner_for(engine, feature_extractor)
+        self._to_run: list[DistinctWindow] = []
+        self._running: _Running | None = None
+        self._deliveries: deque[_Delivery] = deque()  # in the order of the windows
+        self._has_run_out = False  # of the device's memory
+
+    def put(self, pending: PendingResult, window: RecordingWindow) -> None:
+        """Add a window; runs the model when the batch is full."""
+        distinct, is_new = self.cache.find(window.content)
+        pending.num_windows_waiting += 1
+        self._deliveries.append(_Delivery(pending, window.start_s, window.end_s, distinct))
+        if is_new:
+            self._to_run.append(distinct)
+        if len(self._to_run) >= self.micro_batch.num_windows:
+            self._start_batch()
+        elif len(self._deliveries) >= MAX_DELIVERIES:
+            self.flush()
+        else:
+            self._deliver()
+
+    def flush(self) -> None:
+        """Run the model on the windows that wait, if any, and deliver all scores."""
+        self._start_batch()
+        self._finish_batch()
+
+    def _start_batch(self) -> None:
+        """Start the model on the windows that wait; deliver what was running, or what has come out at once."""
+        if not self._to_run:
+            return
+        started = time.perf_counter()
+        logits = self._logits([window.content for window in self._to_run])
+        before, self._running = self._running, _Running(self._to_run, logits)
+        self._to_run = []
+        self._take(before)
+        if not self.runner.runs_ahead or self.micro_batch.num_windows == 1:  # who runs single windows wants them soon
+            self.micro_batch.add(len(self._running.windows), time.perf_counter() - started)
+            self._finish_batch()
+
+    def _finish_batch(self) -> None:
+        running, self._running = self._running, None
+        self._take(running)
+        self._deliver()
+
+    def _take(self, running: _Running | None) -> None:
+        """Wait for a batch and deliver its scores."""
+        if running is not None:
+            for window, scores in zip(running.windows, self.chooser.scores(running.logits()), strict=True):
+                window.scores = scores
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand out scores that are there, in the order of the windows."""
+        while self._deliveries and self._deliveries[0].window.scores is not None:
+            delivery = self._deliveries.popleft()
+            delivery.pending.add(delivery.start_s, delivery.end_s, delivery.window.scores)
+
+    def _logits(self, contents: list[NDArray[np.float32]]) -> Callable[[], NDArray[np.float32]]:
+        """Start the model; where the device's memory is too small, in halves, and in smaller batches from then on.
+
+        Raises:
+            DeviceError: One window alone does not fit.
+        """
+        try:
+            return self.runner.start(contents)
+        except self.engine.out_of_memory as error:
+            if len(contents) == 1:
+                raise DeviceError(
+                    f"{self.engine.device_name}: its memory does not hold one window; try --dtype fp16 or --device cpu"
+                ) from error
+        half = len(contents) // 2
+        if not self._has_run_out:
+            warnings.warn(
+                f"{self.engine.device_name}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
+            )
+        self._has_run_out = True
+        self.micro_batch.lower(half)
+        halves = [self._logits(part)() for part in (contents[:half], contents[half:])]
+        return lambda: np.concatenate(halves)
+
+
+class _Running(NamedTuple):
+    """A batch that the model was started on, and what waits for its logits."""
+
+    windows: list[DistinctWindow]
+    logits: Callable[[], NDArray[np.float32]]
+
+
+def classify_sources(
+    sources: Iterable[Source],
+    batcher: Batcher,
+    options: ClassifyOptions,
+    model: str,
+) -> Iterator[TaggingResult | StreamedPart]:
+    """Tag sources one after another, yielding each result as soon as it and all before it are complete.
+
+    With ``options.stream`` windows and events come before their input's result, as they close.
+    """
+    unfinished: deque[PendingResult] = deque()
+    for item, open_stream in sources:
+        pending = PendingResult(item.path, batcher.chooser, options)
+        unfinished.append(pending)
+        for window in _windows(item, open_stream, pending, batcher):
+            batcher.put(pending, window)
+            yield from _ready(unfinished, options, model)
+        pending.all_windows_read = True
+        yield from _ready(unfinished, options, model)
+    batcher.flush()
+    yield from _ready(unfinished, options, model)
+
+
+def _ready(
+    unfinished: deque[PendingResult], options: ClassifyOptions, model: str
+) -> Iterator[TaggingResult | StreamedPart]:
+    """Hand out what is complete, in input order."""
+    while unfinished:
+        if options.stream:
+            yield from unfinished[0].take_parts()
+        if not unfinished[0].is_complete:
+            return
+        yield unfinished.popleft().result(model)
+
+
+def classify_turns(
+    turns: Iterable[Turn | None],
+    batcher: Batcher,
+    options: ClassifyOptions,
+    model: str,
+) -> Iterator[TaggingResult | StreamedPart]:
+    """Tag inputs as their turns come, yielding each result as soon as it is complete, whatever came before it.
+
+    With ``options.stream`` an input's windows and events come together, just before its result: what is written about
+    one input lies in one piece, so that it can be confirmed, or cut off, as a whole.
+    """
+    unfinished: dict[Turn, tuple[PendingResult, Iterator[RecordingWindow]]] = {}
+    for turn in turns:
+        if turn is None:  # nothing to read for a while: what waits for a full batch would wait with it
+            batcher.flush()
+        else:
+            if turn not in unfinished:
+                pending = PendingResult(turn.item.path, batcher.chooser, options)
+                unfinished[turn] = pending, _windows(turn.item, turn.open_stream, pending, batcher)
+            for _ in _taken(turn, *unfinished[turn], batcher):
+                yield from _complete(unfinished, options, model)
+        yield from _complete(unfinished, options, model)
+    batcher.flush()
+    yield from _complete(unfinished, options, model)
+
+
+def _taken(
+    turn: Turn, pending: PendingResult, windows: Iterator[RecordingWindow], batcher: Batcher
+) -> Iterator[RecordingWindow]:
+    """Score the windows that it is an input's turn for, and yield them."""
+    for window in windows:
+        batcher.put(pending, window)
+        yield window
+        if not turn.is_whole:
+            return
+    pending.all_windows_read = turn.is_over = True
+
+
+def _complete(
+    unfinished: dict[Turn, tuple[PendingResult, Iterator[RecordingWindow]]], options: ClassifyOptions, model: str
+) -> Iterator[TaggingResult | StreamedPart]:
+    """Hand out what is complete."""
+    for turn in [turn for turn, (pending, _) in unfinished.items() if pending.is_complete]:
+        pending, _ = unfinished.pop(turn)
+        if options.stream:
+            yield from pending.take_parts()
+        yield pending.result(model)
+
+
+def _windows(
+    item: Input, open_stream: Callable[[], SampleStream], pending: PendingResult, batcher: Batcher
+) -> Iterator[RecordingWindow]:
+    """Yield an input's windows; what goes wrong becomes its error."""
+    if item.error is not None:
+        pending.error = item.error
+        return
+    try:
+        pending.recording = Recording(open_stream(), batcher.feature_extractor, pending.options)
+        yield from batcher.runner.windows(pending.recording)
+    except AudioError as error:
+        pending.error = file_error(item, error)
+
+
+def file_error(item: Input, error: AudioError) -> FileError:
+    """Return an input's error as data; a file that was listed and is gone has vanished."""
+    vanished = item.listed and error.code == ErrorCode.NOT_FOUND
+    return FileError(ErrorCode.VANISHED if vanished else error.code, str(error))

@@ -1,0 +1,186 @@
+"""One recording on its way through the front end: decoded, filtered, cut into windows, in constant memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_MS
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32, checked_waveform
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+from ast_cli.audio.windows import hop_frames_of, slice_waveform, slice_windows
+from ast_cli.errors import AstWarning, UsageError, WarningCode
+from ast_cli.tagging.options import PartOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Audio: TypeAlias = "str | Path | bytes | NDArray[Any] | Tensor"
+
+
+class SampleStream(Protocol):
+    """Mono samples in blocks at the model's rate, and what is known about where they come from."""
+
+    sampling_rate: int
+    num_channels: int
+    start_s: float
+    warnings: set[WarningCode]
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds read so far."""
+
+    @property
+    def claimed_s(self) -> float | None:
+        """Seconds that there are to read, as far as a header is to be believed; None where nothing tells."""
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield blocks of shape (num_samples,)."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordingWindow:
+    """One window of a recording.
+
+    Attributes:
+        start_s: From the recording's beginning, in seconds.
+        end_s: Likewise; no later than the recording's end.
+        content: The fbank, shape (num_frames, num_mel_bins); of `Recording.waveform_windows` the samples of those
+            frames, shape (num_samples,).
+    """
+
+    start_s: float
+    end_s: float
+    content: NDArray[np.float32]
+
+
+class Recording:
+    """An opened recording, to be iterated once.
+
+    Args:
+        stream: Its samples, at the feature extractor's rate.
+        feature_extractor: Of the model.
+        options: Which windows.
+
+    Raises:
+        UsageError: A hop that does not fit the model.
+    """
+
+    def __init__(self, stream: SampleStream, feature_extractor: ASTFeatureExtractor, options: PartOptions) -> None:
+        self.stream = stream
+        self.feature_extractor = feature_extractor
+        self.hop_frames = hop_frames_of(options.hop_s, feature_extractor.max_length)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was odd, once iterated."""
+        codes = {str(code) for code in self.stream.warnings}
+        config = self.feature_extractor.fbank_config
+        if round(self.stream.duration_s * config.sampling_rate) < config.frame_length_samples:
+            codes.add(WarningCode.TOO_SHORT.value)
+        return tuple(sorted(codes))
+
+    def fbank_blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield consecutive frames, each block of shape (num_frames, num_mel_bins)."""
+        try:
+            yield from self.feature_extractor.fbank_blocks(self.stream)
+        finally:
+            self.stream.close()
+
+    def windows(self) -> Iterator[RecordingWindow]:
+        """Yield the recording's windows in order.
+
+        Raises:
+            AudioError: The audio cannot be decoded, or there is none.
+        """
+        for window in slice_windows(self.fbank_blocks(), self.feature_extractor.max_length, self.hop_frames):
+            yield self._placed(window.start_frame, window.fbank)
+
+    def waveform_windows(self) -> Iterator[RecordingWindow]:
+        """Yield the samples of the same windows, for a filter bank on another device.
+
+        Raises:
+            AudioError: The audio cannot be decoded, or there is none.
+        """
+        extractor = self.feature_extractor
+        try:
+            for window in slice_waveform(self.stream, extractor.fbank_config, extractor.max_length, self.hop_frames):
+                yield self._placed(window.start_frame, window.samples)
+        finally:
+            self.stream.close()
+
+    def _placed(self, start_frame: int, content: NDArray[np.float32]) -> RecordingWindow:
+        """Return a window with its place in the recording, in seconds."""
+        origin_s = self.stream.start_s
+        start_s = origin_s + start_frame * FRAME_SHIFT_MS / 1000
+        end_s = origin_s + (start_frame + self.feature_extractor.max_length) * FRAME_SHIFT_MS / 1000
+        return RecordingWindow(start_s, min(end_s, origin_s + self.stream.duration_s), content)
+
+
+def open_stream(audio: Audio, target_rate: int, options: PartOptions, sampling_rate: int | None = None) -> SampleStream:
+    """Open whatever holds audio.
+
+    Args:
+        audio: A path, the bytes of one encoded file, or a mono waveform of shape (num_samples,): integers, which their
+            type scales, or floats in [-1, 1]; beyond 10 times that is a warning.
+        target_rate: To resample to, in Hz.
+        options: Which part.
+        sampling_rate: Of a waveform, in Hz.
+
+    Raises:
+        AudioError: It cannot be opened.
+        UsageError: A waveform that is not mono, or shorter than one frame of 25 ms.
+    """
+    if isinstance(audio, str | Path | bytes):
+        from ast_cli.audio.decode import open_audio  # decoders: most runs leave them to worker processes
+
+        return open_audio(audio, target_rate, options.start_s, options.duration_s)
+    return WaveformStream(audio, sampling_rate, target_rate, options)
+
+
+class WaveformStream:
+    """A waveform from memory that behaves as an opened file."""
+
+    def __init__(
+        self, waveform: NDArray[Any] | Tensor, sampling_rate: int | None, target_rate: int, options: PartOptions
+    ) -> None:
+        if sampling_rate is None:
+            warnings.warn(
+                f"pass sampling_rate with a waveform: without it {target_rate} Hz is assumed, and another rate stays "
+                "unnoticed and gives wrong tags",
+                AstWarning,
+                stacklevel=4,
+            )
+        self.sampling_rate = target_rate if sampling_rate is None else sampling_rate
+        if not MIN_SAMPLING_RATE <= self.sampling_rate <= MAX_SAMPLING_RATE:
+            limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
+            raise UsageError(f"sampling_rate must be from {limits} Hz, not {sampling_rate}")
+        samples = checked_waveform(waveform, self.sampling_rate, stacklevel=5)
+        start = round(options.start_s * self.sampling_rate)
+        length = None if options.duration_s is None else round(options.duration_s * self.sampling_rate)
+        part = as_float32(samples[start:][:length])
+        self.num_channels = 1
+        self.start_s = options.start_s
+        self.duration_s = self.claimed_s = part.size / self.sampling_rate
+        self.warnings: set[WarningCode] = set()
+        self._samples = part
+        if self.sampling_rate != target_rate:
+            import soxr
+
+            self._samples = soxr.resample(part, self.sampling_rate, target_rate, quality="HQ")
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the whole waveform as one block."""
+        yield self._samples
+
+    def close(self) -> None:
+        """Do nothing: there is no file."""

@@ -1,0 +1,146 @@
+"""From stored spectrograms to what a model is trained on, one batch at a time.
+
+Every draw is a function of (seed, epoch, batch): nothing has to be remembered for a run to go on exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.windows import slice_windows
+from ast_cli.dataset.examples import Example
+from ast_cli.training import augmentation
+from ast_cli.training.augmentation import Batch
+from ast_cli.training.options import TrainOptions
+
+ORDER_DRAWS, BATCH_DRAWS = 0, 1  # what a generator is for: one more number in its seed
+
+
+class Fbanks(Protocol):
+    """Log-mel energies by number, each float32 of shape (num_frames, num_mel_bins): a FeatureStore or a list."""
+
+    def __getitem__(self, index: int, /) -> NDArray[np.float32]:
+        """Return one clip's."""
+        ...
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Labelled spectrograms.
+
+    Attributes:
+        fbanks: Of all clips of the data.
+        targets: Of all clips: share of each label, float32, shape (num_all, num_labels).
+        indices: Which of them these are.
+    """
+
+    fbanks: Fbanks
+    targets: NDArray[np.float32]
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Count these clips."""
+        return len(self.indices)
+
+    def own_targets(self) -> NDArray[np.float32]:
+        """Return the targets of these clips, shape (num_clips, num_labels)."""
+        return self.targets[list(self.indices)]
+
+    def batch(self, chosen: Sequence[int], max_length: int, rng: np.random.Generator | None = None) -> Batch:
+        """Put clips side by side, each cut to ``max_length`` frames: its first, or some at random with a generator."""
+        fbanks = [self.fbanks[self.indices[i]] for i in chosen]
+        num_frames = np.array([min(len(fbank), max_length) for fbank in fbanks])
+        array = np.zeros((len(fbanks), max_length, fbanks[0].shape[1]), np.float32)
+        for row, fbank, length in zip(array, fbanks, num_frames, strict=True):
+            start = 0 if rng is None or len(fbank) <= length else int(rng.integers(len(fbank) - length + 1))
+            row[:length] = fbank[start : start + length]
+        targets = self.targets[[self.indices[i] for i in chosen]]
+        return Batch(torch.from_numpy(array), torch.from_numpy(num_frames), torch.from_numpy(targets))
+
+
+def target_matrix(examples: Sequence[Example], labels: Sequence[str]) -> NDArray[np.float32]:
+    """Return 1 where an example has a label: float32, shape (num_examples, num_labels)."""
+    columns = {label: i for i, label in enumerate(labels)}
+    targets = np.zeros((len(examples), len(labels)), np.float32)
+    for row, example in zip(targets, examples, strict=True):
+        row[[columns[label] for label in example.labels]] = 1
+    return targets
+
+
+def generator_for(options: TrainOptions, epoch: int, purpose: int, batch: int = 0) -> np.random.Generator:
+    """Return the generator of one epoch's order or of one batch."""
+    return np.random.default_rng([options.seed, purpose, epoch, batch])
+
+
+def epoch_order(clips: Clips, options: TrainOptions, epoch: int) -> NDArray[np.int64]:
+    """Return the clips of an epoch, in order: each once, or drawn by the rarity of its labels.
+
+    The weight of a clip is the sum over its labels of 1 / (clips with that label), as in the original's sampler; to
+    have none counts as one more label, so that such clips are drawn too.
+    """
+    rng = generator_for(options, epoch, ORDER_DRAWS)
+    if not options.balanced:
+        return rng.permutation(len(clips))
+    targets = clips.own_targets().astype(np.float64)
+    targets = np.column_stack([targets, ~targets.any(axis=1)])
+    weights = targets @ (1 / np.maximum(targets.sum(axis=0), 1))
+    return rng.choice(len(clips), len(clips), p=weights / weights.sum())
+
+
+def chunks(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Cut an epoch into batches; the last may be smaller."""
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def training_input(
+    batch: Batch, extractor: ASTFeatureExtractor, options: TrainOptions, rng: np.random.Generator
+) -> Tensor:
+    """Return the model's input of an augmented batch: padded, masked, normalised, with noise.
+
+    Returns:
+        Shape (batch, max_length, num_mel_bins).
+    """
+    fbank = torch.where(batch.is_heard, batch.fbank, extractor.padding_value)
+    fbank = augmentation.mask(fbank, options, rng, extractor.padding_value)
+    input_values = normalised(fbank, extractor)
+    return augmentation.add_noise(input_values, options.noise, rng) if options.noise else input_values
+
+
+def normalised(fbank: Tensor, extractor: ASTFeatureExtractor) -> Tensor:
+    """Normalise as `ASTFeatureExtractor.input_values` does."""
+    return (fbank - extractor.mean) / (2 * extractor.std) if extractor.do_normalize else fbank
+
+
+def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+    """Yield every window of every clip in batches, with the number of the clip each belongs to.
+
+    Windows lie side by side, and the last one is moved back to end with the clip, as in ``ast classify``.
+    """
+    owners: list[int] = []
+    windows: list[NDArray[np.float32]] = []
+    for i, index in enumerate(clips.indices):
+        for window in slice_windows([clips.fbanks[index]], max_length, max_length):
+            owners.append(i)
+            windows.append(window.fbank)
+            if len(windows) == batch_size:
+                yield np.array(owners), _side_by_side(windows, clips, owners, max_length)
+                owners, windows = [], []
+    if windows:
+        yield np.array(owners), _side_by_side(windows, clips, owners, max_length)
+
+
+def _side_by_side(windows: list[NDArray[np.float32]], clips: Clips, owners: list[int], max_length: int) -> Batch:
+    array = np.zeros((len(windows), max_length, windows[0].shape[1]), np.float32)
+    for row, window in zip(array, windows, strict=True):
+        row[: len(window)] = window
+    num_frames = torch.tensor([len(window) for window in windows])
+    targets = clips.targets[[clips.indices[owner] for owner in owners]]
+    return Batch(torch.from_numpy(array), num_frames, torch.from_numpy(targets))

@@ -1,0 +1,121 @@
+"""From examples to their log-mel energies: decoded by several processes, one pass, a bad one reported and left out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ast_cli.audio.decode import open_audio
+from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.dataset.examples import Example
+from ast_cli.errors import AstError
+from ast_cli.results import FileError
+from ast_cli.tagging.decode.pool import DecodePool, default_num_workers
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.score.recording import SampleStream
+
+Failure = tuple[Example, FileError]
+OnProgress = Callable[[int, int], None]  # examples done, and in all
+
+
+class Spectrogram:
+    """One example's log-mel energies, to be iterated once.
+
+    Attributes:
+        example: Whose.
+        duration_s: Of the audio they cover, in seconds, once iterated.
+    """
+
+    def __init__(
+        self,
+        example: Example,
+        open_stream: Callable[[], SampleStream],
+        feature_extractor: ASTFeatureExtractor,
+        max_frames: int | None,
+    ) -> None:
+        self.example = example
+        self.duration_s = 0.0
+        self._open_stream = open_stream
+        self._feature_extractor = feature_extractor
+        self._max_frames = max_frames
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield consecutive frames, not normalised, each block of shape (num_frames, num_mel_bins).
+
+        Raises:
+            AudioError: The example cannot be read; blocks before that are not to be used.
+        """
+        num_frames = 0
+        with contextlib.closing(self._open_stream()) as stream:
+            for block in self._feature_extractor.fbank_blocks(stream):
+                wanted = block if self._max_frames is None else block[: self._max_frames - num_frames]
+                num_frames += len(wanted)
+                yield wanted
+                if num_frames == self._max_frames:
+                    break
+            self.duration_s = stream.duration_s
+        if num_frames == self._max_frames:  # the rest was not heard
+            self.duration_s = min(self.duration_s, num_frames * FRAME_SHIFT_S)
+
+
+def compute_spectrograms(
+    examples: Sequence[Example],
+    feature_extractor: ASTFeatureExtractor,
+    *,
+    max_frames: int | None = None,
+    num_workers: int | None = None,
+) -> Generator[Spectrogram, None, None]:
+    """Yield the examples' spectrograms in order; each is to be iterated before the next is asked for.
+
+    Args:
+        examples: Recordings, or parts of them.
+        feature_extractor: For its sampling rate and filter bank.
+        max_frames: At most so many of each; None for all.
+        num_workers: Processes that decode; 0 for none, None to let the machine decide.
+    """
+    inputs = [Input(example.path, part=_part(example)) for example in examples]
+    with contextlib.ExitStack() as stack:
+        for example, open_stream in zip(
+            examples, _openers(inputs, feature_extractor.sampling_rate, num_workers, stack), strict=True
+        ):
+            yield Spectrogram(example, open_stream, feature_extractor, max_frames)
+
+
+def _part(example: Example) -> PartOptions:
+    duration_s = None if example.end_s is None else example.end_s - example.start_s
+    return PartOptions(start_s=example.start_s, duration_s=duration_s)
+
+
+def _openers(
+    inputs: Iterable[Input], sampling_rate: int, num_workers: int | None, stack: contextlib.ExitStack
+) -> Iterator[Callable[[], SampleStream]]:
+    """Yield what opens each input."""
+    if num_workers == 0:
+        for item in inputs:
+            part = item.part_in(PartOptions())
+            yield partial(open_audio, item.path, sampling_rate, part.start_s, part.duration_s)
+        return
+    pool = stack.enter_context(DecodePool(num_workers or default_num_workers(), sampling_rate, PartOptions()))
+    for _, open_stream in pool.open_streams(inputs):
+        yield open_stream
+
+
+def require_any(num_read: int, failures: Sequence[str]) -> None:
+    """Make sure that something could be read.
+
+    Args:
+        num_read: Examples.
+        failures: Why others could not.
+
+    Raises:
+        AstError: There is none.
+    """
+    if not num_read:
+        reason = f"; the first: {failures[0]}" if failures else ""
+        raise AstError(f"none of the {len(failures)} recordings could be read{reason}")

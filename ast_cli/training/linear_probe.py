@@ -1,0 +1,145 @@
+"""Training the head alone: the encoder runs once over every clip, and the head learns from what it said."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.files.atomic import write_whole
+from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
+from ast_cli.training.data.batches import BATCH_DRAWS, Clips, evaluation_windows, generator_for, normalised
+from ast_cli.training.objective import scores_of, training_loss
+from ast_cli.training.trainer import Trainer
+from ast_cli.training.validation import Judge
+
+EMBEDDING_BATCH_SIZE = 8
+CLIPS_PER_FILE = 64  # under two minutes of a base-size encoder on two cores: what an interruption costs at most
+VERSION = 1  # of the files and of what is in them
+
+Embeddings = dict[str, NDArray[np.float32]]
+
+
+def embedded(
+    clips: Clips,
+    encoder: ASTModel,
+    extractor: ASTFeatureExtractor,
+    folder: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Clips:
+    """Return the clips as the encoder hears them: each window's pooled output, (num_windows, hidden_size) a clip.
+
+    They are kept in files of some clips each, so that an interrupted run, or a later one with the same encoder and
+    spectrograms, does not compute them again.
+
+    Args:
+        clips: All clips of the data: their numbers are 0, 1, 2, ...
+        encoder: In its base's state.
+        extractor: Pads and normalises.
+        folder: For the files.
+        on_progress: Called with clips done and clips in all.
+
+    Raises:
+        AstError: A file cannot be written.
+    """
+    front = _digest(encoder, extractor)
+    by_clip: list[NDArray[np.float32]] = []
+    for first in range(0, len(clips), CLIPS_PER_FILE):
+        part = replace(clips, indices=clips.indices[first : first + CLIPS_PER_FILE])
+        file = folder / f"embeddings-{_key(front, part)}.safetensors"
+        found = _read(file)
+        if found is None:
+            found = _compute(part, encoder, extractor)
+            write_whole(file, save(found))
+        by_clip += np.split(found["embeddings"], np.searchsorted(found["owners"], np.arange(1, len(part))))
+        if on_progress is not None:
+            on_progress(len(by_clip), len(clips))
+    return replace(clips, fbanks=by_clip)
+
+
+def _digest(encoder: ASTModel, extractor: ASTFeatureExtractor) -> bytes:
+    """Return a digest of what the embeddings of any clip depend on."""
+    whole = hashlib.sha256(f"{VERSION} {extractor.to_dict()} {encoder.config.to_dict()}".encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        whole.update(name.encode())
+        whole.update(tensor.detach().cpu().float().contiguous().numpy().data)
+    return whole.digest()
+
+
+def _key(front: bytes, part: Clips) -> str:
+    """Return a short digest of encoder, extractor and clips."""
+    whole = hashlib.sha256(front)
+    for index in part.indices:
+        fbank = np.ascontiguousarray(part.fbanks[index])
+        whole.update(str(fbank.shape).encode())
+        whole.update(fbank.data)
+    return whole.hexdigest()[:32]
+
+
+def _read(file: Path) -> Embeddings | None:
+    """Return what an earlier run kept; None where there is nothing of use."""
+    with contextlib.suppress(OSError, SafetensorError, ValueError):
+        found: Embeddings = load_file(file)
+        if found.keys() == {"owners", "embeddings"} and len(found["owners"]) == len(found["embeddings"]):
+            return found
+    return None
+
+
+@torch.inference_mode()
+def _compute(clips: Clips, encoder: ASTModel, extractor: ASTFeatureExtractor) -> Embeddings:
+    """Run the encoder over every window of every clip."""
+    encoder.eval()
+    all_owners, embeddings = [], []
+    for owners, batch in evaluation_windows(clips, extractor.max_length, EMBEDDING_BATCH_SIZE):
+        batch = batch.to(encoder.device)
+        fbank = torch.where(batch.is_heard, batch.fbank, extractor.padding_value)
+        output = encoder(normalised(fbank, extractor), return_dict=True)
+        embeddings.append(output.pooler_output.float().cpu().numpy())
+        all_owners.append(owners)
+    return {"owners": np.concatenate(all_owners), "embeddings": np.concatenate(embeddings)}
+
+
+class HeadTrainer(Trainer):
+    """Trains the head on embedded clips."""
+
+    trained = "head."
+
+    def _loss(self, number: int, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """Compute the loss of one batch: of each clip, one window drawn at random."""
+        rng = generator_for(self.options, self.progress.epoch, BATCH_DRAWS, number)
+        clips, device = self.task.clips, self.model.device
+        windows = [clips.fbanks[clips.indices[i]] for i in chosen]
+        embeddings = np.stack([each[int(rng.integers(len(each)))] for each in windows])
+        targets = clips.targets[[clips.indices[i] for i in chosen]]
+        logits = self.model.head(torch.from_numpy(embeddings).to(device))
+        return training_loss(logits, torch.from_numpy(targets).to(device), self.task.loss, self.options.label_smoothing)
+
+
+class HeadJudge(Judge):
+    """Judges the head on embedded clips."""
+
+    @torch.inference_mode()
+    def scores(self, model: ASTForAudioClassification) -> tuple[NDArray[np.float32], float]:
+        """Return as `Judge.scores` does."""
+        scores, loss_sum, num_windows = [], 0.0, 0
+        for windows, targets in self._clips():
+            logits = model.head(windows.to(model.device))
+            loss = training_loss(logits, targets.to(model.device).expand_as(logits), self.loss)
+            loss_sum += loss.item() * len(windows)
+            num_windows += len(windows)
+            scores.append(scores_of(logits, self.loss).double().mean(dim=0).float().cpu().numpy())
+        return np.stack(scores), loss_sum / num_windows
+
+    def _clips(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield each clip's windows (num_windows, hidden_size) and targets (1, num_labels)."""
+        for index in self.clips.indices:
+            yield torch.from_numpy(self.clips.fbanks[index]), torch.from_numpy(self.clips.targets[index])[None]

@@ -1,0 +1,195 @@
+"""What an interrupted run needs to go on exactly: saved whole or not at all, and read without running anything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ast_cli.errors import AstError, UsageError
+from ast_cli.files.json_object import read_json_object, shown, write_json_object
+from ast_cli.training.options import TrainOptions
+
+STATE_NAME = "state.pt"
+RUN_NAME = "run.json"
+STATE_VERSION = 1
+SAME_SIGNAL_S = 0.3  # timeout(1) and job schedulers signal a process and then its group: that is one signal
+
+
+@dataclass
+class Progress:
+    """How far a run is; with the tensors saved beside it, all that the next update depends on.
+
+    Attributes:
+        epoch: Being worked on, from 0; the number of epochs once all are done.
+        update: Updates done in that epoch.
+        first_loss: Of the first update, before any weight had changed; None before it.
+        loss_sum: Sum of the losses of the clips of that epoch.
+        num_clips: Clips of that epoch so far.
+        seconds: Spent on that epoch.
+        average_count: Weights in the average.
+        best_metric: On validation; None before the first.
+        best_epoch: Of it.
+        num_worse: Validations since.
+        is_finished: Whether there is nothing left to train.
+        history: A row for each finished epoch; see `ast_cli.training.history`.
+    """
+
+    epoch: int = 0
+    update: int = 0
+    first_loss: float | None = None
+    loss_sum: float = 0.0
+    num_clips: int = 0
+    seconds: float = 0.0
+    average_count: int = 0
+    best_metric: float | None = None
+    best_epoch: int = -1
+    num_worse: int = 0
+    is_finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class StateFolder:
+    """The folder that holds a run's state and what the run was asked for.
+
+    Args:
+        folder: Made when something is first written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state_file = folder / STATE_NAME
+        self.run_file = folder / RUN_NAME
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Write down what this run is.
+
+        Raises:
+            AstError: The folder cannot be written.
+        """
+        write_json_object(self.run_file, dict(facts))
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Compare what the run was asked for with what is asked for now.
+
+        Raises:
+            UsageError: They differ; the message names what.
+        """
+        before = read_json_object(self.run_file)
+        if isinstance(settings := before.get("settings"), dict):  # what there was not yet had its default
+            before["settings"] = {**TrainOptions().to_dict(), **settings}
+        told = _differences(before, facts)
+        if told:
+            raise UsageError(
+                f"--resume goes on with the run in {self.folder.parent}, but {'; '.join(told)}: "
+                "ask for the same again, or start anew with --force"
+            )
+
+    def save(self, progress: Progress, tensors: Mapping[str, Any]) -> None:
+        """Write the state; the file is old or new, never half.
+
+        Raises:
+            AstError: The disk is full, for example.
+        """
+        temporary = self.state_file.with_name(f".{STATE_NAME}.tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as stream:
+                torch.save({"version": STATE_VERSION, "progress": asdict(progress), **tensors}, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, self.state_file)
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            cause = (
+                error.__context__ if isinstance(error.__context__, OSError) else error
+            )  # torch raises over a write's
+            reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
+            raise AstError(
+                f"{self.state_file}: cannot be written ({reason}); --resume goes on from the last"
+            ) from error
+
+    def load(self, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
+        """Read the state; None where none was saved yet.
+
+        Raises:
+            AstError: It is damaged.
+        """
+        if not self.state_file.is_file():
+            return None
+        try:
+            state = torch.load(self.state_file, map_location=device, weights_only=True)
+            if state.pop("version") != STATE_VERSION:
+                raise ValueError("another version's")
+            return Progress(**state.pop("progress")), state
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise AstError(f"{self.state_file}: is damaged or of another version; --force starts anew") from error
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Say what changed between two sets of facts, a sentence each."""
+    told: list[str] = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            told += _differences(old, new, prefix)
+        elif old != new and name.endswith("digest"):
+            told.append(f"the {name.removesuffix('_digest')} is another")
+        elif old != new:
+            told.append(f"{name} was {shown(old)} and is {shown(new)}")
+    return told
+
+
+class StopRequest:
+    """Ctrl-C or SIGTERM, held back until the run is at a place where it can be saved.
+
+    Attributes:
+        signal: Which came; None so far.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Hold signals back; at the end one that came is raised again. A second one is not held back.
+
+        Signals belong to the main thread: in another one nothing is held back. What is ignored, as under nohup, stays
+        ignored.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        came_at = 0.0
+
+        def remember(number: int, _frame: FrameType | None) -> None:
+            nonlocal came_at
+            if self.signal is None:
+                self.signal, came_at = number, time.monotonic()
+            elif time.monotonic() - came_at > SAME_SIGNAL_S:
+                for each, handler in before.items():
+                    signal.signal(each, handler)
+                signal.raise_signal(number)
+
+        for number in before:
+            signal.signal(number, remember)
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+        if self.signal is not None:
+            signal.raise_signal(self.signal)

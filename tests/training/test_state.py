@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ast_cli.errors import AstError, UsageError
+from ast_cli.training import state as training_state
+from ast_cli.training.options import TrainOptions
+from ast_cli.training.state import Progress, StateFolder, StopRequest
+
+SETTINGS = TrainOptions(epochs=3, mixup=0.5).to_dict()
+FACTS: dict[str, Any] = {"settings": SETTINGS, "labels": ["a", "b"], "data_digest": "1", "base": ""}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateFolder:
+    return StateFolder(tmp_path / "checkpoint")
+
+
+def test_what_was_saved_comes_back(state: StateFolder) -> None:
+    assert state.load(CPU) is None
+    progress = Progress(epoch=2, update=5, best_metric=0.5, history=[{"epoch": 1, "seconds": 0.1}])
+    state.save(progress, {"model": {"w": torch.arange(3.0)}, "best": None})
+    loaded = state.load(CPU)
+    assert loaded is not None
+    assert loaded[0] == progress
+    assert torch.equal(loaded[1]["model"]["w"], torch.arange(3.0))
+    assert loaded[1]["best"] is None
+
+
+@pytest.mark.parametrize("fails", ["write", "fsync"])
+def test_a_save_that_fails_leaves_the_last_one(state: StateFolder, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    state.save(Progress(epoch=1), {"model": {}})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    class FullDisk(io.FileIO):
+        write = full
+
+    with monkeypatch.context() as patched:
+        if fails == "fsync":
+            patched.setattr(os, "fsync", full)
+        else:
+            patched.setattr("builtins.open", FullDisk)
+        with pytest.raises(
+            AstError, match=r"cannot be written \(No space left on device\); --resume goes on from the l"
+        ):
+            state.save(Progress(epoch=2), {"model": {}})
+    assert state.load(CPU)[0].epoch == 1  # type: ignore[index]
+    assert [file.name for file in state.folder.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 100, -1])
+def test_a_damaged_state_is_one_sentence(state: StateFolder, num_bytes: int) -> None:
+    state.save(Progress(), {"model": {"w": torch.zeros(100)}})
+    content = state.state_file.read_bytes()
+    state.state_file.write_bytes(content[:num_bytes])
+    with pytest.raises(AstError, match="is damaged or of another version; --force starts anew"):
+        state.load(CPU)
+
+
+def test_a_state_that_would_run_code_is_refused(state: StateFolder, tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "attacked"),)
+
+    state.folder.mkdir()
+    torch.save({"version": 1, "progress": Attack()}, state.state_file)
+    with pytest.raises(AstError, match="is damaged"):
+        state.load(CPU)
+    state.state_file.write_bytes(pickle.dumps(Attack(), protocol=2))
+    with pytest.raises(AstError, match="is damaged"):
+        state.load(CPU)
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {**SETTINGS, "epochs": 4, "mixup": 0.5}}, "epochs was 3 and is 4"),
+        ({"labels": ["a", "c"]}, r"labels was \['a', 'b'\] and is \['a', 'c'\]"),
+        ({"data_digest": "2"}, "the data is another"),
+        ({"base": "scratch:64x1"}, "base was '' and is 'scratch:64x1'"),
+        ({"new": 1}, "new was None and is 1"),
+    ],
+)
+def test_another_run_is_not_gone_on_with(state: StateFolder, change: dict[str, Any], message: str) -> None:
+    state.begin(FACTS)
+    state.check(FACTS)
+    with pytest.raises(UsageError, match=f"--resume goes on with the run in .*, but {message}: ask for the same again"):
+        state.check({**FACTS, **change})
+
+
+def test_a_setting_that_there_was_not_yet_had_its_default(state: StateFolder) -> None:
+    older = {name: value for name, value in SETTINGS.items() if name not in ("stretch", "filter_db")}
+    state.begin({**FACTS, "settings": older})
+    state.check(FACTS)
+    with pytest.raises(UsageError, match=r"stretch was 0\.0 and is 0\.2"):
+        state.check({**FACTS, "settings": {**SETTINGS, "stretch": 0.2}})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_held_back_and_raised_at_the_end(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[int] = []
+    before = signal.signal(number, lambda received, _: raised.append(received))
+    try:
+        stop = StopRequest()
+        with stop.watched():
+            os.kill(os.getpid(), number)
+            assert stop.signal == number
+            assert raised == []
+            os.kill(os.getpid(), number)  # the same, sent to the process and its group
+            assert raised == []
+            monkeypatch.setattr(training_state, "SAME_SIGNAL_S", -1.0)
+            os.kill(os.getpid(), number)  # a second one is not held back
+            assert raised == [number]
+        assert raised == [number, number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        stop = StopRequest()
+        with stop.watched():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_no_signal_is_touched_in_another_thread() -> None:
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with StopRequest().watched():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
