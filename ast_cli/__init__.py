@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ast_cli.model.config import ASTConfig
     from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
     from ast_cli.results import Tag, TaggingResult, Window
-    from ast_cli.tagging.options import ClassifyOptions
+    from ast_cli.tagging.options import ClassifyOptions, DecodeOptions
+    from ast_cli.tagging.run.tag_files import tag_files
     from ast_cli.tagging.tagger import Tagger
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "ASTModel": "model.transformer",
     "AstError": "errors",
     "ClassifyOptions": "tagging.options",
+    "DecodeOptions": "tagging.options",
     "FbankConfig": "audio.fbank.mel_bank",
     "Tag": "results",
     "Tagger": "tagging.tagger",
@@ -37,6 +39,7 @@ _HOMES = {
     "load_waveform": "audio.decode",
     "log_mel_fbank": "audio.fbank.torch_fbank",
     "open_audio": "audio.decode",
+    "tag_files": "tagging.run.tag_files",
 }
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "ASTModel",
     "AstError",
     "ClassifyOptions",
+    "DecodeOptions",
     "FbankConfig",
     "Tag",
     "Tagger",
@@ -55,6 +59,7 @@ __all__ = [
     "load_waveform",
     "log_mel_fbank",
     "open_audio",
+    "tag_files",
 ]
 
 

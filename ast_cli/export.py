@@ -29,9 +29,10 @@ from ast_cli.errors import AstError, AstWarning, AudioError, UsageError
 from ast_cli.files.json_object import write_json_object
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.config import ASTConfig, known_problem_type
+from ast_cli.tagging.decode.opening import open_inputs
 from ast_cli.tagging.inputs import list_inputs
 from ast_cli.tagging.options import PartOptions
-from ast_cli.tagging.score.recording import Recording, open_stream
+from ast_cli.tagging.score.recording import Recording
 from ast_cli.tagging.tagger import check_fit, extractor_for
 
 ExportFormat = Literal["onnx", "openvino"]
@@ -208,20 +209,20 @@ class _Counter:
 
 def _calibration_batches(folder: Path, extractor: ASTFeatureExtractor) -> Iterator[NDArray[np.float32]]:
     """Yield features of up to `MAX_CALIBRATION_WINDOWS` recordings of a folder, the first window of each."""
-    paths = [item.path for item in list_inputs([str(folder)]) if item.error is None and not item.is_pattern]
-    step = max(1, len(paths) // MAX_CALIBRATION_WINDOWS)
+    inputs = [item for item in list_inputs([str(folder)]) if item.error is None and not item.is_pattern]
+    step = max(1, len(inputs) // MAX_CALIBRATION_WINDOWS)
     fbanks: list[NDArray[np.float32]] = []
-    for path in paths[::step][:MAX_CALIBRATION_WINDOWS]:
-        try:
-            recording = Recording(open_stream(path, extractor.sampling_rate, PartOptions()), extractor, PartOptions())
-            window = next(recording.windows(), None)
-        except AudioError:
-            continue  # others will do
-        if window is not None:
-            fbanks.append(window.content)
-        if len(fbanks) == CALIBRATION_BATCH:
-            yield extractor.input_values(fbanks)
-            fbanks = []
+    with open_inputs(inputs[::step][:MAX_CALIBRATION_WINDOWS], extractor.sampling_rate) as turns:
+        for turn in turns:
+            try:
+                window = next(Recording(turn.open_stream(), extractor, PartOptions()).windows(), None)
+            except AudioError:
+                continue  # others will do
+            if window is not None:
+                fbanks.append(window.content)
+            if len(fbanks) == CALIBRATION_BATCH:
+                yield extractor.input_values(fbanks)
+                fbanks = []
     if fbanks:
         yield extractor.input_values(fbanks)
 

@@ -26,8 +26,9 @@ import torch
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ClassifyOptions, Tagger
 from ast_cli.engine.torch.device import resolve_device, resolve_dtype_for
 from ast_cli.engine.torch.torch_engine import TorchEngine
-from ast_cli.tagging.decode.pool import DecodePool, default_num_workers
+from ast_cli.tagging.decode.pool import default_num_workers
 from ast_cli.tagging.inputs import list_inputs
+from ast_cli.tagging.options import DecodeOptions
 
 SAMPLING_RATE = 44_100
 
@@ -79,8 +80,7 @@ def run_model(tagger: Tagger, batches: list[torch.Tensor]) -> Cost:
 
 def run_folder(tagger: Tagger, folder: Path, options: ClassifyOptions, num_workers: int) -> Cost:
     started = now()
-    with DecodePool(num_workers, tagger.feature_extractor.sampling_rate, options) as pool:
-        results = list(tagger.classify_sources(pool.open_streams(list_inputs([str(folder)])), options))
+    results = list(tagger.classify_inputs(list_inputs([str(folder)]), options, DecodeOptions(num_workers)))
     cost = since(started)
     assert all(getattr(result, "error", None) is None for result in results)
     return cost

@@ -19,29 +19,17 @@ from ast_cli.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FbankWindow:
-    """One window of a recording.
+class AudioWindow:
+    """One window of a recording, before or after the filter bank.
 
     Attributes:
         start_frame: Index of its first frame in the recording.
-        fbank: Log-mel energies, shape (max_length, num_mel_bins), or fewer frames if the recording has fewer.
+        content: Log-mel energies, shape (max_length, num_mel_bins), or fewer frames if the recording has fewer; before
+            the filter bank the samples of those frames, shape (num_samples,).
     """
 
     start_frame: int
-    fbank: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WaveformWindow:
-    """One window of a recording, before the filter bank.
-
-    Attributes:
-        start_frame: Index of its first frame in the recording.
-        samples: Those of its frames, shape (num_samples,).
-    """
-
-    start_frame: int
-    samples: NDArray[np.float32]
+    content: NDArray[np.float32]
 
 
 def hop_frames_of(hop_s: float | None, max_length: int) -> int:
@@ -65,7 +53,7 @@ def hop_frames_of(hop_s: float | None, max_length: int) -> int:
 
 def slice_windows(
     fbank_blocks: Iterable[NDArray[np.float32]], max_length: int, hop_frames: int
-) -> Iterator[FbankWindow]:
+) -> Iterator[AudioWindow]:
     """Cut a stream of fbank frames into windows, holding no more than one window and one block.
 
     Args:
@@ -74,12 +62,12 @@ def slice_windows(
         hop_frames: Frames from one window's start to the next, at most ``max_length``.
     """
     for start_frame, fbank in _slice(fbank_blocks, max_length, hop_frames, row_step=1):
-        yield FbankWindow(start_frame, fbank)
+        yield AudioWindow(start_frame, fbank)
 
 
 def slice_waveform(
     blocks: Iterable[NDArray[np.float32]], config: FbankConfig, max_length: int, hop_frames: int
-) -> Iterator[WaveformWindow]:
+) -> Iterator[AudioWindow]:
     """Cut a stream of samples into the samples of the same windows, for a filter bank elsewhere.
 
     A frame depends on its own samples alone, so the fbank of these samples is the window of the long fbank.
@@ -94,7 +82,7 @@ def slice_waveform(
     for start, samples in _slice(blocks, config.num_samples(max_length), hop_frames * step, row_step=step):
         num_whole = config.num_samples(max(1, config.num_frames(samples.size)))
         missing = max(0, num_whole - samples.size)  # of a recording shorter than one frame
-        yield WaveformWindow(start // step, np.pad(samples, (0, missing)) if missing else samples[:num_whole])
+        yield AudioWindow(start // step, np.pad(samples, (0, missing)) if missing else samples[:num_whole])
 
 
 def _slice(

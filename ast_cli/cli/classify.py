@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ast_cli.cli import parameters as p
-from ast_cli.cli.signals import nothing_to_save
+from ast_cli.cli.signals import nothing_to_save, raise_if_ended
 from ast_cli.cli.streams import check_output, note, quiet_native_libraries
-from ast_cli.cli.tag_run import RunOptions, decoders, tag_inputs, tag_live
+from ast_cli.cli.tag_run import show_run
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.evaluation.thresholds import read_thresholds
-from ast_cli.report import FORMATS
-from ast_cli.tagging.inputs import STDIN
-from ast_cli.tagging.options import ClassifyOptions, LoadOptions
+from ast_cli.report import FORMATS, format_for
+from ast_cli.tagging.inputs import STDIN, Input
+from ast_cli.tagging.options import ClassifyOptions, LoadOptions, RunOptions
 from ast_cli.tagging.run.shards import parse_shard
+
+if TYPE_CHECKING:
+    from ast_cli.tagging.decode.opening import Workers
+
+MIN_UNORDERED_WORKERS = 2  # while one waits in a long recording, the other decodes short ones
 
 
 def classify(
@@ -134,7 +140,7 @@ def classify(
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
     if as_json and format_name not in (None, "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
-    chosen_format = "json" if as_json else format_name or p.format_for(output, FORMATS)
+    chosen_format = "json" if as_json else format_name or format_for(output, FORMATS)
     if options.stream and chosen_format != "jsonl":
         raise UsageError("windows and events can be streamed as JSON Lines only: add --format jsonl")
     run = RunOptions(
@@ -148,7 +154,6 @@ def classify(
         timeout_s=timeout,
         unordered=unordered,
         max_errors=1 if fail_fast else max_errors,
-        quiet=quiet,
     )
     inputs = p.read_inputs(paths, files_from, nul_separated)
     if resume and raw_rate is None and STDIN in [item.path for item in inputs]:
@@ -161,15 +166,32 @@ def classify(
     sources = [item.path for item in inputs] + [str(file) for file in (files_from, thresholds) if file]
     check_output(output, sources, force=force, resume=resume)
 
-    pool_of_decoders = nullcontext() if raw_rate is not None else decoders(inputs, options, run)
-    with quiet_native_libraries(), pool_of_decoders as pool:
+    live = None
+    if raw_rate is not None:
+        from ast_cli.audio.raw_stream import RawFormat
+
+        live = RawFormat(raw_rate, raw_format, raw_channels)
+    with quiet_native_libraries(), _decoding(inputs, run, is_live=live is not None) as started:
         with nothing_to_save():
+            from ast_cli.tagging.run.tag_files import open_run
             from ast_cli.tagging.tagger import Tagger
 
             tagger = Tagger.load(p.choose_model(model, quiet=quiet), load_options, partial(note, quiet=quiet))
-        if raw_rate is None:
-            any_failed = tag_inputs(tagger, inputs, options, run, pool)
-        else:
-            any_failed = tag_live(tagger, (raw_rate, raw_format, raw_channels), options, run)
+        with open_run(
+            tagger, inputs, options, run, workers=started, live=live, on_progress=lambda _tally: raise_if_ended()
+        ) as running:
+            any_failed = show_run(running, run, quiet=quiet, is_live=live is not None)
     if any_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+@contextmanager
+def _decoding(inputs: list[Input], run: RunOptions, *, is_live: bool) -> Iterator[Workers | None]:
+    """Start the processes that decode, where there is anything to decode."""
+    if is_live:
+        yield None
+        return
+    from ast_cli.tagging.decode.opening import start_decoding
+
+    with start_decoding(run, len(inputs), least=MIN_UNORDERED_WORKERS if run.unordered else 1) as started:
+        yield started

@@ -15,6 +15,7 @@ from ast_cli.cli.progress import Progress, watched
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
 from ast_cli.evaluation.options import EvaluationOptions
+from ast_cli.report import format_for
 from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
 from ast_cli.tagging.options import LoadOptions
@@ -92,7 +93,7 @@ def evaluate(
         ignore_unknown_labels=ignore_unknown_labels,
     )
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
-    chosen_format = format_name or p.format_for(output, ("json", "table"))
+    chosen_format = format_name or format_for(output, ("json", "table"))
     outputs = EvaluationOutputs(chosen_format, output, thresholds_output, plot, predictions)
     examples = p.choose_examples(read_examples(data), split, fold, quiet=quiet)
     outputs.check([data, *(example.path for example in examples.examples)], force=force)

@@ -12,7 +12,7 @@ from ast_cli.cli import parameters as p
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import printable
-from ast_cli.tagging.options import ExtractOptions, LoadOptions
+from ast_cli.tagging.options import DecodeOptions, ExtractOptions, LoadOptions
 
 
 def extract(
@@ -47,6 +47,8 @@ def extract(
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
     unnamed_labels: p.UnnamedLabels = False,
+    workers: p.Workers = None,
+    timeout: p.Timeout = 60.0,
     force: p.Force = False,
     quiet: p.Quiet = False,
 ) -> None:
@@ -57,13 +59,16 @@ def extract(
     options = ExtractOptions(
         start_s=start, duration_s=duration, hop_s=hop, batch_size=batch_size, what=what, all_windows=all_windows
     )
+    decode = DecodeOptions(workers, timeout)
     load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
     inputs = p.read_inputs(paths, files_from, nul_separated)
 
+    from ast_cli.tagging.decode.opening import start_decoding
     from ast_cli.tagging.extract.targets import plan_targets
 
     targets = plan_targets(inputs, output, format_name, force=force)
-    with quiet_native_libraries():
+    num_failed = 0
+    with quiet_native_libraries(), start_decoding(decode, len(inputs)) as started:
         from ast_cli.tagging.extract.files import ExtractionRun
 
         run = ExtractionRun.load(
@@ -72,9 +77,7 @@ def extract(
             load_options,
             partial(note, quiet=quiet),
         )
-        num_failed = 0
-        for item, target in zip(inputs, targets, strict=True):
-            outcome = run.extract(item, target)
+        for item, target, outcome in run.extract(inputs, targets, started):
             if outcome.error is not None:
                 num_failed += 1
                 note(f"error: {outcome.error.message}")

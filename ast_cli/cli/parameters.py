@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +14,6 @@ from ast_cli.audio.front_end import FrontEndName
 from ast_cli.cli.streams import note
 from ast_cli.engine.options import EngineName
 from ast_cli.errors import NoInputsError, UsageError
-from ast_cli.report import SUFFIXES, suffixes_of
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
 from ast_cli.tagging.options import Aggregate as AggregateName
 
@@ -139,23 +137,6 @@ def _read_bytes(file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"--files-from {file}: cannot be read ({error.strerror})") from error
-
-
-def format_for(output: Path | None, formats: Collection[str]) -> str:
-    """Return which of some formats the suffix of a file of results asks for; a table where there is none.
-
-    Raises:
-        UsageError: The suffix is of none of them: the file would not be what its name says.
-    """
-    if output is None or not output.suffix:
-        return "table"
-    format_name = SUFFIXES.get(output.suffix.lower())
-    if format_name is None or format_name not in formats:
-        raise UsageError(
-            f"--output {output}: {output.suffix} is not written; name a file that ends in {suffixes_of(formats)} "
-            "(table), or choose with --format"
-        )
-    return format_name
 
 
 def choose_examples(examples: ExampleSet, split: str | None, fold: str | None, *, quiet: bool) -> ExampleSet:

@@ -18,10 +18,8 @@ from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_labe
 from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.evaluation.thresholds import LabelThreshold, best_thresholds
 from ast_cli.results import FileError, TaggingResult, path_fields
-from ast_cli.tagging.decode.pool import DecodePool, default_num_workers
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ClassifyOptions, PartOptions
-from ast_cli.tagging.score.batch import Source
 from ast_cli.tagging.tagger import Tagger
 
 SCHEMA_VERSION = 1
@@ -184,8 +182,9 @@ class _Ensemble:
             top_k=tagger.config.num_labels,
             aggregate=self.options.aggregate,
         )
-        with _decoding(tagger, inputs, run, self.options) as sources:
-            results = (result for result in tagger.classify_sources(sources, run) if isinstance(result, TaggingResult))
+        records = tagger.classify_inputs(inputs, run, self.options)
+        results = (record for record in records if isinstance(record, TaggingResult))
+        with contextlib.closing(records):
             yield from self.watch(results, len(rows), tagger.name)
 
 
@@ -199,19 +198,6 @@ def _row(result: TaggingResult, tagger: Tagger) -> NDArray[np.float32]:
 
 def _metrics(scores: NDArray[np.float32], targets: NDArray[Any], labels: tuple[str, ...]) -> Metrics:
     return (single_label_metrics if targets.ndim == 1 else multi_label_metrics)(scores, targets, labels)
-
-
-@contextlib.contextmanager
-def _decoding(
-    tagger: Tagger, inputs: list[Input], run: ClassifyOptions, options: EvaluationOptions
-) -> Iterator[Iterable[Source]]:
-    """Decode in worker processes, which a broken file may kill or hang, or with 0 workers in this one."""
-    if options.num_workers == 0:
-        yield tagger.sources(inputs, run)
-        return
-    rate = tagger.feature_extractor.sampling_rate
-    with DecodePool(options.num_workers or default_num_workers(), rate, run, options.timeout_s) as pool:
-        yield pool.open_streams(inputs)
 
 
 def _input(example: Example) -> Input:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from ast_cli.errors import UsageError
 from ast_cli.report.text import either
 
 
@@ -32,6 +34,23 @@ SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv
 def suffixes_of(formats: Collection[str]) -> str:
     """Name the suffixes of files that hold one of some formats: ``.json, .csv or .txt``."""
     return either(suffix for suffix, name in SUFFIXES.items() if name in formats)
+
+
+def format_for(output: Path | None, formats: Collection[str]) -> str:
+    """Return which of some formats the suffix of a file of results asks for; a table where there is none.
+
+    Raises:
+        UsageError: The suffix is of none of them: the file would not be what its name says.
+    """
+    if output is None or not output.suffix:
+        return "table"
+    format_name = SUFFIXES.get(output.suffix.lower())
+    if format_name is None or format_name not in formats:
+        raise UsageError(
+            f"--output {output}: {output.suffix} is not written; name a file that ends in {suffixes_of(formats)} "
+            "(table), or choose with --format"
+        )
+    return format_name
 
 
 def open_writer(format_name: str, stream: TextIO) -> Writer:

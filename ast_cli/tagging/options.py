@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ast_cli.audio.front_end import FrontEndName, check_front_end_name
@@ -42,16 +43,24 @@ def check_threshold(label: str, value: object) -> None:
         raise UsageError(f"the threshold of {label!r} must be a number from 0 to 1, not {value!r}")
 
 
-def check_workers(num_workers: int | None, timeout_s: float) -> None:
-    """Refuse a number of decoding processes, or a time after which one is stopped, that cannot be.
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """How inputs are decoded.
 
-    Raises:
-        UsageError: Naming the value.
+    Attributes:
+        num_workers: Processes that decode, which a broken file may kill; 0 for none, None to let the machine decide.
+        timeout_s: Until a file that yields nothing is given up.
     """
-    if num_workers is not None and not 0 <= num_workers <= MAX_WORKERS:
-        raise UsageError(f"workers must be from 0 to {MAX_WORKERS}, not {num_workers}")
-    if not timeout_s > 0:  # which NaN is not either; infinity is never
-        raise UsageError(f"timeout must be above 0 s, not {timeout_s:g}")
+
+    num_workers: int | None = None
+    timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.num_workers is not None and not 0 <= self.num_workers <= MAX_WORKERS:
+            raise UsageError(f"workers must be from 0 to {MAX_WORKERS}, not {self.num_workers}")
+        if not self.timeout_s > 0:  # which NaN is not either; infinity is never
+            raise UsageError(f"timeout must be above 0 s, not {self.timeout_s:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +175,36 @@ class ExtractOptions(PartOptions):
         """Refuse what cannot be."""
         PartOptions.__post_init__(self)
         check_choice("what", self.what, get_args(Extractable))
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions(DecodeOptions):
+    """How a run over many inputs goes, apart from what it computes.
+
+    Attributes:
+        output: A file; None to take the records as they come.
+        format_name: One of `ast_cli.report.FORMATS`.
+        resume: Go on with an output that was begun.
+        retry_errors: With ``resume``, redo inputs that failed.
+        force: Replace an output that exists.
+        shard: Which part of the inputs, from 0, and of how many.
+        unordered: Write results as they come, not in input order.
+        max_errors: Failed inputs at which to stop; None for never.
+    """
+
+    output: Path | None = None
+    format_name: str = "jsonl"
+    resume: bool = False
+    retry_errors: bool = False
+    force: bool = False
+    shard: tuple[int, int] | None = None
+    unordered: bool = False
+    max_errors: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        DecodeOptions.__post_init__(self)
+        if self.output is None and self.resume:
+            raise UsageError("--resume needs --output: what goes to standard output cannot be continued")
+        if self.max_errors is not None and self.max_errors < 1:
+            raise UsageError(f"max errors must be at least 1, not {self.max_errors}")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ast_cli import hub
 from ast_cli.audio.fbank.blocks import FbankBackend
@@ -25,15 +23,13 @@ from ast_cli.errors import AstWarning, AudioError, CheckpointError
 from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import StreamedPart, TaggingResult
+from ast_cli.tagging.decode.opening import Turn, Watching, Workers, open_as_ready, open_inputs, unwatched
 from ast_cli.tagging.extract.extraction import Extraction, extract_features
-from ast_cli.tagging.inputs import STDIN, Input, list_inputs
-from ast_cli.tagging.options import ClassifyOptions, ExtractOptions, LoadOptions, PartOptions
-from ast_cli.tagging.score.batch import Batcher, Source, classify_sources, classify_turns
-from ast_cli.tagging.score.recording import Audio, Recording, SampleStream, open_stream
+from ast_cli.tagging.inputs import Input, list_inputs
+from ast_cli.tagging.options import ClassifyOptions, DecodeOptions, ExtractOptions, LoadOptions
+from ast_cli.tagging.score.batch import Batcher, classify_turns
+from ast_cli.tagging.score.recording import Audio, Recording, open_stream
 from ast_cli.tagging.score.scoring import TagChooser
-
-if TYPE_CHECKING:
-    from ast_cli.tagging.decode.pool import Turn
 
 
 class Tagger:
@@ -137,24 +133,28 @@ class Tagger:
             AudioError: The recording cannot be read; here, unlike in a batch, it is raised.
             UsageError: Options that cannot be, or a waveform that is not mono.
         """
-        options = dataclasses.replace(options or ClassifyOptions(), **changes)
+        options = dataclasses.replace(options or ClassifyOptions(), **changes, stream=False)
         path = str(audio) if isinstance(audio, str | Path) else None
-        options = dataclasses.replace(options, stream=False)
         stream = open_stream(audio, self.feature_extractor.sampling_rate, options, sampling_rate)
-        (result,) = self.classify_sources([(Input(path or "the waveform"), lambda: stream)], options)
+        (result,) = self.classify_turns([Turn(Input(path or "the waveform"), lambda: stream)], options)
         assert isinstance(result, TaggingResult)
         if result.error is not None:
             raise AudioError(result.error.code, result.error.message)
         return dataclasses.replace(result, path=path)
 
     def classify_paths(
-        self, paths: Iterable[str], options: ClassifyOptions | None = None, **changes: Any
+        self,
+        paths: Iterable[str],
+        options: ClassifyOptions | None = None,
+        workers: DecodeOptions | None = None,
+        **changes: Any,
     ) -> Iterator[TaggingResult]:
-        """Tag many inputs; an input that cannot be read is a result with an error.
+        """Tag many inputs; an input that cannot be read, or crashes its decoder, is a result with an error.
 
         Args:
             paths: Files, folders, glob patterns, or ``-`` for one file's bytes on standard input.
             options: How; None for the defaults.
+            workers: How many processes decode, and how long they may take; None for the defaults.
             **changes: Single fields of `ClassifyOptions`.
 
         Returns:
@@ -164,33 +164,44 @@ class Tagger:
             UsageError: Options that cannot be, a label the model does not have.
         """
         options = dataclasses.replace(options or ClassifyOptions(), **{**changes, "stream": False})
-        for record in self.classify_sources(self.sources(list_inputs(paths), options), options):
+        for record in self.classify_inputs(list_inputs(paths), options, workers):
             assert isinstance(record, TaggingResult)
             yield record
 
-    def sources(self, inputs: Iterable[Input], options: PartOptions) -> Iterator[Source]:
-        """Return inputs with what opens them, in this process and one after another."""
-        rate = self.feature_extractor.sampling_rate
-        for item in inputs:
-            yield item, partial(_open_input, item, rate, options)
-
-    def classify_sources(
-        self, sources: Iterable[Source], options: ClassifyOptions, micro_batch: MicroBatch | None = None
-    ) -> Iterator[TaggingResult | StreamedPart]:
-        """Tag opened or openable sources; with ``options.stream`` windows and events come before their result.
+    def classify_inputs(
+        self,
+        inputs: Iterable[Input],
+        options: ClassifyOptions,
+        workers: Workers | None = None,
+        *,
+        in_order: bool = True,
+        micro_batch: MicroBatch | None = None,
+        watching: Watching = unwatched,
+    ) -> Generator[TaggingResult | StreamedPart, None, None]:
+        """Tag inputs; with ``options.stream`` windows and events come before their input's result.
 
         Args:
-            sources: Inputs with what opens them.
+            inputs: Taken from lazily.
             options: How.
+            workers: Processes that decode, or how to start them; None for the defaults.
+            in_order: Whether results come in the order of the inputs, or each as soon as it is complete.
             micro_batch: Of a run over many inputs; see `choose_micro_batch`.
+            watching: Is shown what opens each input; see `ast_cli.tagging.decode.opening.open_inputs`.
         """
-        return classify_sources(sources, self._batcher(options, micro_batch), options, self.name)
+        opened = open_inputs if in_order else open_as_ready
+        with opened(inputs, self.feature_extractor.sampling_rate, options, workers, watching) as turns:
+            yield from self.classify_turns(turns, options, micro_batch, in_order=in_order)
 
     def classify_turns(
-        self, turns: Iterable[Turn | None], options: ClassifyOptions, micro_batch: MicroBatch | None = None
+        self,
+        turns: Iterable[Turn | None],
+        options: ClassifyOptions,
+        micro_batch: MicroBatch | None = None,
+        *,
+        in_order: bool = True,
     ) -> Iterator[TaggingResult | StreamedPart]:
-        """Tag the inputs of `ast_cli.tagging.decode.pool.DecodePool.turns`; each result as soon as it is complete."""
-        return classify_turns(turns, self._batcher(options, micro_batch), options, self.name)
+        """Tag inputs that have been opened, or can be; otherwise as `classify_inputs`, in whose order they come."""
+        return classify_turns(turns, self._batcher(options, micro_batch), options, self.name, in_order=in_order)
 
     def choose_micro_batch(self, options: ClassifyOptions, num_inputs: int = 1) -> MicroBatch:
         """Return how many windows a run over so many inputs gives to the model at once.
@@ -215,27 +226,6 @@ class Tagger:
         hop_frames_of(options.hop_s, self.feature_extractor.max_length)
         return TagChooser(self.config, options)
 
-    def classify_live(
-        self, raw_rate: int, raw_format: str, raw_channels: int, options: ClassifyOptions
-    ) -> Iterator[TaggingResult | StreamedPart]:
-        """Tag raw samples from standard input while they come, each window on its own and at once.
-
-        Args:
-            raw_rate: Of the samples, in Hz.
-            raw_format: One of `ast_cli.audio.raw_stream.RAW_DTYPES`.
-            raw_channels: Interleaved.
-            options: How; windows and events are streamed whatever it says.
-
-        Raises:
-            UsageError: A format that cannot be.
-        """
-        from ast_cli.audio.raw_stream import RawFormat, RawStream
-
-        raw = RawFormat(raw_rate, raw_format, raw_channels)
-        stream = RawStream(sys.stdin.buffer, raw, self.feature_extractor.sampling_rate)
-        live = dataclasses.replace(options, batch_size=1, stream=True)
-        return self.classify_sources([(Input(STDIN), lambda: stream)], live)
-
     def extract(
         self, audio: Audio, *, sampling_rate: int | None = None, options: ExtractOptions | None = None, **changes: Any
     ) -> Extraction:
@@ -254,15 +244,6 @@ class Tagger:
         options = dataclasses.replace(options or ExtractOptions(), **changes)
         stream = open_stream(audio, self.feature_extractor.sampling_rate, options, sampling_rate)
         return extract_features(Recording(stream, self.feature_extractor, options), self.engine, options)
-
-
-def encoded_audio(item: Input) -> str | bytes:
-    """Return an input's path, or the bytes of standard input."""
-    return sys.stdin.buffer.read() if item.path == STDIN else item.path
-
-
-def _open_input(item: Input, target_rate: int, options: PartOptions) -> SampleStream:
-    return open_stream(encoded_audio(item), target_rate, item.part_in(options))
 
 
 def fbank_for(engine: Engine, fbank_backend: FbankBackend) -> FbankBackend:

@@ -56,7 +56,7 @@ def test_windows_equal_plain_slices_for_every_length_and_hop(max_length: int, la
             starts = plain_starts(num_frames, max_length, hop_frames)
             assert [window.start_frame for window in windows] == starts, (num_frames, hop_frames)
             for window, start in zip(windows, starts, strict=True):
-                np.testing.assert_array_equal(window.fbank, fbank[start : start + max_length])
+                np.testing.assert_array_equal(window.content, fbank[start : start + max_length])
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -68,7 +68,7 @@ def test_windows_equal_plain_slices_for_long_recordings(seed: int) -> None:
     windows = list(slice_windows(in_blocks(fbank, seed, largest=3000), max_length, hop_frames))
     assert [window.start_frame for window in windows] == plain_starts(num_frames, max_length, hop_frames)
     for window in windows:
-        np.testing.assert_array_equal(window.fbank, fbank[window.start_frame : window.start_frame + max_length])
+        np.testing.assert_array_equal(window.content, fbank[window.start_frame : window.start_frame + max_length])
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -83,13 +83,13 @@ def test_windows_of_the_waveform_hold_the_samples_of_the_windows_of_its_fbank(se
     num_frames = min(max_length, config.num_frames(num_samples))
     for window in windows:
         expected = waveform[window.start_frame * 160 :][: config.num_samples(num_frames)]
-        np.testing.assert_array_equal(window.samples, expected)
+        np.testing.assert_array_equal(window.content, expected)
 
 
 @pytest.mark.parametrize("num_samples", [1, 399])
 def test_a_waveform_shorter_than_a_frame_is_padded_to_one(num_samples: int) -> None:
     (window,) = slice_waveform([np.ones(num_samples, np.float32)], FbankConfig(), 64, 64)
-    np.testing.assert_array_equal(window.samples, [1.0] * num_samples + [0.0] * (400 - num_samples))
+    np.testing.assert_array_equal(window.content, [1.0] * num_samples + [0.0] * (400 - num_samples))
 
 
 def test_a_waveform_of_no_samples_has_no_windows() -> None:
@@ -115,18 +115,18 @@ def test_overlapping_windows_share_the_frames_of_one_long_fbank(monkeypatch: pyt
     for window in windows:  # and each frame as if the window's samples had been given alone
         samples = waveform[window.start_frame * 160 :][: extractor.fbank_config.num_samples(64)]
         alone = extractor.fbank(torch.from_numpy(samples)[None])[0].numpy()
-        np.testing.assert_allclose(window.fbank, alone, atol=5e-4)
+        np.testing.assert_allclose(window.content, alone, atol=5e-4)
 
 
 def test_the_last_window_is_moved_back_to_the_last_frame() -> None:
     windows = list(slice_windows([numbered_frames(2500)], 1024, 1024))
-    assert [(window.start_frame, len(window.fbank)) for window in windows] == [(0, 1024), (1024, 1024), (1476, 1024)]
-    assert windows[-1].fbank[-1, 0] == 2499
+    assert [(window.start_frame, len(window.content)) for window in windows] == [(0, 1024), (1024, 1024), (1476, 1024)]
+    assert windows[-1].content[-1, 0] == 2499
 
 
 def test_a_short_recording_is_one_short_window() -> None:
     (window,) = slice_windows([numbered_frames(10), numbered_frames(10)], 1024, 1024)
-    assert (window.start_frame, window.fbank.shape) == (0, (20, NUM_MEL_BINS))
+    assert (window.start_frame, window.content.shape) == (0, (20, NUM_MEL_BINS))
 
 
 def test_no_frames_are_no_windows() -> None:
@@ -138,7 +138,7 @@ def test_windows_kept_do_not_change_as_the_stream_goes_on() -> None:
     fbank = numbered_frames(500)
     windows = list(slice_windows(in_blocks(fbank, 0, 30), 64, 16))
     for window in windows:
-        np.testing.assert_array_equal(window.fbank, fbank[window.start_frame : window.start_frame + 64])
+        np.testing.assert_array_equal(window.content, fbank[window.start_frame : window.start_frame + 64])
 
 
 def test_memory_does_not_grow_with_the_recording() -> None:

@@ -17,7 +17,7 @@ from ast_cli.errors import AstWarning, CheckpointError, UsageError
 from ast_cli.hub import builtin_folder
 from ast_cli.labels import SPEECH_COMMANDS, audioset_id2label
 from ast_cli.tagging.options import ClassifyOptions, LoadOptions
-from ast_cli.tagging.run.fingerprint import fingerprint
+from ast_cli.tagging.run.tag_files import fingerprint
 
 SAMPLE = str(Path(__file__).resolve().parents[2] / "sample_audio" / "dog.wav")
 MISSING = "there is no preprocessor_config.json, so nothing says which sampling rate and spectrogram it hears"

@@ -14,11 +14,11 @@ import pytest
 from ast_cli import Tagger
 from ast_cli.cli import progress, tag_run
 from ast_cli.cli.progress import Progress, Record, watched
-from ast_cli.cli.tag_run import RunOptions
 from ast_cli.errors import ErrorCode
 from ast_cli.results import FileError, TaggingResult
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.options import ClassifyOptions, RunOptions
+from ast_cli.tagging.run.tag_files import open_run
 from ast_cli.tagging.run.tally import Tally
 
 RESULTS: list[Record] = [TaggingResult(f"{'x' * 60}{i}.wav", "m", "softmax", 1800.0, 16000, 1) for i in range(4)]
@@ -135,9 +135,9 @@ def test_a_run_knows_how_much_is_read_of_how_much(
     monkeypatch.setattr(Progress, "elapsed_s", 60.0)
     item = Input(str(write_wav("long.wav", 72.0)))
     options = ClassifyOptions(timestamps=True, stream=True, batch_size=1)
-    run = RunOptions("jsonl", tmp_path / "o.jsonl", **changes)
-    with tag_run.decoders([item], options, run) as pool:
-        assert not tag_run.tag_inputs(Tagger.from_pretrained("builtin"), [item], options, run, pool)
+    run = RunOptions(output=tmp_path / "o.jsonl", **changes)
+    with open_run(Tagger.from_pretrained("builtin"), [item], options, run) as running:
+        assert not tag_run.show_run(running, run, quiet=False, is_live=False)
     assert len(lines) > 5
     assert all(line.startswith("0 of 1 inputs, 0.0") and " of 0.02 h of audio, " in line for line in lines)
     assert "1.2 x real time, 0 min 00 s left" in lines[-1]

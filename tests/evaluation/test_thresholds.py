@@ -12,7 +12,7 @@ from ast_cli import Tagger
 from ast_cli.errors import UsageError
 from ast_cli.evaluation.thresholds import best_thresholds, read_thresholds, write_thresholds
 from ast_cli.tagging.options import ClassifyOptions
-from ast_cli.tagging.run.fingerprint import fingerprint
+from ast_cli.tagging.run.tag_files import fingerprint
 
 
 def test_no_other_threshold_gives_a_larger_f1(rng: np.random.Generator) -> None:

@@ -18,14 +18,20 @@ from ast_cli.audio.decode import AudioStream, open_audio
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
 from ast_cli.tagging.decode.pool import DecodePool
 from ast_cli.tagging.decode.worker import MESSAGE_SAMPLES
-from ast_cli.tagging.options import PartOptions
 
 RATE = 16000  # Hz
 FAULTY = "faulty_decoders:open_faulty"
 
 
 def faulty_pool(num_workers: int = 2, timeout_s: float = 60.0) -> DecodePool:
-    return DecodePool(num_workers, RATE, PartOptions(), timeout_s, FAULTY)
+    return DecodePool(num_workers, timeout_s, FAULTY)
+
+
+class FaultyPool(DecodePool):
+    """A pool whose files go wrong by their names, wherever it is started."""
+
+    def __init__(self, num_workers: int, timeout_s: float = 60.0, *, start_now: bool = False) -> None:
+        super().__init__(num_workers, timeout_s, FAULTY, start_now=start_now)
 
 
 class FaultyStream:

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 from faulty_decoders import RATE, faulty_pool
+from opened import open_streams
 
 from ast_cli.audio.decode import open_audio
 from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode, internal_error
 from ast_cli.results import FileError
 from ast_cli.tagging.decode import pool as decode_pool
+from ast_cli.tagging.decode.opening import INPUTS_AHEAD_PER_WORKER
 from ast_cli.tagging.decode.pool import DecodePool, default_num_workers, num_workers_for
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import PartOptions
@@ -48,9 +50,11 @@ def read(open_stream: Callable[[], Any]) -> SimpleNamespace | ErrorCode:
     return SimpleNamespace(samples=samples, facts=finally_known)
 
 
-def read_all(pool: DecodePool, paths: Iterable[object]) -> list[tuple[str, SimpleNamespace | ErrorCode]]:
+def read_all(
+    pool: DecodePool, paths: Iterable[object], part: PartOptions | None = None
+) -> list[tuple[str, SimpleNamespace | ErrorCode]]:
     inputs = [Input(str(path)) for path in paths]
-    return [(item.path, read(open_stream)) for item, open_stream in pool.open_streams(inputs)]
+    return [(item.path, read(open_stream)) for item, open_stream in open_streams(pool, inputs, part)]
 
 
 def assert_same(read_by_pool: SimpleNamespace | ErrorCode, path: object, *part: Any) -> None:
@@ -95,9 +99,9 @@ def make(tmp_path: Path, write_wav: Callable[..., Path]) -> Callable[..., list[P
 
 
 def test_workers_start_before_there_is_anything_to_decode_where_that_is_asked_for() -> None:
-    with DecodePool(2, RATE, PartOptions(), start_now=True) as pool:
+    with DecodePool(2, start_now=True) as pool:
         wait_until(lambda: len(pool.worker_pids) == 2)
-    with DecodePool(2, RATE, PartOptions()) as pool:
+    with DecodePool(2) as pool:
         assert not pool.worker_pids
 
 
@@ -109,7 +113,7 @@ def test_samples_and_facts_are_those_of_the_main_process_in_input_order(write_wa
         write_wav("stereo.wav", 5.0, 22050, 2),
         write_wav("slow.flac", 12.5, 8000),
     ]
-    with DecodePool(2, RATE, PartOptions()) as pool:
+    with DecodePool(2) as pool:
         results = read_all(pool, paths)
     assert [path for path, _ in results] == [str(path) for path in paths]
     for (_, result), path in zip(results, paths, strict=True):
@@ -119,8 +123,8 @@ def test_samples_and_facts_are_those_of_the_main_process_in_input_order(write_wa
 
 def test_part_asked_for_is_what_is_read(write_wav: Callable[..., Path]) -> None:
     path = write_wav("a.wav", 9.0, 44100)
-    with DecodePool(1, RATE, PartOptions(start_s=2.5, duration_s=3.0)) as pool:
-        ((_, result),) = read_all(pool, [path])
+    with DecodePool(1) as pool:
+        ((_, result),) = read_all(pool, [path], PartOptions(start_s=2.5, duration_s=3.0))
     assert_same(result, path, 2.5, 3.0)
 
 
@@ -129,16 +133,18 @@ def test_inputs_own_part_comes_before_the_runs(write_wav: Callable[..., Path], m
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
     own = PartOptions(start_s=1.0, duration_s=0.5)
     inputs = [Input(str(path), part=own), Input(str(path)), Input(str(path), part=PartOptions()), Input("-", part=own)]
-    with DecodePool(1, RATE, PartOptions(start_s=2.5, duration_s=3.0)) as pool:
-        results = [read(open_stream) for _, open_stream in pool.open_streams(inputs)]
+    with DecodePool(1) as pool:
+        results = [
+            read(open_stream) for _, open_stream in open_streams(pool, inputs, PartOptions(start_s=2.5, duration_s=3.0))
+        ]
     for result, part in zip(results, [(1.0, 0.5), (2.5, 3.0), (), (1.0, 0.5)], strict=True):
         assert_same(result, path, *part)
 
 
 def test_workers_end_when_all_is_decoded_and_what_they_sent_is_still_there(write_wav: Callable[..., Path]) -> None:
     paths = [write_wav(f"{number}.wav", 2.0) for number in range(3)]
-    with DecodePool(2, RATE, PartOptions()) as pool:
-        opened = pool.open_streams([Input(str(path)) for path in paths])
+    with DecodePool(2) as pool:
+        opened = open_streams(pool, [Input(str(path)) for path in paths])
         first = next(opened)
         wait_until(lambda: not pool.worker_pids and pool.num_buffered_bytes == 3 * 2 * RATE * 4)
         for path, (_, open_stream) in zip(paths, itertools.chain([first], opened), strict=True):
@@ -147,8 +153,8 @@ def test_workers_end_when_all_is_decoded_and_what_they_sent_is_still_there(write
 
 def test_duration_grows_with_the_blocks_handed_out(write_wav: Callable[..., Path]) -> None:
     path = write_wav("a.wav", 20.0)
-    with DecodePool(1, RATE, PartOptions()) as pool:
-        for _, open_stream in pool.open_streams([Input(str(path))]):
+    with DecodePool(1) as pool:
+        for _, open_stream in open_streams(pool, [Input(str(path))]):
             stream = open_stream()
             num_samples = 0
             assert stream.duration_s == 0.0
@@ -167,14 +173,14 @@ def test_length_a_file_claims_is_known_once_it_is_open(write_wav: Callable[..., 
         2.0: PartOptions(start_s=18.0, duration_s=30.0),
     }
     with faulty_pool(1) as pool:
-        opened = pool.open_streams([*(Input(path, part=part) for part in parts.values()), Input(unknown)])
+        opened = open_streams(pool, [*(Input(path, part=part) for part in parts.values()), Input(unknown)])
         claimed_s = [open_stream().claimed_s for _, open_stream in opened]
     assert claimed_s == [*parts, None]
 
 
 def test_two_hundred_small_files_are_complete(make: Callable[..., list[Path]]) -> None:
     paths = make(*(f"{index:03}" for index in range(200)))
-    with DecodePool(2, RATE, PartOptions()) as pool:
+    with DecodePool(2) as pool:
         results = read_all(pool, paths)
     assert [path for path, _ in results] == [str(path) for path in paths]
     for (_, result), path in zip(results, paths, strict=True):
@@ -183,14 +189,14 @@ def test_two_hundred_small_files_are_complete(make: Callable[..., list[Path]]) -
 
 def test_pool_serves_a_second_list(make: Callable[..., list[Path]]) -> None:
     first, second = make("a", "b")
-    with DecodePool(1, RATE, PartOptions()) as pool:
+    with DecodePool(1) as pool:
         assert codes(read_all(pool, [first])) == ["ok"]
         assert codes(read_all(pool, [second])) == ["ok"]
 
 
 def test_empty_list_ends_at_once_and_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", pytest.fail)
-    with DecodePool(2, RATE, PartOptions()) as pool:
+    with DecodePool(2) as pool:
         assert read_all(pool, []) == []
 
 
@@ -199,7 +205,7 @@ def test_name_that_is_not_utf8_reaches_the_decoder(make: Callable[..., list[Path
     (plain,) = make("plain")
     odd = os.path.join(os.fsencode(tmp_path), b"caf\xe9\n\x1b.wav")
     os.rename(plain, odd)
-    with DecodePool(1, RATE, PartOptions()) as pool:
+    with DecodePool(1) as pool:
         assert codes(read_all(pool, [os.fsdecode(odd)])) == ["ok"]
 
 
@@ -208,7 +214,7 @@ def test_standard_input_is_decoded_in_the_main_process(
 ) -> None:
     before, piped, after = make("before", "piped", "after")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(piped.read_bytes())))
-    with DecodePool(1, RATE, PartOptions()) as pool:
+    with DecodePool(1) as pool:
         results = read_all(pool, [before, "-", after])
     assert [path for path, _ in results] == [str(before), "-", str(after)]
     for (_, result), path in zip(results, [before, piped, after], strict=True):
@@ -223,8 +229,8 @@ def test_bad_files_keep_their_codes_and_sentences(make: Callable[..., list[Path]
     for name, content in {"empty.wav": b"", "text.wav": b"no audio " * 100, "cut.wav": good.read_bytes()[:60]}.items():
         (tmp_path / name).write_bytes(content)
     paths = [tmp_path / name for name in ("empty.wav", "text.wav", "missing.wav", "good.wav", "cut.wav")]
-    with DecodePool(2, RATE, PartOptions()) as pool:
-        for item, open_stream in pool.open_streams([Input(str(path)) for path in paths]):
+    with DecodePool(2) as pool:
+        for item, open_stream in open_streams(pool, [Input(str(path)) for path in paths]):
             assert_same(read(open_stream), item.path)
             if item.path.endswith("missing.wav"):
                 with pytest.raises(AudioError) as raised:
@@ -235,7 +241,7 @@ def test_bad_files_keep_their_codes_and_sentences(make: Callable[..., list[Path]
 def test_truncated_file_keeps_its_warning(write_wav: Callable[..., Path]) -> None:
     path = write_wav("a.wav", 2.0)
     os.truncate(path, 40_000)
-    with DecodePool(1, RATE, PartOptions()) as pool:
+    with DecodePool(1) as pool:
         ((_, result),) = read_all(pool, [path])
     assert isinstance(result, SimpleNamespace)
     assert result.facts[-1] == {WarningCode.TRUNCATED}
@@ -244,8 +250,8 @@ def test_truncated_file_keeps_its_warning(write_wav: Callable[..., Path]) -> Non
 def test_input_that_could_not_be_listed_passes_through(make: Callable[..., list[Path]]) -> None:
     (good,) = make("good")
     unlisted = Input("folder", FileError(ErrorCode.PERMISSION, "folder: the folder cannot be read"))
-    with DecodePool(1, RATE, PartOptions()) as pool:
-        opened = [(item, read(open_stream)) for item, open_stream in pool.open_streams([unlisted, Input(str(good))])]
+    with DecodePool(1) as pool:
+        opened = [(item, read(open_stream)) for item, open_stream in open_streams(pool, [unlisted, Input(str(good))])]
     assert opened[0] == (unlisted, ErrorCode.PERMISSION)
     assert_same(opened[1][1], good)
 
@@ -258,7 +264,7 @@ def test_memory_shortage_and_bugs_cost_their_file_alone(make: Callable[..., list
 def test_exceptions_own_words_are_cut(make: Callable[..., list[Path]]) -> None:
     (path,) = make("bug")
     with faulty_pool(1) as pool:
-        for _, open_stream in pool.open_streams([Input(str(path))]):
+        for _, open_stream in open_streams(pool, [Input(str(path))]):
             with pytest.raises(AudioError, match=r"an internal error ended its decoding \(KeyError: 'xxx") as raised:
                 open_stream()
     assert len(str(raised.value)) <= len(str(internal_error(str(path), KeyError()))) + 500
@@ -293,7 +299,7 @@ def test_killer_files_are_worker_crashed_and_all_others_are_read(
 def test_crash_says_how_the_worker_ended(make: Callable[..., list[Path]]) -> None:
     (path,) = make("exit")
     with faulty_pool(1) as pool:
-        for _, open_stream in pool.open_streams([Input(str(path))]):
+        for _, open_stream in open_streams(pool, [Input(str(path))]):
             with pytest.raises(AudioError) as raised:
                 open_stream()
     assert str(raised.value) == f"{path}: the decoder crashed on it (exit code 7)"
@@ -311,7 +317,7 @@ def test_crash_after_samples_were_read_is_not_tried_again(make: Callable[..., li
     (path,) = make("exit-late")
     num_blocks = 0
     with faulty_pool(1) as pool:
-        for _, open_stream in pool.open_streams([Input(str(path))]):
+        for _, open_stream in open_streams(pool, [Input(str(path))]):
             blocks = iter(open_stream())
             with pytest.raises(AudioError) as raised:  # noqa: PT012
                 for _ in blocks:
@@ -325,12 +331,12 @@ def test_worker_killed_between_files_costs_none(make: Callable[..., list[Path]])
     paths = make(*"abcdefghijkl")
     file_bytes = round(0.1 * RATE) * 4  # of each file's samples
     results = []
-    with DecodePool(1, RATE, PartOptions()) as pool:
-        assert len(paths) > pool.num_inputs_ahead + 1  # so that the worker is kept for more
-        for _, open_stream in pool.open_streams([Input(str(path)) for path in paths]):
+    with DecodePool(1) as pool:
+        assert len(paths) > pool.num_workers * INPUTS_AHEAD_PER_WORKER + 1  # so that the worker is kept for more
+        for _, open_stream in open_streams(pool, [Input(str(path)) for path in paths]):
             results.append(read(open_stream))
             if len(results) == 1:  # all that was taken ahead is decoded: the worker has nothing to do
-                wait_until(lambda: pool.num_buffered_bytes == pool.num_inputs_ahead * file_bytes)
+                wait_until(lambda: pool.num_buffered_bytes == pool.num_workers * INPUTS_AHEAD_PER_WORKER * file_bytes)
                 (pid,) = pool.worker_pids
                 os.kill(pid, signal.SIGKILL)
     assert all(isinstance(result, SimpleNamespace) for result in results)
@@ -343,7 +349,7 @@ def test_worker_that_hangs_is_killed_and_others_go_on(make: Callable[..., list[P
         started_s = time.monotonic()
         results = read_all(pool, paths)
         assert time.monotonic() - started_s < 10  # the hang itself lasts 1000 s
-        for _, open_stream in pool.open_streams([Input(str(paths[1]))]):
+        for _, open_stream in open_streams(pool, [Input(str(paths[1]))]):
             with pytest.raises(AudioError) as raised:
                 open_stream()
     assert codes(results) == ["ok", "timeout", "ok", "ok"]
@@ -356,7 +362,7 @@ def test_worker_that_is_not_listened_to_is_not_overdue(
     monkeypatch.setattr(decode_pool, "INPUT_BUFFER_BYTES", 1 << 20)
     (path,) = make("endless")
     with faulty_pool(1, timeout_s=0.3) as pool:
-        for _, open_stream in pool.open_streams([Input(str(path))]):
+        for _, open_stream in open_streams(pool, [Input(str(path))]):
             blocks = iter(open_stream())
             next(blocks)
             threading.Event().wait(0.8)  # the buffer is full long since, and the worker waits for us
@@ -366,8 +372,8 @@ def test_worker_that_is_not_listened_to_is_not_overdue(
 
 def test_process_that_cannot_be_started_is_fatal_and_no_fault_of_a_file(make: Callable[..., list[Path]]) -> None:
     (path,) = make("a")
-    with DecodePool(1, RATE, PartOptions(), open_function="no_such_module:open") as pool:
-        for _, open_stream in pool.open_streams([Input(str(path))]):
+    with DecodePool(1, open_function="no_such_module:open") as pool:
+        for _, open_stream in open_streams(pool, [Input(str(path))]):
             with pytest.raises(AstError, match=r"does not start \(exit code 1\); try fewer workers") as raised:
                 open_stream()
     assert not isinstance(raised.value, AudioError)
@@ -391,7 +397,7 @@ def test_buffers_and_look_ahead_are_bounded(
             yield Input(str(tmp_path / "endless.wav"))
 
     with faulty_pool(3) as pool:
-        sources = pool.open_streams(endless_list())
+        sources = open_streams(pool, endless_list())
         blocks = iter(next(sources)[1]())
         next(blocks)
         threading.Event().wait(1.5)  # time to overflow: three workers send some hundred MB a second
@@ -399,8 +405,8 @@ def test_buffers_and_look_ahead_are_bounded(
         assert 7 << 20 >= pool.num_buffered_bytes > 5 << 20
         assert len(list(itertools.islice(blocks, 200))) == 200  # 50 MB: reading goes on past every bound
         assert pool.num_buffered_bytes <= 7 << 20
-        assert listed == 1 + pool.num_inputs_ahead
-        sources.close()  # type: ignore[attr-defined]
+        assert listed == 1 + pool.num_workers * INPUTS_AHEAD_PER_WORKER
+        sources.close()
         assert pool.num_buffered_bytes == 0
 
 
@@ -409,7 +415,7 @@ def test_input_that_is_read_gets_through_when_the_others_fill_the_pool(
 ) -> None:
     monkeypatch.setattr(decode_pool, "POOL_BUFFER_BYTES", 1 << 20)
     paths = [write_wav(f"{index}.wav", 30.0) for index in range(4)]  # 1.9 MB each
-    with DecodePool(4, RATE, PartOptions()) as pool:
+    with DecodePool(4) as pool:
         results = read_all(pool, paths)
     for (_, result), path in zip(results, paths, strict=True):
         assert_same(result, path)
@@ -420,7 +426,7 @@ def test_input_that_is_read_gets_through_when_the_others_fill_the_pool(
 
 def test_closing_early_leaves_no_worker_and_does_not_hang(make: Callable[..., list[Path]]) -> None:
     pool = faulty_pool(3)
-    sources = pool.open_streams([Input(str(path)) for path in make("endless", "endless_2", "hang", "a", "b")])
+    sources = open_streams(pool, [Input(str(path)) for path in make("endless", "endless_2", "hang", "a", "b")])
     next(iter(next(sources)[1]()))
     pids = pool.worker_pids
     assert pids
@@ -437,7 +443,7 @@ def test_closing_early_leaves_no_worker_and_does_not_hang(make: Callable[..., li
 def test_exception_in_the_consumer_comes_through(make: Callable[..., list[Path]]) -> None:
     inputs = [Input(str(path)) for path in make("endless", "a")]
     with pytest.raises(ZeroDivisionError), faulty_pool() as pool:  # noqa: PT012
-        for _, open_stream in pool.open_streams(inputs):
+        for _, open_stream in open_streams(pool, inputs):
             next(iter(open_stream()))
             raise ZeroDivisionError
 
@@ -445,7 +451,7 @@ def test_exception_in_the_consumer_comes_through(make: Callable[..., list[Path]]
 def test_stream_given_up_frees_its_worker_for_the_next_file(make: Callable[..., list[Path]]) -> None:
     endless, good, *others = make("endless", "good", *"abcdefghijkl")  # so many that the worker is kept for more
     with faulty_pool(1) as pool:
-        sources = pool.open_streams([Input(str(path)) for path in (endless, good, *others)])
+        sources = open_streams(pool, [Input(str(path)) for path in (endless, good, *others)])
         stream = next(sources)[1]()
         next(iter(stream))
         (pid,) = pool.worker_pids
@@ -456,7 +462,7 @@ def test_stream_given_up_frees_its_worker_for_the_next_file(make: Callable[..., 
 
 def test_stream_read_too_late_is_refused(make: Callable[..., list[Path]]) -> None:
     with faulty_pool(1) as pool:
-        sources = pool.open_streams([Input(str(path)) for path in make("a", "b")])
+        sources = open_streams(pool, [Input(str(path)) for path in make("a", "b")])
         stream = next(sources)[1]()
         next(sources)
         with pytest.raises(ValueError, match="read it before the next input is asked for"):
@@ -470,21 +476,22 @@ def test_failing_list_of_inputs_comes_through(make: Callable[..., list[Path]]) -
         yield Input(str(path))
         raise OSError("the list is gone")
 
-    with DecodePool(1, RATE, PartOptions()) as pool, pytest.raises(OSError, match="the list is gone"):
-        list(pool.open_streams(failing_list()))
+    with DecodePool(1) as pool, pytest.raises(OSError, match="the list is gone"):
+        list(open_streams(pool, failing_list()))
 
 
 MAIN_PROGRAM = """
 import sys
+from ast_cli.tagging.decode.opening import open_inputs
 from ast_cli.tagging.decode.pool import DecodePool
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import PartOptions
 
 # No `if __name__ == "__main__"`: a worker must not run this again.
 sys.path.insert(0, sys.argv[1])
-with DecodePool(2, 16000, PartOptions(), open_function="faulty_decoders:open_faulty") as pool:
-    for item, open_stream in pool.open_streams([Input(path) for path in sys.argv[2:]]):
-        print(item.path, sum(block.size for block in open_stream()), flush=True)
+with DecodePool(2, open_function="faulty_decoders:open_faulty") as pool:
+    with open_inputs([Input(path) for path in sys.argv[2:]], 16000, workers=pool) as turns:
+        for turn in turns:
+            print(turn.item.path, sum(block.size for block in turn.open_stream()), flush=True)
 """
 
 
@@ -539,7 +546,7 @@ def test_workers_print_nothing(write_wav: Callable[..., Path]) -> None:
 def test_workers_import_nothing_heavy(make: Callable[..., list[Path]]) -> None:
     (path,) = make("modules")
     with faulty_pool(1) as pool:
-        for _, open_stream in pool.open_streams([Input(str(path))]):
+        for _, open_stream in open_streams(pool, [Input(str(path))]):
             with pytest.raises(AudioError) as raised:
                 open_stream()
     modules = set(str(raised.value).split())
@@ -554,7 +561,7 @@ def test_module_beside_the_audio_is_not_imported(
     (tmp_path / "numpy.py").write_text("raise SystemExit(1)")
     (tmp_path / "json.py").write_text("raise SystemExit(1)")
     monkeypatch.chdir(tmp_path)
-    with DecodePool(1, RATE, PartOptions()) as pool:
+    with DecodePool(1) as pool:
         assert codes(read_all(pool, [path])) == ["ok"]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ast_cli.errors import UsageError
-from ast_cli.tagging.options import MAX_WORKERS, ClassifyOptions, ExtractOptions, check_workers
+from ast_cli.tagging.options import MAX_WORKERS, ClassifyOptions, DecodeOptions, ExtractOptions, RunOptions
 
 
 @pytest.mark.parametrize(
@@ -37,15 +37,28 @@ def test_unknown_thing_to_extract_is_refused() -> None:
 @pytest.mark.parametrize("num_workers", [-1, MAX_WORKERS + 1])
 def test_a_number_of_workers_that_cannot_be_is_refused(num_workers: int) -> None:
     with pytest.raises(UsageError, match=f"workers must be from 0 to {MAX_WORKERS}, not {num_workers}"):
-        check_workers(num_workers, 60.0)
+        DecodeOptions(num_workers)
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, math.nan])
 def test_a_timeout_that_cannot_be_is_refused(timeout_s: float) -> None:
     with pytest.raises(UsageError, match="timeout must be above 0 s"):
-        check_workers(None, timeout_s)
+        DecodeOptions(timeout_s=timeout_s)
 
 
 def test_the_bounds_and_no_timeout_at_all_can_be() -> None:
-    check_workers(0, math.inf)
-    check_workers(MAX_WORKERS, 0.001)
+    DecodeOptions(0, math.inf)
+    DecodeOptions(MAX_WORKERS, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_workers": -1}, "workers must be from 0"),
+        ({"resume": True}, "--resume needs --output"),
+        ({"max_errors": 0}, "max errors must be at least 1, not 0"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        RunOptions(**changes)

@@ -14,9 +14,12 @@ from ast_cli.audio.decode import load_waveform
 from ast_cli.audio.raw_stream import RAW_DTYPES, RawFormat, RawStream
 from ast_cli.errors import AudioError, ErrorCode, UsageError
 from ast_cli.results import Event, StreamedPart, TaggingResult, Window
+from ast_cli.tagging.decode.opening import Turn
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.options import ClassifyOptions, DecodeOptions
 from ast_cli.tagging.tagger import Tagger
+
+HERE = DecodeOptions(num_workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +35,11 @@ def test_streamed_parts_are_those_of_the_whole_result(
     options = ClassifyOptions(timestamps=True, events=True, threshold=0.4, batch_size=batch_size)
     streaming = ClassifyOptions(timestamps=True, events=True, threshold=0.4, batch_size=batch_size, stream=True)
     inputs = [Input(path) for path in paths]
-    whole = [
-        r for r in tagger.classify_sources(tagger.sources(inputs, options), options) if isinstance(r, TaggingResult)
-    ]
+    whole = [r for r in tagger.classify_inputs(inputs, options, HERE) if isinstance(r, TaggingResult)]
     windows: dict[str | None, list[Window]] = {path: [] for path in paths}
     events: dict[str | None, list[Event]] = {path: [] for path in paths}
     finished: list[TaggingResult] = []
-    for record in tagger.classify_sources(tagger.sources(inputs, streaming), streaming):
+    for record in tagger.classify_inputs(inputs, streaming, HERE):
         if isinstance(record, StreamedPart):
             assert record.path not in [result.path for result in finished]
             (windows if isinstance(record.part, Window) else events)[record.path].append(record.part)  # type: ignore[arg-type]
@@ -63,7 +64,7 @@ def test_streamed_window_comes_before_the_next_block_is_read(tagger: Tagger) -> 
 
     stream = RawStream(Endless(), RawFormat(16000), 16000)  # type: ignore[arg-type]
     options = ClassifyOptions(timestamps=True, stream=True, batch_size=1)
-    records: Iterator[TaggingResult | StreamedPart] = tagger.classify_sources([(Input("-"), lambda: stream)], options)
+    records: Iterator[TaggingResult | StreamedPart] = tagger.classify_turns([Turn(Input("-"), lambda: stream)], options)
     for number in range(3):
         record = next(records)
         assert isinstance(record, StreamedPart)

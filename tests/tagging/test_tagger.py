@@ -25,7 +25,9 @@ from ast_cli.engine.micro_batch import MIN_INPUTS, kept, machine_key
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, DeviceError, ErrorCode, UsageError
 from ast_cli.labels import SPEECH_COMMANDS, audioset_id2label
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import LoadOptions, PartOptions
+from ast_cli.tagging.options import DecodeOptions, LoadOptions, PartOptions
+
+HERE = DecodeOptions(num_workers=0)
 
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batch sizes make them
 
@@ -153,7 +155,7 @@ def test_device_without_memory_gets_smaller_batches_and_one_warning(
 def test_file_that_was_listed_and_is_gone_has_vanished(tagger: Tagger, tmp_path: Path) -> None:
     gone = Input(str(tmp_path / "gone.wav"), listed=True)
     options = ClassifyOptions()
-    (result,) = tagger.classify_sources(tagger.sources([gone], options), options)
+    (result,) = tagger.classify_inputs([gone], options, HERE)
     assert isinstance(result, TaggingResult)
     assert result.error is not None
     assert result.error.code == ErrorCode.VANISHED
@@ -432,7 +434,7 @@ def test_inputs_own_part_is_what_is_tagged(tagger: Tagger, write_wav: Callable[.
     options = ClassifyOptions(timestamps=True, top_k=4)
     own = PartOptions(start_s=0.5, duration_s=1.0)
     inputs = [Input(path, part=own), Input(path)]
-    part, whole = tagger.classify_sources(tagger.sources(inputs, options), options)
+    part, whole = tagger.classify_inputs(inputs, options, HERE)
     assert part == tagger.classify(path, start_s=0.5, duration_s=1.0, timestamps=True, top_k=4)
     # Windows share a batch with the part's: the same numbers within 1e-5.
     alone = tagger.classify(path, timestamps=True, top_k=4)
@@ -454,10 +456,10 @@ def test_sizes_tried_on_a_long_run_change_no_score_and_end_in_the_cache(
     micro_batch = tagger.choose_micro_batch(options, num_inputs=MIN_INPUTS)
     # All different: a window that was heard before is not computed again, and nothing would be measured on it.
     inputs = [Input(path, part=PartOptions(start_s=0.05 * i, duration_s=0.3)) for i in range(MIN_INPUTS)]
-    results = list(tagger.classify_sources(tagger.sources(inputs, options), options, micro_batch))
+    results = list(tagger.classify_inputs(inputs, options, HERE, micro_batch=micro_batch))
     assert micro_batch.origin == "measured"
     assert kept(machine_key(tagger.engine)) == micro_batch.num_windows
-    singly = tagger.classify_sources(tagger.sources(inputs, options), ClassifyOptions(top_k=4, batch_size=1))
+    singly = tagger.classify_inputs(inputs, ClassifyOptions(top_k=4, batch_size=1), HERE)
     for result, alone in zip(results, singly, strict=True):
         assert isinstance(result, TaggingResult)
         assert isinstance(alone, TaggingResult)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tiny_tagger import tiny_tagger
 
 from ast_cli import ClassifyOptions, Tagger, TaggingResult
+from ast_cli.tagging.decode.opening import Turn
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.score import batch
 from ast_cli.tagging.score.recording import WaveformStream
@@ -42,8 +43,8 @@ def noise(num_samples: int, seed: int = 0) -> NDArray[np.float32]:
 def classify(tagger: Tagger, waveforms: list[NDArray[np.float32]], **changes: object) -> list[TaggingResult]:
     options = ClassifyOptions(timestamps=True, top_k=4, **changes)  # type: ignore[arg-type]
     streams = [WaveformStream(waveform, 16000, 16000, options) for waveform in waveforms]
-    sources = [(Input(f"{i}"), lambda stream=stream: stream) for i, stream in enumerate(streams)]
-    return [record for record in tagger.classify_sources(sources, options) if isinstance(record, TaggingResult)]
+    turns = [Turn(Input(f"{i}"), lambda stream=stream: stream) for i, stream in enumerate(streams)]
+    return [record for record in tagger.classify_turns(turns, options) if isinstance(record, TaggingResult)]
 
 
 def assert_same_scores(ours: list[TaggingResult], expected: list[TaggingResult]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from mutants import mutant, small_files
 from watched_runs import classify_command, peak_bytes, records, run_watched, tell
 
 from ast_cli.errors import AudioError, ErrorCode, ExitCode
+from ast_cli.tagging.decode.opening import open_inputs
 from ast_cli.tagging.decode.pool import DecodePool
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import PartOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 
@@ -34,18 +35,18 @@ def test_mutants_decode_or_are_refused_and_no_worker_hangs(tmp_path: Path) -> No
     outcomes: Counter[str] = Counter()
     slowest_s, largest = 0.0, 0
 
-    def mutants() -> object:
+    def mutants() -> Iterator[Input]:
         for index in range(NUM_MUTANTS):
             path = tmp_path / f"mutant-{index}.bin"
             path.write_bytes(mutant(files, draw, index))
             yield Input(str(path))
 
-    with DecodePool(2, 16000, PartOptions(), timeout_s=TIMEOUT_S) as pool:
+    with DecodePool(2, timeout_s=TIMEOUT_S) as pool, open_inputs(mutants(), 16000, workers=pool) as turns:
         last = time.monotonic()
-        for number, (item, open_stream) in enumerate(pool.open_streams(mutants()), start=1):  # type: ignore[arg-type]
-            outcomes[outcome_of(open_stream, item.path)] += 1
+        for number, turn in enumerate(turns, start=1):
+            outcomes[outcome_of(turn.open_stream, turn.item.path)] += 1
             slowest_s, last = max(slowest_s, time.monotonic() - last), time.monotonic()
-            os.remove(item.path)
+            os.remove(turn.item.path)
             if number % 1000 == 0:
                 largest = max([largest, *map(peak_bytes, pool.worker_pids)])
                 tell(f"{number}: {dict(outcomes)}; slowest {slowest_s:.2f} s; largest worker {largest >> 20} MB")

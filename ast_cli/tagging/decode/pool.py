@@ -1,4 +1,4 @@
-"""Decoding in processes that may die: the samples of many inputs, decoded some inputs ahead.
+"""Decoding in processes that may die: what they have sent and nobody has taken yet, within bounds.
 
 Decoders are old C code fed with whatever lies on a disk; a crash there must cost one file. Each worker
 (`ast_cli.tagging.decode.worker`) is a plain Python process without torch; a thread of the main process feeds it and
@@ -11,12 +11,10 @@ Not `multiprocessing`: its workers run the caller's main module again, which may
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +22,14 @@ from numpy.typing import NDArray
 from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode
 from ast_cli.tagging.decode.worker import BLOCK, CLOSING, OPENING, Request, packed
 from ast_cli.tagging.decode.worker_process import Message, Worker, WorkerDied
-from ast_cli.tagging.inputs import STDIN, Input
-from ast_cli.tagging.options import PartOptions
-
-if TYPE_CHECKING:
-    from ast_cli.tagging.score.recording import SampleStream  # which imports torch: this module is light without it
 
 MOST_BY_DEFAULT = 16  # about seven decode FLAC as fast as a large GPU tags it
 NUM_ATTEMPTS = 2  # a worker may have died of something else than its file
 NUM_START_ATTEMPTS = 3
-INPUTS_AHEAD_PER_WORKER = 8  # enough small files to go on with while the model is busy with one batch
 INPUT_BUFFER_BYTES = 32 << 20  # 8.7 minutes at 16 kHz
 POOL_BUFFER_BYTES = 256 << 20
 TURN_BYTES = 1 << 20  # 16 s at 16 kHz, more than a window: who reads one window of so much seldom waits
 IDLE_AFTER_S = 0.5  # without anything to read, when results are wanted as they come
-
-OpenStream: TypeAlias = "Callable[[], SampleStream]"
-Watching: TypeAlias = Callable[[str, OpenStream], OpenStream]
 
 
 def default_num_workers() -> int:
@@ -53,10 +42,6 @@ def default_num_workers() -> int:
 def num_workers_for(num_cpus: int) -> int:
     """Return how many workers suit a number of cores: half of them, since the model wants cores too."""
     return max(1, min(MOST_BY_DEFAULT, num_cpus // 2))
-
-
-def _unwatched(_path: str, open_stream: OpenStream) -> OpenStream:
-    return open_stream
 
 
 class Opening(NamedTuple):
@@ -95,8 +80,13 @@ class Decoding:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether nothing more will come: reading it to its end waits for nobody."""
         return self.closing is not None or self.error is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to read, and if its decoder waits until it is read, even a little."""
+        return self.is_complete or self.is_held_up or self.num_bytes >= TURN_BYTES
 
 
 class PooledStream:
@@ -127,72 +117,36 @@ class PooledStream:
         self._pool.abandon(self._decoding)
 
 
-class Turn:
-    """An input that is to be read now: all that is left of it where its decoding has ended, else one window.
-
-    Args:
-        item: The input.
-        decoding: Its way through the pool.
-        open_stream: Returns its samples, or raises the AudioError that says why there are none.
-
-    Attributes:
-        is_over: To be set by the reader once nothing is left of the input.
-    """
-
-    def __init__(self, item: Input, decoding: Decoding, open_stream: Callable[[], SampleStream]) -> None:
-        self.item = item
-        self.decoding = decoding
-        self.open_stream = open_stream
-        self.is_over = False
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether reading it to its end waits for nobody; standard input is read here, all of it at once."""
-        return self.item.error is not None or self.item.path == STDIN or self.decoding.is_complete
-
-    @property
-    def is_due(self) -> bool:
-        """Whether there is something to read, and if its decoder waits until it is read, even a little."""
-        return self.is_whole or self.decoding.is_held_up or self.decoding.num_bytes >= TURN_BYTES
-
-
 class DecodePool:
-    """Decodes inputs in worker processes that may die; hands their samples out in input order, some inputs ahead.
+    """Decodes files in worker processes that may die, ahead of who reads them.
 
     Buffers are bounded in bytes: a worker whose buffer is full is not listened to, and its pipe stops it. Workers start
     when there is something to decode, or at once, to be ready when it is.
 
     Args:
         num_workers: Processes; see `default_num_workers`.
-        sampling_rate: To resample to, in Hz.
-        options: Which part of each input that does not say so itself.
         timeout_s: A worker that sends nothing for so long, while it is waited for, is killed.
         open_function: What opens a file in a worker, as ``module:function``; another one than `open_audio` in tests.
         start_now: Whether to start the workers at once.
 
     Attributes:
         num_workers: As above.
-        sampling_rate: Of all samples, in Hz.
+        num_buffered_bytes: Of all samples that wait to be read.
     """
 
     def __init__(
         self,
         num_workers: int,
-        sampling_rate: int,
-        options: PartOptions,
         timeout_s: float = 60.0,
         open_function: str = "ast_cli.audio.decode:open_audio",
         *,
         start_now: bool = False,
     ) -> None:
         self.num_workers = num_workers
-        self.num_inputs_ahead = num_workers * INPUTS_AHEAD_PER_WORKER
         self.num_buffered_bytes = 0
-        self.sampling_rate = sampling_rate
-        self._options = options
         self._starts_now = start_now
         self._timeout_s = timeout_s
-        self._settings = packed(sampling_rate, open_function)
+        self._settings = packed(open_function)
         self._waiting: deque[Decoding] = deque()
         self._head: Decoding | None = None  # what is being read, or will be next
         self._workers: set[Worker] = set()
@@ -233,109 +187,48 @@ class DecodePool:
         with self._lock:
             return {worker.pid for worker in self._workers}
 
-    def open_streams(
-        self, inputs: Iterable[Input], watching: Watching = _unwatched
-    ) -> Iterator[tuple[Input, OpenStream]]:
-        """Yield every input once, in order, with what opens it.
-
-        An input's stream is to be read before the next input is asked for; then what is left of it is given up.
-
-        Args:
-            inputs: Taken from lazily, at most ``num_inputs_ahead`` beyond the one yielded.
-            watching: Given an input's path and what opens it, returns what opens it for the reader.
-
-        Yields:
-            An input and a function that returns its samples, or raises the AudioError that says why there are none.
-        """
-        remaining = iter(inputs)
-        ahead: deque[Turn] = deque()
-        try:
-            while True:
-                self._look_ahead(remaining, ahead, watching)
-                if not ahead:
-                    return
-                self._put_first(ahead[0].decoding)
-                yield ahead[0].item, ahead[0].open_stream
-                self.abandon(ahead.popleft().decoding)
-        finally:
-            for turn in ahead:
-                self.abandon(turn.decoding)
-
-    def turns(self, inputs: Iterable[Input], watching: Watching = _unwatched) -> Iterator[Turn | None]:
-        """Yield whichever input can be read without waiting, the same one again until its reader sets ``is_over``.
-
-        Inputs whose decoding has ended come first, so that a long recording does not hold back short ones behind it;
-        while there are none, the first of the others is read on, so that the model is not idle.
-
-        Args:
-            inputs: Taken from lazily, at most ``num_inputs_ahead`` beyond the first that is not over.
-            watching: As in `open_streams`.
-
-        Yields:
-            An input, or None where there has been nothing to read for a while.
-        """
-        remaining = iter(inputs)
-        ahead: list[Turn] = []
-        try:
-            while True:
-                self._look_ahead(remaining, ahead, watching)
-                if not ahead:
-                    return
-                turn = self._due(ahead)
-                yield turn
-                if turn is not None and turn.is_over:
-                    self.abandon(turn.decoding)
-                    ahead.remove(turn)
-        finally:
-            for turn in ahead:
-                self.abandon(turn.decoding)
-
-    def _due(self, ahead: Iterable[Turn]) -> Turn | None:
-        """Wait for an input that is due, not long; it may take room in the buffers beyond all bounds."""
+    def decode(self, request: Request) -> Decoding:
+        """Queue a file, and return its way through the pool."""
+        decoding = Decoding(request)
         with self._lock:
-            self._head = None
-            self._arrived.wait_for(lambda: self._has_ended or any(turn.is_due for turn in ahead), IDLE_AFTER_S)
-            self._raise_failure()
-            due = [turn for turn in ahead if turn.is_due]
-            if not due:
-                return None
-            turn = next((turn for turn in due if turn.is_whole), due[0])
-            self._head = turn.decoding
-            self._room.notify_all()
-            return turn
+            self._waiting.append(decoding)
+            self._queued.notify()
+        return decoding
 
-    def _look_ahead(self, remaining: Iterator[Input], ahead: deque[Turn] | list[Turn], watching: Watching) -> None:
-        """Take inputs until there are enough, and queue those that a worker can decode."""
-        while len(ahead) <= self.num_inputs_ahead:
-            item = next(remaining, None)
-            if (item is None) != self._has_all:
-                with self._lock:
-                    self._has_all = item is None
-                    self._queued.notify_all()
-            if item is None:
-                return
-            part = item.part_in(self._options)
-            decoding = Decoding(Request(item.path, part.start_s, part.duration_s))
-            ahead.append(Turn(item, decoding, watching(item.path, partial(self._open, item, decoding))))
-            if item.error is None and item.path != STDIN:
-                with self._lock:
-                    self._waiting.append(decoding)
-                    self._queued.notify()
+    def expect_more(self, is_expected: bool) -> None:
+        """Say whether files will be queued later: workers that find none end when there are no more."""
+        with self._lock:
+            if self._has_all is is_expected:
+                self._has_all = not is_expected
+                self._queued.notify_all()
 
-    def _put_first(self, decoding: Decoding) -> None:
+    def read_next(self, decoding: Decoding) -> None:
+        """Say which file is read next: it may take room in the buffers beyond all bounds."""
         with self._lock:
             self._head = decoding
             self._room.notify_all()
 
-    def _open(self, item: Input, decoding: Decoding) -> SampleStream:
-        """Return an input's stream, as soon as it is known that it can be opened."""
-        if item.error is not None:
-            raise AudioError(item.error.code, item.error.message)
-        if item.path == STDIN:
-            _, start_s, duration_s = decoding.request
-            from ast_cli.audio.decode import open_audio  # decoders, which this process seldom needs
+    def wait_for_due(self, decodings: Sequence[Decoding]) -> Decoding | None:
+        """Wait, not long, until one of several can be read without waiting; make it the next.
 
-            return open_audio(sys.stdin.buffer.read(), self.sampling_rate, start_s, duration_s)
+        Those whose decoding has ended come first, so that a long recording does not hold back short ones behind it.
+        """
+        with self._lock:
+            self._head = None
+            self._arrived.wait_for(lambda: self._has_ended or any(each.is_due for each in decodings), IDLE_AFTER_S)
+            self._raise_failure()
+            due = [decoding for decoding in decodings if decoding.is_due]
+            if due:
+                self._head = next((decoding for decoding in due if decoding.is_complete), due[0])
+                self._room.notify_all()
+            return self._head
+
+    def open(self, decoding: Decoding) -> PooledStream:
+        """Return a file's stream, as soon as it is known that it can be opened.
+
+        Raises:
+            AudioError: It cannot, or its worker died.
+        """
         with self._lock:
             self._wait_for(decoding, lambda: decoding.opening is not None or decoding.is_complete)
             if decoding.opening is not None:

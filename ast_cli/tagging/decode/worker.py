@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ast_cli.errors import DEBUG_VARIABLE, AudioError, ErrorCode, internal_error
 
 if TYPE_CHECKING:
-    from ast_cli.tagging.score.recording import SampleStream  # which imports torch: workers must not
+    from ast_cli.audio.sample_stream import SampleStream
 
 MESSAGE_SAMPLES = 65_536  # small blocks are joined: every message wakes two threads
 NICENESS = 10
@@ -43,9 +43,10 @@ OpenFunction = Callable[[str, int, float, float | None], "SampleStream"]
 
 
 class Request(NamedTuple):
-    """What a worker is asked to decode: a file, from where in seconds, and how many seconds, None for the rest."""
+    """What a worker decodes: a file, to a rate in Hz, from where on and how much in seconds, None for the rest."""
 
     path: str
+    sampling_rate: int
     start_s: float
     duration_s: float | None
 
@@ -53,7 +54,7 @@ class Request(NamedTuple):
 def work() -> None:
     """Decode what is asked for on standard input, a `Request` in JSON a line; a worker's whole life.
 
-    The first line holds the settings. ``null`` means: leave off the current file.
+    The first line says what opens a file. ``null`` means: leave off the current file.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the main process decides
         signal.signal(number, signal.SIG_IGN)
@@ -62,7 +63,7 @@ def work() -> None:
     if os.environ.get(DEBUG_VARIABLE):
         logging.basicConfig(level=logging.DEBUG)
     send = partial(_send, _take_stdout())
-    sampling_rate, open_function = json.loads(sys.stdin.buffer.readline())
+    (open_function,) = json.loads(sys.stdin.buffer.readline())
     module, _, name = open_function.partition(":")
     open_stream: OpenFunction = getattr(importlib.import_module(module), name)
     requests: SimpleQueue[Request | None] = SimpleQueue()
@@ -71,8 +72,7 @@ def work() -> None:
     while True:
         request = requests.get()
         if request is not None:
-            path, start_s, duration_s = request
-            _decode(path, partial(open_stream, path, sampling_rate, start_s, duration_s), requests, send)
+            _decode(request.path, partial(open_stream, *request), requests, send)
 
 
 def _die_with_parent() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ast_cli.audio.windows import AudioWindow
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import AudioError, ErrorCode, UsageError
 from ast_cli.tagging.options import ExtractOptions
-from ast_cli.tagging.score.recording import Recording, RecordingWindow
+from ast_cli.tagging.score.recording import Recording
 
 NEEDS_NO_MODEL = ("fbank", "input-values")
 FIRST_WINDOW_ONLY = ("hidden-states", "attentions")
@@ -83,13 +84,13 @@ def _of_windows(recording: Recording, engine: Engine | None, options: ExtractOpt
     extractor = recording.feature_extractor
     all_windows = recording.windows()
     only_first = options.what in FIRST_WINDOW_ONLY and not options.all_windows
-    windows: Iterator[RecordingWindow] = islice(all_windows, 1) if only_first else all_windows
+    windows: Iterator[AudioWindow] = islice(all_windows, 1) if only_first else all_windows
     compute = _computation(engine, options.what)
     times: list[tuple[float, float]] = []
     parts: list[NDArray[Any]] = []
     batch_size = options.batch_size or (engine.default_batch_size if engine else 1)
     while batch := list(islice(windows, batch_size)):
-        times += [(window.start_s, window.end_s) for window in batch]
+        times += [recording.place_s(window) for window in batch]
         parts.append(compute(extractor.input_values([window.content for window in batch])))
     if not parts:
         raise _no_audio()

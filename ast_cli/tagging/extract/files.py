@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,12 +16,13 @@ from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import AstError, AudioError
 from ast_cli.results import FileError, path_fields
+from ast_cli.tagging.decode.opening import Turn, Workers, open_inputs
 from ast_cli.tagging.extract.extraction import NEEDS_NO_MODEL, Extraction, extract_features
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ExtractOptions, LoadOptions
 from ast_cli.tagging.score.batch import file_error
-from ast_cli.tagging.score.recording import Recording, open_stream
-from ast_cli.tagging.tagger import Tagger, encoded_audio, extractor_for
+from ast_cli.tagging.score.recording import Recording
+from ast_cli.tagging.tagger import Tagger, extractor_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +60,29 @@ class ExtractionRun:
         tagger = Tagger.load(model, load_options, report_progress)
         return cls(model, tagger.feature_extractor, tagger.engine, options)
 
-    def extract(self, item: Input, target: Path) -> Outcome:
-        """Extract one input into one file; an input that cannot be read is an outcome with an error.
+    def extract(
+        self, inputs: Sequence[Input], targets: Sequence[Path], workers: Workers | None = None
+    ) -> Iterator[tuple[Input, Path, Outcome]]:
+        """Extract each input into its file, in order; one that cannot be read is an outcome with an error.
+
+        Args:
+            inputs: Decoded some inputs ahead.
+            targets: One an input.
+            workers: Processes that decode, or how to start them; None for the defaults.
 
         Raises:
-            AstError: The file cannot be written.
+            AstError: A file cannot be written.
         """
+        with open_inputs(inputs, self.feature_extractor.sampling_rate, self.options, workers) as turns:
+            for turn, target in zip(turns, targets, strict=True):
+                yield turn.item, target, self._outcome(turn, target)
+
+    def _outcome(self, turn: Turn, target: Path) -> Outcome:
+        item = turn.item
         if item.error is not None:
             return Outcome(error=item.error)
         try:
-            recording = Recording(
-                open_stream(encoded_audio(item), self.feature_extractor.sampling_rate, item.part_in(self.options)),
-                self.feature_extractor,
-                self.options,
-            )
+            recording = Recording(turn.open_stream(), self.feature_extractor, self.options)
             extraction = extract_features(recording, self.engine, self.options)
         except AudioError as error:
             return Outcome(error=file_error(item, error))

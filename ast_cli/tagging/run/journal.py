@@ -76,6 +76,16 @@ class Journal:
         """How many inputs were done by earlier runs."""
         return self.skipped.total()
 
+    @property
+    def num_skipped_failures(self) -> int:
+        """Those of them that failed."""
+        return self.num_skipped - self.skipped[OK]
+
+    @property
+    def exists(self) -> bool:
+        """Whether a later run would find it: from the first result on, and never beside a pipe."""
+        return self.sidecars.journal.exists()
+
     def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
         """Yield the inputs that are not done, and count the others as skipped; to be called once.
 

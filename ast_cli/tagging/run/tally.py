@@ -11,7 +11,7 @@ from ast_cli.errors import AstError, ErrorCode
 from ast_cli.results import TaggingResult
 
 if TYPE_CHECKING:
-    from ast_cli.tagging.score.recording import SampleStream  # which is not of the standard library
+    from ast_cli.audio.sample_stream import SampleStream  # which is not of the standard library
 
 # Failures of the storage, not of a file: many in a row mean that a disk is gone, and going on would only spoil records.
 STORAGE_ERRORS = frozenset({ErrorCode.PERMISSION, ErrorCode.VANISHED, ErrorCode.NOT_FOUND})

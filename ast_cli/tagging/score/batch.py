@@ -11,30 +11,27 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.windows import AudioWindow
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch
 from ast_cli.errors import AstWarning, AudioError, DeviceError, ErrorCode
 from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
+from ast_cli.tagging.decode.opening import Turn
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions
 from ast_cli.tagging.score.events import EventMerger
-from ast_cli.tagging.score.recording import Recording, RecordingWindow, SampleStream
+from ast_cli.tagging.score.recording import Recording
 from ast_cli.tagging.score.runner import runner_for
 from ast_cli.tagging.score.scoring import TagChooser
 from ast_cli.tagging.score.window_cache import DistinctWindow, WindowCache
 
-if TYPE_CHECKING:
-    from ast_cli.tagging.decode.pool import Turn
-
 MAX_DELIVERIES = 1_024  # scores that inputs may wait for: a day of silence after one sound does not pile up
-
-Source = tuple[Input, Callable[[], SampleStream]]  # an input and what opens it, or raises why it cannot
 
 
 class PendingResult:
@@ -149,11 +146,11 @@ class Batcher:
         self._deliveries: deque[_Delivery] = deque()  # in the order of the windows
         self._has_run_out = False  # of the device's memory
 
-    def put(self, pending: PendingResult, window: RecordingWindow) -> None:
-        """Add a window; runs the model when the batch is full."""
+    def put(self, pending: PendingResult, window: AudioWindow, place_s: tuple[float, float]) -> None:
+        """Add a window and its place in the recording; runs the model when the batch is full."""
         distinct, is_new = self.cache.find(window.content)
         pending.num_windows_waiting += 1
-        self._deliveries.append(_Delivery(pending, window.start_s, window.end_s, distinct))
+        self._deliveries.append(_Delivery(pending, *place_s, distinct))
         if is_new:
             self._to_run.append(distinct)
         if len(self._to_run) >= self.micro_batch.num_windows:
@@ -230,39 +227,42 @@ class _Running(NamedTuple):
     logits: Callable[[], NDArray[np.float32]]
 
 
-def classify_sources(
-    sources: Iterable[Source],
-    batcher: Batcher,
-    options: ClassifyOptions,
-    model: str,
-) -> Iterator[TaggingResult | StreamedPart]:
-    """Tag sources one after another, yielding each result as soon as it and all before it are complete.
+class _Unfinished:
+    """An input that is being read, or whose scores are not all there.
 
-    With ``options.stream`` windows and events come before their input's result, as they close.
+    Args:
+        turn: Its first turn.
+        batcher: Which scores its windows.
+        options: Of the run.
     """
-    unfinished: deque[PendingResult] = deque()
-    for item, open_stream in sources:
-        pending = PendingResult(item.path, batcher.chooser, options)
-        unfinished.append(pending)
-        for window in _windows(item, open_stream, pending, batcher):
-            batcher.put(pending, window)
-            yield from _ready(unfinished, options, model)
-        pending.all_windows_read = True
-        yield from _ready(unfinished, options, model)
-    batcher.flush()
-    yield from _ready(unfinished, options, model)
 
+    def __init__(self, turn: Turn, batcher: Batcher, options: ClassifyOptions) -> None:
+        self.pending = PendingResult(turn.item.path, batcher.chooser, options)
+        self._turn = turn
+        self._batcher = batcher
+        self._windows = self._read()
 
-def _ready(
-    unfinished: deque[PendingResult], options: ClassifyOptions, model: str
-) -> Iterator[TaggingResult | StreamedPart]:
-    """Hand out what is complete, in input order."""
-    while unfinished:
-        if options.stream:
-            yield from unfinished[0].take_parts()
-        if not unfinished[0].is_complete:
+    def take_turn(self, *, in_order: bool) -> Iterator[None]:
+        """Give the batcher windows, pausing after each: all there are, out of order those that can be read at once."""
+        for window in self._windows:
+            assert self.pending.recording is not None
+            self._batcher.put(self.pending, window, self.pending.recording.place_s(window))
+            yield
+            if not (in_order or self._turn.is_whole):
+                return
+        self.pending.all_windows_read = self._turn.is_over = True
+
+    def _read(self) -> Iterator[AudioWindow]:
+        """Yield the input's windows; what goes wrong becomes its error."""
+        item, pending = self._turn.item, self.pending
+        if item.error is not None:
+            pending.error = item.error
             return
-        yield unfinished.popleft().result(model)
+        try:
+            pending.recording = Recording(self._turn.open_stream(), self._batcher.feature_extractor, pending.options)
+            yield from self._batcher.runner.windows(pending.recording)
+        except AudioError as error:
+            pending.error = file_error(item, error)
 
 
 def classify_turns(
@@ -270,62 +270,41 @@ def classify_turns(
     batcher: Batcher,
     options: ClassifyOptions,
     model: str,
+    *,
+    in_order: bool = True,
 ) -> Iterator[TaggingResult | StreamedPart]:
-    """Tag inputs as their turns come, yielding each result as soon as it is complete, whatever came before it.
+    """Tag inputs as their turns come, yielding each result as soon as it, and in order all before it, are complete.
 
-    With ``options.stream`` an input's windows and events come together, just before its result: what is written about
-    one input lies in one piece, so that it can be confirmed, or cut off, as a whole.
+    With ``options.stream`` windows and events come before their input's result: in order as they close, else together,
+    just before it, so that what is written about one input lies in one piece and can be confirmed, or cut off, as a
+    whole.
     """
-    unfinished: dict[Turn, tuple[PendingResult, Iterator[RecordingWindow]]] = {}
+    unfinished: dict[Turn, _Unfinished] = {}
     for turn in turns:
         if turn is None:  # nothing to read for a while: what waits for a full batch would wait with it
             batcher.flush()
         else:
             if turn not in unfinished:
-                pending = PendingResult(turn.item.path, batcher.chooser, options)
-                unfinished[turn] = pending, _windows(turn.item, turn.open_stream, pending, batcher)
-            for _ in _taken(turn, *unfinished[turn], batcher):
-                yield from _complete(unfinished, options, model)
-        yield from _complete(unfinished, options, model)
+                unfinished[turn] = _Unfinished(turn, batcher, options)
+            for _ in unfinished[turn].take_turn(in_order=in_order):
+                yield from _complete(unfinished, options, model, in_order=in_order)
+        yield from _complete(unfinished, options, model, in_order=in_order)
     batcher.flush()
-    yield from _complete(unfinished, options, model)
-
-
-def _taken(
-    turn: Turn, pending: PendingResult, windows: Iterator[RecordingWindow], batcher: Batcher
-) -> Iterator[RecordingWindow]:
-    """Score the windows that it is an input's turn for, and yield them."""
-    for window in windows:
-        batcher.put(pending, window)
-        yield window
-        if not turn.is_whole:
-            return
-    pending.all_windows_read = turn.is_over = True
+    yield from _complete(unfinished, options, model, in_order=in_order)
 
 
 def _complete(
-    unfinished: dict[Turn, tuple[PendingResult, Iterator[RecordingWindow]]], options: ClassifyOptions, model: str
+    unfinished: dict[Turn, _Unfinished], options: ClassifyOptions, model: str, *, in_order: bool
 ) -> Iterator[TaggingResult | StreamedPart]:
-    """Hand out what is complete."""
-    for turn in [turn for turn, (pending, _) in unfinished.items() if pending.is_complete]:
-        pending, _ = unfinished.pop(turn)
-        if options.stream:
+    """Hand out what is complete; in order only up to the first input that is not, and what has closed of that one."""
+    for turn, pending in [(turn, each.pending) for turn, each in unfinished.items()]:
+        if options.stream and (in_order or pending.is_complete):
             yield from pending.take_parts()
-        yield pending.result(model)
-
-
-def _windows(
-    item: Input, open_stream: Callable[[], SampleStream], pending: PendingResult, batcher: Batcher
-) -> Iterator[RecordingWindow]:
-    """Yield an input's windows; what goes wrong becomes its error."""
-    if item.error is not None:
-        pending.error = item.error
-        return
-    try:
-        pending.recording = Recording(open_stream(), batcher.feature_extractor, pending.options)
-        yield from batcher.runner.windows(pending.recording)
-    except AudioError as error:
-        pending.error = file_error(item, error)
+        if pending.is_complete:
+            del unfinished[turn]
+            yield pending.result(model)
+        elif in_order:
+            return
 
 
 def file_error(item: Input, error: AudioError) -> FileError:

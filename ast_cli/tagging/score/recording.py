@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_MS
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32, checked_waveform
+from ast_cli.audio.sample_stream import SampleStream
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
-from ast_cli.audio.windows import hop_frames_of, slice_waveform, slice_windows
+from ast_cli.audio.windows import AudioWindow, hop_frames_of, slice_waveform, slice_windows
 from ast_cli.errors import AstWarning, UsageError, WarningCode
 from ast_cli.tagging.options import PartOptions
 
@@ -22,45 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Audio: TypeAlias = "str | Path | bytes | NDArray[Any] | Tensor"
-
-
-class SampleStream(Protocol):
-    """Mono samples in blocks at the model's rate, and what is known about where they come from."""
-
-    sampling_rate: int
-    num_channels: int
-    start_s: float
-    warnings: set[WarningCode]
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds read so far."""
-
-    @property
-    def claimed_s(self) -> float | None:
-        """Seconds that there are to read, as far as a header is to be believed; None where nothing tells."""
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield blocks of shape (num_samples,)."""
-
-    def close(self) -> None:
-        """Release the file."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RecordingWindow:
-    """One window of a recording.
-
-    Attributes:
-        start_s: From the recording's beginning, in seconds.
-        end_s: Likewise; no later than the recording's end.
-        content: The fbank, shape (num_frames, num_mel_bins); of `Recording.waveform_windows` the samples of those
-            frames, shape (num_samples,).
-    """
-
-    start_s: float
-    end_s: float
-    content: NDArray[np.float32]
 
 
 class Recording:
@@ -96,34 +57,32 @@ class Recording:
         finally:
             self.stream.close()
 
-    def windows(self) -> Iterator[RecordingWindow]:
-        """Yield the recording's windows in order.
+    def windows(self) -> Iterator[AudioWindow]:
+        """Yield the recording's windows in order, each a fbank of shape (num_frames, num_mel_bins).
 
         Raises:
             AudioError: The audio cannot be decoded, or there is none.
         """
-        for window in slice_windows(self.fbank_blocks(), self.feature_extractor.max_length, self.hop_frames):
-            yield self._placed(window.start_frame, window.fbank)
+        return slice_windows(self.fbank_blocks(), self.feature_extractor.max_length, self.hop_frames)
 
-    def waveform_windows(self) -> Iterator[RecordingWindow]:
-        """Yield the samples of the same windows, for a filter bank on another device.
+    def waveform_windows(self) -> Iterator[AudioWindow]:
+        """Yield the samples of the same windows, shape (num_samples,), for a filter bank on another device.
 
         Raises:
             AudioError: The audio cannot be decoded, or there is none.
         """
         extractor = self.feature_extractor
         try:
-            for window in slice_waveform(self.stream, extractor.fbank_config, extractor.max_length, self.hop_frames):
-                yield self._placed(window.start_frame, window.samples)
+            yield from slice_waveform(self.stream, extractor.fbank_config, extractor.max_length, self.hop_frames)
         finally:
             self.stream.close()
 
-    def _placed(self, start_frame: int, content: NDArray[np.float32]) -> RecordingWindow:
-        """Return a window with its place in the recording, in seconds."""
+    def place_s(self, window: AudioWindow) -> tuple[float, float]:
+        """Return where a window that was read begins and ends, in seconds; no later than the recording ends."""
         origin_s = self.stream.start_s
-        start_s = origin_s + start_frame * FRAME_SHIFT_MS / 1000
-        end_s = origin_s + (start_frame + self.feature_extractor.max_length) * FRAME_SHIFT_MS / 1000
-        return RecordingWindow(start_s, min(end_s, origin_s + self.stream.duration_s), content)
+        start_s = origin_s + window.start_frame * FRAME_SHIFT_MS / 1000
+        end_s = origin_s + (window.start_frame + self.feature_extractor.max_length) * FRAME_SHIFT_MS / 1000
+        return start_s, min(end_s, origin_s + self.stream.duration_s)
 
 
 def open_stream(audio: Audio, target_rate: int, options: PartOptions, sampling_rate: int | None = None) -> SampleStream:

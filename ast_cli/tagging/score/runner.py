@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.windows import AudioWindow
 from ast_cli.engine.interface import Engine
-from ast_cli.tagging.score.recording import Recording, RecordingWindow
+from ast_cli.tagging.score.recording import Recording
 
 if TYPE_CHECKING:
     from ast_cli.engine.torch.torch_engine import TorchEngine
@@ -27,7 +28,7 @@ class Runner(Protocol):
 
     runs_ahead: bool
 
-    def windows(self, recording: Recording) -> Iterator[RecordingWindow]:
+    def windows(self, recording: Recording) -> Iterator[AudioWindow]:
         """Yield a recording's windows in the form that `start` takes."""
 
     def start(self, contents: Sequence[NDArray[np.float32]]) -> Callable[[], Logits]:
@@ -53,7 +54,7 @@ class HostRunner:
         self.engine = engine
         self.feature_extractor = feature_extractor
 
-    def windows(self, recording: Recording) -> Iterator[RecordingWindow]:
+    def windows(self, recording: Recording) -> Iterator[AudioWindow]:
         """Yield fbanks (num_frames, num_mel_bins)."""
         return recording.windows()
 
@@ -73,7 +74,7 @@ class DeviceRunner:
 
         self.waveform_engine = WaveformEngine(engine, feature_extractor)
 
-    def windows(self, recording: Recording) -> Iterator[RecordingWindow]:
+    def windows(self, recording: Recording) -> Iterator[AudioWindow]:
         """Yield samples (num_samples,)."""
         return recording.waveform_windows()
 

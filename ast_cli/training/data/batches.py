@@ -129,7 +129,7 @@ def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterat
     for i, index in enumerate(clips.indices):
         for window in slice_windows([clips.fbanks[index]], max_length, max_length):
             owners.append(i)
-            windows.append(window.fbank)
+            windows.append(window.content)
             if len(windows) == batch_size:
                 yield np.array(owners), _side_by_side(windows, clips, owners, max_length)
                 owners, windows = [], []

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.decode import open_audio
 from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.sample_stream import SampleStream
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError
 from ast_cli.results import FileError
-from ast_cli.tagging.decode.pool import DecodePool, default_num_workers
+from ast_cli.tagging.decode.opening import open_inputs
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import PartOptions
-from ast_cli.tagging.score.recording import SampleStream
+from ast_cli.tagging.options import DecodeOptions, PartOptions
 
 Failure = tuple[Example, FileError]
 OnProgress = Callable[[int, int], None]  # examples done, and in all
@@ -80,30 +78,14 @@ def compute_spectrograms(
         num_workers: Processes that decode; 0 for none, None to let the machine decide.
     """
     inputs = [Input(example.path, part=_part(example)) for example in examples]
-    with contextlib.ExitStack() as stack:
-        for example, open_stream in zip(
-            examples, _openers(inputs, feature_extractor.sampling_rate, num_workers, stack), strict=True
-        ):
-            yield Spectrogram(example, open_stream, feature_extractor, max_frames)
+    with open_inputs(inputs, feature_extractor.sampling_rate, workers=DecodeOptions(num_workers)) as turns:
+        for example, turn in zip(examples, turns, strict=True):
+            yield Spectrogram(example, turn.open_stream, feature_extractor, max_frames)
 
 
 def _part(example: Example) -> PartOptions:
     duration_s = None if example.end_s is None else example.end_s - example.start_s
     return PartOptions(start_s=example.start_s, duration_s=duration_s)
-
-
-def _openers(
-    inputs: Iterable[Input], sampling_rate: int, num_workers: int | None, stack: contextlib.ExitStack
-) -> Iterator[Callable[[], SampleStream]]:
-    """Yield what opens each input."""
-    if num_workers == 0:
-        for item in inputs:
-            part = item.part_in(PartOptions())
-            yield partial(open_audio, item.path, sampling_rate, part.start_s, part.duration_s)
-        return
-    pool = stack.enter_context(DecodePool(num_workers or default_num_workers(), sampling_rate, PartOptions()))
-    for _, open_stream in pool.open_streams(inputs):
-        yield open_stream
 
 
 def require_any(num_read: int, failures: Sequence[str]) -> None:

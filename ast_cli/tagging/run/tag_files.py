@@ -1,0 +1,232 @@
+"""A run over many inputs: tagged, each result written once whatever ends the run, counted, and gone on with later."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ast_cli.engine.micro_batch import MicroBatch
+from ast_cli.hub import PREPROCESSOR_NAME, checkpoint_digest, checkpoint_folder
+from ast_cli.report import FORMATS, format_for
+from ast_cli.results import SCHEMA_VERSION, StreamedPart, TaggingResult
+from ast_cli.tagging.decode.opening import Turn, Workers
+from ast_cli.tagging.inputs import STDIN, Input, RealPaths, list_inputs
+from ast_cli.tagging.options import ClassifyOptions, RunOptions
+from ast_cli.tagging.run.journal import Journal, open_journal
+from ast_cli.tagging.run.shards import in_shard
+from ast_cli.tagging.run.tally import Tally
+from ast_cli.tagging.tagger import Tagger
+
+if TYPE_CHECKING:
+    from ast_cli.audio.raw_stream import RawFormat
+
+CHANGES_NO_RESULT = ("batch_size",)
+
+Record: TypeAlias = TaggingResult | StreamedPart
+OnProgress: TypeAlias = Callable[[Tally], None]
+
+
+def tag_files(
+    paths: Iterable[str | Path],
+    tagger: Tagger,
+    output: str | Path,
+    *,
+    options: ClassifyOptions | None = None,
+    on_progress: OnProgress = lambda _tally: None,
+    **run: Any,
+) -> Tally:
+    """Tag files and folders into one file, as ``ast classify --output`` does.
+
+    A run that was killed is gone on with by the same call and ``resume=True``: what is in the output stays, what
+    is not is tagged, and nothing is there twice.
+
+    Args:
+        paths: Files, folders, glob patterns.
+        tagger: Of `Tagger.from_pretrained`: the checkpoint's content tells whether an output may be gone on with.
+        output: Written; by its suffix JSON Lines, JSON, CSV or a table.
+        options: How inputs are tagged; None for the defaults.
+        on_progress: Is told before each input and after each record how the run stands; what it raises ends the run.
+        **run: Fields of `ast_cli.tagging.options.RunOptions`, e.g. ``resume=True, shard=(0, 8), num_workers=4``.
+
+    Returns:
+        How many inputs were tagged, failed, and were done before.
+
+    Raises:
+        UsageError: The output exists and is neither to be resumed nor replaced; options that cannot be.
+        AstError: The output cannot be written, is written by another run, or too many inputs failed in a row.
+    """
+    output = Path(output)
+    run.setdefault("format_name", format_for(output, FORMATS))
+    inputs = list(list_inputs(str(path) for path in paths))
+    options, how = options or ClassifyOptions(), RunOptions(output=output, **run)
+    with open_run(tagger, inputs, options, how, on_progress=on_progress) as running:
+        for _record in running:
+            pass
+    return running.tally
+
+
+class TaggingRun:
+    """A run that has been opened; iterated once, it yields each record when it is written.
+
+    Attributes:
+        tally: Of the inputs that have their result.
+        num_inputs: In all, of this shard.
+        micro_batch: How many windows the model is given at once.
+    """
+
+    def __init__(
+        self, records: Iterator[Record], tally: Tally, num_inputs: int, micro_batch: MicroBatch, journal: Journal | None
+    ) -> None:
+        self.tally = tally
+        self.num_inputs = num_inputs
+        self.micro_batch = micro_batch
+        self._records = records
+        self._journal = journal
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield records; a result is counted when the next is asked for.
+
+        Raises:
+            AstError: The output cannot be written, or too many inputs failed.
+        """
+        return self._records
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether the same run with ``resume`` would find what is done."""
+        return self._journal is not None and self._journal.exists
+
+
+@contextlib.contextmanager
+def open_run(
+    tagger: Tagger,
+    inputs: list[Input],
+    options: ClassifyOptions,
+    run: RunOptions,
+    *,
+    workers: Workers | None = None,
+    live: RawFormat | None = None,
+    on_progress: OnProgress = lambda _tally: None,
+) -> Iterator[TaggingRun]:
+    """Open a run; without ``run.output`` its records are only yielded.
+
+    Args:
+        tagger: The loaded model.
+        inputs: Of all shards.
+        options: How they are tagged.
+        run: How the run goes.
+        workers: That decode, started already; None to start them.
+        live: The one input is raw samples on standard input, tagged while they come, each window at once.
+        on_progress: Is told before each input and after each record how the run stands; what it raises ends the run.
+
+    Raises:
+        AstError: The output cannot be opened, or the options do not fit the model.
+    """
+    tagger.check_options(options)
+    if run.shard is not None:
+        real_path, shard = RealPaths(), run.shard
+        inputs = [item for item in inputs if in_shard(item, shard, real_path)]
+    micro_batch = tagger.choose_micro_batch(options, len(inputs))
+    tally = Tally(run.max_errors)
+    with _journal(tagger, options, run) as journal:
+        pending = _pending(inputs, journal, tally, on_progress)
+        if live is not None:
+            tagged = _tagged_live(tagger, pending, options, live)
+        else:
+            tagged = tagger.classify_inputs(
+                pending,
+                options,
+                workers or run,
+                in_order=not run.unordered,
+                micro_batch=micro_batch,
+                watching=tally.watching,
+            )
+        records = _written(tagged, len(inputs), journal, tally, on_progress)
+        with contextlib.closing(tagged), contextlib.closing(records):
+            yield TaggingRun(records, tally, len(inputs), micro_batch, journal)
+
+
+def _journal(
+    tagger: Tagger, options: ClassifyOptions, run: RunOptions
+) -> contextlib.AbstractContextManager[Journal | None]:
+    """Open the output, with a journal beside it."""
+    if run.output is None:
+        return contextlib.nullcontext()
+    return open_journal(
+        run.output,
+        run.format_name,
+        fingerprint(tagger, options),
+        resume=run.resume,
+        force=run.force,
+        retry_errors=run.retry_errors,
+        shard=run.shard,
+    )
+
+
+def _pending(
+    inputs: Iterable[Input], journal: Journal | None, tally: Tally, on_progress: OnProgress
+) -> Iterator[Input]:
+    """Pass on the inputs that need a result, and count those that have one."""
+    if journal is None:
+        for item in inputs:
+            on_progress(tally)
+            yield item
+        return
+    for item in journal.pending(inputs):
+        on_progress(tally)
+        tally.num_skipped, tally.num_failed_before = journal.num_skipped, journal.num_skipped_failures
+        yield item
+    tally.num_skipped, tally.num_failed_before = journal.num_skipped, journal.num_skipped_failures
+
+
+def _tagged_live(
+    tagger: Tagger, pending: Iterator[Input], options: ClassifyOptions, live: RawFormat
+) -> Generator[Record, None, None]:
+    """Tag raw samples from standard input while they come, windows and events before the result."""
+    from ast_cli.audio.raw_stream import RawStream  # over decoders, which this process seldom needs
+
+    (item,) = pending
+    stream = RawStream(sys.stdin.buffer, live, tagger.feature_extractor.sampling_rate)
+    options = dataclasses.replace(options, batch_size=1, stream=True)
+    yield from tagger.classify_turns([Turn(item, lambda: stream)], options)
+
+
+def _written(
+    tagged: Iterable[Record],
+    num_inputs: int,
+    journal: Journal | None,
+    tally: Tally,
+    on_progress: OnProgress,
+) -> Generator[Record, None, None]:
+    """Write records as they come, and count the results."""
+    for record in tagged:
+        if journal is not None:
+            journal.write(record, Input(record.path or STDIN))
+        yield record
+        if isinstance(record, TaggingResult):
+            tally.add(record)
+        on_progress(tally)
+    tally.check(num_inputs)
+
+
+def fingerprint(tagger: Tagger, options: ClassifyOptions) -> dict[str, Any]:
+    """Return what results depend on; runs that differ in it do not share an output.
+
+    These are the checkpoint's content, its front end, the numbers' type and the options. The device and the batch size
+    are left out: they change scores by less than 1e-5.
+    """
+    values = dataclasses.asdict(options)
+    brings_front_end = (checkpoint_folder(tagger.name) / PREPROCESSOR_NAME).is_file()  # then its content is known
+    return {
+        **({} if brings_front_end else {"front_end": tagger.feature_extractor.to_dict()}),
+        "schema_version": SCHEMA_VERSION,
+        "model": checkpoint_digest(tagger.name),
+        "labels": list(tagger.config.id2label.values()),
+        "dtype": tagger.engine.dtype_name,
+        "fbank": tagger.feature_extractor.fbank_backend,
+        "options": {name: value for name, value in values.items() if name not in CHANGES_NO_RESULT},
+    }

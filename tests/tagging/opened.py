@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+
+from faulty_decoders import RATE
+
+from ast_cli.tagging.decode.opening import OpenStream, Workers, open_inputs
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import PartOptions
+
+
+def open_streams(
+    workers: Workers, inputs: Iterable[Input], part: PartOptions | None = None
+) -> Generator[tuple[Input, OpenStream], None, None]:
+    """Yield inputs in order with what opens them; to be read one after another."""
+    with open_inputs(inputs, RATE, part, workers) as turns:
+        for turn in turns:
+            yield turn.item, turn.open_stream

@@ -1,0 +1,72 @@
+"""A file that crashes its decoder, or hangs it, costs itself and nothing else, whoever asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faulty_decoders import FaultyPool
+from tiny_tagger import tiny_tagger
+
+from ast_cli.errors import ErrorCode
+from ast_cli.export import ExportOptions, export_model
+from ast_cli.tagging.decode import opening
+from ast_cli.tagging.extract.files import ExtractionRun
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import DecodeOptions, ExtractOptions, LoadOptions
+from ast_cli.tagging.run.tag_files import tag_files
+from ast_cli.tagging.tagger import Tagger
+
+NAMES = ("a.wav", "segfault.wav", "b.wav", "exit-late.wav", "c.wav")
+GOOD = ("a.wav", "b.wav", "c.wav")
+
+
+@pytest.fixture(autouse=True)
+def _faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "DecodePool", FaultyPool)
+
+
+@pytest.fixture
+def paths(write_wav: Callable[..., Path]) -> list[str]:
+    return [str(write_wav(f"in/{name}", 0.5)) for name in NAMES]
+
+
+def test_classify_paths_goes_on_after_a_crash(paths: list[str]) -> None:
+    results = list(tiny_tagger().classify_paths(paths))
+    assert [result.path for result in results] == paths
+    assert [result.error.code if result.error else "ok" for result in results] == [
+        "ok", ErrorCode.WORKER_CRASHED, "ok", ErrorCode.WORKER_CRASHED, "ok"
+    ]  # fmt: skip
+
+
+def test_classify_paths_gives_up_a_decoder_that_hangs(write_wav: Callable[..., Path]) -> None:
+    paths = [str(write_wav(name, 0.5)) for name in ("hang.wav", "a.wav")]
+    hanging, good = tiny_tagger().classify_paths(paths, workers=DecodeOptions(timeout_s=0.5))
+    assert hanging.error is not None
+    assert hanging.error.code == ErrorCode.TIMEOUT
+    assert good.status == "ok"
+
+
+def test_a_run_of_the_library_goes_on_after_a_crash(paths: list[str], tmp_path: Path) -> None:
+    tally = tag_files(paths, Tagger.from_pretrained("builtin"), tmp_path / "tags.jsonl")
+    assert (tally.num_ok, dict(tally.failed)) == (3, {"worker_crashed": 2})
+
+
+def test_extraction_goes_on_after_a_crash(paths: list[str], tmp_path: Path) -> None:
+    run = ExtractionRun.load(None, ExtractOptions(what="fbank"), LoadOptions())
+    inputs = [Input(path) for path in paths]
+    targets = [tmp_path / "out" / f"{name}.npy" for name in NAMES]
+    outcomes = {Path(item.path).name: outcome for item, _, outcome in run.extract(inputs, targets)}
+    crashed = [name for name, outcome in outcomes.items() if outcome.error is not None]
+    assert crashed == ["segfault.wav", "exit-late.wav"]
+    assert all(outcomes[name].error.code == ErrorCode.WORKER_CRASHED for name in crashed)  # type: ignore[union-attr]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{name}.npy" for name in GOOD]
+    assert all(np.load(tmp_path / "out" / f"{name}.npy").shape == (48, 128) for name in GOOD)
+
+
+def test_calibration_goes_on_after_a_crash(paths: list[str], tmp_path: Path) -> None:
+    folder = Path(paths[0]).parent
+    exported = export_model(ExportOptions("builtin", tmp_path / "int8", dtype="int8", calibrate=folder))
+    assert exported.num_calibration_windows == len(GOOD) + 1  # and the window before the late crash
