@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ast_cli import __version__, hub
-from ast_cli.audio.decoders import Decoder, PyAVDecoder, SoundFileDecoder
+from ast_cli.audio.decoders.ffmpeg import PyAVDecoder
+from ast_cli.audio.decoders.interface import Decoder
+from ast_cli.audio.decoders.libsndfile import SoundFileDecoder
 from ast_cli.audio.fbank.blocks import FbankBackend, fbanks_of
 from ast_cli.audio.fbank.mel_bank import FbankConfig
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor

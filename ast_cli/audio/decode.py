@@ -14,14 +14,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from ast_cli.audio.decoders import (
-    DATA_ERRORS,
-    Block,
-    Decoder,
-    PyAVDecoder,
-    SoundFileDecoder,
-    bad_sampling_rate,
-)
+from ast_cli.audio.decoders.choice import open_decoder
+from ast_cli.audio.decoders.interface import Decoder, bad_sampling_rate
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, MODEL_SAMPLING_RATE, replace_absurd
 from ast_cli.audio.source import OPENING_BYTES, STORAGE_ERRORS, Source, read_failure, without_oversized_chunk
 from ast_cli.errors import AstError, AudioError, ErrorCode, UsageError, WarningCode, internal_error
@@ -96,7 +90,7 @@ def _audio_errors(source: Source, verb: str, num_bytes: int | None = None) -> It
 
 def _open_stream(source: Source, sampling_rate: int, start_s: float, duration_s: float | None) -> AudioStream:
     source = without_oversized_chunk(source)
-    decoder = _open_decoder(source)
+    decoder = open_decoder(source)
     try:
         _check_layout(source, decoder)
         return AudioStream(source, decoder, sampling_rate, start_s, duration_s)
@@ -294,79 +288,6 @@ def check_regular_file(path: str) -> None:
         raise AudioError(ErrorCode.EMPTY_FILE, f"{path}: the file is empty")
     if not os.access(path, os.R_OK):
         raise AudioError(ErrorCode.PERMISSION, f"{path}: permission denied")
-
-
-def _open_decoder(source: Source) -> Decoder:
-    """Open with libsndfile where that reads the file rightly and at least as fast, else with FFmpeg."""
-    sound: SoundFileDecoder | None = None
-    try:
-        sound = SoundFileDecoder(source)
-    except MemoryError:
-        raise
-    except (AudioError, *DATA_ERRORS):  # FFmpeg has the last word
-        pass
-    if sound is None:
-        return PyAVDecoder(source)
-    if sound.is_credible() and not sound.is_slower:
-        return sound
-    try:
-        decoder = PyAVDecoder(source)
-    except AudioError:
-        return sound  # its length was the truth after all
-    decoder.claimed_s = decoder.claimed_s or sound.claimed_s  # which more than is claimed will be compared with
-    decoder.warnings |= sound.warnings
-    return _OrElse(decoder, sound)
-
-
-class _OrElse:
-    """FFmpeg's decoder, in whose place libsndfile's steps where FFmpeg finds nothing that it can decode.
-
-    Attributes:
-        chosen: The one that is at work.
-    """
-
-    def __init__(self, first: PyAVDecoder, second: SoundFileDecoder) -> None:
-        self._second = second
-        self.chosen: Decoder = first
-
-    @property
-    def sampling_rate(self) -> int:
-        return self.chosen.sampling_rate
-
-    @property
-    def num_channels(self) -> int:
-        return self.chosen.num_channels
-
-    @property
-    def claimed_s(self) -> float | None:
-        return self.chosen.claimed_s
-
-    @property
-    def tolerance_s(self) -> float:
-        return self.chosen.tolerance_s
-
-    @property
-    def warnings(self) -> set[WarningCode]:
-        return self.chosen.warnings
-
-    def seek(self, start_s: int) -> int:
-        return self.chosen.seek(start_s)
-
-    def blocks(self) -> Iterator[Block]:
-        first = None
-        try:
-            for first in self.chosen.blocks():
-                yield first
-        except AudioError as error:
-            if first is not None or error.code != ErrorCode.DECODE_ERROR:
-                raise
-            self.chosen.close()
-            self.chosen = self._second
-            yield from self._second.blocks()
-
-    def close(self) -> None:
-        self.chosen.close()
-        self._second.close()
 
 
 def _check_layout(source: Source, decoder: Decoder) -> None:

@@ -92,7 +92,7 @@ def test_a_whole_file_has_no_warning(tmp_path: Path, whole_files: dict[str, byte
 
 
 def test_a_file_without_bytes_is_empty_and_no_decoder_sees_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "_open_decoder", lambda source: pytest.fail("a decoder was called"))
+    monkeypatch.setattr(decode, "open_decoder", lambda source: pytest.fail("a decoder was called"))
     path = tmp_path / "empty.wav"
     path.touch()
     assert error_of(path) == "empty_file"
@@ -315,7 +315,7 @@ def test_what_ffmpeg_opens_and_cannot_decode_is_left_to_libsndfile(
         raise ValueError("invalid data")
 
     path = with_flac_total(tmp_path / "a.flac", ORIGINAL, 100)  # so that FFmpeg is asked first
-    monkeypatch.setattr("ast_cli.audio.decoders.frame_samples", fail)
+    monkeypatch.setattr("ast_cli.audio.decoders.ffmpeg.frame_samples", fail)
     samples, _ = decoded(path)
     np.testing.assert_allclose(samples[:100], ORIGINAL[:100, 0], rtol=0, atol=2.0**-15)
     other = write_by_ffmpeg(tmp_path / "a.m4a", ORIGINAL, codec="aac", container="ipod")  # which libsndfile cannot read
@@ -718,7 +718,7 @@ def test_a_bug_while_decoding_is_never_called_damage(tmp_path: Path, monkeypatch
         raise TypeError("no such argument")
 
     path = write_by_ffmpeg(tmp_path / "a.m4a", ORIGINAL, codec="aac", container="ipod")
-    monkeypatch.setattr("ast_cli.audio.decoders.frame_samples", fail)
+    monkeypatch.setattr("ast_cli.audio.decoders.ffmpeg.frame_samples", fail)
     assert error_of(path) == "worker_crashed"
 
 

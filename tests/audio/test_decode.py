@@ -15,8 +15,8 @@ from audio_files import RATE, sound, write_by_ffmpeg, write_sound
 from numpy.typing import NDArray
 from reading import decoder_name
 
-from ast_cli.audio import decoders
 from ast_cli.audio.decode import AudioStream, load_waveform, open_audio
+from ast_cli.audio.decoders import libsndfile
 from ast_cli.errors import AudioError, ErrorCode, UsageError
 
 FLOAT32_TOLERANCE = 1e-6  # a few roundings of samples below 1
@@ -239,7 +239,7 @@ def test_bytes_and_paths_of_both_kinds_give_the_same(tmp_path: Path) -> None:
 def test_resampling_in_blocks_equals_soxr_of_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, block_samples: int
 ) -> None:
-    monkeypatch.setattr(decoders, "BLOCK_SAMPLES", block_samples)
+    monkeypatch.setattr(libsndfile, "BLOCK_SAMPLES", block_samples)
     original = sound(0.3, rate).astype(np.float32)
     samples, stream = decoded(write_sound(tmp_path / "a.wav", original, rate, subtype="FLOAT"))
     expected = soxr.resample(original[:, 0], rate, RATE, quality="HQ")

@@ -17,13 +17,14 @@ from audio_files import RATE, data_offset, patched, sound, truncated, with_flac_
 from numpy.typing import NDArray
 from reading import decoded, decoder_name, error_of
 
-from ast_cli.audio import decode, decoders
 from ast_cli.audio.containers import ogg
 from ast_cli.audio.containers.claims import is_cut
 from ast_cli.audio.containers.mpeg import Mp3Claim, changes_bit_rate, mp3_claim, sampling_rates
 from ast_cli.audio.containers.understated import holds_more, riff_goes_on
 from ast_cli.audio.decode import open_audio
-from ast_cli.audio.decoders import undecodable
+from ast_cli.audio.decoders import choice, libsndfile
+from ast_cli.audio.decoders.ffmpeg import PyAVDecoder
+from ast_cli.audio.decoders.interface import undecodable
 from ast_cli.audio.source import Source
 from ast_cli.errors import AudioError
 
@@ -35,7 +36,7 @@ SHARES = [0.02, 0.3, 0.6, 0.9]
 @pytest.fixture
 def by_libsndfile_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sound file needs no second decoder."""
-    monkeypatch.setattr(decode, "PyAVDecoder", lambda _source: pytest.fail("FFmpeg was asked"))
+    monkeypatch.setattr(choice, "PyAVDecoder", lambda _source: pytest.fail("FFmpeg was asked"))
 
 
 # Sizes too small
@@ -235,7 +236,7 @@ def test_an_mp3_whose_rate_libsndfile_misreads_is_left_to_ffmpeg(
     with path.open("rb") as file:
         assert sampling_rates(file, path.stat().st_size) == {rate}
     for heard, decoder in (({rate}, "SoundFileDecoder"), ({rate // 2}, "PyAVDecoder"), (set(), "SoundFileDecoder")):
-        monkeypatch.setattr(decoders, "sampling_rates", lambda _file, _size, heard=heard: heard)
+        monkeypatch.setattr(libsndfile, "sampling_rates", lambda _file, _size, heard=heard: heard)
         with open_audio(path) as stream:
             assert decoder_name(stream) == decoder
 
@@ -416,7 +417,7 @@ class ScrambledFrom:
 @pytest.mark.parametrize("num_clear", [0, 20])
 def test_the_clear_beginning_of_an_encrypted_file_is_heard(tmp_path: Path, num_clear: int) -> None:
     path = write_by_ffmpeg(tmp_path / "a.m4a", ORIGINAL, codec="aac", container="ipod")
-    decoder = decoders.PyAVDecoder(Source(str(path)))
+    decoder = PyAVDecoder(Source(str(path)))
     decoder.container = ScrambledFrom(decoder.container, num_clear)
     if num_clear:
         assert sum(len(block) for _, block in decoder.blocks()) == pytest.approx(num_clear * 1024, abs=2048)

@@ -1,0 +1,1 @@
+"""The two decoders, libsndfile and FFmpeg, and which of them reads a file."""
