@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ast_cli.audio.fbank.mel_bank import ENERGY_FLOOR, PREEMPHASIS, FbankConfig, mel_filter_bank
 from ast_cli.audio.fbank.torch_fbank import log_mel_fbank, torchaudio_fbank
-from ast_cli.benchmark.measuring import median_and_spread_ms, time_alternating
+from ast_cli.benchmark.timing import median_and_spread_ms, time_alternating
 from ast_cli.errors import DeviceError
 
 CPU = torch.device("cpu")

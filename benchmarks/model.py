@@ -5,7 +5,8 @@ Run: ``python benchmarks/model.py``
 
 from __future__ import annotations
 
-from ast_cli.benchmark.measuring import BenchmarkOptions, run_benchmark
+from ast_cli.benchmark.options import BenchmarkOptions
+from ast_cli.benchmark.run import run_benchmark
 from ast_cli.cli.benchmark import render
 
 NUM_REPEATS = 9

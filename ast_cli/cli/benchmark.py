@@ -13,7 +13,7 @@ from ast_cli.cli.streams import note
 from ast_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from ast_cli.benchmark.measuring import BenchmarkReport
+    from ast_cli.benchmark.report import BenchmarkReport
 
 
 def benchmark(
@@ -58,7 +58,8 @@ def benchmark(
 
     Lists are separated by commas. Contestants take turns; medians are reported, the spread is the interquartile range.
     """
-    from ast_cli.benchmark.measuring import BenchmarkOptions, run_benchmark
+    from ast_cli.benchmark.options import BenchmarkOptions
+    from ast_cli.benchmark.run import run_benchmark
 
     options = BenchmarkOptions(
         model,

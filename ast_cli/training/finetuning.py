@@ -30,12 +30,11 @@ from ast_cli.training.data.features import FeatureStore, compute_features
 from ast_cli.training.data.roles import Roles, assign_roles, data_digest
 from ast_cli.training.data.spectrograms import Failure
 from ast_cli.training.data.statistics import mean_and_std
-from ast_cli.training.history import draw_curves, write_history
 from ast_cli.training.linear_probe import HeadJudge, HeadTrainer, embedded
 from ast_cli.training.model_card import model_card
 from ast_cli.training.objective import PROBLEM_TYPES, autocast_for, loss_name
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.outcome import FinetuneResult, in_words
+from ast_cli.training.outcome import FinetuneResult, draw_curves, in_words, write_history
 from ast_cli.training.recipes import options_of, to_toml
 from ast_cli.training.run_output import (
     CARD_NAME,

@@ -1,7 +1,10 @@
-"""What came of a training run, and its record ``results.json``."""
+"""What came of a training run: ``results.json``, ``history.csv``, and the learning curves drawn from it."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,25 @@ from typing import Any
 import torch
 
 from ast_cli.evaluation.metrics import Metrics
+from ast_cli.files.atomic import write_whole
 from ast_cli.model.config import ASTConfig
 from ast_cli.report.text import counted
 from ast_cli.results import SCHEMA_VERSION, path_fields
 from ast_cli.training.data.roles import Roles
 from ast_cli.training.data.spectrograms import Failure
 from ast_cli.training.options import TrainOptions
+
+HISTORY_NAME = "history.csv"
+CURVES_NAME = "curves.png"
+HISTORY_COLUMNS = (
+    "epoch",
+    "update",
+    "learning_rate",
+    "train_loss",
+    "validation_loss",
+    "validation_metric",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +44,7 @@ class FinetuneResult:
         options: Of the run.
         roles: Which examples were used for what; those that could not be read are left out.
         failures: Examples that could not be read, with why.
-        history: A row for each epoch; see `ast_cli.training.history`.
+        history: A row for each epoch; see `HISTORY_COLUMNS`.
         diverged_epoch: The first in which training diverged, from 1; None where it did not.
         kept: Which weights were saved: ``best``, ``last`` or ``average``.
         validation: Of the saved weights; None where nothing was held out.
@@ -78,3 +94,62 @@ def in_words(device: torch.device) -> str:
     if device.type == "cpu":
         return f"a CPU ({counted(torch.get_num_threads(), 'thread')})"
     return str(device)
+
+
+def write_history(folder: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write a row for each epoch; what was not measured is empty.
+
+    Raises:
+        AstError: The folder cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in history)
+    write_whole(folder / HISTORY_NAME, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
+
+
+def draw_curves(folder: Path, history: Sequence[dict[str, Any]], metric: str) -> None:
+    """Draw losses, metric and learning rate over the epochs, as a picture beside the history.
+
+    Args:
+        folder: Of the output.
+        history: Rows as in ``history.csv``.
+        metric: Name of the validation metric.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    upper.plot(*_curve(history, "train_loss"), label="training", color="#1f5f99")
+    if any(row["validation_loss"] is not None for row in history):
+        upper.plot(*_curve(history, "validation_loss"), label="validation", color="#b8430b", marker=".")
+    upper.set_ylabel("loss")
+    upper.legend()
+    epochs, values = _curve(history, "validation_metric")
+    if epochs:
+        lower.plot(epochs, values, color="#b8430b", marker=".")
+        lower.set_ylabel(f"validation {metric}")
+    else:
+        lower.plot(*_curve(history, "learning_rate"), color="#555555")
+        lower.set_ylabel("learning rate")
+    lower.set_xlabel("epoch")
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_whole(folder / CURVES_NAME, picture.getvalue())
+
+
+def _curve(history: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Return epochs and values of one column, where it has any."""
+    rows = [row for row in history if row[name] is not None]
+    return [row["epoch"] for row in rows], [row[name] for row in rows]

@@ -42,7 +42,7 @@ class Progress:
         best_epoch: Of it.
         num_worse: Validations since.
         is_finished: Whether there is nothing left to train.
-        history: A row for each finished epoch; see `ast_cli.training.history`.
+        history: A row for each finished epoch; see `ast_cli.training.outcome`.
     """
 
     epoch: int = 0

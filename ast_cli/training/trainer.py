@@ -27,8 +27,7 @@ from ast_cli.training.data.batches import (
     generator_for,
     training_input,
 )
-from ast_cli.training.divergence import beginning_loss, diverged_epoch, remedies
-from ast_cli.training.objective import training_logits, training_loss
+from ast_cli.training.objective import beginning_loss, diverged_epoch, remedies, training_logits, training_loss
 from ast_cli.training.optimiser import (
     WeightAverage,
     learning_rate_factor,
@@ -277,7 +276,7 @@ class Trainer:
 
     @property
     def diverged_epoch(self) -> int | None:
-        """The first epoch in which training diverged, from 1; None so far. See `ast_cli.training.divergence`."""
+        """The first epoch in which training diverged, from 1; None so far. See `ast_cli.training.objective`."""
         num_warmup = num_warmup_updates(self.num_updates, self.options)
         return None if self.began_at is None else diverged_epoch(self.progress.history, self.began_at, num_warmup)
 

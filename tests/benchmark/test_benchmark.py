@@ -15,9 +15,10 @@ from tiny_models import small_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from ast_cli import ASTFeatureExtractor
-from ast_cli.benchmark import measuring as benchmark
-from ast_cli.benchmark import peers
-from ast_cli.benchmark.measuring import BenchmarkOptions, BenchmarkReport, Measurement, SpeedUp, run_benchmark
+from ast_cli.benchmark import peers, run, stages, timing
+from ast_cli.benchmark.options import BenchmarkOptions
+from ast_cli.benchmark.report import BenchmarkReport, Measurement, SpeedUp, compare_measurements
+from ast_cli.benchmark.run import run_benchmark
 from ast_cli.errors import AstWarning, DeviceError, UsageError
 from ast_cli.export import ExportOptions, export_model
 from ast_cli.model.config import ASTConfig
@@ -87,25 +88,25 @@ def test_flop_of_base_size_is_the_published_130_5_multiply_adds_and_8_percent_le
 
 
 def test_median_and_spread_are_in_milliseconds_and_the_spread_is_the_interquartile_range() -> None:
-    median_ms, spread_ms = benchmark.median_and_spread_ms([0.001, 0.002, 0.004, 0.008, 0.1])
+    median_ms, spread_ms = timing.median_and_spread_ms([0.001, 0.002, 0.004, 0.008, 0.1])
     assert (median_ms, spread_ms) == pytest.approx((4.0, 6.0))  # quartiles 2 and 8; the slow pass does not count
 
 
 def test_one_pass_has_no_spread() -> None:
-    assert benchmark.median_and_spread_ms([0.25]) == (250.0, 0.0)
+    assert timing.median_and_spread_ms([0.25]) == (250.0, 0.0)
 
 
 @pytest.mark.parametrize(
     ("pass_s", "repeats"), [(1e-6, 100), (0.05, 60), (0.5, 6), (0.9, 5), (1.0, 5), (1.01, 3), (60.0, 3)]
 )
 def test_as_many_repeats_as_fit_three_seconds_within_limits(pass_s: float, repeats: int) -> None:
-    assert benchmark.repeats_that_fit(pass_s) == repeats
+    assert timing.repeats_that_fit(pass_s) == repeats
 
 
 def test_contestants_take_turns_after_the_warm_up() -> None:
     calls: list[str] = []
     steps = [lambda: calls.append("a"), lambda: calls.append("b")]
-    times_s = benchmark.time_alternating(steps, CPU, num_repeats=3, num_warmups=2)
+    times_s = timing.time_alternating(steps, CPU, num_repeats=3, num_warmups=2)
     assert calls == ["a", "b"] * (2 + 3)
     assert [len(times) for times in times_s] == [3, 3]
     assert all(time_s > 0 for times in times_s for time_s in times)
@@ -117,8 +118,8 @@ def test_times_belong_to_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(duration_s: float) -> None:
         now[0] += duration_s
 
-    monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    times_s = benchmark.time_alternating([lambda: step(1.0), lambda: step(2.0)], CPU, num_repeats=2)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    times_s = timing.time_alternating([lambda: step(1.0), lambda: step(2.0)], CPU, num_repeats=2)
     assert times_s == [[1.0, 1.0], [2.0, 2.0]]
 
 
@@ -128,20 +129,20 @@ def test_repeats_are_chosen_from_the_warm_up_when_nobody_says(monkeypatch: pytes
     def step() -> None:
         now[0] += 0.25
 
-    monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    assert len(benchmark.time_alternating([step], CPU)[0]) == 12  # 3 s / 0.25 s
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert len(timing.time_alternating([step], CPU)[0]) == 12  # 3 s / 0.25 s
 
 
 def test_a_gpu_is_idle_before_and_after_each_timed_step(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append(f"wait for {device}"))
-    benchmark.time_alternating([lambda: calls.append("step")], torch.device("cuda", 1), num_repeats=1, num_warmups=1)
+    timing.time_alternating([lambda: calls.append("step")], torch.device("cuda", 1), num_repeats=1, num_warmups=1)
     assert calls == ["wait for cuda:1", "step", "wait for cuda:1"] * 2
 
 
 def test_a_cpu_waits_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: pytest.fail("there is nothing to wait for"))
-    benchmark.synchronize(CPU)
+    timing.synchronize(CPU)
 
 
 # --- a run
@@ -179,10 +180,8 @@ def test_stages_run_from_decode_to_the_fastest_model(mini_report: BenchmarkRepor
 
 def test_the_decode_stage_reads_ten_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
-    monkeypatch.setattr(benchmark, "time_alternating", lambda steps, *_: (results.append(steps[0]()), [[0.02]])[1])
-    decode, fbank, fbank_batch = benchmark._front_end_stages(
-        ASTFeatureExtractor(num_mel_bins=64), CPU, BenchmarkOptions()
-    )
+    monkeypatch.setattr(stages, "time_alternating", lambda steps, *_: (results.append(steps[0]()), [[0.02]])[1])
+    decode, fbank, fbank_batch = stages.front_end_stages(ASTFeatureExtractor(num_mel_bins=64), CPU, BenchmarkOptions())
     assert results[0] == 160_000  # samples at 16 kHz
     assert results[1]["input_values"].shape == (1, 1024, 64)
     assert results[2]["input_values"].shape == (8, 1024, 64)
@@ -279,7 +278,7 @@ def test_speed_ups_pair_sdpa_with_eager_and_ours_with_the_reference() -> None:
         measurement("transformers torch eager", 1, 30.0),
         measurement("ast torch sdpa", 2, 20.0),  # alone in its cell: nothing to compare with
     ]
-    assert list(benchmark.compare_measurements(measurements)) == [
+    assert list(compare_measurements(measurements)) == [
         SpeedUp("float32", 1, "eager", "sdpa", 40.0, 10.0, 4.0),
         SpeedUp("float32", 1, "transformers sdpa", "sdpa", 15.0, 10.0, 1.5),
         SpeedUp("float32", 1, "transformers eager", "eager", 30.0, 40.0, 0.75),
@@ -288,11 +287,11 @@ def test_speed_ups_pair_sdpa_with_eager_and_ours_with_the_reference() -> None:
 
 def test_speed_ups_name_the_engine() -> None:
     compiled = [measurement("ast compile sdpa", 1, 10.0), measurement("ast compile eager", 1, 20.0)]
-    assert list(benchmark.compare_measurements(compiled)) == [
+    assert list(compare_measurements(compiled)) == [
         SpeedUp("float32", 1, "compile eager", "compile sdpa", 20.0, 10.0, 2.0)
     ]
     runtime = [measurement("ast openvino -", 1, 10.0), measurement("transformers torch sdpa", 1, 30.0)]
-    assert list(benchmark.compare_measurements(runtime)) == [
+    assert list(compare_measurements(runtime)) == [
         SpeedUp("float32", 1, "transformers sdpa", "openvino", 30.0, 10.0, 3.0)
     ]
 
@@ -424,7 +423,7 @@ def _cell_whose_model_raises(error: Exception) -> None:
         raise error
 
     contestant = peers.Contestant("ast", "torch", "sdpa", 1, lambda _values: step)
-    benchmark._measure_cell([contestant], MINI, CPU, "float32", 4, BenchmarkOptions(num_repeats=1))
+    run._measure_cell([contestant], MINI, CPU, "float32", 4, BenchmarkOptions(num_repeats=1))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from tiny_models import small_config
 from torch import Tensor, nn
 
 from ast_cli import ASTFeatureExtractor
-from ast_cli.benchmark.measuring import BenchmarkOptions, run_benchmark
+from ast_cli.benchmark.options import BenchmarkOptions
 from ast_cli.benchmark.peers import check_agreement, engines_of, our_contestants, random_input_values, random_model
+from ast_cli.benchmark.run import run_benchmark
 from ast_cli.engine.options import EngineOptions
 from ast_cli.engine.torch.compile_engine import CompileEngine
 from ast_cli.errors import AstError, DeviceError, EngineMissingError, UsageError

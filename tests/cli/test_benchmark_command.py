@@ -12,9 +12,10 @@ from tiny_models import small_config
 from typer.testing import CliRunner
 
 from ast_cli import ASTFeatureExtractor
-from ast_cli.benchmark import measuring as benchmark
-from ast_cli.benchmark.measuring import (
-    BenchmarkOptions,
+from ast_cli.benchmark import run as benchmark
+from ast_cli.benchmark.options import BenchmarkOptions
+from ast_cli.benchmark.peers import random_model
+from ast_cli.benchmark.report import (
     BenchmarkReport,
     Machine,
     Measurement,
@@ -22,7 +23,6 @@ from ast_cli.benchmark.measuring import (
     SpeedUp,
     StageTime,
 )
-from ast_cli.benchmark.peers import random_model
 from ast_cli.cli import app
 from ast_cli.cli import benchmark as command
 from ast_cli.errors import UsageError

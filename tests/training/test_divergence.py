@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_training import plain_options, tiny_trainer
 
-from ast_cli.training.divergence import beginning_loss, diverged_epoch, remedies
+from ast_cli.training.objective import beginning_loss, diverged_epoch, remedies
 
 
 def history(*losses: float) -> list[dict[str, Any]]:

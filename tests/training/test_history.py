@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from ast_cli.training.history import COLUMNS, draw_curves, write_history
+from ast_cli.training.outcome import HISTORY_COLUMNS, draw_curves, write_history
 
 
 def rows(*, validated: bool) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def test_the_history_has_a_row_for_each_epoch(tmp_path: Path) -> None:
         "2,6,2e-05,0.5,1,0.5,1.25",
     ]
     assert list(csv.DictReader(text.splitlines()))[3]["train_loss"] == "0.25"
-    assert tuple(csv.DictReader(text.splitlines()).fieldnames or ()) == COLUMNS
+    assert tuple(csv.DictReader(text.splitlines()).fieldnames or ()) == HISTORY_COLUMNS
     write_history(tmp_path, [])
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 1
 

@@ -1,0 +1,280 @@
+"""How fast a model runs here: attention, data type and batch size against each other, and every stage apart.
+
+All contestants of a cell (one data type and batch size) take turns, round after round, so that a machine that is busy
+or throttles treats them alike; medians are compared, and the spread is the interquartile range.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ast_cli.audio.fbank.blocks import FbankBackend
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.benchmark.options import BenchmarkOptions
+from ast_cli.benchmark.peers import (
+    SIZES,
+    Contestant,
+    check_agreement,
+    dtype_name,
+    exported_contestant,
+    load_model,
+    load_references,
+    our_contestants,
+    random_input_values,
+    reference_contestants,
+)
+from ast_cli.benchmark.report import (
+    BenchmarkReport,
+    Measurement,
+    compare_measurements,
+    describe_machine,
+    describe_model,
+    window_s,
+)
+from ast_cli.benchmark.stages import CLIP_FRAMES, front_end_stages, model_stage
+from ast_cli.benchmark.timing import median_and_spread_ms, time_alternating
+from ast_cli.engine.choice import resolve_engine
+from ast_cli.engine.options import TORCH_ENGINES, EngineName, EngineOptions, exported_engine
+from ast_cli.engine.torch.compile_engine import CompileEngine
+from ast_cli.engine.torch.device import resolve_device, resolve_dtype_for
+from ast_cli.errors import DeviceError, UsageError
+from ast_cli.model.attention import ATTN_IMPLEMENTATIONS
+from ast_cli.model.checkpoint import resolve_dtype
+from ast_cli.model.config import ASTConfig
+from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.tagging.tagger import extractor_for
+
+DEFAULT_BATCH_SIZES = (1, 2, 4, 8)  # those of the reference's own table
+CPU_BATCH_SIZES = (1, 2)  # a window of base size takes seconds there, and larger batches gain nothing
+
+
+def run_benchmark(
+    options: BenchmarkOptions, report_progress: Callable[[str], None] = lambda _what: None
+) -> BenchmarkReport:
+    """Time a model on this machine.
+
+    Args:
+        options: What to run against what.
+        report_progress: Is told what comes next.
+
+    Raises:
+        UsageError: An option that cannot be, or no model of that name.
+        DeviceError: A device that is not there, a device or data type that the engine does not offer, a batch that does
+            not fit, or transformers that is not installed.
+        EngineMissingError: The engine's package is not installed.
+        AstError: The reference implementation gives other logits.
+    """
+    if options.model not in SIZES and exported_engine(options.model):
+        return _benchmark_exported(options, report_progress)
+    plan = _plan(options)
+    with _threads(options.num_threads):
+        report_progress(f"loading {options.model}")
+        model = load_model(options.model)
+        backend: FbankBackend = "native" if plan.engine in TORCH_ENGINES else "numpy"  # as `ast classify` chooses
+        extractor = _extractor(options, model.config, backend)
+        references = load_references(model, plan.reference_attns) if options.compare else {}
+        difference = check_agreement(model, references, plan.settings[0], plan.device) if references else None
+        measurements, facts = _measure(model, references, plan, options, report_progress)
+        report_progress("timing decode and fbank")
+        front_end = front_end_stages(extractor, plan.device, options)
+        stages = (*front_end, model_stage(measurements, model.config, plan.device))
+        return BenchmarkReport(
+            describe_machine(plan.device, with_reference=bool(references), facts=facts),
+            describe_model(
+                options.model,
+                "random" if options.model in SIZES else "checkpoint",
+                sum(parameter.numel() for parameter in model.parameters()),
+                model.config,
+            ),
+            difference,
+            tuple(measurements),
+            tuple(compare_measurements(measurements)),
+            stages,
+        )
+
+
+def _benchmark_exported(options: BenchmarkOptions, report_progress: Callable[[str], None]) -> BenchmarkReport:
+    """Time a model that ``ast export`` wrote, as it is: its engine and its data type are its own.
+
+    Raises:
+        UsageError: Another engine, data type or attention, or a comparison, which needs the weights.
+        EngineMissingError, CheckpointError, DeviceError: As `ast_cli.engine.choice.load_engine`.
+    """
+    asked = (options.dtypes != ("auto",), options.attn_implementations is not None, options.compare is not None)
+    for option, is_asked in zip(("--dtype", "--attn", "--compare"), asked, strict=True):
+        if is_asked:
+            raise UsageError(f"{options.model} is an exported model, which is timed as it is: leave out {option}")
+    report_progress(f"loading {options.model}")
+    settings = EngineOptions(options.engine, options.device, num_threads=options.num_threads)
+    contestant, config, dtype = exported_contestant(options.model, settings)
+    extractor = _extractor(options, config, "numpy")
+    cpu = torch.device("cpu")
+    measurements = []
+    for batch_size in dict.fromkeys(options.batch_sizes or CPU_BATCH_SIZES):
+        report_progress(f"timing {dtype}, batch size {batch_size}")
+        measurements += _measure_cell([contestant], config, cpu, dtype, batch_size, options)
+    report_progress("timing decode and fbank")
+    stages = (*front_end_stages(extractor, cpu, options), model_stage(measurements, config, cpu))
+    machine = describe_machine(cpu, with_reference=False, facts=contestant.facts)
+    facts = describe_model(options.model, "exported", None, config)
+    return BenchmarkReport(machine, facts, None, tuple(measurements), (), stages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the options come to on this machine.
+
+    Attributes:
+        engine: What runs our model.
+        attns: Of our model; None for the engine's own.
+        device: Where everything runs.
+        settings: How our model is run, one for each data type.
+        batch_sizes: Windows at once.
+    """
+
+    engine: str
+    attns: tuple[str | None, ...]
+    device: torch.device
+    settings: tuple[EngineOptions, ...]
+    batch_sizes: tuple[int, ...]
+
+    @property
+    def reference_attns(self) -> tuple[str, ...]:
+        """Of the reference: the same, or its fastest."""
+        return tuple(attn or "sdpa" for attn in self.attns)
+
+
+def _plan(options: BenchmarkOptions) -> _Plan:
+    """Settle what is left to the machine.
+
+    Raises:
+        UsageError, DeviceError, EngineMissingError: As `run_benchmark`.
+    """
+    engine = _engine_name(options)
+    is_torch = engine in TORCH_ENGINES
+    if not is_torch and options.attn_implementations is not None:
+        raise UsageError(f"the {engine} engine has no choice of attention: leave out --attn, or use --engine torch")
+    attns: Iterable[str | None] = (options.attn_implementations or ATTN_IMPLEMENTATIONS) if is_torch else (None,)
+    device = resolve_device(options.device) if is_torch else torch.device("cpu")
+    dtypes = dict.fromkeys(_resolve_dtype(name, device, is_torch=is_torch) for name in options.dtypes)
+    num_threads = options.num_threads or (torch.get_num_threads() if options.compare else None)
+    where = str(device) if is_torch else options.device  # another device than the CPU is for the engine to refuse
+    settings = [EngineOptions(engine, where, name, num_threads=num_threads) for name in map(dtype_name, dtypes)]
+    batch_sizes = options.batch_sizes or (CPU_BATCH_SIZES if device.type == "cpu" else DEFAULT_BATCH_SIZES)
+    return _Plan(engine, tuple(dict.fromkeys(attns)), device, tuple(settings), tuple(dict.fromkeys(batch_sizes)))
+
+
+def _engine_name(options: BenchmarkOptions) -> EngineName:
+    """Return the engine to measure, which is installed; one for all data types, so that they compare."""
+    found = {resolve_engine(EngineOptions(options.engine, options.device, dtype)) for dtype in options.dtypes}
+    return found.pop() if len(found) == 1 else "torch"
+
+
+def _resolve_dtype(name: str, device: torch.device, *, is_torch: bool) -> torch.dtype:
+    """Return the data type of a name; that float16 is slow on a CPU is torch's warning, other engines refuse it."""
+    if is_torch:
+        return resolve_dtype_for(name, device)
+    return torch.float32 if name == "auto" else resolve_dtype(name)
+
+
+def _measure(
+    model: ASTForAudioClassification,
+    references: dict[str, nn.Module],
+    plan: _Plan,
+    options: BenchmarkOptions,
+    report_progress: Callable[[str], None],
+) -> tuple[list[Measurement], dict[str, str]]:
+    """Time every cell; return the measurements, and what the engine's speed depends on."""
+    ours: Iterable[list[Contestant]] = (
+        our_contestants(model, plan.attns, setting, report_progress) for setting in plan.settings
+    )
+    if plan.engine not in TORCH_ENGINES:
+        ours = list(ours)  # all of them before anything is timed: the engine may refuse a data type
+    measurements: list[Measurement] = []
+    facts: dict[str, str] = {}
+    for setting, contestants in zip(plan.settings, ours, strict=True):
+        facts = contestants[0].facts
+        dtype = resolve_dtype(setting.dtype)
+        everyone = [*contestants, *reference_contestants(references, model.config, plan.device, dtype)]
+        for batch_size in plan.batch_sizes:
+            report_progress(f"timing {setting.dtype}, batch size {batch_size}")
+            measurements += _measure_cell(everyone, model.config, plan.device, setting.dtype, batch_size, options)
+    return measurements, facts
+
+
+def _measure_cell(
+    contestants: Sequence[Contestant],
+    config: ASTConfig,
+    device: torch.device,
+    dtype: str,
+    batch_size: int,
+    options: BenchmarkOptions,
+) -> list[Measurement]:
+    """Time all contestants on one batch."""
+    try:
+        input_values = random_input_values(config, batch_size, torch.device("cpu"), torch.float32)
+        steps = [contestant.step_for(input_values) for contestant in contestants]
+        for contestant, step in zip(contestants, steps, strict=True):
+            if contestant.engine == CompileEngine.name:
+                step()  # compiles, which is no measure of how many passes fit
+        times_s = time_alternating(steps, device, options.num_repeats, options.num_warmups)
+    except (RuntimeError, MemoryError) as error:
+        is_memory = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+        if not is_memory:
+            raise
+        raise DeviceError(f"a batch of {batch_size} does not fit into memory; choose a smaller --batch-size") from error
+    return [
+        _measurement(contestant, times, dtype, batch_size, window_s(config))
+        for contestant, times in zip(contestants, times_s, strict=True)
+    ]
+
+
+def _measurement(
+    contestant: Contestant, times_s: Sequence[float], dtype: str, batch_size: int, audio_s: float
+) -> Measurement:
+    """Turn seconds a pass into what is reported; ``audio_s`` is the length of one window."""
+    median_ms, spread_ms = median_and_spread_ms(times_s)
+    windows_per_s = batch_size / (median_ms / 1000)
+    return Measurement(
+        contestant.library,
+        contestant.engine,
+        contestant.attn,
+        dtype,
+        batch_size,
+        len(times_s),
+        median_ms,
+        spread_ms,
+        windows_per_s,
+        real_time_factor=1 / (windows_per_s * audio_s),
+        tflop_per_s=windows_per_s * contestant.flop_per_window / 1e12,
+    )
+
+
+def _extractor(options: BenchmarkOptions, config: ASTConfig, fbank_backend: FbankBackend) -> ASTFeatureExtractor:
+    """Return the model's feature extractor, with a window that holds the whole clip.
+
+    Raises:
+        CheckpointError: As `ast_cli.tagging.tagger.extractor_for`.
+    """
+    if options.model in SIZES:
+        own = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins)
+    else:
+        own = extractor_for(options.model, config, front_end=options.front_end)
+    return ASTFeatureExtractor.from_dict({**own.to_dict(), "max_length": CLIP_FRAMES}, fbank_backend=fbank_backend)
+
+
+@contextlib.contextmanager
+def _threads(num_threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads on the CPU, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
