@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from ast_cli.engine.graph.builder import GraphBuilder
 from ast_cli.engine.graph.onnx_file import Graph, onnx_chunks
 from ast_cli.engine.graph.prepared import PRODUCER
 from ast_cli.errors import AstError, AstWarning, AudioError, UsageError
+from ast_cli.files.atomic import replacing
 from ast_cli.files.json_object import write_json_object
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.config import ASTConfig, known_problem_type
@@ -229,14 +231,9 @@ def _calibration_batches(folder: Path, extractor: ASTFeatureExtractor) -> Iterat
 
 def _write_onnx(graph: Graph, options: ExportOptions) -> None:
     """Write one ONNX file, old or new, never half."""
-    temporary = options.model_file.with_name(f".{options.model_file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            for chunk in onnx_chunks(graph, PRODUCER):
-                stream.write(chunk)
-        os.replace(temporary, options.model_file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(options.model_file) as stream:
+        for chunk in onnx_chunks(graph, PRODUCER):
+            stream.write(chunk)
 
 
 def _write_openvino(graph: Graph, options: ExportOptions) -> None:
@@ -245,11 +242,8 @@ def _write_openvino(graph: Graph, options: ExportOptions) -> None:
     model = openvino.Core().read_model(b"".join(onnx_chunks(graph, PRODUCER)))
     for name, text in graph.metadata.items():
         model.set_rt_info(text, ["ast", name])
-    temporary = options.model_file.with_name(f".{options.model_file.stem}.{os.getpid()}.xml")
-    try:
-        openvino.save_model(model, temporary, compress_to_fp16=options.dtype == "float16")
-        os.replace(temporary.with_suffix(".bin"), options.model_file.with_suffix(".bin"))
-        os.replace(temporary, options.model_file)
-    finally:
-        for file in (temporary, temporary.with_suffix(".bin")):
-            file.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".ast-export-", dir=options.model_file.parent) as folder:
+        new = Path(folder) / options.model_file.name
+        openvino.save_model(model, new, compress_to_fp16=options.dtype == "float16")
+        for suffix in (".bin", ".xml"):
+            os.replace(new.with_suffix(suffix), options.model_file.with_suffix(suffix))

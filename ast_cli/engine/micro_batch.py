@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ast_cli import __version__
 from ast_cli.engine.interface import Engine, cpu_name
+from ast_cli.files.atomic import replacing
 from ast_cli.files.cache import cache_folder
 
 CANDIDATES = (1, 2, 4, 8, 16)
@@ -157,17 +156,9 @@ def keep(key: str, size: int) -> None:
     sizes = _read()
     if len(sizes) >= MAX_ENTRIES:
         sizes = {}
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no home folder
-        file = cache_file()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=file.parent)  # two processes: two names
-        try:
-            with os.fdopen(descriptor, "w") as stream:
-                json.dump({**sizes, key: size}, stream, indent=1)
-            os.replace(name, file)
-        except BaseException:
-            os.unlink(name)
-            raise
+    # RuntimeError: no home folder
+    with contextlib.suppress(OSError, RuntimeError), replacing(cache_file(), is_shared=True) as stream:
+        stream.write(json.dumps({**sizes, key: size}, indent=1).encode())
 
 
 def _read() -> dict[str, Any]:

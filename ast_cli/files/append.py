@@ -6,10 +6,9 @@ import contextlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from ast_cli.errors import AstError
+from ast_cli.files.atomic import writing
 
 
 class AppendFile:
@@ -71,15 +70,6 @@ class AppendFile:
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
             os.close(descriptor)
-
-
-@contextlib.contextmanager
-def writing(path: Path, remedy: str = "") -> Iterator[None]:
-    """Turn a failure of the file system into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise AstError(f"{path}: cannot be written ({error.strerror or error}){remedy}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ast_cli.errors import AstError, AstWarning
-from ast_cli.files.append import writing
+from ast_cli.files.atomic import writing
 
 _held_locks: set[str] = set()  # the system's locks do not keep a process from itself
 

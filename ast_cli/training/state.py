@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import signal
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from ast_cli.errors import AstError, UsageError
+from ast_cli.files.atomic import replacing, writing
 from ast_cli.files.json_object import read_json_object, shown, write_json_object
 from ast_cli.training.options import TrainOptions
 
@@ -101,24 +101,16 @@ class StateFolder:
         Raises:
             AstError: The disk is full, for example.
         """
-        temporary = self.state_file.with_name(f".{STATE_NAME}.tmp")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as stream:
+        remedy = "; --resume goes on from the last"
+        with writing(self.state_file, remedy), replacing(self.state_file) as stream:
+            try:
                 torch.save({"version": STATE_VERSION, "progress": asdict(progress), **tensors}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, self.state_file)
-        except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            cause = (
-                error.__context__ if isinstance(error.__context__, OSError) else error
-            )  # torch raises over a write's
-            reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
-            raise AstError(
-                f"{self.state_file}: cannot be written ({reason}); --resume goes on from the last"
-            ) from error
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # torch raises over a write's
+                    raise error.__context__ from error
+                raise AstError(
+                    f"{self.state_file}: cannot be written ({str(error).splitlines()[0]}){remedy}"
+                ) from error
 
     def load(self, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
         """Read the state; None where none was saved yet.

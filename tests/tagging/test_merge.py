@@ -160,7 +160,7 @@ def test_a_torn_tail_is_told_by_file_and_line(
     with pytest.raises(AstError, match=rf"tags\.{format_name}: (torn at )?line \d+"):
         merge_outputs([part], output)
     assert not output.exists()
-    assert not list(tmp_path.glob("*.ast-merge"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize(
@@ -307,4 +307,4 @@ def test_a_full_disk_leaves_the_old_output(shards: list[Path], output: Path, mon
     with pytest.raises(AstError, match=r"merged: cannot be written \(No space left on device\)"):
         merge_outputs(shards, output, force=True)
     assert output.read_bytes() == shards[0].read_bytes()
-    assert not list(output.parent.glob("*.ast-merge"))
+    assert not list(output.parent.glob(".*.tmp"))

@@ -183,7 +183,7 @@ def test_an_interrupted_computation_leaves_nothing(examples: list[Example], tmp_
 def test_what_a_killed_process_left_is_removed_once_it_is_old(examples: list[Example], tmp_path: Path) -> None:
     file = compute(examples, tmp_path).file
     file.unlink()
-    old, young = file.with_name(f"{file.name}.1.tmp"), file.with_name(f"{file.name}.2.tmp")
+    old, young = file.with_name(f".{file.name}.1-0.tmp"), file.with_name(f".{file.name}.2-0.tmp")
     old.write_bytes(b"x")
     young.write_bytes(b"x")
     os.utime(old, (0, 0))

@@ -14,12 +14,12 @@ import itertools
 import json
 import mmap
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ast_cli.engine.graph.onnx_file import varint
+from ast_cli.files.atomic import replacing
 from ast_cli.files.cache import cache_folder, file_digest
 
 FOLDER = "models"
@@ -59,15 +59,8 @@ def keep_model(
     """
     with contextlib.suppress(OSError, RuntimeError):
         file = _file(depends_on, suffix)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                _write_sealed(stream, chunks, json.dumps(facts).encode())
-            os.replace(name, file)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with replacing(file, is_shared=True) as stream:
+            _write_sealed(stream, chunks, json.dumps(facts).encode())
         return file
     return None
 

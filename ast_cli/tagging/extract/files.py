@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from safetensors.numpy import save as save_safetensors
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.interface import Engine
-from ast_cli.errors import AstError, AudioError
+from ast_cli.errors import AudioError
+from ast_cli.files.atomic import replacing, writing
 from ast_cli.results import FileError, path_fields
 from ast_cli.tagging.decode.opening import Turn, Workers, open_inputs
 from ast_cli.tagging.extract.extraction import NEEDS_NO_MODEL, Extraction, extract_features
@@ -114,15 +114,8 @@ def write_extraction(extraction: Extraction, target: Path, facts: dict[str, Any]
     Raises:
         AstError: The file cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            _write_arrays(extraction, file, target.suffix.lower(), json.dumps(facts))
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise AstError(f"{target}: cannot be written ({error.strerror})") from error
+    with writing(target), replacing(target) as file:
+        _write_arrays(extraction, file, target.suffix.lower(), json.dumps(facts))
 
 
 def _write_arrays(extraction: Extraction, file: BinaryIO, suffix: str, metadata: str) -> None:

@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import Any
 
 from ast_cli.errors import AstError, UsageError
-from ast_cli.files.append import AppendFile, sync_folder, writing
+from ast_cli.files.append import AppendFile, sync_folder
+from ast_cli.files.atomic import writing
 from ast_cli.files.lock import only_run
 from ast_cli.report import open_writer
 from ast_cli.results import StreamedPart, TaggingResult

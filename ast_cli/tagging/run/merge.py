@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ast_cli.errors import AstError, UsageError
+from ast_cli.files.atomic import replacing, writing
 from ast_cli.report import SUFFIXES, suffixes_of
 from ast_cli.report.text import printable
 from ast_cli.tagging.run.journal_lines import OK, Header, Sidecars, is_finished, read_journal, verified
@@ -84,19 +85,10 @@ def merge_outputs(parts: Sequence[Path], output: Path, *, force: bool = False) -
     opened = [_open_part(file) for file in parts]
     _check_parts(opened)
     _check_suffix(opened, output)
-    new = output.with_name(f"{output.name}.ast-merge")
-    try:
-        with open(new, "wb") as stream:
+    with writing(output):
+        with replacing(output) as stream:
             report = _join(opened, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(new, output)
         Sidecars(output).journal.unlink(missing_ok=True)  # of the replaced output
-    except OSError as error:
-        raise AstError(f"{output}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
     return report
 
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import struct
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError, AudioError, ErrorCode
+from ast_cli.files.atomic import replacing
 from ast_cli.results import FileError
 from ast_cli.training.data.spectrograms import Failure, OnProgress, Spectrogram, compute_spectrograms, require_any
 
@@ -31,7 +31,6 @@ HEADER = b"ast_cli fbanks\n".ljust(64, b"\0")  # so long that frames start at a 
 TRAILER = struct.Struct("<Q8s")  # length of the index in bytes, and a mark that only a whole file ends with
 END_MARK = b"astend\r\n"
 DTYPE = np.dtype("<f4")
-ABANDONED_S = 3600.0  # since a file in the making was last written to
 # Such a failure may be gone at the next try, although the file is the same.
 PASSING_FAILURES = frozenset(
     {ErrorCode.NOT_FOUND, ErrorCode.PERMISSION, ErrorCode.VANISHED, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY}
@@ -111,8 +110,7 @@ def compute_features(
         return FeatureStore(file, index, examples)
     spectrograms = compute_spectrograms(examples, feature_extractor, max_frames=max_frames, num_workers=num_workers)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(spectrograms), _replacing(file) as stream:
+        with contextlib.closing(spectrograms), replacing(file, is_shared=True) as stream:
             index = _write(stream, key, spectrograms, feature_extractor.num_mel_bins, len(examples), on_progress)
     except OSError as error:
         bytes_per_minute = feature_extractor.num_mel_bins * DTYPE.itemsize * 60 / FRAME_SHIFT_S
@@ -155,23 +153,6 @@ def _read_index(file: Path, key: str) -> dict[str, Any] | None:
         return index if is_whole and is_final and num_frames and index["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
-
-
-@contextlib.contextmanager
-def _replacing(file: Path) -> Iterator[BinaryIO]:
-    """Write a file that takes its name only when it is whole; two processes may do so at once."""
-    for old in file.parent.glob(f"{file.name}.*.tmp"):  # of a process that was killed
-        if time.time() - old.stat().st_mtime > ABANDONED_S:
-            old.unlink(missing_ok=True)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write(
