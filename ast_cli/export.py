@@ -29,6 +29,7 @@ from ast_cli.engine.graph.prepared import PRODUCER
 from ast_cli.errors import AstError, AstWarning, AudioError, UsageError
 from ast_cli.files.atomic import replacing
 from ast_cli.files.json_object import write_json_object
+from ast_cli.files.target import Sources, check_target
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.config import ASTConfig, known_problem_type
 from ast_cli.tagging.decode.opening import open_inputs
@@ -91,8 +92,7 @@ class ExportOptions:
         if self.output.suffix == wrong:
             raise UsageError(f"--output {self.output} is no name for the format {self.format}")
         for file in self.files:
-            if file.exists() and not self.force:
-                raise UsageError(f"{file} exists: add --force to replace it")
+            check_target(file, Sources([self.model], "the model itself"), force=self.force, makes_folder=True)
 
     @property
     def model_file(self) -> Path:

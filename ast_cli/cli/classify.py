@@ -12,10 +12,11 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.signals import nothing_to_save, raise_if_ended
-from ast_cli.cli.streams import check_output, note, quiet_native_libraries
+from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.cli.tag_run import show_run
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.evaluation.thresholds import read_thresholds
+from ast_cli.files.target import Sources, check_target
 from ast_cli.report import FORMATS, format_for
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ClassifyOptions, LoadOptions, RunOptions
@@ -164,7 +165,8 @@ def classify(
         if resume:
             raise UsageError("live input cannot be resumed: leave out --resume")
     sources = [item.path for item in inputs] + [str(file) for file in (files_from, thresholds) if file]
-    check_output(output, sources, force=force, resume=resume)
+    if output is not None:
+        check_target(output, Sources(sources), force=force, resume=resume, may_be_pipe=True)
 
     live = None
     if raw_rate is not None:

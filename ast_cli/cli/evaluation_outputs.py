@@ -12,6 +12,7 @@ from ast_cli.cli.streams import results_stream, writing_stdout
 from ast_cli.errors import UsageError
 from ast_cli.evaluation.options import PREDICTION_SUFFIXES
 from ast_cli.files.atomic import write_whole
+from ast_cli.files.target import Sources, check_target
 
 if TYPE_CHECKING:
     from ast_cli.evaluation.evaluate import Evaluation
@@ -50,9 +51,9 @@ class EvaluationOutputs:
         named = {flag: file for flag, file in flags.items() if file is not None}
         if len({os.path.realpath(file) for file in named.values()}) < len(named):
             raise UsageError(f"two of {', '.join(named)} name the same file")
-        inputs = list(inputs)
+        sources = Sources(inputs, "part of the data")
         for flag, file in named.items():
-            _check_file(flag, file, inputs, force=force)
+            check_target(file, sources, force=force, flag=flag)
         if self.plot is not None and self.plot.suffix.lower() != ".png":
             raise UsageError(f"--plot {self.plot}: the picture is a PNG; name a file that ends in .png")
         if self.predictions is not None and self.predictions.suffix.lower() not in PREDICTION_SUFFIXES:
@@ -85,23 +86,6 @@ class EvaluationOutputs:
         with results_stream() as stream, writing_stdout():
             stream.write(text)
             stream.flush()
-
-
-def _check_file(flag: str, file: Path, inputs: Iterable[str], *, force: bool) -> None:
-    if file.is_symlink():
-        raise UsageError(f"{flag} {file} is a link: name the file itself")
-    if file.is_dir():
-        raise UsageError(f"{flag} {file} is a folder: name a file in it")
-    if not file.parent.is_dir():
-        raise UsageError(f"{flag} {file}: there is no folder {file.parent}")
-    if not file.exists():
-        return
-    if not file.is_file():
-        raise UsageError(f"{flag} {file} is no regular file, and would be replaced by one: name another")
-    if any(os.path.realpath(path) == os.path.realpath(file) for path in inputs):
-        raise UsageError(f"{flag} {file} is part of the data")
-    if not force:
-        raise UsageError(f"{flag} {file} exists: add --force to replace it")
 
 
 def _title(result: Evaluation) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TextIO
 
-from ast_cli.errors import DEBUG_VARIABLE, AstError, UsageError
+from ast_cli.errors import DEBUG_VARIABLE, AstError
 from ast_cli.report.text import printable
 
 
@@ -18,39 +17,6 @@ def note(text: str, *, quiet: bool = False) -> None:
     if not quiet:
         sys.stderr.write(f"{printable(text)}\n")  # in one piece: progress comes from another thread
         sys.stderr.flush()
-
-
-def check_output(output: Path | None, inputs: Iterable[str], *, force: bool, resume: bool) -> None:
-    """Refuse to overwrite: an existing file, a link, an input. Early, before anything heavy is loaded.
-
-    Raises:
-        UsageError: With what to do.
-    """
-    if output is None:
-        return
-    if _is_among(output, inputs):
-        raise UsageError(f"--output {output} is one of the inputs")
-    if output.is_symlink():
-        raise UsageError(f"--output {output} is a link: name the file itself")
-    if output.is_dir():
-        raise UsageError(f"--output {output} is a folder: name a file in it")
-    if output.is_file() and not (force or resume):
-        raise UsageError(f"--output {output} exists: add --resume to go on with it, or --force to replace it")
-    if not output.parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.parent}")
-
-
-def _is_among(output: Path, inputs: Iterable[str]) -> bool:
-    """Tell whether a file is one of the inputs, under whatever name."""
-    try:
-        status = os.stat(output)
-    except OSError:
-        return False
-    for path in inputs:
-        with contextlib.suppress(OSError):
-            if path != "-" and os.path.samestat(status, os.stat(path)):
-                return True
-    return False
 
 
 @contextlib.contextmanager

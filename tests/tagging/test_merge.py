@@ -133,7 +133,7 @@ def test_an_output_that_is_a_part_or_a_link_is_refused(shards: list[Path], outpu
     with pytest.raises(UsageError, match="is one of the parts"):
         merge_outputs(shards, shards[1], force=True)
     output.symlink_to("elsewhere")
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="is a link: name the file itself"):
         merge_outputs(shards, output, force=True)
     with pytest.raises(UsageError, match="name the outputs"):
         merge_outputs([], output)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ast_cli.errors import UsageError
+from ast_cli.files.target import Sources, check_target
 from ast_cli.report.text import either
 from ast_cli.tagging.inputs import STDIN, Input
 
@@ -42,14 +43,9 @@ def plan_targets(inputs: Sequence[Input], output: Path, format_name: str | None,
     if is_file and format_name not in (None, suffix):
         raise UsageError(f"--output {output} does not end in .{format_name}, the --format asked for")
     targets = [output] if is_file else _in_folder(inputs, output, format_name or "npz")
-    real_inputs = {os.path.realpath(item.path) for item in inputs if item.path != STDIN}
+    sources = Sources(item.path for item in inputs)
     for target in targets:
-        if target.is_symlink():
-            raise UsageError(f"{target} is a link: remove it, or name another --output")
-        if os.path.realpath(target) in real_inputs:
-            raise UsageError(f"{target} is one of the inputs: name another --output")
-        if target.exists() and not force:
-            raise UsageError(f"{target} exists: add --force to replace it")
+        check_target(target, sources, force=force, makes_folder=True)
     return targets
 
 

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import dataclasses
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 
 from ast_cli.errors import AstError, UsageError
 from ast_cli.files.atomic import replacing, writing
+from ast_cli.files.target import Sources, check_target
 from ast_cli.report import SUFFIXES, suffixes_of
 from ast_cli.report.text import printable
 from ast_cli.tagging.run.journal_lines import OK, Header, Sidecars, is_finished, read_journal, verified
@@ -96,18 +96,9 @@ def _check_output(parts: Sequence[Path], output: Path, *, force: bool) -> None:
     """Refuse to overwrite a part, or anything without being told to."""
     if not parts:
         raise UsageError("name the outputs to merge")
-    if any(_same_file(part, output) for part in parts):
-        raise UsageError(f"--output {output} is one of the parts")
-    if output.is_symlink() or (output.exists() and not output.is_file()):
-        raise UsageError(f"--output {output} is no regular file: name another")
-    if not force and (output.exists() or Sidecars(output).journal.exists()):
-        raise UsageError(f"--output {output} exists: add --force to replace it")
-
-
-def _same_file(part: Path, output: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return os.path.samefile(part, output)
-    return False
+    check_target(output, Sources(map(str, parts), "one of the parts"), force=force, makes_folder=True)
+    if not force and Sidecars(output).journal.exists():
+        raise UsageError(f"--output {output} has the journal of a run beside it: add --force to replace both")
 
 
 def _open_part(file: Path) -> _Part:
