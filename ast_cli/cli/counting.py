@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ast_cli.cli.progress import PLAIN_INTERVAL_S
+from ast_cli.cli.live_line import PLAIN_INTERVAL_S, live_line
+from ast_cli.cli.streams import note
 
 
 @contextmanager
@@ -23,12 +24,8 @@ def counting(noun: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] |
     elif not sys.stderr.isatty():
         yield _PlainLines(noun)
     else:
-        from rich.console import Console
-        from rich.live import Live
-
         lines = _PlainLines(noun)
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        with Live(console=console, transient=True, refresh_per_second=4, get_renderable=lines.text):
+        with live_line(lines.text):
             yield lines.count
 
 
@@ -57,4 +54,4 @@ class _PlainLines:
         self.count(num_done, num_all)
         if time.monotonic() - self.last >= PLAIN_INTERVAL_S:
             self.last = time.monotonic()
-            print(self.text(), file=sys.stderr, flush=True)  # noqa: T201
+            note(self.text())

@@ -161,7 +161,9 @@ def _print_result(result: FinetuneResult) -> int:
 
 def _print_folds(result: FoldsResult) -> int:
     """Print each fold's metric and their mean; return how many clips could not be read."""
-    title = {"accuracy": "accuracy", "mean_average_precision": "mAP"}[result.metric]
+    from ast_cli.evaluation.metrics import METRIC_NAMES
+
+    title = METRIC_NAMES[result.metric]
     typer.echo(printable(str(result.output)))
     for fold in result.folds:
         value = "-" if fold.value is None else f"{fold.value:.4f}"

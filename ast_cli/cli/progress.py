@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from ast_cli.cli.live_line import PLAIN_INTERVAL_S, live_line
 from ast_cli.cli.streams import note
 from ast_cli.report.text import printable
 from ast_cli.results import StreamedPart, TaggingResult
 from ast_cli.tagging.run.tally import AudioTotal, Tally
 
-PLAIN_INTERVAL_S = 10.0  # between lines where standard error is no terminal
 PATH_WIDTH = 40
 
 Record = TaggingResult | StreamedPart
@@ -105,18 +105,13 @@ def _display(progress: Progress, *, shares_terminal: bool) -> Iterator[Callable[
 
 @contextmanager
 def _live_line(progress: Progress) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-
     @contextmanager
     def hidden() -> Iterator[None]:
         live.stop()
         yield
         live.start()
 
-    with Live(console=console, transient=True, refresh_per_second=4, get_renderable=progress.text) as live:
+    with live_line(progress.text) as live:
         yield hidden
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SAME_SIGNAL_S = 0.3  # timeout(1) and job schedulers signal a process and then its group: that is one signal
+from ast_cli.training.stop_request import SAME_SIGNAL_S
 
 
 class Terminated(BaseException):

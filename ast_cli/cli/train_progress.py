@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ast_cli.cli.progress import PLAIN_INTERVAL_S
+from ast_cli.cli.live_line import PLAIN_INTERVAL_S, live_line
 from ast_cli.cli.streams import note
 from ast_cli.report.text import counted, printable, waiting_time
 
@@ -37,11 +37,7 @@ class TrainDisplay:
     def __enter__(self) -> Self:
         """Begin."""
         if self.is_live:
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-            self._live = Live(console=console, transient=True, refresh_per_second=4, get_renderable=lambda: self._line)
+            self._live = live_line(lambda: self._line)
             self._live.start()
         return self
 

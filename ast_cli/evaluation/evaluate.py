@@ -17,12 +17,10 @@ from ast_cli.evaluation.label_match import LabelMatch, match_labels
 from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_label_metrics
 from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.evaluation.thresholds import LabelThreshold, best_thresholds
-from ast_cli.results import FileError, TaggingResult, path_fields
+from ast_cli.results import SCHEMA_VERSION, FileError, TaggingResult, path_fields
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ClassifyOptions, PartOptions
 from ast_cli.tagging.tagger import Tagger
-
-SCHEMA_VERSION = 1
 
 # Passes results on while it watches them: given the results, how many there will be, and the model's name.
 Watch = Callable[[Iterable[TaggingResult], int, str], Iterable[TaggingResult]]

@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 from ast_cli.errors import UsageError
 
 METRIC_DECIMALS = 6
+METRIC_NAMES = {  # by their keys in JSON
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "mean_average_precision": "mAP",
+    "mean_auc": "AUC",
+    "d_prime": "d'",
+    "lwlrap": "lwlrap",
+}
 Z_95 = NormalDist().inv_cdf(0.975)  # two-sided 95 %
 
 
@@ -84,6 +92,7 @@ class SingleLabelMetrics:
     """
 
     problem: ClassVar[str] = "single_label"
+    headline_key: ClassVar[str] = "accuracy"
 
     num_examples: int
     accuracy: float
@@ -96,7 +105,7 @@ class SingleLabelMetrics:
     @property
     def headline(self) -> tuple[str, float]:
         """The one number to compare models by, after its name."""
-        return "accuracy", self.accuracy
+        return METRIC_NAMES[self.headline_key], self.accuracy
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers over all classes in their JSON form."""
@@ -157,6 +166,7 @@ class MultiLabelMetrics:
     """
 
     problem: ClassVar[str] = "multi_label"
+    headline_key: ClassVar[str] = "mean_average_precision"
 
     num_examples: int
     mean_average_precision: float
@@ -169,7 +179,7 @@ class MultiLabelMetrics:
     @property
     def headline(self) -> tuple[str, float]:
         """The one number to compare models by, after its name."""
-        return "mAP", self.mean_average_precision
+        return METRIC_NAMES[self.headline_key], self.mean_average_precision
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers over all classes in their JSON form."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ast_cli.evaluation.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
+from ast_cli.evaluation.metrics import METRIC_NAMES, Metrics, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.report.text import printable
 
 if TYPE_CHECKING:
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
 MAX_CONFUSIONS = 10
 MAX_ABSENT = 10  # labels named one by one
 UNDEFINED = "-"
-NAMES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "mean_average_precision": "mAP",
-    "mean_auc": "AUC",
-    "d_prime": "d'",
-    "lwlrap": "lwlrap",
-}
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
@@ -66,20 +58,20 @@ def _headline(metrics: Metrics) -> str:
             f"macro F1 {metrics.macro_f1:.4f}"
         )
     values = metrics.summary()
-    return ", ".join(f"{NAMES[key]} {_number(values[key])}" for key in values)
+    return ", ".join(f"{METRIC_NAMES[key]} {_number(values[key])}" for key in values)
 
 
 def _models(evaluation: Evaluation) -> Iterator[str]:
     """Yield a line a model and one for their mean, where there are several."""
     summaries = [model.metrics.summary() for model in evaluation.models]
-    keys = [key for key in NAMES if key in summaries[0]]
+    keys = [key for key in METRIC_NAMES if key in summaries[0]]
     rows = [
         [model.name, str(model.metrics.num_examples), *(_number(summary[key]) for key in keys)]
         for model, summary in zip(evaluation.models, summaries, strict=True)
     ]
     mean = evaluation.metrics.summary()
     rows.append(["mean of their scores", str(len(evaluation.examples)), *(_number(mean[key]) for key in keys)])
-    yield from _table(["model", "examples", *(NAMES[key] for key in keys)], rows)
+    yield from _table(["model", "examples", *(METRIC_NAMES[key] for key in keys)], rows)
 
 
 def _single_label_classes(metrics: SingleLabelMetrics) -> Iterator[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+THRESHOLDS_VERSION = 1
 DECIMALS = 6
 THRESHOLD_DECIMALS = 4  # more where two scores are closer
 
@@ -110,7 +110,7 @@ def write_thresholds(file: Path, thresholds: Sequence[LabelThreshold], models: S
         CheckpointError: The file cannot be written.
     """
     content = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": THRESHOLDS_VERSION,
         "type": "thresholds",
         "model": models[0] if len(models) == 1 else list(models),
         "data": data,
@@ -133,9 +133,11 @@ def read_thresholds(file: Path) -> tuple[tuple[str, float], ...]:
     except CheckpointError as error:
         raise UsageError(f"--thresholds {error}") from error
     labels = content.get("labels")
-    if content.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+    if content.get("schema_version", THRESHOLDS_VERSION) != THRESHOLDS_VERSION:
         found = json.dumps(content["schema_version"])
-        raise UsageError(f"--thresholds {file}: written in schema version {found}; this version reads {SCHEMA_VERSION}")
+        raise UsageError(
+            f"--thresholds {file}: written in schema version {found}; this version reads {THRESHOLDS_VERSION}"
+        )
     if not isinstance(labels, dict) or not labels:
         raise UsageError(f'--thresholds {file}: holds no thresholds under "labels"; `ast evaluate` writes such a file')
     return tuple((label, _threshold(file, label, value)) for label, value in labels.items())

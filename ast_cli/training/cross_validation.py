@@ -9,7 +9,7 @@ from typing import Any
 
 from ast_cli.dataset.examples import ExampleSet, read_examples
 from ast_cli.errors import UsageError
-from ast_cli.evaluation.metrics import METRIC_DECIMALS
+from ast_cli.evaluation.metrics import METRIC_DECIMALS, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.files.json_object import read_json_object, write_json_object
 from ast_cli.results import SCHEMA_VERSION
 from ast_cli.training.finetuning import FEATURES_NAME, RunSettings, finetune, run_facts
@@ -28,7 +28,7 @@ from ast_cli.training.run_output import (
     writing,
 )
 
-HEADLINES = {"single_label": "accuracy", "multi_label": "mean_average_precision"}  # keys of results.json
+HEADLINES = {kind.problem: kind.headline_key for kind in (SingleLabelMetrics, MultiLabelMetrics)}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ast_cli.audio.fbank.mel_bank import FRAMES_PER_S
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.dataset.examples import ExampleSet, read_examples
 from ast_cli.engine.torch.device import resolve_device
@@ -51,7 +52,6 @@ from ast_cli.training.trainer import Report, Task, Trainer, kept_weights
 from ast_cli.training.validation import Judge, metric_name
 
 FEATURES_NAME = "features"
-FRAMES_PER_S = 100
 LONGEST_SCRATCH_INPUT = 1024  # frames; where nobody chose and the recordings are longer
 # Of the clips, that an input fits whose length nobody chose: a few long ones would make all others pay for padding.
 FITTING_SHARE = 0.95

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.files.atomic import write_whole
 from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
-from ast_cli.training.data.batches import BATCH_DRAWS, Clips, evaluation_windows, generator_for, normalised
-from ast_cli.training.objective import scores_of, training_loss
+from ast_cli.training.data.batches import BATCH_DRAWS, Clips, evaluation_windows, generator_for
+from ast_cli.training.objective import predicted_scores, training_loss
 from ast_cli.training.trainer import Trainer
 from ast_cli.training.validation import Judge
 
@@ -102,7 +102,7 @@ def _compute(clips: Clips, encoder: ASTModel, extractor: ASTFeatureExtractor) ->
     for owners, batch in evaluation_windows(clips, extractor.max_length, EMBEDDING_BATCH_SIZE):
         batch = batch.to(encoder.device)
         fbank = torch.where(batch.is_heard, batch.fbank, extractor.padding_value)
-        output = encoder(normalised(fbank, extractor), return_dict=True)
+        output = encoder(extractor.normalised(fbank), return_dict=True)
         embeddings.append(output.pooler_output.float().cpu().numpy())
         all_owners.append(owners)
     return {"owners": np.concatenate(all_owners), "embeddings": np.concatenate(embeddings)}
@@ -136,7 +136,7 @@ class HeadJudge(Judge):
             loss = training_loss(logits, targets.to(model.device).expand_as(logits), self.loss)
             loss_sum += loss.item() * len(windows)
             num_windows += len(windows)
-            scores.append(scores_of(logits, self.loss).double().mean(dim=0).float().cpu().numpy())
+            scores.append(predicted_scores(logits, self.loss).mean(axis=0, dtype=np.float64).astype(np.float32))
         return np.stack(scores), loss_sum / num_windows
 
     def _clips(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ast_cli.errors import UsageError
 from ast_cli.model.config import NUM_PREFIX_TOKENS
 from ast_cli.model.transformer import ASTForAudioClassification, ASTModel, pool
+from ast_cli.tagging.score.scoring import scores_of
 from ast_cli.training.augmentation import kept_tokens
 from ast_cli.training.options import TrainOptions
 
@@ -82,9 +84,9 @@ def training_loss(logits: Tensor, targets: Tensor, name: str, label_smoothing: f
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 
-def scores_of(logits: Tensor, name: str) -> Tensor:
-    """Turn logits into scores as the saved model will: softmax for cross-entropy, sigmoid for bce."""
-    return logits.float().softmax(dim=-1) if name == CROSS_ENTROPY else logits.float().sigmoid()
+def predicted_scores(logits: Tensor, name: str) -> NDArray[np.float32]:
+    """Turn logits (batch, num_labels) into scores as the saved model will."""
+    return scores_of(logits.float().cpu().numpy(), "softmax" if name == CROSS_ENTROPY else "sigmoid")
 
 
 def autocast_for(precision: str, device: torch.device) -> torch.dtype | None:

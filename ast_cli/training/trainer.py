@@ -36,7 +36,8 @@ from ast_cli.training.optimiser import (
     set_learning_rate,
 )
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.state import Progress, StateFolder, StopRequest
+from ast_cli.training.state import Progress, StateFolder
+from ast_cli.training.stop_request import StopRequest
 from ast_cli.training.validation import Judge, Validation
 
 SAVE_INTERVAL_S = 600.0  # within an epoch, for data whose epochs take hours

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.evaluation.metrics import METRIC_NAMES, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.model.transformer import ASTForAudioClassification
-from ast_cli.training.data.batches import Clips, evaluation_windows, normalised
-from ast_cli.training.objective import scores_of, training_loss
-
-ACCURACY, MEAN_AVERAGE_PRECISION = "accuracy", "mAP"
+from ast_cli.training.data.batches import Clips, evaluation_windows
+from ast_cli.training.objective import predicted_scores, training_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Validation:
 
 def metric_name(*, is_multi_label: bool) -> str:
     """Return which metric a problem is judged by."""
-    return MEAN_AVERAGE_PRECISION if is_multi_label else ACCURACY
+    return METRIC_NAMES[(MultiLabelMetrics if is_multi_label else SingleLabelMetrics).headline_key]
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ class Judge:
             batch = batch.to(model.device)
             fbank = torch.where(batch.is_heard, batch.fbank, self.extractor.padding_value)
             with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
-                logits = model(normalised(fbank, self.extractor), return_dict=True).logits
-            np.add.at(sums, owners, scores_of(logits, self.loss).double().cpu().numpy())
+                logits = model(self.extractor.normalised(fbank), return_dict=True).logits
+            np.add.at(sums, owners, predicted_scores(logits, self.loss))
             np.add.at(counts, owners, 1)
             losses.append(training_loss(logits, batch.targets, self.loss) * len(owners))
         model.train(was_training)

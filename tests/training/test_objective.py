@@ -9,7 +9,7 @@ from tiny_training import MAX_LENGTH, NUM_MEL_BINS, plain_options, tiny_model
 from ast_cli.errors import UsageError
 from ast_cli.model.transformer import pool
 from ast_cli.training.augmentation import kept_tokens
-from ast_cli.training.objective import autocast_for, loss_name, scores_of, training_logits, training_loss
+from ast_cli.training.objective import autocast_for, loss_name, predicted_scores, training_logits, training_loss
 from ast_cli.training.options import TrainOptions
 
 CPU = torch.device("cpu")
@@ -75,8 +75,8 @@ def test_losses_are_torchs_in_float32() -> None:
     bce = F.binary_cross_entropy_with_logits(logits, several).item()
     assert training_loss(logits, several, "bce") == pytest.approx(bce)
     assert training_loss(logits.half(), several, "bce").dtype == torch.float32
-    torch.testing.assert_close(scores_of(logits, "bce"), logits.sigmoid())
-    torch.testing.assert_close(scores_of(logits, "cross-entropy"), logits.softmax(dim=1))
+    torch.testing.assert_close(torch.from_numpy(predicted_scores(logits, "bce")), logits.sigmoid())
+    torch.testing.assert_close(torch.from_numpy(predicted_scores(logits, "cross-entropy")), logits.softmax(dim=1))
 
 
 def test_the_loss_follows_the_data_unless_it_is_named() -> None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from ast_cli.errors import AstError, UsageError
-from ast_cli.training import state as training_state
+from ast_cli.training import stop_request
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.state import Progress, StateFolder, StopRequest
+from ast_cli.training.state import Progress, StateFolder
+from ast_cli.training.stop_request import StopRequest
 
 SETTINGS = TrainOptions(epochs=3, mixup=0.5).to_dict()
 FACTS: dict[str, Any] = {"settings": SETTINGS, "labels": ["a", "b"], "data_digest": "1", "base": ""}
@@ -121,7 +122,7 @@ def test_a_signal_is_held_back_and_raised_at_the_end(number: int, monkeypatch: p
             assert raised == []
             os.kill(os.getpid(), number)  # the same, sent to the process and its group
             assert raised == []
-            monkeypatch.setattr(training_state, "SAME_SIGNAL_S", -1.0)
+            monkeypatch.setattr(stop_request, "SAME_SIGNAL_S", -1.0)
             os.kill(os.getpid(), number)  # a second one is not held back
             assert raised == [number]
         assert raised == [number, number]

@@ -19,6 +19,7 @@ from ast_cli.errors import UsageError
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10
 FRAME_SHIFT_S = FRAME_SHIFT_MS / 1000
+FRAMES_PER_S = 1000 // FRAME_SHIFT_MS
 LOW_HZ = 20.0
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi's floor before the logarithm: 1.1920929e-07

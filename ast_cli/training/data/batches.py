@@ -110,13 +110,8 @@ def training_input(
     """
     fbank = torch.where(batch.is_heard, batch.fbank, extractor.padding_value)
     fbank = augmentation.mask(fbank, options, rng, extractor.padding_value)
-    input_values = normalised(fbank, extractor)
+    input_values = extractor.normalised(fbank)
     return augmentation.add_noise(input_values, options.noise, rng) if options.noise else input_values
-
-
-def normalised(fbank: Tensor, extractor: ASTFeatureExtractor) -> Tensor:
-    """Normalise as `ASTFeatureExtractor.input_values` does."""
-    return (fbank - extractor.mean) / (2 * extractor.std) if extractor.do_normalize else fbank
 
 
 def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
