@@ -23,9 +23,10 @@ from ast_cli import __version__, hub
 from ast_cli.audio.decoders.ffmpeg import PyAVDecoder
 from ast_cli.audio.decoders.interface import Decoder
 from ast_cli.audio.decoders.libsndfile import SoundFileDecoder
-from ast_cli.audio.fbank.blocks import FbankBackend, fbanks_of
+from ast_cli.audio.fbank.blocks import fbanks_of
 from ast_cli.audio.fbank.mel_bank import FbankConfig
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.front_end import FbankBackend
 from ast_cli.audio.source import Source
 from ast_cli.engine.choice import is_installed, load_engine
 from ast_cli.engine.options import EXTRAS, EngineOptions

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.fbank.blocks import (
-    FbankBackend,
     check_fbank_backend,
     fbank_blocks,
     fbanks_of,
@@ -22,6 +21,7 @@ from ast_cli.audio.fbank.mel_bank import FRAME_LENGTH_MS, FbankConfig
 from ast_cli.audio.front_end import (
     AUDIOSET_MEAN,
     AUDIOSET_STD,
+    FbankBackend,
     FrontEndName,
     front_end_parameters,
     warn_of_unused_front_end,

@@ -18,6 +18,7 @@ from ast_cli.hub import CONFIG_NAME, PREPROCESSOR_NAME
 from ast_cli.labels import SPEECH_COMMANDS, counts_as_audioset, is_speech_commands, placeholder_labels
 
 FrontEndName = Literal["audioset", "speech-commands"]
+FbankBackend = Literal["native", "numpy", "torchaudio"]  # whose filter bank computes it
 AUDIOSET_MEAN = -4.2677393  # of the log-mel energies over AudioSet (Gong et al., 2021)
 AUDIOSET_STD = 4.5689974
 

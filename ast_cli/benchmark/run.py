@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ast_cli.audio.fbank.blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.front_end import FbankBackend
 from ast_cli.benchmark.options import BenchmarkOptions
 from ast_cli.benchmark.peers import (
     SIZES,

@@ -11,6 +11,7 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.evaluation_outputs import EvaluationOutputs
+from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.progress import Progress, watched
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
@@ -22,7 +23,9 @@ from ast_cli.tagging.options import LoadOptions
 from ast_cli.tagging.run.tally import Tally
 
 
+@with_flags
 def evaluate(
+    *,
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A folder with a folder per class, or a manifest (csv, tsv, jsonl).")
     ],
@@ -55,25 +58,8 @@ def evaluate(
         Path | None,
         typer.Option("--predictions", metavar="FILE", help="Write every example's scores (.jsonl or .csv)."),
     ] = None,
-    only_data_labels: Annotated[
-        bool, typer.Option("--only-data-labels", help="Choose among the data's labels, not all of the model's.")
-    ] = False,
-    ignore_unknown_labels: Annotated[
-        bool, typer.Option("--ignore-unknown-labels", help="Leave out labels that the model does not know.")
-    ] = False,
-    hop: p.Hop = None,
-    aggregate: p.Aggregate = "mean",
-    engine: p.Engine = None,
-    device: p.Device = "auto",
-    dtype: p.Dtype = "auto",
-    attn: p.Attn = "sdpa",
-    batch_size: p.BatchSize = None,
-    threads: p.Threads = None,
-    fbank: p.Fbank = "native",
-    front_end: p.FrontEnd = None,
-    unnamed_labels: p.UnnamedLabels = False,
-    workers: p.Workers = None,
-    timeout: p.Timeout = 60.0,
+    options: EvaluationOptions,
+    load: LoadOptions,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     quiet: p.Quiet = False,
 ) -> None:
@@ -83,16 +69,6 @@ def evaluate(
     """
     from ast_cli.dataset.examples import read_examples
 
-    options = EvaluationOptions(
-        aggregate=aggregate,
-        hop_s=hop,
-        batch_size=batch_size,
-        num_workers=workers,
-        timeout_s=timeout,
-        only_data_labels=only_data_labels,
-        ignore_unknown_labels=ignore_unknown_labels,
-    )
-    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
     chosen_format = format_name or format_for(output, ("json", "table"))
     outputs = EvaluationOutputs(chosen_format, output, thresholds_output, plot, predictions)
     examples = p.choose_examples(read_examples(data), split, fold, quiet=quiet)
@@ -104,7 +80,7 @@ def evaluate(
         from ast_cli.evaluation import evaluate as evaluation
         from ast_cli.tagging.tagger import Tagger
 
-        taggers = [Tagger.load(name, load_options, partial(note, quiet=quiet)) for name in names]
+        taggers = [Tagger.load(name, load, partial(note, quiet=quiet)) for name in names]
         result = evaluation.evaluate(examples, taggers, options, _Watch(quiet=quiet))
         outputs.write(result)
     if result.failures:

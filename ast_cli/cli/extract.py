@@ -9,46 +9,31 @@ from typing import Annotated, Literal
 import typer
 
 from ast_cli.cli import parameters as p
+from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import printable
 from ast_cli.tagging.options import DecodeOptions, ExtractOptions, LoadOptions
 
 
+@with_flags
 def extract(
+    *,
+    paths: p.Paths = None,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE_OR_FOLDER", help="A file for one input, a folder for several."),
     ],
-    paths: p.Paths = None,
-    what: Annotated[
-        Literal["fbank", "input-values", "embedding", "hidden-states", "attentions", "logits"],
-        typer.Option("--what", help="What to extract; fbank needs no model."),
-    ] = "embedding",
+    options: ExtractOptions,
     format_name: Annotated[
         Literal["npz", "npy", "safetensors"] | None,
         typer.Option("--format", "-f", help="[default: by the suffix of --output, else npz]", show_default=False),
     ] = None,
-    start: p.Start = 0.0,
-    duration: p.Duration = None,
-    hop: p.Hop = None,
-    all_windows: Annotated[
-        bool, typer.Option("--all-windows", help="Hidden states and attentions of every window, not the first alone.")
-    ] = False,
     model: p.Model = None,
-    engine: p.Engine = None,
-    device: p.Device = "auto",
-    dtype: p.Dtype = "auto",
-    attn: p.Attn = "sdpa",
-    batch_size: p.BatchSize = None,
-    threads: p.Threads = None,
-    fbank: p.Fbank = "native",
-    front_end: p.FrontEnd = None,
+    load: LoadOptions,
+    decode: DecodeOptions,
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
-    unnamed_labels: p.UnnamedLabels = False,
-    workers: p.Workers = None,
-    timeout: p.Timeout = 60.0,
     force: p.Force = False,
     quiet: p.Quiet = False,
 ) -> None:
@@ -56,11 +41,6 @@ def extract(
 
     Examples: `ast extract song.wav --output song.npz`, `ast extract clips/ --what fbank --output features/`
     """
-    options = ExtractOptions(
-        start_s=start, duration_s=duration, hop_s=hop, batch_size=batch_size, what=what, all_windows=all_windows
-    )
-    decode = DecodeOptions(workers, timeout)
-    load_options = LoadOptions(engine, device, dtype, attn, unnamed_labels, threads, fbank, front_end)
     inputs = p.read_inputs(paths, files_from, nul_separated)
 
     from ast_cli.tagging.decode.opening import start_decoding
@@ -72,9 +52,9 @@ def extract(
         from ast_cli.tagging.extract.files import ExtractionRun
 
         run = ExtractionRun.load(
-            None if what == "fbank" and model is None else p.choose_model(model, quiet=quiet),
+            None if options.what == "fbank" and model is None else p.choose_model(model, quiet=quiet),
             options,
-            load_options,
+            load,
             partial(note, quiet=quiet),
         )
         for item, target, outcome in run.extract(inputs, targets, started):

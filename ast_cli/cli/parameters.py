@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ast_cli import hub
 from ast_cli.audio.front_end import FrontEndName
+from ast_cli.cli.option_flags import option_of
 from ast_cli.cli.streams import note
 from ast_cli.engine.options import EngineName
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
-from ast_cli.tagging.options import Aggregate as AggregateName
+from ast_cli.tagging.options import LoadOptions
 
 if TYPE_CHECKING:
     from ast_cli.dataset.examples import ExampleSet
-
-DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
 
 Paths = Annotated[
     list[str] | None,
@@ -40,59 +39,11 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-UnnamedLabels = Annotated[
-    bool, typer.Option("--unnamed-labels", help="Take LABEL_n where a checkpoint does not name its labels.")
-]
-Start = Annotated[float, typer.Option("--start", metavar="SECONDS", help="Where to start in each recording.")]
-Duration = Annotated[
-    float | None, typer.Option("--duration", metavar="SECONDS", help="How much of each recording to read.")
-]
-Hop = Annotated[
-    float | None,
-    typer.Option(
-        "--hop", metavar="SECONDS", help="From one window's start to the next. [default: the window's length]"
-    ),
-]
-Aggregate = Annotated[AggregateName, typer.Option("--aggregate", help="From the windows' scores to the recording's.")]
-Engine = Annotated[
-    EngineName | None,
-    typer.Option(
-        "--engine",
-        help="What runs the model; all but torch are extras. auto: the fastest installed, see the README. "
-        "[default: torch, or what an exported model was exported for]",
-        show_default=False,
-    ),
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[
-    DtypeName,
-    typer.Option("--dtype", help="Of the model. auto: float16 on CUDA, else float32. tf32: float32, products rounded."),
-]
-Attn = Annotated[Literal["sdpa", "eager"], typer.Option("--attn", help="Attention implementation.")]
-BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", help="Windows given to the model at once. [default: by device and model]")
-]
-Threads = Annotated[
-    int | None, typer.Option("--threads", help="Of the model on the CPU. [default: the engine's choice, the cores]")
-]
-Fbank = Annotated[
-    Literal["native", "numpy", "torchaudio"],
-    typer.Option("--fbank", help="Whose filter bank. native: ours, with an engine without torch in NumPy."),
-]
-FrontEnd = Annotated[
-    FrontEndName | None,
-    typer.Option(
-        "--front-end",
-        help="Of a checkpoint without preprocessor_config.json whose labels do not tell: the features it hears.",
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", help="Processes that decode; 0 to decode in this one. [default: half of the cores]"),
-]
-Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", help="Give up on a file that yields nothing for so long.")
-]
+UnnamedLabels = Annotated[bool, option_of(LoadOptions, "unnamed_labels")]
+Engine = Annotated[EngineName | None, option_of(LoadOptions, "engine")]
+Device = Annotated[str, option_of(LoadOptions, "device")]
+Threads = Annotated[int | None, option_of(LoadOptions, "num_threads")]
+FrontEnd = Annotated[FrontEndName | None, option_of(LoadOptions, "front_end")]
 Split = Annotated[str | None, typer.Option("--split", help="Only this split of the data: train, validation or test.")]
 Fold = Annotated[str | None, typer.Option("--fold", metavar="N[,N...]", help="Only these folds of the data.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]

@@ -10,9 +10,11 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.counting import counting
+from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
 from ast_cli.results import SCHEMA_VERSION, path_fields
+from ast_cli.tagging.options import DecodeOptions
 
 if TYPE_CHECKING:
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from ast_cli.training.data.statistics import FbankStatistics
 
 
+@with_flags
 def stats(
+    *,
     data: Annotated[
         list[str],
         typer.Argument(
@@ -58,10 +62,7 @@ def stats(
         Path | None, typer.Option("--apply", metavar="FOLDER", help="Write mean and std into this checkpoint.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=0, max=256, help="Processes that decode; 0 for none. [default: half the cores]"),
-    ] = None,
+    decode: DecodeOptions,
     quiet: p.Quiet = False,
 ) -> None:
     """Compute the mean and standard deviation of a training set's log-mel energies.
@@ -89,7 +90,7 @@ def stats(
                 extractor,
                 max_frames=max_length,
                 padded=padded,
-                num_workers=workers,
+                workers=decode,
                 on_progress=on_progress,
             )
         for _, error in statistics.failures:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from ast_cli import hub
+from ast_cli.about import About
 from ast_cli.errors import UsageError
 
 EngineName = Literal["torch", "compile", "openvino", "onnxruntime", "auto"]
+DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 TORCH_ENGINES = ("torch", "compile")
 DEFAULT_ENGINE: EngineName = "torch"  # of a checkpoint; an exported model has its own
@@ -31,12 +33,25 @@ class EngineOptions:
         num_threads: On the CPU; None for as many as there are cores.
     """
 
-    engine: EngineName | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    attn_implementation: str = "sdpa"
-    unnamed_labels: bool = False
-    num_threads: int | None = None
+    engine: Annotated[
+        EngineName | None,
+        About(
+            "What runs the model; all but torch are extras. auto: the fastest installed, see the README. "
+            "[default: torch, or what an exported model was exported for]"
+        ),
+    ] = None
+    device: Annotated[str, About("auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    dtype: Annotated[
+        str,
+        About("Of the model. auto: float16 on CUDA, else float32. tf32: float32, products rounded.", choices=DtypeName),
+    ] = "auto"
+    attn_implementation: Annotated[
+        str, About("Attention implementation.", flag="--attn", choices=Literal["sdpa", "eager"])
+    ] = "sdpa"
+    unnamed_labels: Annotated[bool, About("Take LABEL_n where a checkpoint does not name its labels.")] = False
+    num_threads: Annotated[
+        int | None, About("Of the model on the CPU. [default: the engine's choice, the cores]", flag="--threads")
+    ] = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; names of devices and data types are checked where they are resolved."""

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Annotated, get_args
 
-from ast_cli.tagging.options import Aggregate, DecodeOptions, PartOptions, check_choice
+from ast_cli.about import About
+from ast_cli.tagging.options import (
+    Aggregate,
+    BatchSize,
+    DecodeOptions,
+    HopSeconds,
+    PartOptions,
+    ToAggregate,
+    check_choice,
+)
 
 PREDICTION_SUFFIXES = (".jsonl", ".csv")
 
@@ -15,19 +24,19 @@ class EvaluationOptions(DecodeOptions):
     """How models are evaluated.
 
     Attributes:
-        aggregate: How the scores of a recording's windows become one: their mean or their largest.
-        hop_s: Seconds from one window's start to the next; None for windows side by side.
-        batch_size: Windows given to the model at once; None to let the device decide.
         only_data_labels: Whether the data's labels alone may be predicted, and not all of the model's.
         ignore_unknown_labels: Whether labels of the data that a model does not know are left out, and examples that
             have no other label with them; else they are an error.
+        hop_s: Seconds from one window's start to the next; None for windows side by side.
+        aggregate: How the scores of a recording's windows become one: their mean or their largest.
+        batch_size: Windows given to the model at once; None to let the device decide.
     """
 
-    aggregate: Aggregate = "mean"
-    hop_s: float | None = None
-    batch_size: int | None = None
-    only_data_labels: bool = False
-    ignore_unknown_labels: bool = False
+    only_data_labels: Annotated[bool, About("Choose among the data's labels, not all of the model's.")] = False
+    ignore_unknown_labels: Annotated[bool, About("Leave out labels that the model does not know.")] = False
+    hop_s: HopSeconds = None
+    aggregate: ToAggregate = "mean"
+    batch_size: BatchSize = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""

@@ -6,20 +6,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from ast_cli.audio.front_end import FrontEndName, check_front_end_name
+from ast_cli.about import About
+from ast_cli.audio.front_end import FbankBackend, FrontEndName, check_front_end_name
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from ast_cli.audio.fbank.blocks import FbankBackend
 
 Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
 Extractable = Literal["fbank", "input-values", "embedding", "hidden-states", "attentions", "logits"]
 DEFAULT_TOP_K = 5
 DEFAULT_THRESHOLD = 0.5  # of events, and of labels without one of their own where others have one
+# Fields that several sets of options have.
+HopSeconds = Annotated[
+    float | None,
+    About("From one window's start to the next. [default: the window's length]", flag="--hop", metavar="SECONDS"),
+]
+BatchSize = Annotated[int | None, About("Windows given to the model at once. [default: by device and model]")]
+ToAggregate = Annotated[Aggregate, About("From the windows' scores to the recording's.")]
 MAX_WORKERS = 256  # processes that decode, however many cores there are
 
 
@@ -52,8 +57,13 @@ class DecodeOptions:
         timeout_s: Until a file that yields nothing is given up.
     """
 
-    num_workers: int | None = None
-    timeout_s: float = 60.0
+    num_workers: Annotated[
+        int | None,
+        About("Processes that decode; 0 to decode in this one. [default: half of the cores]", flag="--workers"),
+    ] = None
+    timeout_s: Annotated[
+        float, About("Give up on a file that yields nothing for so long.", flag="--timeout", metavar="SECONDS")
+    ] = 60.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -73,8 +83,14 @@ class LoadOptions(EngineOptions):
             its labels do not tell either.
     """
 
-    fbank_backend: FbankBackend = "native"
-    front_end: FrontEndName | None = None
+    fbank_backend: Annotated[
+        FbankBackend,
+        About("Whose filter bank. native: ours, with an engine without torch in NumPy.", flag="--fbank"),
+    ] = "native"
+    front_end: Annotated[
+        FrontEndName | None,
+        About("Of a checkpoint without preprocessor_config.json whose labels do not tell: the features it hears."),
+    ] = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; the filter bank's name is checked where it is made."""
@@ -93,10 +109,12 @@ class PartOptions:
         batch_size: Windows given to the model at once; None to let the device decide.
     """
 
-    start_s: float = 0.0
-    duration_s: float | None = None
-    hop_s: float | None = None
-    batch_size: int | None = None
+    start_s: Annotated[float, About("Where to start in each recording.", flag="--start", metavar="SECONDS")] = 0.0
+    duration_s: Annotated[
+        float | None, About("How much of each recording to read.", flag="--duration", metavar="SECONDS")
+    ] = None
+    hop_s: HopSeconds = None
+    batch_size: BatchSize = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -129,16 +147,22 @@ class ClassifyOptions(PartOptions):
         activation: From logits to scores; ``auto`` is sigmoid for multi-label and softmax for single-label models.
     """
 
-    top_k: int | None = None
-    threshold: float | None = None
+    top_k: Annotated[
+        int | None, About("Labels to keep. [default: 5, or all with --labels or --thresholds]", short="-k")
+    ] = None
+    threshold: Annotated[float | None, About("The lowest score to keep.")] = None
     thresholds: tuple[tuple[str, float], ...] = ()
-    labels: tuple[str, ...] = ()
-    exclude_labels: tuple[str, ...] = ()
-    aggregate: Aggregate = "mean"
-    timestamps: bool = False
-    events: bool = False
-    stream: bool = False
-    activation: Activation = "auto"
+    labels: Annotated[
+        tuple[str, ...], About("Only these labels, by name or /m/ id; commas or repeated.", metavar="NAMES")
+    ] = ()
+    exclude_labels: Annotated[tuple[str, ...], About("Not these labels.", metavar="NAMES")] = ()
+    aggregate: ToAggregate = "mean"
+    timestamps: Annotated[bool, About("Report each window too.")] = False
+    events: Annotated[bool, About("Report events: consecutive windows over --threshold (0.5), merged per label.")] = (
+        False
+    )
+    stream: Annotated[bool, About("Write windows and events as they close, as records of their own (jsonl).")] = False
+    activation: Annotated[Activation, About("From logits to scores. auto: by the checkpoint.")] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -168,8 +192,8 @@ class ExtractOptions(PartOptions):
             take 849 MB at base size.
     """
 
-    what: Extractable = "embedding"
-    all_windows: bool = False
+    what: Annotated[Extractable, About("What to extract; fbank needs no model.")] = "embedding"
+    all_windows: Annotated[bool, About("Hidden states and attentions of every window, not the first alone.")] = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -192,14 +216,16 @@ class RunOptions(DecodeOptions):
         max_errors: Failed inputs at which to stop; None for never.
     """
 
-    output: Path | None = None
+    output: Annotated[Path | None, About("Write the results to a file, not to stdout.", short="-o", metavar="FILE")] = (
+        None
+    )
     format_name: str = "jsonl"
-    resume: bool = False
-    retry_errors: bool = False
-    force: bool = False
+    resume: Annotated[bool, About("Go on with an --output that was begun: what is done is left out.")] = False
+    retry_errors: Annotated[bool, About("With --resume, redo those of the inputs that failed.")] = False
+    force: Annotated[bool, About("Replace an existing --output.")] = False
     shard: tuple[int, int] | None = None
-    unordered: bool = False
-    max_errors: int | None = None
+    unordered: Annotated[bool, About("Write results as they come, not in the order of the inputs.")] = False
+    max_errors: Annotated[int | None, About("Stop after so many failed inputs.")] = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ast_cli import hub
-from ast_cli.audio.fbank.blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.front_end import FrontEndName, is_original
+from ast_cli.audio.front_end import FbankBackend, FrontEndName, is_original
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of
 from ast_cli.engine.choice import load_engine
@@ -91,7 +90,14 @@ class Tagger:
             DeviceError: The device was asked for by name and is not there.
         """
         options = LoadOptions(
-            engine, device, dtype, attn_implementation, unnamed_labels, num_threads, fbank_backend, front_end
+            engine,
+            device,
+            dtype,
+            attn_implementation,
+            unnamed_labels,
+            num_threads,
+            fbank_backend,
+            front_end,
         )
         return cls.load(model, options, report_progress)
 

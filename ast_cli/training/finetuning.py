@@ -25,6 +25,7 @@ from ast_cli.hub import checkpoint_digest
 from ast_cli.labels import is_plain
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.adapt import SCRATCH_PREFIX, is_scratch, start_config, start_feature_extractor, start_model
 from ast_cli.training.data.batches import Clips, target_matrix
 from ast_cli.training.data.features import FeatureStore, compute_features
@@ -215,7 +216,7 @@ class Job:
             extractor,
             max_frames=max_frames,
             folder=self.cache,
-            num_workers=self.run.num_workers,
+            workers=DecodeOptions(self.run.num_workers),
             on_progress=partial(self.run.on_progress, "reading clips"),
         )
         if store.failures:

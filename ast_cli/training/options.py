@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
+from ast_cli.about import About, told_fields
 from ast_cli.audio.front_end import FrontEndName
 from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown
@@ -26,21 +26,6 @@ Keep = Literal["auto", "best", "last", "average"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 BASE_LEARNING_RATE = 5e-5  # for a width of 768; see `learning_rate_for`
 BASE_WIDTH = 768
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What is said of a field.
-
-    Attributes:
-        help: For the command line.
-        low: Smallest number it may be.
-        high: Largest likewise.
-    """
-
-    help: str
-    low: float = 0
-    high: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,12 +227,14 @@ class Setting:
 def settings() -> dict[str, Setting]:
     """Return the fields of `TrainOptions` by name."""
     found = {}
-    for name, hint in typing.get_type_hints(TrainOptions, include_extras=True).items():
-        kind, about = get_args(hint)
-        is_optional = types.NoneType in get_args(kind)
-        if is_optional:
-            kind = next(member for member in get_args(kind) if member is not types.NoneType)
-        found[name] = Setting(kind, is_optional, about)
+    for field in told_fields(TrainOptions):
+        is_optional = types.NoneType in get_args(field.kind)
+        kind = (
+            next(member for member in get_args(field.kind) if member is not types.NoneType)
+            if is_optional
+            else field.kind
+        )
+        found[field.name] = Setting(kind, is_optional, field.about)
     return found
 
 

@@ -12,6 +12,7 @@ from ast_cli.audio.decode import load_waveform
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError, ErrorCode
+from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.data import features
 from ast_cli.training.data.features import FeatureStore, compute_features
 
@@ -33,7 +34,7 @@ def examples(write_wav: Callable[..., Path], tmp_path: Path) -> list[Example]:
 
 
 def compute(examples: list[Example], tmp_path: Path, **changes: object) -> FeatureStore:
-    arguments = {"max_frames": 1024, "folder": tmp_path / "features", "num_workers": 0, **changes}
+    arguments = {"max_frames": 1024, "folder": tmp_path / "features", "workers": DecodeOptions(0), **changes}
     return compute_features(examples, EXTRACTOR, **arguments)  # type: ignore[arg-type]
 
 
@@ -49,7 +50,9 @@ def test_the_store_holds_what_a_direct_computation_gives(
     examples: list[Example], tmp_path: Path, num_workers: int
 ) -> None:
     seen: list[tuple[int, int]] = []
-    store = compute(examples, tmp_path, num_workers=num_workers, on_progress=lambda *counts: seen.append(counts))
+    store = compute(
+        examples, tmp_path, workers=DecodeOptions(num_workers), on_progress=lambda *counts: seen.append(counts)
+    )
     assert store.examples == (examples[0], examples[2], examples[3])
     assert len(store) == 3
     assert store[-1].shape == (48, 32)
@@ -77,7 +80,7 @@ def test_examples_are_cut_to_max_frames(examples: list[Example], tmp_path: Path)
 
 def test_long_recordings_come_whole_and_exact_across_blocks(write_wav: Callable[..., Path], tmp_path: Path) -> None:
     example = Example(str(write_wav("long.wav", 20.0)), ("Dog",))
-    store = compute([example], tmp_path, max_frames=None, num_workers=1)
+    store = compute([example], tmp_path, max_frames=None, workers=DecodeOptions(1))
     np.testing.assert_allclose(store[0], direct(example), rtol=0, atol=1e-6)
 
 
@@ -176,7 +179,7 @@ def test_an_interrupted_computation_leaves_nothing(examples: list[Example], tmp_
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compute(examples, tmp_path, on_progress=interrupt, num_workers=1)
+        compute(examples, tmp_path, on_progress=interrupt, workers=DecodeOptions(1))
     assert list((tmp_path / "features").iterdir()) == []
 
 

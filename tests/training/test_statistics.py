@@ -14,6 +14,7 @@ from ast_cli.audio.decode import load_waveform
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError, CheckpointError, UsageError
+from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.data.statistics import (
     FbankStatistics,
     Moments,
@@ -47,7 +48,7 @@ def direct(examples: list[Example]) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_pooled_statistics_equal_a_direct_computation(examples: list[Example], num_workers: int) -> None:
-    statistics = compute_statistics(examples, EXTRACTOR, num_workers=num_workers)
+    statistics = compute_statistics(examples, EXTRACTOR, workers=DecodeOptions(num_workers))
     frames = np.concatenate(direct(examples))
     assert statistics.mean == pytest.approx(frames.mean(), abs=1e-6)  # the promise is 1e-4
     assert statistics.std == pytest.approx(frames.std(), abs=1e-6)
@@ -60,7 +61,7 @@ def test_pooled_statistics_equal_a_direct_computation(examples: list[Example], n
 
 @pytest.mark.parametrize("max_frames", [None, 60])
 def test_padded_statistics_equal_a_direct_computation(examples: list[Example], max_frames: int | None) -> None:
-    statistics = compute_statistics(examples, EXTRACTOR, max_frames=max_frames, padded=True, num_workers=0)
+    statistics = compute_statistics(examples, EXTRACTOR, max_frames=max_frames, padded=True, workers=DecodeOptions(0))
     length = max_frames or 100
     clips = [np.zeros((length, 32)) for _ in range(3)]
     for clip, fbank in zip(clips, direct(examples), strict=True):
@@ -73,7 +74,7 @@ def test_padded_statistics_equal_a_direct_computation(examples: list[Example], m
 
 
 def test_frames_beyond_max_frames_do_not_count(examples: list[Example]) -> None:
-    statistics = compute_statistics(examples, EXTRACTOR, max_frames=60, num_workers=0)
+    statistics = compute_statistics(examples, EXTRACTOR, max_frames=60, workers=DecodeOptions(0))
     frames = np.concatenate([fbank[:60] for fbank in direct(examples)])
     assert statistics.mean == pytest.approx(frames.mean(), abs=1e-6)
     assert statistics.num_frames == len(frames) == 60 + 60 + 48
@@ -81,7 +82,7 @@ def test_frames_beyond_max_frames_do_not_count(examples: list[Example]) -> None:
 
 
 def test_inputs_normalised_by_the_statistics_have_mean_0_and_deviation_a_half(examples: list[Example]) -> None:
-    statistics = compute_statistics(examples[1:2], EXTRACTOR, max_frames=100, num_workers=0)
+    statistics = compute_statistics(examples[1:2], EXTRACTOR, max_frames=100, workers=DecodeOptions(0))
     extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=100, mean=statistics.mean, std=statistics.std)
     values = extractor(load_waveform(examples[1].path), 16000, return_tensors="np")["input_values"]
     assert values.mean() == pytest.approx(0, abs=1e-5)
@@ -111,7 +112,7 @@ def test_stored_fbanks_can_be_counted(rng: np.random.Generator) -> None:
 
 def test_nothing_readable_is_an_error(examples: list[Example]) -> None:
     with pytest.raises(AstError, match=r"none of the 1 recordings could be read; the first: .*broken\.wav"):
-        compute_statistics(examples[2:3], EXTRACTOR, num_workers=0)
+        compute_statistics(examples[2:3], EXTRACTOR, workers=DecodeOptions(0))
 
 
 def statistics_of(**changes: float) -> FbankStatistics:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.fbank.mel_bank import FbankConfig
 from ast_cli.audio.fbank.numpy_fbank import log_mel_fbank_numpy
+from ast_cli.audio.front_end import FbankBackend
 from ast_cli.errors import UsageError
-
-FbankBackend = Literal["native", "numpy", "torchaudio"]
 
 
 def check_fbank_backend(backend: str) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ast_cli.audio.fbank.blocks import FbankBackend
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.front_end import FrontEndName, warn_of_unused_front_end
+from ast_cli.audio.front_end import FbankBackend, FrontEndName, warn_of_unused_front_end
 from ast_cli.engine.graph.onnx_file import read_metadata
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import CheckpointError

@@ -24,6 +24,7 @@ from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError, AudioError, ErrorCode
 from ast_cli.files.atomic import replacing
 from ast_cli.results import FileError
+from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.data.spectrograms import Failure, OnProgress, Spectrogram, compute_spectrograms, require_any
 
 VERSION = 1  # of the file, and of the numbers in it: a filter bank that computes others must raise it
@@ -81,7 +82,7 @@ def compute_features(
     *,
     max_frames: int | None,
     folder: Path,
-    num_workers: int | None = None,
+    workers: DecodeOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> FeatureStore:
     """Compute the log-mel energies of examples, or find them in the folder where an earlier run left them.
@@ -94,7 +95,7 @@ def compute_features(
         feature_extractor: For its sampling rate and filter bank.
         max_frames: At most so many of each example; None for all.
         folder: For the file; made if needed.
-        num_workers: Processes that decode; 0 for none, None to let the machine decide.
+        workers: How many processes decode, and how long they may take; None for the defaults.
         on_progress: Called after each example with how many are done, and how many there are.
 
     Returns:
@@ -108,7 +109,7 @@ def compute_features(
     file = folder / f"fbanks-{key[:16]}.bin"
     if (index := _read_index(file, key)) is not None:
         return FeatureStore(file, index, examples)
-    spectrograms = compute_spectrograms(examples, feature_extractor, max_frames=max_frames, num_workers=num_workers)
+    spectrograms = compute_spectrograms(examples, feature_extractor, max_frames=max_frames, workers=workers)
     try:
         with contextlib.closing(spectrograms), replacing(file, is_shared=True) as stream:
             index = _write(stream, key, spectrograms, feature_extractor.num_mel_bins, len(examples), on_progress)

@@ -67,7 +67,7 @@ def compute_spectrograms(
     feature_extractor: ASTFeatureExtractor,
     *,
     max_frames: int | None = None,
-    num_workers: int | None = None,
+    workers: DecodeOptions | None = None,
 ) -> Generator[Spectrogram, None, None]:
     """Yield the examples' spectrograms in order; each is to be iterated before the next is asked for.
 
@@ -75,10 +75,10 @@ def compute_spectrograms(
         examples: Recordings, or parts of them.
         feature_extractor: For its sampling rate and filter bank.
         max_frames: At most so many of each; None for all.
-        num_workers: Processes that decode; 0 for none, None to let the machine decide.
+        workers: How many processes decode, and how long they may take; None for the defaults.
     """
     inputs = [Input(example.path, part=_part(example)) for example in examples]
-    with open_inputs(inputs, feature_extractor.sampling_rate, workers=DecodeOptions(num_workers)) as turns:
+    with open_inputs(inputs, feature_extractor.sampling_rate, workers=workers) as turns:
         for example, turn in zip(examples, turns, strict=True):
             yield Spectrogram(example, turn.open_stream, feature_extractor, max_frames)
 

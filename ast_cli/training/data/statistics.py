@@ -18,6 +18,7 @@ from ast_cli.errors import AudioError, UsageError
 from ast_cli.files.json_object import read_json_object, write_json_object
 from ast_cli.hub import PREPROCESSOR_NAME
 from ast_cli.results import FileError
+from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.data.spectrograms import Failure, OnProgress, Spectrogram, compute_spectrograms, require_any
 
 MIN_STD = 1 / MAX_STATISTIC  # what a feature extractor takes
@@ -107,7 +108,7 @@ def compute_statistics(
     *,
     max_frames: int | None = None,
     padded: bool = False,
-    num_workers: int | None = None,
+    workers: DecodeOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> FbankStatistics:
     """Compute the mean and standard deviation over the frames of all examples.
@@ -121,7 +122,7 @@ def compute_statistics(
         feature_extractor: For its filter bank; its own mean and std are not used.
         max_frames: At most so many of each example; None for all, or for the extractor's length if ``padded``.
         padded: Whether shorter examples are filled up to that length with the extractor's padding value.
-        num_workers: Processes that decode; 0 for none, None to let the machine decide.
+        workers: How many processes decode, and how long they may take; None for the defaults.
         on_progress: Called after each example with how many are done, and how many there are.
 
     Raises:
@@ -131,7 +132,7 @@ def compute_statistics(
     if padded and length is None:
         length = feature_extractor.max_length
     moments, durations_s, num_padded_frames, failures = Moments(), list[float](), 0, list[Failure]()
-    spectrograms = compute_spectrograms(examples, feature_extractor, max_frames=length, num_workers=num_workers)
+    spectrograms = compute_spectrograms(examples, feature_extractor, max_frames=length, workers=workers)
     with contextlib.closing(spectrograms):
         for number, spectrogram in enumerate(spectrograms):
             try:

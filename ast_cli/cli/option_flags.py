@@ -1,0 +1,70 @@
+"""Flags from the fields of options, so that default, help and range stand in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ast_cli.about import AboutField, told_fields
+
+
+def with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of a command that is a dataclass of options by a flag for each field that tells of itself.
+
+    The command is called with the options. A field that several of them share is one flag.
+    """
+    hints = inspect.get_annotations(command, eval_str=True)
+    plain: dict[str, inspect.Parameter] = {}
+    options: dict[str, tuple[type[Any], tuple[AboutField, ...]]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if dataclasses.is_dataclass(hints[name]):
+            fields = told_fields(hints[name])
+            options[name] = hints[name], fields
+            plain |= {field.name: _parameter(field) for field in fields if field.name not in plain}
+        else:
+            plain[name] = parameter.replace(annotation=hints[name])
+
+    def run(**values: Any) -> None:
+        made = {name: _made(kind, fields, values) for name, (kind, fields) in options.items()}
+        taken = {field.name for _, fields in options.values() for field in fields}
+        command(**{name: value for name, value in values.items() if name not in taken}, **made)
+
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in plain.values()]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__doc__ = command.__doc__
+    run.__name__ = command.__name__
+    return run
+
+
+def _made(kind: type[Any], fields: Sequence[AboutField], values: dict[str, Any]) -> Any:
+    """Make options of the values of flags; lists that a flag was repeated for are tuples there."""
+    given = {field.name: values[field.name] for field in fields}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+
+def _parameter(field: AboutField) -> inspect.Parameter:
+    """Return the flag of a field as a parameter of a command."""
+    kind, default = field.about.choices or field.kind, field.default
+    if typing.get_origin(kind) is tuple:  # of names: the flag may be repeated
+        kind, default = list[str], list(default)
+    annotation: Any = Annotated[kind, _option(field)]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def option_of(options: type[Any], name: str) -> Any:
+    """Return the flag of one field, for a command that does not take all of them."""
+    (field,) = (field for field in told_fields(options) if field.name == name)
+    return _option(field)
+
+
+def _option(field: AboutField) -> Any:
+    about = field.about
+    names = [field.flag, about.short] if about.short else [field.flag]
+    shows_default = field.default not in (None, ()) and "[default:" not in about.help
+    return typer.Option(*names, help=about.help, metavar=about.metavar, show_default=shows_default)
