@@ -431,11 +431,27 @@ def _is_passing(error: Exception) -> bool:
 
 
 def _may_arrive_right(error: Exception) -> bool:
-    """Tell whether to fetch a file again; of network faults the client itself has tried six times before."""
+    """Tell whether to fetch a file again; of network faults the client from 1.0 on has tried six times before."""
+    fault = _behind(error)
+    if _is_of_requests(fault):
+        return _is_passing(fault)
     status = _status(error)
     # The client reports a size that differs from the announced one as a bare OSError.
     is_cut = type(error) is OSError and error.errno is None
     return isinstance(error, _WrongFileError) or is_cut or (status is not None and status >= 500)
+
+
+def _behind(error: Exception) -> Exception:
+    """Return what the network said where the client says only "not in the cache either" or "cannot be forced"."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    says_less = isinstance(error, (LocalEntryNotFoundError, ValueError))
+    return error.__cause__ if says_less and isinstance(error.__cause__, Exception) else error
+
+
+def _is_of_requests(error: BaseException) -> bool:
+    """Tell whether an exception is of requests, the HTTP library of the client before 1.0, which tries little again."""
+    return any(kind.__module__.partition(".")[0] == "requests" for kind in type(error).__mro__)
 
 
 def _status(error: BaseException) -> int | None:
@@ -448,17 +464,11 @@ def _is_of_disk(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
 
 
-def _reason(error: BaseException, repo_id: str, revision: str) -> str:
+def _reason(error: Exception, repo_id: str, revision: str) -> str:
     """Say in one sentence why a request failed and what to do."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
-        error = error.__cause__  # "not in the cache either": what the network said comes before
+    error = _behind(error)
     if isinstance(error, GatedRepoError):
         return "its owner must grant you access first; then set HF_TOKEN"
     if isinstance(error, RepositoryNotFoundError):
@@ -482,7 +492,13 @@ def _unwritable(error: OSError) -> str:
 
 
 def _short(error: BaseException) -> str:
-    """Return the first line of an exception's text without the queries of addresses, which may be signed."""
+    """Return the first line of an exception's text without the queries of addresses, which may be signed.
+
+    The texts of requests hold whole objects; what the operating system said is behind them.
+    """
+    if _is_of_requests(error):
+        while (inner := error.__cause__ or error.__context__) and not _is_of_requests(inner):
+            error = inner
     return _without_queries((str(error) or type(error).__name__).splitlines()[0][:200])
 
 
