@@ -41,6 +41,7 @@ EXPORTED_SUFFIXES = (".onnx", ".xml")
 DEFAULT_REVISION = "main"
 ATTEMPTS = 3
 FIRST_WAIT_S = 1.0  # before the second attempt; doubled before each further one
+CUT_OFF = ("RemoteProtocolError", "ReadError")  # by name: the clients' HTTP libraries differ
 NOT_THE_HUB = (ValueError, KeyError, TypeError)  # what the client makes of an answer that is not the hub's
 # The hub's own rules for names: ASCII words, no "--" or "..", at most 96 characters.
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?(?<!\.git)", re.ASCII)
@@ -431,13 +432,13 @@ def _is_passing(error: Exception) -> bool:
 
 
 def _may_arrive_right(error: Exception) -> bool:
-    """Tell whether to fetch a file again; of network faults the client from 1.0 on has tried six times before."""
+    """Tell whether to fetch a file again; of most network faults the client from 1.0 on has tried six times before."""
     fault = _behind(error)
     if _is_of_requests(fault):
         return _is_passing(fault)
     status = _status(error)
     # The client reports a size that differs from the announced one as a bare OSError.
-    is_cut = type(error) is OSError and error.errno is None
+    is_cut = (type(error) is OSError and error.errno is None) or type(error).__name__ in CUT_OFF
     return isinstance(error, _WrongFileError) or is_cut or (status is not None and status >= 500)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -48,14 +50,15 @@ class Fault:
     """What goes wrong with the body of a file or, as "status", with any request.
 
     Attributes:
-        kind: status: answer that status; cut: close after half the body; wrong_size: a shorter body that is announced
-            as such; wrong_bytes: the right size; stall: half the body, then nothing until the hub is released.
+        kind: status: answer that status; cut: close after half the body; reset: the same, but as a crash closes;
+            wrong_size: a shorter body that is announced as such; wrong_bytes: the right size; stall: half the body,
+            then nothing until the hub is released.
         times: How many requests it spoils.
         status: For kind "status".
         headers: To add to that answer.
     """
 
-    kind: Literal["status", "cut", "wrong_size", "wrong_bytes", "stall"]
+    kind: Literal["status", "cut", "reset", "wrong_size", "wrong_bytes", "stall"]
     times: int = 1_000
     status: int = 500
     headers: dict[str, str] = field(default_factory=dict)
@@ -204,12 +207,15 @@ def _handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 body = body[:-7]
             elif fault == "wrong_bytes":
                 body = body[:-1] + bytes([body[-1] ^ 1])
-            sent = len(body) // 2 if fault in ("cut", "stall") else len(body)
+            sent = len(body) // 2 if fault in ("cut", "reset", "stall") else len(body)
             self.reply(206 if start else 200, body, headers, sent)
             if fault == "stall":
                 self.wfile.flush()
                 hub.stalled.set()
                 hub.released.wait(timeout=60)
+            elif fault == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                socket.close(self.connection.detach())
             self.close_connection = fault is not None
 
         def knows(self, repo_id: str, revision: str) -> bool:

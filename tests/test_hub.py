@@ -258,6 +258,7 @@ def test_a_revision_that_leads_out_of_the_cache_is_refused(revision: str) -> Non
     ("file", "fault", "told"),
     [
         ("model.safetensors", Fault("cut"), "the hub cannot be reached"),
+        ("model.safetensors", Fault("reset"), "the hub cannot be reached"),
         ("model.safetensors", Fault("wrong_size"), "the hub cannot be reached (Consistency check failed"),
         ("model.safetensors", Fault("wrong_bytes"), "its SHA-256 is not the one the hub states"),
         ("config.json", Fault("wrong_bytes"), "its Git hash is not the one the hub states"),
@@ -293,6 +294,7 @@ def test_a_lasting_fault_ends_in_one_sentence_and_no_wrong_file(
     ("file", "fault"),
     [
         ("model.safetensors", Fault("cut", times=1)),
+        ("model.safetensors", Fault("reset", times=2)),
         ("model.safetensors", Fault("stall", times=1)),
         ("model.safetensors", Fault("wrong_size", times=1)),
         ("model.safetensors", Fault("wrong_bytes", times=2)),
