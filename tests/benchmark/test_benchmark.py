@@ -70,7 +70,7 @@ def once(model: str, **changes: Any) -> BenchmarkOptions:
 @pytest.mark.parametrize("trimmed", [True, False])
 def test_flop_formula_counts_what_torch_counts(trimmed: bool) -> None:
     model = ASTForAudioClassification(MINI, "eager").eval()
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():  # torch 2.4 counts nothing in inference_mode
         # the last block is not trimmed where every hidden state is asked for
         model(torch.zeros(1, 128, 64), output_hidden_states=not trimmed)
     # 1 %: the formula leaves out all but matrix products, and torch counts those alone too
