@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from installed import needs_transformers
 from tiny_models import small_config
 
 from ast_cli import ASTFeatureExtractor, ASTForAudioClassification
@@ -33,6 +34,7 @@ def tiny_checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parity
+@needs_transformers
 def test_the_gpu_script_takes_all_its_steps_on_the_cpu(tmp_path: Path) -> None:
     printed = run("gpu.py", "--smoke", "--json", str(tmp_path / "gpu.json"))
     report = json.loads((tmp_path / "gpu.json").read_text())
@@ -45,6 +47,7 @@ def test_the_gpu_script_takes_all_its_steps_on_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parity
+@needs_transformers
 def test_the_comparison_checks_equality_and_writes_its_tables(tiny_checkpoint: Path, tmp_path: Path) -> None:
     contestants = "transformers sdpa,transformers eager,ast torch"
     files = ("--json", str(tmp_path / "table.json"), "--markdown", str(tmp_path / "table.md"))
@@ -58,6 +61,7 @@ def test_the_comparison_checks_equality_and_writes_its_tables(tiny_checkpoint: P
 
 
 @pytest.mark.parity
+@needs_transformers
 def test_the_whole_command_is_compared_with_the_pipeline(tiny_checkpoint: Path, tmp_path: Path) -> None:
     file = tmp_path / "command.json"
     run("command.py", "--model", str(tiny_checkpoint), "--rounds", "1", "--json", str(file))

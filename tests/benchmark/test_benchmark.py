@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from engine.tiny_engines import int8_name
+from installed import needs_transformers
 from tiny_models import small_config
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -365,6 +366,7 @@ def test_an_unknown_model_is_refused_naming_the_sizes() -> None:
 
 
 @pytest.mark.parity
+@needs_transformers
 def test_transformers_takes_turns_after_its_logits_agree(mini_folder: str) -> None:
     report = run_benchmark(once(mini_folder, attn_implementations=None, compare="transformers"))
     names = ["sdpa", "eager", "transformers sdpa", "transformers eager"]
@@ -383,6 +385,7 @@ def test_transformers_takes_turns_after_its_logits_agree(mini_folder: str) -> No
 
 
 @pytest.mark.parity
+@needs_transformers
 def test_loading_the_reference_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     peers.load_references(peers.random_model(MINI), ["sdpa"])
     assert capfd.readouterr() == ("", "")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from engine.tiny_engines import each_engine
+from installed import needs_transformers
 from tiny_models import small_config
 from torch import Tensor, nn
 
@@ -104,6 +105,7 @@ def test_a_run_names_engine_data_type_and_threads(engine: Any, folder: str) -> N
 
 @each_engine
 @pytest.mark.parity
+@needs_transformers
 def test_a_runtime_is_compared_with_transformers_too(engine: Any, folder: str) -> None:
     report = run_benchmark(options_for(folder, engine, batch_sizes=(1,), compare="transformers"))
     assert [m.contestant for m in report.measurements] == [engine, "transformers sdpa"]
