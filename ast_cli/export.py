@@ -19,7 +19,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli import hub
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.front_end import FrontEndName, check_front_end_name
 from ast_cli.engine.choice import require_installed
@@ -30,6 +29,7 @@ from ast_cli.errors import AstError, AstWarning, AudioError, UsageError
 from ast_cli.files.atomic import replacing
 from ast_cli.files.json_object import write_json_object
 from ast_cli.files.target import Sources, check_target
+from ast_cli.hub.names import CONFIG_NAME, ONNX_NAME, OPENVINO_NAME, PREPROCESSOR_NAME
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.config import ASTConfig, known_problem_type
 from ast_cli.tagging.decode.opening import open_inputs
@@ -40,7 +40,7 @@ from ast_cli.tagging.tagger import check_fit, extractor_for
 
 ExportFormat = Literal["onnx", "openvino"]
 ExportDtype = Literal["float32", "float16", "int8"]
-FILE_NAMES = {"onnx": hub.ONNX_NAME, "openvino": hub.OPENVINO_NAME}
+FILE_NAMES = {"onnx": ONNX_NAME, "openvino": OPENVINO_NAME}
 MAX_CALIBRATION_WINDOWS = 128
 CALIBRATION_BATCH = 8
 # Measured with transformers' float32 as 1 (base size, two cores of an AMD EPYC with AVX-512 and VNNI).
@@ -49,7 +49,7 @@ UNCALIBRATED = (
     "times as long as transformers' float32 in ONNX Runtime and 0.84 times in OpenVINO, calibrated 0.36 and 0.25; add "
     "--calibrate FOLDER with recordings like yours"
 )
-METADATA = (hub.CONFIG_NAME, hub.PREPROCESSOR_NAME)  # names of the two texts inside a model
+METADATA = (CONFIG_NAME, PREPROCESSOR_NAME)  # names of the two texts inside a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
     builder, num_windows = _builder(options, config, weights, extractor, report_progress)
     graph = builder.build()
     facts = {
-        hub.CONFIG_NAME: _exported_config(config, options.dtype),
-        hub.PREPROCESSOR_NAME: extractor.to_dict(),
+        CONFIG_NAME: _exported_config(config, options.dtype),
+        PREPROCESSOR_NAME: extractor.to_dict(),
     }
     graph.metadata.update({name: json.dumps(values) for name, values in facts.items()})
     report_progress(f"writing {options.model_file}")

@@ -19,7 +19,7 @@ import soundfile
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from ast_cli import __version__, hub
+from ast_cli import __version__
 from ast_cli.audio.decoders.ffmpeg import PyAVDecoder
 from ast_cli.audio.decoders.interface import Decoder
 from ast_cli.audio.decoders.libsndfile import SoundFileDecoder
@@ -31,6 +31,9 @@ from ast_cli.audio.source import Source
 from ast_cli.engine.choice import is_installed, load_engine
 from ast_cli.engine.options import EXTRAS, EngineOptions
 from ast_cli.errors import AstError
+from ast_cli.hub.cached import cached_folder
+from ast_cli.hub.folders import builtin_folder
+from ast_cli.hub.names import BUILTIN, known_aliases
 
 REFERENCE = Path(__file__).parent / "assets" / "selfcheck.safetensors"
 CLIPS = Path(__file__).parent / "assets" / "selfcheck_clips.safetensors"  # tests/make_selfcheck_reference.py says how
@@ -145,9 +148,9 @@ def torch_failure() -> str | None:
 
 def models() -> dict[str, str | None]:
     """Return the known checkpoints and their folders, None for those not fetched."""
-    found: dict[str, str | None] = {hub.BUILTIN: str(hub.builtin_folder())}
-    for alias, repo_id in hub.known_aliases().items():
-        folder = hub.cached_folder(repo_id)
+    found: dict[str, str | None] = {BUILTIN: str(builtin_folder())}
+    for alias, repo_id in known_aliases().items():
+        folder = cached_folder(repo_id)
         found[alias] = str(folder) if folder else None
     return found
 
@@ -242,8 +245,8 @@ def _check_logits(name: str, options: EngineOptions, fbank: NDArray[Any], expect
     dtype = "float32" if options.dtype == "auto" else options.dtype
     tolerance = LOGITS_TOLERANCE[dtype]
     try:
-        engine = load_engine(hub.BUILTIN, options)
-        extractor = ASTFeatureExtractor.from_pretrained(hub.BUILTIN, fbank_backend="numpy")
+        engine = load_engine(BUILTIN, options)
+        extractor = ASTFeatureExtractor.from_pretrained(BUILTIN, fbank_backend="numpy")
         logits = engine.logits(extractor.input_values([fbank]))[0]
     except (AstError, RuntimeError) as error:
         return Check("logits", name, options.device, dtype, None, tolerance, str(error).splitlines()[0])

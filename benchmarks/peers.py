@@ -85,7 +85,7 @@ class Setting:
 def make_checkpoint(name: str, scratch: Path) -> Path:
     """Return the folder of a checkpoint; ``base`` is written with random weights, as speed does not depend on them."""
     if name != "base":
-        from ast_cli.hub import checkpoint_folder
+        from ast_cli.hub.folders import checkpoint_folder
 
         return checkpoint_folder(name)
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 REPO = "org/tiny"
 TOKEN = "hf_secretThatMustNotShow"
 SIGNATURE = "signature-that-must-not-show"
-# `hub.download` in a process without torch: arguments in, folder or error out as the command would. What the client
+# `download` in a process without torch: arguments in, folder or error out as the command would. What the client
 # would sleep between attempts goes to a file instead, to be compared with a bound.
 DOWNLOAD_WITHOUT_SLEEP = """
 import os, sys, time
@@ -34,11 +34,11 @@ def sleep(seconds):
 if os.environ["SLEPT"]:
     time.sleep = sleep
 from pathlib import Path
-from ast_cli import hub
+from ast_cli.hub.download import download
 from ast_cli.errors import AstError
 repo_id, revision, *output_dir = sys.argv[1:]
 try:
-    print(hub.download(repo_id, revision, *map(Path, output_dir)))
+    print(download(repo_id, revision, *map(Path, output_dir)))
 except AstError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
@@ -317,7 +317,7 @@ def run_ast(hub: FakeHub, hf_home: Path, *args: str, **extra: str) -> Run:
 def start_download(
     hub: FakeHub, hf_home: Path, *, revision: str = "main", output_dir: Path | None = None, **extra: str
 ) -> subprocess.Popen[str]:
-    """Start `hub.download` of `REPO` in a process of its own."""
+    """Start `download` of `REPO` in a process of its own."""
     args = [REPO, revision] + ([str(output_dir)] if output_dir else [])
     return start(client_environment(hub, hf_home, **extra), "-c", DOWNLOAD_WITHOUT_SLEEP, *args)
 

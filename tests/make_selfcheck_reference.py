@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import ASTForAudioClassification
 
 from ast_cli import ASTFeatureExtractor
-from ast_cli.hub import builtin_folder
+from ast_cli.hub.folders import builtin_folder
 from ast_cli.selfcheck import CLIPS, REFERENCE, decoded_clip
 
 sys.path.insert(0, str(Path(__file__).parent / "audio"))

@@ -26,7 +26,7 @@ from ast_cli.engine.options import EngineOptions, exported_engine
 from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.errors import AstError, AstWarning, CheckpointError, DeviceError, EngineMissingError, UsageError
 from ast_cli.export import ExportOptions, export_model
-from ast_cli.hub import checkpoint_digest
+from ast_cli.hub.folders import checkpoint_digest
 from ast_cli.model.arrays import load_arrays
 from ast_cli.tagging.score.scoring import scores_of
 

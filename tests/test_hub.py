@@ -23,8 +23,11 @@ from fake_hub import (
     start_download,
 )
 
-from ast_cli import hub as ast_hub
 from ast_cli.errors import HubError, UsageError
+from ast_cli.hub.cached import cached_folder
+from ast_cli.hub.download import download
+from ast_cli.hub.folders import checkpoint_folder, default_model
+from ast_cli.hub.names import CHECKPOINTS, known_aliases, repo_id_of
 
 AUDIOSET = "MIT/ast-finetuned-audioset-10-10-0.4593"
 COMMIT, NEXT_COMMIT = "a" * 40, "b" * 40
@@ -88,8 +91,8 @@ def reference(home: Path) -> str:
 
 
 def test_the_eight_published_checkpoints_are_known_by_alias() -> None:
-    aliases = ast_hub.known_aliases()
-    assert len(ast_hub.CHECKPOINTS) == 8
+    aliases = known_aliases()
+    assert len(CHECKPOINTS) == 8
     assert aliases["audioset"] == aliases["audioset-10-10-0.4593"] == AUDIOSET
     assert aliases["fast"] == "MIT/ast-finetuned-audioset-16-16-0.442"
     assert aliases["speech-commands"] == "MIT/ast-finetuned-speech-commands-v2"
@@ -97,7 +100,7 @@ def test_the_eight_published_checkpoints_are_known_by_alias() -> None:
 
 def test_a_misspelt_alias_is_refused_with_the_near_ones() -> None:
     with pytest.raises(UsageError, match=r"'audiosett'; did you mean audioset"):
-        ast_hub.repo_id_of("audiosett")
+        repo_id_of("audiosett")
 
 
 @pytest.mark.parametrize(
@@ -105,23 +108,23 @@ def test_a_misspelt_alias_is_refused_with_the_near_ones() -> None:
 )
 def test_what_is_no_hub_id_is_refused_before_any_request(name: str) -> None:
     with pytest.raises(UsageError, match="no checkpoint folder or name"):
-        ast_hub.repo_id_of(name)
+        repo_id_of(name)
 
 
 @pytest.mark.parametrize("name", [AUDIOSET, "a/b", "a_1/b.c-d", "a/" + "b" * 96])
 def test_a_hub_id_stands_for_itself(name: str) -> None:
-    assert ast_hub.repo_id_of(name) == name
+    assert repo_id_of(name) == name
 
 
 def test_an_address_is_refused() -> None:
     with pytest.raises(UsageError, match="is an address; name a checkpoint by its alias or as org/name"):
-        ast_hub.checkpoint_folder("https://example.org/model")
+        checkpoint_folder("https://example.org/model")
 
 
 @pytest.mark.usefixtures("cache")
 def test_an_alias_that_was_not_fetched_names_the_command() -> None:
     with pytest.raises(HubError, match=r"^'fast' is not on this machine: fetch it with `ast download fast`$"):
-        ast_hub.checkpoint_folder("fast")
+        checkpoint_folder("fast")
 
 
 def test_a_folder_of_recordings_called_audioset_does_not_hide_the_checkpoint(
@@ -130,20 +133,20 @@ def test_a_folder_of_recordings_called_audioset_does_not_hide_the_checkpoint(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "audioset").mkdir()
     with pytest.raises(HubError, match=r"ast download audioset` \(or say ./audioset for the folder\)"):
-        ast_hub.checkpoint_folder("audioset")
-    assert ast_hub.checkpoint_folder("./audioset") == Path("audioset")
+        checkpoint_folder("audioset")
+    assert checkpoint_folder("./audioset") == Path("audioset")
     snapshot = put_into_cache(cache, AUDIOSET, FETCHED)
-    assert ast_hub.checkpoint_folder("audioset") == snapshot
+    assert checkpoint_folder("audioset") == snapshot
 
 
 def test_the_default_model_is_what_ast_model_says_else_audioset_once_fetched_else_builtin(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ast_hub.default_model() == "builtin"
+    assert default_model() == "builtin"
     put_into_cache(cache, AUDIOSET, FETCHED)
-    assert ast_hub.default_model() == "audioset"
+    assert default_model() == "audioset"
     monkeypatch.setenv("AST_MODEL", "fast")
-    assert ast_hub.default_model() == "fast"
+    assert default_model() == "fast"
 
 
 @pytest.mark.parametrize(
@@ -168,12 +171,12 @@ def test_the_default_model_is_what_ast_model_says_else_audioset_once_fetched_els
 def test_a_checkpoint_counts_as_cached_only_when_it_is_whole(cache: Path, files: list[str], whole: bool) -> None:
     index = b'{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     snapshot = put_into_cache(cache, REPO, {name: index if "index" in name else b"{}" for name in files})
-    assert ast_hub.cached_folder(REPO) == (snapshot if whole else None)
+    assert cached_folder(REPO) == (snapshot if whole else None)
 
 
 def test_a_local_folder_needs_neither_the_hub_client_nor_the_network(hub: FakeHub, home: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from ast_cli import hub; print(hub.checkpoint_folder(sys.argv[1])); "
+        "import sys; from ast_cli.hub.folders import checkpoint_folder; print(checkpoint_folder(sys.argv[1])); "
         "print('huggingface_hub' in sys.modules)"
     )
     run = finish(start(client_environment(hub, home), "-c", code, str(tmp_path)))
@@ -248,7 +251,7 @@ def test_a_revision_is_fetched_and_pointed_at_by_its_own_name(hub: FakeHub, home
 @pytest.mark.parametrize("revision", ["../../../evil", "a/../b", "/etc", "", "-x"])
 def test_a_revision_that_leads_out_of_the_cache_is_refused(revision: str) -> None:
     with pytest.raises(UsageError, match="is no revision"):
-        ast_hub.download(REPO, revision)
+        download(REPO, revision)
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------

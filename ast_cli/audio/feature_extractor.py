@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.fbank.blocks import (
-    check_fbank_backend,
-    fbank_blocks,
-    fbanks_of,
-)
+from ast_cli.audio.fbank.blocks import check_fbank_backend, fbank_blocks, fbanks_of
 from ast_cli.audio.fbank.mel_bank import FRAME_LENGTH_MS, FbankConfig
 from ast_cli.audio.front_end import (
     AUDIOSET_MEAN,
@@ -35,7 +31,8 @@ from ast_cli.files.json_object import (
     shown,
     write_json_object,
 )
-from ast_cli.hub import CONFIG_NAME, PREPROCESSOR_NAME, checkpoint_folder
+from ast_cli.hub.folders import checkpoint_folder
+from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
 from ast_cli.outputs import KeyedOutput
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from ast_cli.errors import AstWarning, CheckpointError, UsageError
 from ast_cli.files.json_object import read_json_object
-from ast_cli.hub import CONFIG_NAME, PREPROCESSOR_NAME
+from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
 from ast_cli.labels import SPEECH_COMMANDS, counts_as_audioset, is_speech_commands, placeholder_labels
 
 FrontEndName = Literal["audioset", "speech-commands"]

@@ -25,8 +25,9 @@ def doctor(
     """
     import warnings
 
-    from ast_cli import hub, selfcheck
+    from ast_cli import selfcheck
     from ast_cli.errors import AstWarning
+    from ast_cli.hub.folders import default_model
 
     warnings.simplefilter("ignore", AstWarning)  # float16 is slow on a CPU: here it is only checked
     facts: dict[str, Any] = {
@@ -35,7 +36,7 @@ def doctor(
         "devices": selfcheck.devices(),
         "caches": selfcheck.caches(),
         "models": selfcheck.models(),
-        "default_model": hub.default_model(),
+        "default_model": default_model(),
     }
     checks = list(selfcheck.run_checks())
     # A second filter bank that cannot be imported is no fault: nothing depends on it.

@@ -7,10 +7,20 @@ from typing import Annotated
 
 import typer
 
-from ast_cli import hub
 from ast_cli.cli.parameters import Quiet
 from ast_cli.cli.streams import note
 from ast_cli.errors import UsageError
+from ast_cli.hub.cached import cached_folder
+from ast_cli.hub.download import download as fetch_checkpoint
+from ast_cli.hub.names import (
+    BUILTIN,
+    CHECKPOINTS,
+    DEFAULT_ALIAS,
+    DEFAULT_REVISION,
+    PREPROCESSOR_NAME,
+    SHORT_ALIASES,
+    repo_id_of,
+)
 
 BYTES_PER_MB = 1_000_000
 
@@ -25,7 +35,7 @@ def download(
     ] = False,
     revision: Annotated[
         str, typer.Option(help="Branch, tag or commit; for any but main, give the printed folder to --model.")
-    ] = hub.DEFAULT_REVISION,
+    ] = DEFAULT_REVISION,
     output_dir: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Put each checkpoint into FOLDER/NAME instead of the cache."),
@@ -38,11 +48,11 @@ def download(
             raise UsageError("--list takes no names")
         typer.echo("\n".join(_table()))
         return
-    repo_ids = {name: _repo_id(name) for name in names or [hub.DEFAULT_ALIAS]}
+    repo_ids = {name: _repo_id(name) for name in names or [DEFAULT_ALIAS]}
     for name, repo_id in repo_ids.items():
         note(f"fetching {name}" + (f" ({repo_id})" if name != repo_id else ""), quiet=quiet)
         target = output_dir / name.rsplit("/")[-1] if output_dir else None
-        folder = hub.download(repo_id, revision, target, quiet=quiet)
+        folder = fetch_checkpoint(repo_id, revision, target, quiet=quiet)
         num_labels = _load_once(folder)
         size_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         typer.echo(f"{name}: {num_labels} labels, {size_bytes / BYTES_PER_MB:.1f} MB, {folder}")
@@ -50,9 +60,9 @@ def download(
 
 def _repo_id(name: str) -> str:
     """Return the hub id of a name, refusing what cannot be fetched before anything is."""
-    if name == hub.BUILTIN:
-        raise UsageError(f"{hub.BUILTIN!r} ships with the package: there is nothing to fetch")
-    return hub.repo_id_of(name)
+    if name == BUILTIN:
+        raise UsageError(f"{BUILTIN!r} ships with the package: there is nothing to fetch")
+    return repo_id_of(name)
 
 
 def _load_once(folder: Path) -> int:
@@ -61,7 +71,7 @@ def _load_once(folder: Path) -> int:
     from ast_cli.model.transformer import ASTForAudioClassification
 
     # A checkpoint without front end or label names is whole all the same; the commands that need them will ask.
-    if (folder / hub.PREPROCESSOR_NAME).is_file():
+    if (folder / PREPROCESSOR_NAME).is_file():
         ASTFeatureExtractor.from_pretrained(folder)
     return ASTForAudioClassification.from_pretrained(folder, unnamed_labels=True).config.num_labels
 
@@ -71,8 +81,8 @@ def _table() -> list[str]:
     from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
 
     rows = [("alias", "hub id", "labels", "window", "strides", "quality", "here")]
-    shortest = {name: alias for alias, name in hub.SHORT_ALIASES.items()}
-    for name, checkpoint in hub.CHECKPOINTS.items():
+    shortest = {name: alias for alias, name in SHORT_ALIASES.items()}
+    for name, checkpoint in CHECKPOINTS.items():
         rows.append(
             (
                 shortest.get(name, name),
@@ -81,7 +91,7 @@ def _table() -> list[str]:
                 f"{checkpoint.max_length * FRAME_SHIFT_S:.2f} s",
                 f"{checkpoint.stride}x{checkpoint.stride}",
                 checkpoint.quality,
-                "yes" if hub.cached_folder(checkpoint.repo_id) else "no",
+                "yes" if cached_folder(checkpoint.repo_id) else "no",
             )
         )
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ast_cli import hub
 from ast_cli.audio.front_end import FrontEndName
 from ast_cli.cli.option_flags import option_of
 from ast_cli.cli.streams import note
 from ast_cli.engine.options import EngineName
 from ast_cli.errors import NoInputsError, UsageError
+from ast_cli.hub.folders import default_model
+from ast_cli.hub.names import BUILTIN
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
 from ast_cli.tagging.options import LoadOptions
 
@@ -117,7 +118,7 @@ def choose_model(model: str | None, *, quiet: bool) -> str:
         raise UsageError("--model names nothing")
     if model is not None:
         return model
-    chosen = hub.default_model()
-    if chosen == hub.BUILTIN and not os.environ.get("AST_MODEL"):
+    chosen = default_model()
+    if chosen == BUILTIN and not os.environ.get("AST_MODEL"):
         note(BUILTIN_NOTE, quiet=quiet)
     return chosen

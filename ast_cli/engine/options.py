@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from ast_cli import hub
 from ast_cli.about import About
 from ast_cli.errors import UsageError
+from ast_cli.hub.folders import exported_file
 
 EngineName = Literal["torch", "compile", "openvino", "onnxruntime", "auto"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
@@ -72,7 +72,7 @@ def check_num_threads(num_threads: int | None) -> None:
 
 def exported_engine(model: str | Path) -> EngineName | None:
     """Return which engine a folder or file that `ast export` wrote is for; None for a checkpoint."""
-    file = hub.exported_file(model)
+    file = exported_file(model)
     if file is None:
         return None
     return "onnxruntime" if file.suffix == ".onnx" else "openvino"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli import hub
+from ast_cli.hub.folders import checkpoint_folder
 from ast_cli.model.config import ASTConfig, read_config
 from ast_cli.model.layout import (
     check_front_end,
@@ -57,7 +57,7 @@ def _read(path: Path, model: str | Path, *, forget_bad_labels: bool) -> tuple[di
         if has_config(path.parent):
             return tensors, read_config(path.parent, forget_bad_labels=forget_bad_labels)
         return tensors, infer_config(tensors, str(path))
-    folder = hub.checkpoint_folder(model)
+    folder = checkpoint_folder(model)
     check_front_end(folder)
     config = read_config(folder, forget_bad_labels=forget_bad_labels)
     return rename(read_weights_folder(folder, "numpy")), config

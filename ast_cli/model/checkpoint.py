@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ast_cli import hub
 from ast_cli.errors import CheckpointError, DeviceError, UsageError
 from ast_cli.files.atomic import write_whole
 from ast_cli.files.json_object import write_json_object
+from ast_cli.hub.folders import checkpoint_folder
+from ast_cli.hub.names import CONFIG_NAME, WEIGHTS_NAME
 from ast_cli.model.config import ASTConfig, implied_problem_type, read_config
 from ast_cli.model.layout import (
     ENCODER_PREFIX,
@@ -181,7 +182,7 @@ def _read(
             config = read_config(path.parent, forget_bad_labels=forget_bad_labels)
         tensors = rename(read_weights(path))
         return tensors, config or infer_config(tensors, str(path))
-    folder = hub.checkpoint_folder(model)
+    folder = checkpoint_folder(model)
     check_front_end(folder)
     config = config or read_config(folder, forget_bad_labels=forget_bad_labels)
     return rename(read_weights_folder(folder)), config
@@ -203,8 +204,8 @@ def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
     tensors = {name.removeprefix(ENCODER_PREFIX): tensor.detach() for name, tensor in model.state_dict().items()}
     prefix = ENCODER_PREFIX if model.has_head else ""
     weights = save(hub_names(tensors, prefix), metadata={"format": "pt"})
-    write_whole(folder / hub.WEIGHTS_NAME, weights, CheckpointError)
-    write_json_object(folder / hub.CONFIG_NAME, config)
+    write_whole(folder / WEIGHTS_NAME, weights, CheckpointError)
+    write_json_object(folder / CONFIG_NAME, config)
 
 
 def hub_names(tensors: Mapping[str, Tensor], encoder_prefix: str = "") -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from ast_cli.errors import CheckpointError, UsageError
 from ast_cli.files.json_object import read_json_object, shown, write_json_object
-from ast_cli.hub import CONFIG_NAME, checkpoint_folder
+from ast_cli.hub.folders import checkpoint_folder
+from ast_cli.hub.names import CONFIG_NAME
 from ast_cli.labels import counts_as_audioset, is_plain, is_speech_commands, placeholder_labels
 
 MODEL_TYPE = "audio-spectrogram-transformer"

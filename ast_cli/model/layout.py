@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ast_cli import hub
 from ast_cli import labels as audioset
 from ast_cli.errors import CheckpointError
 from ast_cli.files.json_object import read_json_object, refuse_foreign_front_end, shown
+from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
 from ast_cli.model.config import MODEL_TYPE, NUM_PREFIX_TOKENS, ASTConfig
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def infer_config(tensors: Mapping[str, Any], where: str) -> ASTConfig:
     if hidden_size % TIMM_HEAD_DIM:
         raise CheckpointError(
             f"{where}: the number of attention heads cannot be told from a width of {hidden_size}; "
-            f"put its {hub.CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
+            f"put its {CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
         )
     stride, max_length = _published_geometry(num_patches, patch_size, where)
     return ASTConfig.from_dict(
@@ -184,7 +184,7 @@ def _published_geometry(num_patches: int, patch_size: int, where: str) -> tuple[
                 return stride, max_length
     raise CheckpointError(
         f"{where}: {num_patches} position embeddings fit no published stride and length; "
-        f"put its {hub.CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
+        f"put its {CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
     )
 
 
@@ -209,7 +209,7 @@ def name_labels(config: ASTConfig, tensors: Mapping[str, Any], where: str, *, al
         if not allow_unnamed:
             named = f"names {num_labels} labels" if config.has_own_labels else "names no labels"
             raise CheckpointError(
-                f"{where}: {hub.CONFIG_NAME} {named} for {num_outputs} outputs; correct its id2label, "
+                f"{where}: {CONFIG_NAME} {named} for {num_outputs} outputs; correct its id2label, "
                 "or ask for unnamed labels (--unnamed-labels)"
             )
         config.id2label = audioset.placeholder_labels(num_outputs)
@@ -218,7 +218,7 @@ def name_labels(config: ASTConfig, tensors: Mapping[str, Any], where: str, *, al
 
 def has_config(folder: Path) -> bool:
     """Tell whether an AST's configuration lies beside a file of weights; another program's does not count."""
-    file = folder / hub.CONFIG_NAME
+    file = folder / CONFIG_NAME
     return file.is_file() and read_json_object(file).get("model_type") == MODEL_TYPE
 
 
@@ -228,7 +228,7 @@ def check_front_end(folder: Path) -> None:
     Raises:
         CheckpointError: Naming the front end.
     """
-    file = folder / hub.PREPROCESSOR_NAME
+    file = folder / PREPROCESSOR_NAME
     if file.is_file():
         refuse_foreign_front_end(read_json_object(file), str(folder))
 

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize, safe_open
 
-from ast_cli import hub
 from ast_cli.errors import CheckpointError
 from ast_cli.files.json_object import foreign_content, read_json_object, shown
+from ast_cli.hub.folders import exported_file
+from ast_cli.hub.names import PICKLE_NAME, WEIGHTS_NAME
 from ast_cli.model.layout import IS_FUSED
 
 if TYPE_CHECKING:
@@ -62,15 +63,15 @@ def read_weights_folder(folder: Path, framework: Framework = "torch") -> Any:
     Raises:
         CheckpointError: There are none, or a file is damaged, foreign or hostile.
     """
-    if (folder / hub.WEIGHTS_NAME).is_file():
-        return read_weights(folder / hub.WEIGHTS_NAME, framework)
-    for index_name in (f"{hub.WEIGHTS_NAME}.index.json", f"{hub.PICKLE_NAME}.index.json"):
+    if (folder / WEIGHTS_NAME).is_file():
+        return read_weights(folder / WEIGHTS_NAME, framework)
+    for index_name in (f"{WEIGHTS_NAME}.index.json", f"{PICKLE_NAME}.index.json"):
         if (folder / index_name).is_file():
             return _read_shards(folder, folder / index_name, framework)
-    if (folder / hub.PICKLE_NAME).is_file():
-        return read_weights(folder / hub.PICKLE_NAME, framework)
+    if (folder / PICKLE_NAME).is_file():
+        return read_weights(folder / PICKLE_NAME, framework)
     refuse_exported(folder)
-    raise CheckpointError(f"{folder}: holds neither {hub.WEIGHTS_NAME} nor {hub.PICKLE_NAME}")
+    raise CheckpointError(f"{folder}: holds neither {WEIGHTS_NAME} nor {PICKLE_NAME}")
 
 
 def refuse_exported(model: Path) -> None:
@@ -79,7 +80,7 @@ def refuse_exported(model: Path) -> None:
     Raises:
         CheckpointError: It is one.
     """
-    if hub.exported_file(model) is not None:
+    if exported_file(model) is not None:
         raise CheckpointError(
             f"{model}: a model that `ast export` wrote, which tags but is no checkpoint: name the one it was made from"
         )

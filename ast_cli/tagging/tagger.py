@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ast_cli import hub
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.front_end import FbankBackend, FrontEndName, is_original
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
@@ -19,6 +18,7 @@ from ast_cli.engine.interface import Engine
 from ast_cli.engine.micro_batch import MicroBatch, choose_micro_batch
 from ast_cli.engine.options import TORCH_ENGINES, EngineName
 from ast_cli.errors import AstWarning, AudioError, CheckpointError
+from ast_cli.hub.folders import default_model, describing_folder, exported_file
 from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import StreamedPart, TaggingResult
@@ -109,7 +109,7 @@ class Tagger:
         report_progress: Callable[[str], None] = lambda _what: None,
     ) -> Tagger:
         """Load a checkpoint as `from_pretrained` does, which see, its options in one object."""
-        name = str(model) if model is not None else hub.default_model()
+        name = str(model) if model is not None else default_model()
         engine = load_engine(name, options, report_progress)
         backend = fbank_for(engine, options.fbank_backend)
         return cls(engine, extractor_for(name, engine.config, backend, options.front_end), name)
@@ -274,8 +274,8 @@ def extractor_for(
     Raises:
         CheckpointError: It brings none, and neither its labels nor the user tell which one fits.
     """
-    exported = hub.exported_file(name)
-    if exported is not None and hub.describing_folder(exported) is None:
+    exported = exported_file(name)
+    if exported is not None and describing_folder(exported) is None:
         return extractor_inside(exported, fbank_backend, front_end)
     if config is None and is_original(name):
         _, config = load_arrays(name, unnamed_labels=True)

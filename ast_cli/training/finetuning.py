@@ -21,7 +21,7 @@ from ast_cli.errors import UsageError
 from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_label_metrics
 from ast_cli.files.atomic import write_whole
 from ast_cli.files.json_object import shown, write_json_object
-from ast_cli.hub import checkpoint_digest
+from ast_cli.hub.folders import checkpoint_digest
 from ast_cli.labels import is_plain
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification

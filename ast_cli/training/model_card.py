@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 
 import torch
 
-from ast_cli import __version__, hub
+from ast_cli import __version__
 from ast_cli.dataset.examples import ExampleSet
 from ast_cli.errors import AstError
 from ast_cli.evaluation.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
+from ast_cli.hub.names import BUILTIN, repo_id_of
 from ast_cli.model.config import activation_of
 from ast_cli.report.text import counted, printable, waiting_time
 from ast_cli.training.outcome import FinetuneResult
@@ -38,10 +39,10 @@ def _front_matter(result: FinetuneResult) -> str:
 
 def _repo_of(base: str) -> str | None:
     """Return the hub's name of the base model, if that is where it comes from."""
-    if base == hub.BUILTIN or base.startswith("scratch:") or os.path.exists(base):
+    if base == BUILTIN or base.startswith("scratch:") or os.path.exists(base):
         return None
     try:
-        return hub.repo_id_of(base)
+        return repo_id_of(base)
     except AstError:
         return None
 
@@ -60,7 +61,7 @@ def _summary(result: FinetuneResult) -> str:
 def _base_in_words(base: str) -> str:
     if base.startswith("scratch:") or base.endswith(".json"):
         return "random weights"
-    if base == hub.BUILTIN:
+    if base == BUILTIN:
         return f"the built-in model of ast-cli {__version__}"
     return _plain(_repo_of(base) or os.path.basename(os.path.abspath(base)))
 

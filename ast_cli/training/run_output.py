@@ -12,7 +12,7 @@ from typing import Any
 
 from ast_cli.errors import AstError, UsageError
 from ast_cli.files.lock import only_run
-from ast_cli.hub import WEIGHTS_NAME
+from ast_cli.hub.names import WEIGHTS_NAME
 from ast_cli.training.state import StateFolder
 
 CHECKPOINT_NAME = "checkpoint"

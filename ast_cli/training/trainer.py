@@ -19,14 +19,7 @@ from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.errors import AstError, DeviceError
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.training import augmentation
-from ast_cli.training.data.batches import (
-    BATCH_DRAWS,
-    Clips,
-    chunks,
-    epoch_order,
-    generator_for,
-    training_input,
-)
+from ast_cli.training.data.batches import BATCH_DRAWS, Clips, chunks, epoch_order, generator_for, training_input
 from ast_cli.training.objective import beginning_loss, diverged_epoch, remedies, training_logits, training_loss
 from ast_cli.training.optimiser import (
     WeightAverage,

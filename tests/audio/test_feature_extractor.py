@@ -23,7 +23,7 @@ from ast_cli.audio.feature_extractor import (
     as_float32,
 )
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
-from ast_cli.hub import PREPROCESSOR_NAME
+from ast_cli.hub.names import PREPROCESSOR_NAME
 from ast_cli.model.transformer import ASTForAudioClassification
 
 TESTS = Path(__file__).resolve().parents[1]

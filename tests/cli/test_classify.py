@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ast_cli import hub
 from ast_cli.errors import ExitCode
+from ast_cli.hub.folders import builtin_folder
 from ast_cli.model.config import read_config
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -29,7 +29,7 @@ def test_table_goes_to_stdout_and_the_note_to_stderr(run_ast: Run, write_wav: Wr
     assert done.returncode == ExitCode.OK
     assert lines[0] == "a.wav  00:06.00"
     assert len(lines) == 3
-    num_labels = read_config(hub.builtin_folder()).num_labels
+    num_labels = read_config(builtin_folder()).num_labels
     assert done.stderr.startswith(f"note: tagging with the built-in model, which knows {num_labels} labels and nothing")
     assert "ast download" in done.stderr
 

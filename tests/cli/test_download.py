@@ -11,12 +11,14 @@ import torch
 from fake_hub import REPO, FakeHub, Fault, client_environment, final_files, run_ast, running_hub, start
 from tiny_models import small_config
 
-from ast_cli import ASTFeatureExtractor, ASTForAudioClassification, hub
+from ast_cli import ASTFeatureExtractor, ASTForAudioClassification
 from ast_cli.cli.download import download
 from ast_cli.errors import UsageError
+from ast_cli.hub.folders import default_model
+from ast_cli.hub.names import CHECKPOINTS
 
-AUDIOSET = hub.CHECKPOINTS["audioset-10-10-0.4593"].repo_id
-FAST = hub.CHECKPOINTS["audioset-16-16-0.442"].repo_id
+AUDIOSET = CHECKPOINTS["audioset-10-10-0.4593"].repo_id
+FAST = CHECKPOINTS["audioset-16-16-0.442"].repo_id
 COMMIT = "a" * 40
 LIST = """\
 alias                    hub id                                     labels  window   strides  quality           here
@@ -91,8 +93,8 @@ def test_bare_it_fetches_audioset_which_is_then_the_default_model_without_any_hu
     fake_hub.stop()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.delenv("AST_MODEL", raising=False)
-    assert hub.default_model() == "audioset"
-    assert same_weights(ASTForAudioClassification.from_pretrained(hub.default_model()), model)
+    assert default_model() == "audioset"
+    assert same_weights(ASTForAudioClassification.from_pretrained(default_model()), model)
     assert ASTFeatureExtractor.from_pretrained(AUDIOSET).max_length == 64
 
 

@@ -17,7 +17,7 @@ import pytest
 from watched_runs import children_of, living, peak_bytes
 
 from ast_cli.errors import ExitCode
-from ast_cli.hub import checkpoint_folder
+from ast_cli.hub.folders import checkpoint_folder
 
 if sys.platform == "win32":
     pytest.skip("POSIX signals and pipes", allow_module_level=True)

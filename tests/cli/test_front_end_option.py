@@ -14,7 +14,7 @@ from tone_folders import write_tone_folders
 
 from ast_cli import ASTConfig, ASTForAudioClassification, Tagger
 from ast_cli.errors import AstWarning, CheckpointError, UsageError
-from ast_cli.hub import builtin_folder
+from ast_cli.hub.folders import builtin_folder
 from ast_cli.labels import SPEECH_COMMANDS, audioset_id2label
 from ast_cli.tagging.options import ClassifyOptions, LoadOptions
 from ast_cli.tagging.run.tag_files import fingerprint

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from ast_cli import hub
 from ast_cli.audio.decode import load_waveform
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.hub.folders import checkpoint_folder
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -70,7 +70,7 @@ def test_statistics_are_written_into_a_checkpoint_with_its_own_filter_bank(
     run_ast: Run, data: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(hub.checkpoint_folder("builtin"), folder)
+    shutil.copytree(checkpoint_folder("builtin"), folder)
     file = folder / "preprocessor_config.json"
     before = json.loads(file.read_text())
     done = run_ast("stats", str(data), "--apply", str(folder), "--json", "-q")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ast_cli import hub
 from ast_cli.audio.decode import load_waveform
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError, CheckpointError, UsageError
+from ast_cli.hub.folders import checkpoint_folder
 from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.data.statistics import (
     FbankStatistics,
@@ -122,7 +122,7 @@ def statistics_of(**changes: float) -> FbankStatistics:
 
 def test_applied_statistics_change_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "preprocessor_config.json"
-    shutil.copy(hub.checkpoint_folder("builtin") / file.name, file)
+    shutil.copy(checkpoint_folder("builtin") / file.name, file)
     before = json.loads(file.read_text())
     bins = before["num_mel_bins"]
     file.write_text(json.dumps({**before, "own_key": [1, 2]}))

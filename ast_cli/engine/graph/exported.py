@@ -14,7 +14,8 @@ from ast_cli.engine.graph.onnx_file import read_metadata
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import CheckpointError
 from ast_cli.files.json_object import parse_json_object
-from ast_cli.hub import CONFIG_NAME, PREPROCESSOR_NAME, describing_folder
+from ast_cli.hub.folders import describing_folder
+from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
 from ast_cli.model.config import ASTConfig, config_from, read_config
 
 

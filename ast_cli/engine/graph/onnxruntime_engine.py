@@ -16,17 +16,10 @@ from ast_cli.engine.graph.builder import INPUT, OUTPUT, GraphBuilder
 from ast_cli.engine.graph.exported import read_exported, refused
 from ast_cli.engine.graph.model_cache import cached_model, keep_model
 from ast_cli.engine.graph.onnx_file import Graph, onnx_chunks, weight_chunks
-from ast_cli.engine.graph.prepared import (
-    PRODUCER,
-    Prepared,
-    as_bytes,
-    converted,
-    prepare,
-    refuse_device,
-)
+from ast_cli.engine.graph.prepared import PRODUCER, Prepared, as_bytes, converted, prepare, refuse_device
 from ast_cli.engine.interface import cpu_batch_size, finite
 from ast_cli.engine.options import EngineOptions
-from ast_cli.hub import exported_file
+from ast_cli.hub.folders import exported_file
 from ast_cli.model.config import ASTConfig
 
 onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it

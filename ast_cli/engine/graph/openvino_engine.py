@@ -20,7 +20,7 @@ from ast_cli.engine.graph.prepared import Prepared, as_bytes, converted, prepare
 from ast_cli.engine.interface import cpu_batch_size, cpu_name, finite
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import DeviceError
-from ast_cli.hub import exported_file
+from ast_cli.hub.folders import exported_file
 from ast_cli.model.config import ASTConfig
 
 DTYPES = {"auto": "f32", "float32": "f32", "fp32": "f32", "bfloat16": "bf16", "bf16": "bf16"}

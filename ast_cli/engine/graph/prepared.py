@@ -14,7 +14,7 @@ from ast_cli.engine.graph.model_cache import cached_model
 from ast_cli.engine.graph.onnx_file import Graph, onnx_chunks
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import CheckpointError, DeviceError
-from ast_cli.hub import checkpoint_digest
+from ast_cli.hub.folders import checkpoint_digest
 from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig
 

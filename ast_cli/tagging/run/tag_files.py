@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ast_cli.engine.micro_batch import MicroBatch
-from ast_cli.hub import PREPROCESSOR_NAME, checkpoint_digest, checkpoint_folder
+from ast_cli.hub.folders import checkpoint_digest, checkpoint_folder
+from ast_cli.hub.names import PREPROCESSOR_NAME
 from ast_cli.report import FORMATS, format_for
 from ast_cli.results import SCHEMA_VERSION, StreamedPart, TaggingResult
 from ast_cli.tagging.decode.opening import Turn, Workers

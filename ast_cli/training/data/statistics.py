@@ -16,7 +16,7 @@ from ast_cli.audio.feature_extractor import MAX_STATISTIC, ASTFeatureExtractor
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AudioError, UsageError
 from ast_cli.files.json_object import read_json_object, write_json_object
-from ast_cli.hub import PREPROCESSOR_NAME
+from ast_cli.hub.names import PREPROCESSOR_NAME
 from ast_cli.results import FileError
 from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.data.spectrograms import Failure, OnProgress, Spectrogram, compute_spectrograms, require_any

@@ -1,0 +1,1 @@
+"""Which checkpoint, where it lies, and fetching it, verified. No torch here."""

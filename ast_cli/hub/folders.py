@@ -1,0 +1,116 @@
+"""Where a checkpoint lies: the built-in one, a folder, a known alias or a hub id; and what an exported model is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib import resources
+from pathlib import Path
+
+from ast_cli.errors import HubError
+from ast_cli.files.cache import file_digest
+from ast_cli.hub.cached import cached_folder, holds_weights
+from ast_cli.hub.download import download
+from ast_cli.hub.names import (
+    BUILTIN,
+    CONFIG_NAME,
+    DEFAULT_ALIAS,
+    EXPORTED_NAMES,
+    EXPORTED_SUFFIXES,
+    ONNX_NAME,
+    OPENVINO_NAME,
+    PICKLE_NAME,
+    PREPROCESSOR_NAME,
+    known_aliases,
+    repo_id_of,
+)
+
+
+def builtin_folder() -> Path:
+    """Return the folder of the model that ships in the package."""
+    return Path(str(resources.files("ast_cli").joinpath("assets", "builtin")))
+
+
+def default_model() -> str:
+    """Return what to load when nobody says: ``AST_MODEL``, the AudioSet checkpoint if it was fetched, else built-in."""
+    if chosen := os.environ.get("AST_MODEL"):
+        return chosen
+    return DEFAULT_ALIAS if cached_folder(known_aliases()[DEFAULT_ALIAS]) else BUILTIN
+
+
+def checkpoint_folder(model: str | Path) -> Path:
+    """Find the folder of a checkpoint, fetching it only if it is a hub id that is not in the cache.
+
+    ``builtin`` and the aliases always mean the checkpoint: a folder of recordings called ``audioset`` must not take
+    the place of the default model. A folder of such a name is ``./audioset``.
+
+    Args:
+        model: ``builtin``, a folder, an alias, or a hub id such as ``MIT/ast-finetuned-audioset-10-10-0.4593``.
+
+    Raises:
+        UsageError: Nothing of that name; near aliases are offered.
+        HubError: Known, but not on this machine; the message says how to get it.
+    """
+    name = os.fspath(model)
+    if name == BUILTIN:
+        return builtin_folder()
+    if name in known_aliases():
+        if folder := cached_folder(repo_id_of(name)):
+            return folder
+        elsewhere = f" (or say ./{name} for the folder)" if Path(name).is_dir() else ""
+        raise HubError(f"{name!r} is not on this machine: fetch it with `ast download {name}`{elsewhere}")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        return path.parent
+    return cached_folder(repo_id_of(name)) or download(name)
+
+
+def exported_file(model: str | Path) -> Path | None:
+    """Return the file that a runtime is given of a model that ``ast export`` wrote; None for a checkpoint.
+
+    Args:
+        model: The folder, unless it holds a checkpoint's weights too, or the file itself.
+    """
+    name = os.fspath(model)
+    if name == BUILTIN or name in known_aliases():
+        return None
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path if path.suffix in EXPORTED_SUFFIXES else None
+    if not path.is_dir() or holds_weights(path):
+        return None
+    return next((path / file for file in (ONNX_NAME, OPENVINO_NAME) if (path / file).is_file()), None)
+
+
+def describing_folder(exported: Path) -> Path | None:
+    """Return the folder that says of an exported model what goes in and comes out; None where the file itself does.
+
+    A file of the name that ``ast export`` gives it in a folder of its own is that folder; its neighbours count.
+    """
+    folder = exported.parent
+    is_the_folders = exported.name in EXPORTED_NAMES and (folder / CONFIG_NAME).is_file() and not holds_weights(folder)
+    return folder if is_the_folders else None
+
+
+def checkpoint_digest(name: str) -> str:
+    """Return the SHA-256 of all files of a checkpoint that its scores depend on, wherever it lies."""
+    whole = hashlib.sha256()
+    for file in _files_of(name):
+        whole.update(file_digest(file))
+    return whole.hexdigest()
+
+
+def _files_of(name: str) -> list[Path]:
+    """Return all files of a checkpoint that its scores depend on."""
+    exported = exported_file(name)
+    if exported is not None and describing_folder(exported) is None:
+        weights = exported.with_suffix(".bin")
+        return [exported, weights] if exported.suffix == ".xml" and weights.is_file() else [exported]
+    path = Path(name).expanduser()
+    files = [path] if path.is_file() and exported is None and name != BUILTIN else []
+    folder = checkpoint_folder(name)
+    fixed = (CONFIG_NAME, PREPROCESSOR_NAME, PICKLE_NAME, *EXPORTED_NAMES)
+    files += [folder / file for file in fixed if (folder / file).is_file()]
+    return files + sorted(folder.glob("model*.safetensors"))
