@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ast_cli.errors import ExitCode
+from ast_cli.report.text import counted
 
 LINE_WIDTH = 100  # characters, of lists of kinds of files
 
@@ -53,7 +54,7 @@ def doctor(
         for check in checks:
             if check.what != "decoding":
                 typer.echo(f"  {_check_line(check, is_needed=check in needed)}")
-        typer.echo("all numbers are right" if not num_wrong else f"{num_wrong} checks failed")
+        typer.echo("all numbers are right" if not num_wrong else f"{counted(num_wrong, 'check')} failed")
     if num_wrong:
         raise typer.Exit(ExitCode.FATAL)
 

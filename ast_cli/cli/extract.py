@@ -12,7 +12,7 @@ from ast_cli.cli import parameters as p
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.errors import ExitCode
-from ast_cli.report.text import printable
+from ast_cli.report.text import counted, printable
 from ast_cli.tagging.options import DecodeOptions, ExtractOptions, LoadOptions
 
 
@@ -66,5 +66,7 @@ def extract(
                 note(f"warning: {item.path}: {', '.join(outcome.warnings)}", quiet=quiet)
             typer.echo(f"{printable(str(target))}  {outcome.summary}")
     if num_failed:
-        note(f"{len(inputs) - num_failed} of {len(inputs)} inputs extracted, {num_failed} failed", quiet=quiet)
+        note(
+            f"{len(inputs) - num_failed} of {counted(len(inputs), 'input')} extracted, {num_failed} failed", quiet=quiet
+        )
         raise typer.Exit(ExitCode.SOME_FAILED)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ast_cli.errors import AstError, ErrorCode
+from ast_cli.report.text import counted
 from ast_cli.results import TaggingResult
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ class Tally:
                 f"stopped: {in_a_row} inputs in a row could not be reached ({result.error.code}); is the disk mounted?"
             )
         if self.max_errors is not None and self.num_failed >= self.max_errors:
-            raise AstError(f"stopped after {self.num_failed} failed inputs, as asked; the last: {result.error.message}")
+            raise AstError(
+                f"stopped after {counted(self.num_failed, 'failed input')}, as asked; the last: {result.error.message}"
+            )
 
     def _closed(self, path: str | None) -> SampleStream | None:
         """Take an input that has its record off the list of those that are open."""
@@ -161,5 +164,5 @@ class Tally:
         speed = f", {self.audio_s / elapsed_s:.1f} x real time" if elapsed_s > 0 else ""
         factor = f", real-time factor {elapsed_s / self.audio_s:.3g}" if self.audio_s else ""
         audio = f"{self.audio_s / 3600:.2f} h of audio in {elapsed_s:.1f} s"
-        of_all = "" if self.num_done == num_inputs else f" of {num_inputs}"
-        return f"{self.num_done}{of_all} inputs: {', '.join(parts)}; {audio}{speed}{factor}"
+        done = "" if self.num_done == num_inputs else f"{self.num_done} of "
+        return f"{done}{counted(num_inputs, 'input')}: {', '.join(parts)}; {audio}{speed}{factor}"
