@@ -693,7 +693,7 @@ def test_whatever_ffmpeg_raises_is_one_error(
 
 
 @pytest.mark.parametrize("error", [TypeError("no such argument"), AttributeError("no such name"), KeyError("x")])
-@pytest.mark.parametrize("broken", ["av.open", "soundfile.SoundFile"])
+@pytest.mark.parametrize("broken", ["av.open", "ast_cli.audio.decoders.libsndfile._ReadOn"])
 def test_a_bug_is_never_called_damaged_audio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_files: dict[str, bytes], broken: str, error: Exception
 ) -> None:

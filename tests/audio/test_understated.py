@@ -21,7 +21,7 @@ from ast_cli.audio.containers import ogg
 from ast_cli.audio.containers.claims import is_cut
 from ast_cli.audio.containers.mpeg import Mp3Claim, changes_bit_rate, mp3_claim, sampling_rates
 from ast_cli.audio.containers.understated import holds_more, riff_goes_on
-from ast_cli.audio.decode import open_audio
+from ast_cli.audio.decode import load_waveform, open_audio
 from ast_cli.audio.decoders import choice, libsndfile
 from ast_cli.audio.decoders.ffmpeg import PyAVDecoder
 from ast_cli.audio.decoders.interface import undecodable
@@ -481,3 +481,17 @@ def test_what_ffmpeg_does_not_know_yet_is_no_damage(tmp_path: Path, has_stream: 
     error = undecodable(Source(str(path)), raised, has_stream=has_stream)
     assert error.code == code
     assert "damaged" not in str(error)
+
+
+@pytest.mark.parametrize("stated", [16, 1152, 4095])
+def test_a_flac_whose_header_states_smaller_blocks_than_it_has_is_read_whole(tmp_path: Path, stated: int) -> None:
+    whole = write_sound(tmp_path / "a.flac", sound(6.0, 16_000), 16_000)  # longer than one read
+    content = bytearray(whole.read_bytes())
+    assert int.from_bytes(content[10:12], "big") == 4096  # of STREAMINFO
+    content[8:10] = min(16, stated).to_bytes(2, "big")
+    content[10:12] = stated.to_bytes(2, "big")
+    (wrong := tmp_path / "wrong.flac").write_bytes(content)
+    np.testing.assert_array_equal(load_waveform(wrong), load_waveform(whole))
+    with open_audio(wrong) as stream:
+        assert sum(block.size for block in stream) == 6 * 16_000
+    assert stream.warnings == set()

@@ -37,6 +37,17 @@ PCM_BYTES = {
 SEEKABLE_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"}
 
 
+class _ReadOn(soundfile.SoundFile):
+    """A file whose reads are not followed by a seek to where they ended.
+
+    The package seeks so after every read, and libsndfile refuses that in a FLAC that states wrong block sizes.
+    """
+
+    def seekable(self) -> bool:
+        """Say no, which the package asks before it seeks by itself; `seek` works as ever."""
+        return False
+
+
 class SoundFileDecoder:
     """libsndfile: WAV, FLAC, Ogg, MP3, AIFF, AU, CAF, W64 and their kin."""
 
@@ -44,7 +55,7 @@ class SoundFileDecoder:
         self.source = source
         if extension_of(source) == RAW_EXTENSION:  # libsndfile would go by the name, and ask for rate and channels
             raise AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: nothing in it says that it is audio")
-        self.file = soundfile.SoundFile(source.for_soundfile())
+        self.file = _ReadOn(source.for_soundfile())
         if self.file.format == "RAW" and not self._is_vox():  # no header: libsndfile went by the name alone
             self.file.close()
             raise AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: nothing in it says that it is audio")
@@ -119,9 +130,9 @@ class SoundFileDecoder:
 
     def blocks(self) -> Iterator[Block]:
         """Read until nothing comes; on damage stop, and keep what libsndfile said of it."""
-        while True:
+        while (wanted := min(BLOCK_SAMPLES, int(self.file.frames) - self.position)) > 0:
             try:
-                block: NDArray[np.float32] = self.file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)  # type: ignore[assignment]
+                block: NDArray[np.float32] = self.file.read(wanted, dtype="float32", always_2d=True)  # type: ignore[assignment]
             except MemoryError:
                 raise
             except DATA_ERRORS as error:
