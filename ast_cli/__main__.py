@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import signal
 from typing import NoReturn
+
+from ast_cli.errors import DEBUG_VARIABLE
 
 # Container objects made before the collector looks for cycles among them; Python's own is 700. Importing torch makes
 # hundreds of thousands and drops hardly any.
@@ -27,7 +30,15 @@ def main() -> NoReturn:
 def collect_garbage_rarely() -> None:
     """Look for garbage less often, and not at all at the end: of a cold start with torch, both took a fifth."""
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
-    atexit.register(gc.freeze)
+    atexit.register(leave_garbage)
+
+
+def leave_garbage() -> None:
+    """End without a last look for garbage, and without what C libraries say of it, such as triton of "leaked" types."""
+    gc.freeze()
+    if not os.environ.get(DEBUG_VARIABLE):
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 if __name__ == "__main__":
