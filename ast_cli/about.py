@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,8 +14,6 @@ class About:
 
     Attributes:
         help: For the command line.
-        low: Smallest number it may be.
-        high: Largest likewise.
         flag: Its name on the command line, where that is not the field's.
         short: One letter for it, such as ``-k``.
         metavar: What stands for its value in the help, such as ``SECONDS``.
@@ -24,8 +21,6 @@ class About:
     """
 
     help: str
-    low: float = 0
-    high: float = math.inf
     flag: str = ""
     short: str = ""
     metavar: str | None = None
@@ -47,8 +42,8 @@ class AboutField:
         return self.about.flag or "--" + self.name.replace("_", "-")
 
 
-def told_fields(options: type[Any]) -> tuple[AboutField, ...]:
-    """Return the fields of a dataclass of which something is said, its own before those that it inherits."""
+def documented_fields(options: type[Any]) -> tuple[AboutField, ...]:
+    """Return the fields of a dataclass that have an `About`, its own before those that it inherits."""
     hints = typing.get_type_hints(options, include_extras=True)
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
     names = [name for kind in options.__mro__ for name in vars(kind).get("__annotations__", {}) if name in defaults]

@@ -212,3 +212,6 @@ def exact_path(fields: Mapping[str, Any]) -> str | None:
 
 def _tags(records: Iterable[Mapping[str, Any]]) -> tuple[Tag, ...]:
     return tuple(Tag(**tag) for tag in records)
+
+
+Record = TaggingResult | StreamedPart  # what a run yields: results, and what is streamed before them

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,16 +17,13 @@ from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.cli.tag_run import show_run
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.evaluation.thresholds import read_thresholds
-from ast_cli.files.target import Sources, check_target
 from ast_cli.report import FORMATS, format_for
-from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ClassifyOptions, LoadOptions, RunOptions
+from ast_cli.tagging.run.check import check_run
 from ast_cli.tagging.run.shards import parse_shard
 
 if TYPE_CHECKING:
     from ast_cli.tagging.decode.opening import Workers
-
-MIN_UNORDERED_WORKERS = 2  # while one waits in a long recording, the other decodes short ones
 
 
 @with_flags
@@ -88,43 +84,35 @@ def classify(
         max_errors=1 if fail_fast else run.max_errors,
     )
     inputs = p.read_inputs(paths, files_from, nul_separated)
-    if run.resume and raw_rate is None and STDIN in [item.path for item in inputs]:
-        raise UsageError("--resume cannot tell what standard input held the last time: leave out - or --resume")
-    if raw_rate is not None:
-        if [item.path for item in inputs] != [STDIN]:
-            raise UsageError("raw samples are read from standard input: name - and nothing else")
-        if run.resume:
-            raise UsageError("live input cannot be resumed: leave out --resume")
-    sources = [item.path for item in inputs] + [str(file) for file in (files_from, thresholds) if file]
-    if run.output is not None:
-        check_target(run.output, Sources(sources), force=run.force, resume=run.resume, may_be_pipe=True)
-
+    check_run(
+        inputs,
+        run,
+        is_live=raw_rate is not None,
+        also_read=[str(file) for file in (files_from, thresholds) if file],
+    )
     live = None
     if raw_rate is not None:
         from ast_cli.audio.raw_stream import RawFormat
 
         live = RawFormat(raw_rate, raw_format, raw_channels)
-    with quiet_native_libraries(), _decoding(inputs, run, is_live=live is not None) as started:
+    with quiet_native_libraries(), _decoding(len(inputs), run, is_live=live is not None) as workers:
         with nothing_to_save():
             from ast_cli.tagging.run.tag_files import open_run
             from ast_cli.tagging.tagger import Tagger
 
             tagger = Tagger.load(p.choose_model(model, quiet=quiet), load, partial(note, quiet=quiet))
         with open_run(
-            tagger, inputs, options, run, workers=started, live=live, on_progress=lambda _tally: raise_if_ended()
+            tagger, inputs, options, run, workers=workers, live=live, on_progress=lambda _tally: raise_if_ended()
         ) as running:
             any_failed = show_run(running, run, quiet=quiet, is_live=live is not None)
     if any_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-@contextmanager
-def _decoding(inputs: list[Input], run: RunOptions, *, is_live: bool) -> Iterator[Workers | None]:
-    """Start the processes that decode, where there is anything to decode."""
+def _decoding(num_inputs: int, run: RunOptions, *, is_live: bool) -> AbstractContextManager[Workers | None]:
+    """Start the processes that decode: live input needs none."""
     if is_live:
-        yield None
-        return
+        return nullcontext()
     from ast_cli.tagging.decode.opening import start_decoding
 
-    with start_decoding(run, len(inputs), least=MIN_UNORDERED_WORKERS if run.unordered else 1) as started:
-        yield started
+    return start_decoding(run, num_inputs, in_order=not run.unordered)

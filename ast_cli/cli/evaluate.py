@@ -13,11 +13,10 @@ from ast_cli.cli import parameters as p
 from ast_cli.cli.evaluation_outputs import EvaluationOutputs
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.progress import Progress, watched
-from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.cli.streams import note, quiet_native_libraries, tell_faults
 from ast_cli.errors import ExitCode
 from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.report import format_for
-from ast_cli.report.text import printable
 from ast_cli.results import TaggingResult
 from ast_cli.tagging.options import LoadOptions
 from ast_cli.tagging.run.tally import Tally
@@ -95,13 +94,10 @@ class _Watch:
 
     def __call__(self, results: Iterable[TaggingResult], num_examples: int, model: str) -> Iterator[TaggingResult]:
         """Pass results on."""
-        progress = Progress(Tally(), num_examples)
+        progress = Progress(Tally(num_examples))
         for result in watched(results, progress, quiet=self.quiet, to_stdout=False):
             assert isinstance(result, TaggingResult)
-            if result.error is not None:
-                note(f"error: {printable(result.error.message)}")
-            elif result.warnings:
-                note(f"warning: {printable(result.path or '')}: {', '.join(result.warnings)}", quiet=self.quiet)
+            tell_faults(result.path, result.error, result.warnings, quiet=self.quiet)
             progress.tally.add(result)
             yield result
-        note(f"{printable(model)}: {progress.tally.summary(progress.elapsed_s, progress.num_inputs)}", quiet=self.quiet)
+        note(f"{model}: {progress.tally.summary(progress.elapsed_s)}", quiet=self.quiet)

@@ -10,7 +10,7 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.option_flags import with_flags
-from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.cli.streams import note, quiet_native_libraries, tell_faults
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import counted, printable
 from ast_cli.tagging.options import DecodeOptions, ExtractOptions, LoadOptions
@@ -58,12 +58,10 @@ def extract(
             partial(note, quiet=quiet),
         )
         for item, target, outcome in run.extract(inputs, targets, started):
+            tell_faults(item.path, outcome.error, outcome.warnings, quiet=quiet)
             if outcome.error is not None:
                 num_failed += 1
-                note(f"error: {outcome.error.message}")
                 continue
-            if outcome.warnings:
-                note(f"warning: {item.path}: {', '.join(outcome.warnings)}", quiet=quiet)
             typer.echo(f"{printable(str(target))}  {outcome.summary}")
     if num_failed:
         note(

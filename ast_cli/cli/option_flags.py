@@ -1,4 +1,4 @@
-"""Flags from the fields of options, so that default, help and range stand in one place."""
+"""Flags from the fields of options, so that their defaults and words stand in one place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ast_cli.about import AboutField, told_fields
+from ast_cli.about import AboutField, documented_fields
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -23,23 +23,23 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     options: dict[str, tuple[type[Any], tuple[AboutField, ...]]] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         if dataclasses.is_dataclass(hints[name]):
-            fields = told_fields(hints[name])
+            fields = documented_fields(hints[name])
             options[name] = hints[name], fields
             plain |= {field.name: _parameter(field) for field in fields if field.name not in plain}
         else:
             plain[name] = parameter.replace(annotation=hints[name])
 
-    def run(**values: Any) -> None:
+    def call(**values: Any) -> None:
         made = {name: _made(kind, fields, values) for name, (kind, fields) in options.items()}
         taken = {field.name for _, fields in options.values() for field in fields}
         command(**{name: value for name, value in values.items() if name not in taken}, **made)
 
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in plain.values()]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    run.__doc__ = command.__doc__
-    run.__name__ = command.__name__
-    return run
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {each.name: each.annotation for each in parameters}
+    call.__doc__ = command.__doc__
+    call.__name__ = command.__name__
+    return call
 
 
 def _made(kind: type[Any], fields: Sequence[AboutField], values: dict[str, Any]) -> Any:
@@ -59,7 +59,7 @@ def _parameter(field: AboutField) -> inspect.Parameter:
 
 def option_of(options: type[Any], name: str) -> Any:
     """Return the flag of one field, for a command that does not take all of them."""
-    (field,) = (field for field in told_fields(options) if field.name == name)
+    (field,) = (field for field in documented_fields(options) if field.name == name)
     return _option(field)
 
 

@@ -12,12 +12,10 @@ from contextlib import AbstractContextManager, contextmanager
 from ast_cli.cli.live_line import PLAIN_INTERVAL_S, live_line
 from ast_cli.cli.streams import note
 from ast_cli.report.text import printable
-from ast_cli.results import StreamedPart, TaggingResult
+from ast_cli.results import Record
 from ast_cli.tagging.run.tally import AudioTotal, Tally
 
 PATH_WIDTH = 40
-
-Record = TaggingResult | StreamedPart
 
 
 class Progress:
@@ -25,14 +23,12 @@ class Progress:
 
     Args:
         tally: Kept by the run.
-        num_inputs: In all.
         is_live: Whether the input is, whose windows show by themselves how far it is.
     """
 
-    def __init__(self, tally: Tally, num_inputs: int, *, is_live: bool = False) -> None:
+    def __init__(self, tally: Tally, *, is_live: bool = False) -> None:
         self.tally = tally
         self.is_live = is_live
-        self.num_inputs = num_inputs
         self.started = time.monotonic()
 
     @property
@@ -43,9 +39,9 @@ class Progress:
     def text(self) -> str:
         """Return files and audio hours done, rate, time left, errors so far, and the current file."""
         tally, elapsed_s = self.tally, max(self.elapsed_s, 1e-9)
-        read_s, total = tally.read_s, tally.audio_total(self.num_inputs)
+        read_s, total = tally.read_s, tally.audio_total()
         return (
-            f"{tally.num_done} of {self.num_inputs} inputs, {read_s / 3600:.2f}{_of_hours(total)} h of audio, "
+            f"{tally.num_done} of {tally.num_inputs} inputs, {read_s / 3600:.2f}{_of_hours(total)} h of audio, "
             f"{read_s / elapsed_s:.1f} x real time, {_time_left(read_s, total, elapsed_s)} left, "
             f"{tally.num_failed} failed  {_shortened(printable(tally.current or ''))}"
         )

@@ -1,15 +1,16 @@
-"""Standard output for results, standard error for everything else, and the file that ``--output`` names."""
+"""Standard output for results, standard error for everything else."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from ast_cli.errors import DEBUG_VARIABLE, AstError
 from ast_cli.report.text import printable
+from ast_cli.results import FileError
 
 
 def note(text: str, *, quiet: bool = False) -> None:
@@ -17,6 +18,14 @@ def note(text: str, *, quiet: bool = False) -> None:
     if not quiet:
         sys.stderr.write(f"{printable(text)}\n")  # in one piece: progress comes from another thread
         sys.stderr.flush()
+
+
+def tell_faults(path: str | None, error: FileError | None, warnings: Sequence[str], *, quiet: bool) -> None:
+    """Say what went wrong with one input: an error even if ``quiet``."""
+    if error is not None:
+        note(f"error: {error.message}")
+    elif warnings:
+        note(f"warning: {path or ''}: {', '.join(warnings)}", quiet=quiet)
 
 
 @contextlib.contextmanager

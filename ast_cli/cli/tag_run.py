@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ast_cli.cli.progress import Progress, Record, watched
-from ast_cli.cli.streams import note, results_stream, writing_stdout
+from ast_cli.cli.progress import Progress, watched
+from ast_cli.cli.streams import note, results_stream, tell_faults, writing_stdout
 from ast_cli.report import open_writer
-from ast_cli.report.text import printable
-from ast_cli.results import TaggingResult
+from ast_cli.results import Record, TaggingResult
 from ast_cli.tagging.options import RunOptions
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, is_live: bool
     Raises:
         AstError: The run cannot be completed.
     """
-    tally, progress = running.tally, Progress(running.tally, running.num_inputs, is_live=is_live)
+    tally, progress = running.tally, Progress(running.tally, is_live=is_live)
     # A table on standard output shows errors itself.
     tells_faults = run.format_name != "table" or run.output is not None
     try:
@@ -31,27 +30,19 @@ def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, is_live: bool
             for record in watched(running, progress, quiet=quiet, to_stdout=run.output is None):
                 print_record(record)
                 if tells_faults and isinstance(record, TaggingResult):
-                    _tell(record, quiet=quiet)
+                    tell_faults(record.path, record.error, record.warnings, quiet=quiet)
     except BrokenPipeError:  # the reader has seen enough and wants no summary
         raise
     except BaseException:
         if tally.num_done:
-            note(tally.summary(progress.elapsed_s, progress.num_inputs), quiet=quiet)
+            note(tally.summary(progress.elapsed_s), quiet=quiet)
         if running.can_be_resumed:
             note(f"to go on, run the same command with --resume; {run.output} holds what is done", quiet=quiet)
         raise
-    if progress.num_inputs > 1 or tally.num_failed:
+    if tally.num_inputs > 1 or tally.num_failed:
         batches = f"; {running.micro_batch}" if not is_live and tally.num_ok > 1 else ""
-        note(tally.summary(progress.elapsed_s, progress.num_inputs) + batches, quiet=quiet)
+        note(tally.summary(progress.elapsed_s) + batches, quiet=quiet)
     return tally.num_failed > 0 or tally.num_failed_before > 0
-
-
-def _tell(result: TaggingResult, *, quiet: bool) -> None:
-    """Repeat on standard error what went wrong with one input."""
-    if result.error is not None:
-        note(f"error: {printable(result.error.message)}")
-    elif result.warnings:
-        note(f"warning: {printable(result.path or '')}: {', '.join(result.warnings)}", quiet=quiet)
 
 
 @contextlib.contextmanager

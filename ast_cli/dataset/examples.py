@@ -12,7 +12,8 @@ from pathlib import Path
 from ast_cli.dataset.class_folders import read_folder
 from ast_cli.dataset.manifest import MANIFEST_EXTENSIONS, LabelledRow, read_manifest
 from ast_cli.errors import NoInputsError, UsageError
-from ast_cli.tagging.inputs import list_inputs
+from ast_cli.tagging.inputs import Input, list_inputs
+from ast_cli.tagging.options import PartOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,12 @@ class Example:
     fold: int | None = None
     start_s: float = 0.0
     end_s: float | None = None
+
+    @property
+    def input(self) -> Input:
+        """The recording, or its part, as an input."""
+        duration_s = None if self.end_s is None else self.end_s - self.start_s
+        return Input(self.path, part=PartOptions(start_s=self.start_s, duration_s=duration_s))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,7 @@ from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_labe
 from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.evaluation.thresholds import LabelThreshold, best_thresholds
 from ast_cli.results import SCHEMA_VERSION, FileError, TaggingResult, path_fields
-from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import ClassifyOptions, PartOptions
+from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.tagger import Tagger
 
 # Passes results on while it watches them: given the results, how many there will be, and the model's name.
@@ -173,14 +172,14 @@ class _Ensemble:
 
     def _results(self, tagger: Tagger, rows: Sequence[int]) -> Iterator[TaggingResult]:
         """Yield the result of each row's example, all labels in it."""
-        inputs = [_input(self.match.examples[row]) for row in rows]
-        run = ClassifyOptions(
+        inputs = [self.match.examples[row].input for row in rows]
+        options = ClassifyOptions(
             hop_s=self.options.hop_s,
             batch_size=self.options.batch_size,
             top_k=tagger.config.num_labels,
             aggregate=self.options.aggregate,
         )
-        records = tagger.classify_inputs(inputs, run, self.options)
+        records = tagger.classify_inputs(inputs, options, self.options)
         results = (record for record in records if isinstance(record, TaggingResult))
         with contextlib.closing(records):
             yield from self.watch(results, len(rows), tagger.name)
@@ -196,11 +195,6 @@ def _row(result: TaggingResult, tagger: Tagger) -> NDArray[np.float32]:
 
 def _metrics(scores: NDArray[np.float32], targets: NDArray[Any], labels: tuple[str, ...]) -> Metrics:
     return (single_label_metrics if targets.ndim == 1 else multi_label_metrics)(scores, targets, labels)
-
-
-def _input(example: Example) -> Input:
-    duration_s = None if example.end_s is None else example.end_s - example.start_s
-    return Input(example.path, part=PartOptions(start_s=example.start_s, duration_s=duration_s))
 
 
 def _check_activations(taggers: Sequence[Tagger]) -> None:

@@ -26,7 +26,7 @@ class WrongFileError(Exception):
 
 
 def retry(
-    repo_id: str, revision: str, request: Callable[[int], Fetched], passes: Callable[[Exception], bool]
+    repo_id: str, revision: str, request: Callable[[int], Fetched], is_worth_retrying: Callable[[Exception], bool]
 ) -> Fetched:
     """Make a request of the hub client, again after a fault that may pass; its exceptions become one sentence."""
     attempt = 1
@@ -36,13 +36,13 @@ def retry(
         except AstError:
             raise
         except Exception as error:  # the client lets the exceptions of its HTTP and Xet libraries through
-            if attempt == ATTEMPTS or not passes(error):
+            if attempt == ATTEMPTS or not is_worth_retrying(error):
                 raise HubError(f"{repo_id}: {_reason(error, repo_id, revision)}") from error
         time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
         attempt += 1
 
 
-def is_passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Tell whether a request may succeed a little later: an overloaded hub, or a network that faltered."""
     status = _status(error)
     if status is not None:
@@ -50,11 +50,11 @@ def is_passing(error: Exception) -> bool:
     return not isinstance(error, NOT_THE_HUB) and not _is_of_disk(error)
 
 
-def may_arrive_right(error: Exception) -> bool:
+def is_worth_fetching_again(error: Exception) -> bool:
     """Tell whether to fetch a file again; of most network faults the client from 1.0 on has tried six times before."""
     fault = _behind(error)
     if _is_of_requests(fault):
-        return is_passing(fault)
+        return is_transient(fault)
     status = _status(error)
     # The client reports a size that differs from the announced one as a bare OSError.
     is_cut = (type(error) is OSError and error.errno is None) or type(error).__name__ in CUT_OFF

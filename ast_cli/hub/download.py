@@ -18,7 +18,15 @@ from typing import Any
 from ast_cli.errors import HubError, UsageError
 from ast_cli.files.atomic import replacing
 from ast_cli.hub.cached import cached_folder
-from ast_cli.hub.client import WrongFileError, client_output, is_passing, may_arrive_right, missing, retry, unwritable
+from ast_cli.hub.client import (
+    WrongFileError,
+    client_output,
+    is_transient,
+    is_worth_fetching_again,
+    missing,
+    retry,
+    unwritable,
+)
 from ast_cli.hub.names import CONFIG_NAME, DEFAULT_REVISION, INDEX_NAME, PICKLE_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
 
 REVISION = re.compile(r"(?!.*\.\.)\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
@@ -84,7 +92,7 @@ def _ask_hub(repo_id: str, revision: str) -> _Snapshot:
             repo_id, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
         )
 
-    info = retry(repo_id, revision, ask, is_passing)
+    info = retry(repo_id, revision, ask, is_transient)
     stated = {sibling.rfilename: sibling for sibling in info.siblings or []}
     files = {name: stated[name] for name in _needed_files(repo_id, list(stated))}
     for name, file in files.items():
@@ -167,7 +175,7 @@ def _fetch(snapshot: _Snapshot, name: str, local_dir: Path | None = None) -> Pat
             raise WrongFileError(f"{name} arrived wrong ({difference}) and was removed; try again later")
         return file
 
-    return retry(snapshot.repo_id, snapshot.revision, fetch, may_arrive_right)
+    return retry(snapshot.repo_id, snapshot.revision, fetch, is_worth_fetching_again)
 
 
 def _difference(file: Path, stated: Any) -> str | None:

@@ -139,7 +139,7 @@ class Tagger:
             AudioError: The recording cannot be read; here, unlike in a batch, it is raised.
             UsageError: Options that cannot be, or a waveform that is not mono.
         """
-        options = dataclasses.replace(options or ClassifyOptions(), **changes, stream=False)
+        options = dataclasses.replace(options or ClassifyOptions(), **{**changes, "stream": False})
         path = str(audio) if isinstance(audio, str | Path) else None
         stream = open_stream(audio, self.feature_extractor.sampling_rate, options, sampling_rate)
         (result,) = self.classify_turns([Turn(Input(path or "the waveform"), lambda: stream)], options)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
-from ast_cli.about import About, told_fields
+from ast_cli.about import About, documented_fields
 from ast_cli.audio.front_end import FrontEndName
 from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown
@@ -28,6 +28,19 @@ BASE_LEARNING_RATE = 5e-5  # for a width of 768; see `learning_rate_for`
 BASE_WIDTH = 768
 
 
+@dataclass(frozen=True, slots=True)
+class Bounded(About):
+    """What is said of a field of `TrainOptions`.
+
+    Attributes:
+        low: Smallest number it may be.
+        high: Largest likewise.
+    """
+
+    low: float = 0
+    high: float = math.inf
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """How a model is trained; what each field means is said beside it.
@@ -37,102 +50,124 @@ class TrainOptions:
     """
 
     # what is learnt
-    loss: Annotated[Loss, About("auto: cross-entropy for single-label data, else bce (binary cross-entropy).")] = "auto"
-    label_smoothing: Annotated[float, About("Share of each target spread over all labels.", 0, 0.9)] = 0.0
-    new_head: Annotated[bool, About("Replace the head even where the base model knows every label.")] = False
+    loss: Annotated[Loss, Bounded("auto: cross-entropy for single-label data, else bce (binary cross-entropy).")] = (
+        "auto"
+    )
+    label_smoothing: Annotated[float, Bounded("Share of each target spread over all labels.", low=0, high=0.9)] = 0.0
+    new_head: Annotated[bool, Bounded("Replace the head even where the base model knows every label.")] = False
     freeze_encoder: Annotated[
-        bool, About("Train the head alone, on embeddings computed once, without augmentation.")
+        bool, Bounded("Train the head alone, on embeddings computed once, without augmentation.")
     ] = False
 
     # the input
     max_length: Annotated[
         int | None,
-        About("Frames of the input. [default: the base model's; from scratch, what 95 % of the clips fit]", 16, 1e5),
+        Bounded(
+            "Frames of the input. [default: the base model's; from scratch, what 95 % of the clips fit]",
+            low=16,
+            high=1e5,
+        ),
     ] = None
-    num_mel_bins: Annotated[int | None, About("Mel bins of the input. [default: the base model's]", 16, 1024)] = None
-    frequency_stride: Annotated[int | None, About("Mel bins between patches. [default: the base model's]", 1, 1024)] = (
-        None
-    )
-    time_stride: Annotated[int | None, About("Frames between patches. [default: the base model's]", 1, 10_000)] = None
+    num_mel_bins: Annotated[
+        int | None, Bounded("Mel bins of the input. [default: the base model's]", low=16, high=1024)
+    ] = None
+    frequency_stride: Annotated[
+        int | None, Bounded("Mel bins between patches. [default: the base model's]", low=1, high=1024)
+    ] = None
+    time_stride: Annotated[
+        int | None, Bounded("Frames between patches. [default: the base model's]", low=1, high=10_000)
+    ] = None
     front_end: Annotated[
-        FrontEndName | None, About("Whose features a base model hears that has no preprocessor_config.json.")
+        FrontEndName | None, Bounded("Whose features a base model hears that has no preprocessor_config.json.")
     ] = None
-    normalise: Annotated[str, About("Mean and standard deviation: base (model's), data (measured), or MEAN,STD.")] = (
+    normalise: Annotated[str, Bounded("Mean and standard deviation: base (model's), data (measured), or MEAN,STD.")] = (
         "base"
     )
     random_crop: Annotated[
-        bool, About("Cut a training clip longer than the input at random, not at its beginning.")
+        bool, Bounded("Cut a training clip longer than the input at random, not at its beginning.")
     ] = False
     max_clip_s: Annotated[
-        float, About("With random crops: how much of each recording is kept, in seconds.", 1, 36_000)
+        float, Bounded("With random crops: how much of each recording is kept, in seconds.", low=1, high=36_000)
     ] = 60.0
 
     # augmentation
-    frequency_mask: Annotated[int, About("Widest mask along frequency, in mel bins (SpecAugment).", 0, 1024)] = 0
-    time_mask: Annotated[int, About("Widest mask along time, in frames.", 0, 1e5)] = 0
-    num_masks: Annotated[int, About("Masks of each kind per clip.", 0, 20)] = 1
-    mixup: Annotated[float, About("Share of clips mixed with another, in the power domain.", 0, 1)] = 0.0
-    mixup_alpha: Annotated[float, About("Of the Beta distribution that mixing weights come from.", 0.01, 1000)] = 10.0
-    gain_db: Annotated[float, About("Largest change of loudness, up or down, in dB.", 0, 60)] = 0.0
-    time_shift: Annotated[int, About("Farthest circular shift along time, in frames.", 0, 1e5)] = 0
+    frequency_mask: Annotated[
+        int, Bounded("Widest mask along frequency, in mel bins (SpecAugment).", low=0, high=1024)
+    ] = 0
+    time_mask: Annotated[int, Bounded("Widest mask along time, in frames.", low=0, high=1e5)] = 0
+    num_masks: Annotated[int, Bounded("Masks of each kind per clip.", low=0, high=20)] = 1
+    mixup: Annotated[float, Bounded("Share of clips mixed with another, in the power domain.", low=0, high=1)] = 0.0
+    mixup_alpha: Annotated[
+        float, Bounded("Of the Beta distribution that mixing weights come from.", low=0.01, high=1000)
+    ] = 10.0
+    gain_db: Annotated[float, Bounded("Largest change of loudness, up or down, in dB.", low=0, high=60)] = 0.0
+    time_shift: Annotated[int, Bounded("Farthest circular shift along time, in frames.", low=0, high=1e5)] = 0
     stretch: Annotated[
-        float, About("Most that time and frequencies are stretched or squeezed by: 0.2 for a fifth.", 0, 3)
+        float, Bounded("Most that time and frequencies are stretched or squeezed by: 0.2 for a fifth.", low=0, high=3)
     ] = 0.0
-    filter_db: Annotated[float, About("Largest gain of a random frequency response (FilterAugment), in dB.", 0, 60)] = (
-        0.0
-    )
-    noise: Annotated[float, About("Most uniform noise added to the normalised input.", 0, 10)] = 0.0
-    token_drop: Annotated[float, About("Share of patch tokens left out in training.", 0, 0.95)] = 0.0
-    balanced: Annotated[bool, About("Draw clips of rare labels as often as those of common ones.")] = False
+    filter_db: Annotated[
+        float, Bounded("Largest gain of a random frequency response (FilterAugment), in dB.", low=0, high=60)
+    ] = 0.0
+    noise: Annotated[float, Bounded("Most uniform noise added to the normalised input.", low=0, high=10)] = 0.0
+    token_drop: Annotated[float, Bounded("Share of patch tokens left out in training.", low=0, high=0.95)] = 0.0
+    balanced: Annotated[bool, Bounded("Draw clips of rare labels as often as those of common ones.")] = False
 
     # the optimiser
-    epochs: Annotated[int, About("Passes over the training clips.", 1, 1e6)] = 25
-    batch_size: Annotated[int, About("Clips in one forward pass.", 1, 65_536)] = 16
-    accumulate: Annotated[int, About("Forward passes per update of the weights.", 1, 65_536)] = 1
+    epochs: Annotated[int, Bounded("Passes over the training clips.", low=1, high=1e6)] = 25
+    batch_size: Annotated[int, Bounded("Clips in one forward pass.", low=1, high=65_536)] = 16
+    accumulate: Annotated[int, Bounded("Forward passes per update of the weights.", low=1, high=65_536)] = 1
     optimiser: Annotated[
-        Optimiser, About("muon: the blocks' matrices by Muon, the rest by AdamW; learns far faster from nothing.")
+        Optimiser, Bounded("muon: the blocks' matrices by Muon, the rest by AdamW; learns far faster from nothing.")
     ] = "adamw"
-    muon_factor: Annotated[float, About("With muon: times the learning rate, for the blocks' matrices.", 0, 1e5)] = 1.0
+    muon_factor: Annotated[
+        float, Bounded("With muon: times the learning rate, for the blocks' matrices.", low=0, high=1e5)
+    ] = 1.0
     learning_rate: Annotated[
-        float | None, About("At its peak. [default: by the model's width, 5e-5 at 768, 2e-4 at 192]", 0, 10)
+        float | None, Bounded("At its peak. [default: by the model's width, 5e-5 at 768, 2e-4 at 192]", low=0, high=10)
     ] = None
-    head_factor: Annotated[float, About("Times the learning rate, for the head.", 0, 1e5)] = 1.0
-    layer_decay: Annotated[float, About("Times the learning rate, for each block further from the head.", 0.01, 1)] = (
-        1.0
-    )
-    weight_decay: Annotated[float, About("Never on biases, norms, tokens and positions.", 0, 10)] = 0.0
-    beta1: Annotated[float, About("Of AdamW.", 0, 0.9999)] = 0.9
-    beta2: Annotated[float, About("Of AdamW.", 0, 0.999999)] = 0.999
-    max_gradient_norm: Annotated[float, About("Longer gradients are shortened to it; 0 for never.", 0, 1e9)] = 1.0
-    schedule: Annotated[Schedule, About("How the learning rate falls after the warm-up.")] = "cosine"
-    warmup_epochs: Annotated[float, About("Over which the learning rate rises from zero.", 0, 1e6)] = 0.0
-    warmup_steps: Annotated[int, About("The same in updates; the longer of the two counts.", 0, 1e9)] = 0
-    step_start: Annotated[int, About("With step: the first epoch (from 0) with a lower rate.", 0, 1e6)] = 5
-    step_every: Annotated[int, About("With step: epochs from one fall to the next.", 1, 1e6)] = 1
-    step_factor: Annotated[float, About("With step: what the rate is multiplied by.", 0, 1)] = 0.85
+    head_factor: Annotated[float, Bounded("Times the learning rate, for the head.", low=0, high=1e5)] = 1.0
+    layer_decay: Annotated[
+        float, Bounded("Times the learning rate, for each block further from the head.", low=0.01, high=1)
+    ] = 1.0
+    weight_decay: Annotated[float, Bounded("Never on biases, norms, tokens and positions.", low=0, high=10)] = 0.0
+    beta1: Annotated[float, Bounded("Of AdamW.", low=0, high=0.9999)] = 0.9
+    beta2: Annotated[float, Bounded("Of AdamW.", low=0, high=0.999999)] = 0.999
+    max_gradient_norm: Annotated[
+        float, Bounded("Longer gradients are shortened to it; 0 for never.", low=0, high=1e9)
+    ] = 1.0
+    schedule: Annotated[Schedule, Bounded("How the learning rate falls after the warm-up.")] = "cosine"
+    warmup_epochs: Annotated[float, Bounded("Over which the learning rate rises from zero.", low=0, high=1e6)] = 0.0
+    warmup_steps: Annotated[int, Bounded("The same in updates; the longer of the two counts.", low=0, high=1e9)] = 0
+    step_start: Annotated[int, Bounded("With step: the first epoch (from 0) with a lower rate.", low=0, high=1e6)] = 5
+    step_every: Annotated[int, Bounded("With step: epochs from one fall to the next.", low=1, high=1e6)] = 1
+    step_factor: Annotated[float, Bounded("With step: what the rate is multiplied by.", low=0, high=1)] = 0.85
 
     # which weights come out
-    average: Annotated[Average, About("Of the weights: ema (moving, by update) or epochs (mean over epochs).")] = "none"
-    ema_decay: Annotated[float, About("With ema: weight of the past in each update.", 0, 0.999999)] = 0.999
-    average_start: Annotated[int, About("With epochs: the first epoch (from 0) that counts.", 0, 1e6)] = 0
-    keep: Annotated[Keep, About("Weights to save. auto: the average if there is one, else best on validation.")] = (
+    average: Annotated[Average, Bounded("Of the weights: ema (moving, by update) or epochs (mean over epochs).")] = (
+        "none"
+    )
+    ema_decay: Annotated[float, Bounded("With ema: weight of the past in each update.", low=0, high=0.999999)] = 0.999
+    average_start: Annotated[int, Bounded("With epochs: the first epoch (from 0) that counts.", low=0, high=1e6)] = 0
+    keep: Annotated[Keep, Bounded("Weights to save. auto: the average if there is one, else best on validation.")] = (
         "auto"
     )
-    patience: Annotated[int, About("Stop after so many validations without a better one; 0 for never.", 0, 1e6)] = 0
+    patience: Annotated[
+        int, Bounded("Stop after so many validations without a better one; 0 for never.", low=0, high=1e6)
+    ] = 0
 
     # what is held out
     validation_share: Annotated[
-        float, About("Of the training clips, where the data names none; 0 for none.", 0, 0.9)
+        float, Bounded("Of the training clips, where the data names none; 0 for none.", low=0, high=0.9)
     ] = 0.1
-    fold: Annotated[int | None, About("Hold this fold out for validation.", -(10**9), 1e9)] = None
-    validate_every: Annotated[int, About("Epochs from one validation to the next.", 1, 1e6)] = 1
+    fold: Annotated[int | None, Bounded("Hold this fold out for validation.", low=-(10**9), high=1e9)] = None
+    validate_every: Annotated[int, Bounded("Epochs from one validation to the next.", low=1, high=1e6)] = 1
 
     # how it is run
     precision: Annotated[
-        Precision, About("auto: bf16 on a CUDA device that has it, fp16 on older ones, else fp32.")
+        Precision, Bounded("auto: bf16 on a CUDA device that has it, fp16 on older ones, else fp32.")
     ] = "auto"
-    checkpoint_gradients: Annotated[bool, About("Compute activations twice to save memory.")] = False
-    seed: Annotated[int, About("Of every random draw.", 0, 2**32 - 1)] = 0
+    checkpoint_gradients: Annotated[bool, Bounded("Compute activations twice to save memory.")] = False
+    seed: Annotated[int, Bounded("Of every random draw.", low=0, high=2**32 - 1)] = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -192,7 +227,7 @@ class Setting:
 
     kind: Any
     is_optional: bool
-    about: About
+    about: Bounded
 
     def as_meant(self, value: Any) -> Any:
         """Take what TOML and people write for what is meant: 1 for 1.0, [mean, std] for normalise."""
@@ -227,13 +262,14 @@ class Setting:
 def settings() -> dict[str, Setting]:
     """Return the fields of `TrainOptions` by name."""
     found = {}
-    for field in told_fields(TrainOptions):
+    for field in documented_fields(TrainOptions):
         is_optional = types.NoneType in get_args(field.kind)
         kind = (
             next(member for member in get_args(field.kind) if member is not types.NoneType)
             if is_optional
             else field.kind
         )
+        assert isinstance(field.about, Bounded)
         found[field.name] = Setting(kind, is_optional, field.about)
     return found
 

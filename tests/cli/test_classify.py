@@ -258,6 +258,7 @@ def test_live_raw_samples_are_streamed_as_records(run_ast: Run) -> None:
         (["x.wav", "--resume"], ExitCode.USAGE, "--resume needs --output"),
         (["x.wav", "--shard", "2/2"], ExitCode.USAGE, "shard"),
         (["x.wav", "--raw-rate", "16000", "-f", "jsonl"], ExitCode.USAGE, "raw samples are read from standard input"),
+        (["-", "--raw-rate", "16000", "-f", "jsonl", "--shard", "0/2"], ExitCode.USAGE, "leave out --shard"),
         (["-0", "x.wav"], ExitCode.USAGE, "-0 needs --files-from"),
         (["--files-from", "nope.txt"], ExitCode.USAGE, "--files-from nope.txt: cannot be read"),
         (["-", "--files-from", "-"], ExitCode.USAGE, "cannot be both"),

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ast_cli.about import About, told_fields
+from ast_cli.about import About, documented_fields
 from ast_cli.cli import app
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.evaluation.options import EvaluationOptions
@@ -41,7 +41,7 @@ def test_every_field_is_a_flag_with_its_default_and_its_words(name: str, kinds: 
     command: Any = typer.main.get_command(app)
     flags = {parameter.name: parameter for parameter in command.commands[name].params}
     for kind in kinds:
-        for field in told_fields(kind):
+        for field in documented_fields(kind):
             flag = flags[field.name]
             assert field.flag in flag.opts
             assert flag.help == field.about.help
@@ -71,5 +71,5 @@ def test_a_command_gets_its_options_made() -> None:
 
 
 def test_an_untold_field_is_no_flag() -> None:
-    assert [field.name for field in told_fields(Options)] == ["top_k", "labels", "loud", "start_s"]
+    assert [field.name for field in documented_fields(Options)] == ["top_k", "labels", "loud", "start_s"]
     assert "No such option" in run("--untold", "2")

@@ -13,9 +13,9 @@ import pytest
 
 from ast_cli import Tagger
 from ast_cli.cli import progress, tag_run
-from ast_cli.cli.progress import Progress, Record, watched
+from ast_cli.cli.progress import Progress, watched
 from ast_cli.errors import ErrorCode
-from ast_cli.results import FileError, TaggingResult
+from ast_cli.results import FileError, Record, TaggingResult
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
 from ast_cli.tagging.run.tag_files import open_run
@@ -46,7 +46,7 @@ def ended(path: str, duration_s: float) -> TaggingResult:
 
 
 def test_line_tells_how_far_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Progress(Tally(), 4)
+    shown = Progress(Tally(4))
     assert shown.text().startswith("0 of 4 inputs, 0.00 h of audio, 0.0 x real time, - left, 0 failed")
     shown.tally.add(RESULTS[0])  # type: ignore[arg-type]
     monkeypatch.setattr(Progress, "elapsed_s", 1500.0)
@@ -59,7 +59,7 @@ def test_line_tells_how_far_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_long_recording_has_a_time_left_that_falls(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Progress(Tally(), 1)
+    shown = Progress(Tally(1))
     stream = open_recording(shown.tally, "day.wav", 0.0, 7200.0)
     assert shown.text() == "0 of 1 inputs, 0.00 of 2.00 h of audio, 0.0 x real time, - left, 0 failed  day.wav"
     for read_s, elapsed_s, line in (
@@ -75,7 +75,7 @@ def test_one_long_recording_has_a_time_left_that_falls(monkeypatch: pytest.Monke
 
 
 def test_long_recordings_among_many_clips_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Progress(Tally(), 402)
+    shown = Progress(Tally(402))
     for number in range(400):
         shown.tally.add(ended(f"{number}.wav", 4.5))  # half an hour in all
     monkeypatch.setattr(Progress, "elapsed_s", 60.0)
@@ -92,7 +92,7 @@ def test_a_recording_that_states_no_length_or_a_wrong_one_has_no_time_left_to_sh
 ) -> None:
     monkeypatch.setattr(Progress, "elapsed_s", 60.0)
     for claimed_s in (None, 30.0):
-        shown = Progress(Tally(), 2)
+        shown = Progress(Tally(2))
         shown.tally.add(ended("clip.wav", 1800.0))
         stream = open_recording(shown.tally, "stream.ogg", 900.0, claimed_s)
         # As long as the others, as far as one can tell ...
@@ -107,7 +107,7 @@ def test_what_was_read_of_a_recording_that_failed_and_what_was_done_before_is_ri
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Progress, "elapsed_s", 60.0)
-    shown = Progress(Tally(), 12)
+    shown = Progress(Tally(12))
     shown.tally.num_skipped = 9
     open_recording(shown.tally, "bad.mp4", 1800.0, 360_000.0)
     assert "of about 300 h of audio" in shown.text()
@@ -149,7 +149,7 @@ def test_lines_come_while_a_long_recording_yields_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.001)
-    shown, is_shown = Progress(Tally(), 1), threading.Event()
+    shown, is_shown = Progress(Tally(1)), threading.Event()
     monkeypatch.setattr(progress, "note", lambda text: (sys.stderr.write(f"{text}\n"), is_shown.set()))
 
     def silent() -> Iterator[Record]:
@@ -165,10 +165,10 @@ def test_lines_come_while_a_long_recording_yields_nothing(
 def test_short_run_quiet_run_and_live_input_show_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(Progress(Tally(), 4)) == RESULTS
+    assert run(Progress(Tally(4))) == RESULTS
     monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.0)
-    assert run(Progress(Tally(), 4), quiet=True) == RESULTS
-    assert run(Progress(Tally(), 4, is_live=True)) == RESULTS
+    assert run(Progress(Tally(4)), quiet=True) == RESULTS
+    assert run(Progress(Tally(4), is_live=True)) == RESULTS
     assert capsys.readouterr().err == ""
 
 
@@ -185,7 +185,7 @@ def test_live_line_is_gone_when_a_result_is_printed_and_at_the_end(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(sys, "stdout", terminal)
-    shown = Progress(Tally(), 4)
+    shown = Progress(Tally(4))
     for record in watched(RESULTS, shown, quiet=False, to_stdout=to_stdout):
         if to_stdout:
             assert terminal.getvalue().endswith("\x1b[2K")  # the line is erased: results do not tear it

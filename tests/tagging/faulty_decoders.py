@@ -57,8 +57,12 @@ def crash_after(num_blocks: int) -> Iterator[np.ndarray[Any, Any]]:
     os._exit(9)
 
 
-def open_faulty(path: str, rate: int, start_s: float, duration_s: float | None) -> AudioStream | FaultyStream:
+def open_faulty(path: str | bytes, rate: int, start_s: float, duration_s: float | None) -> AudioStream | FaultyStream:
     """Do what the file's name says; anything else is decoded as ever."""
+    if isinstance(path, bytes):  # of standard input
+        if path.startswith(b"crash"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return open_audio(path, rate, start_s, duration_s)
     fault = Path(path).stem.partition("_")[0]
     if fault == "exit":
         os._exit(7)

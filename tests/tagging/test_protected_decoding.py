@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,3 +74,24 @@ def test_calibration_goes_on_after_a_crash(paths: list[str], tmp_path: Path) -> 
     folder = Path(paths[0]).parent
     exported = export_model(ExportOptions("builtin", tmp_path / "int8", dtype="int8", calibrate=folder))
     assert exported.num_calibration_windows == len(GOOD) + 1  # and the window before the late crash
+
+
+def test_standard_input_that_crashes_its_decoder_is_one_error_among_results(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"crash the decoder")))
+    first, stdin, last = tiny_tagger().classify_paths([paths[0], "-", paths[2]])
+    assert (first.status, last.status) == ("ok", "ok")
+    assert stdin.error is not None
+    assert (stdin.path, stdin.error.code) == ("-", ErrorCode.WORKER_CRASHED)
+    assert not list(tmp_path.glob("ast-stdin-*"))
+
+
+def test_out_of_order_there_are_two_workers_where_there_are_inputs(paths: list[str]) -> None:
+    numbers = []
+    for num_inputs in (1, 5):
+        with opening.start_decoding(DecodeOptions(), num_inputs, in_order=False) as workers:
+            numbers.append(workers.num_workers)
+    assert numbers == [1, 2]

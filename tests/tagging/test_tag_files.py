@@ -153,3 +153,37 @@ def test_records_are_only_yielded_where_there_is_no_output(tagger: Tagger, folde
         assert [record.path for record in running] == all_paths(folder)
     assert not running.can_be_resumed
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_input_a_link_and_an_output_of_another_run_are_not_written_over(
+    tagger: Tagger, folder: Path, tmp_path: Path
+) -> None:
+    recording = folder / "00.wav"
+    content = recording.read_bytes()
+    (named_as_results := tmp_path / "in.jsonl").write_bytes(content)
+    (other := tmp_path / "other").write_bytes(content)
+    (link := tmp_path / "link.jsonl").symlink_to(other)
+    with pytest.raises(UsageError, match="is one of the inputs"):
+        tag_files([named_as_results], tagger, named_as_results, force=True)
+    with pytest.raises(UsageError, match="is a link"):
+        tag_files([folder], tagger, link, force=True)
+    assert recording.read_bytes() == named_as_results.read_bytes() == other.read_bytes() == content
+
+
+def test_a_single_path_is_no_list_of_paths(tagger: Tagger, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"must be a list of paths, not the single path 'a\.wav'"):
+        tag_files("a.wav", tagger, tmp_path / "tags.jsonl")
+
+
+def test_standard_input_cannot_be_resumed(tagger: Tagger, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot tell what standard input held"):
+        tag_files(["-"], tagger, tmp_path / "tags.jsonl", resume=True)
+
+
+def test_the_tally_tells_how_far_a_resumed_run_is(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "tags.jsonl"
+    tag_files(all_paths(folder)[:9], tagger, output)
+    told: list[tuple[int, int]] = []
+    tag_files([folder], tagger, output, resume=True, on_progress=lambda t: told.append((t.num_done, t.num_inputs)))
+    assert told[0] == (9, NUM_FILES)
+    assert told[-1] == (NUM_FILES, NUM_FILES)

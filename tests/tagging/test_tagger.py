@@ -464,3 +464,10 @@ def test_sizes_tried_on_a_long_run_change_no_score_and_end_in_the_cache(
         assert isinstance(result, TaggingResult)
         assert isinstance(alone, TaggingResult)
         assert [tag.score for tag in result.tags] == pytest.approx([tag.score for tag in alone.tags], abs=1e-5)
+
+
+def test_streaming_is_left_out_where_one_result_is_returned(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    path = str(write_wav("a.wav", 1.0))
+    assert tagger.classify(path, timestamps=True, stream=True) == tagger.classify(path, timestamps=True)
+    (result,) = tagger.classify_paths([path], timestamps=True, stream=True)
+    assert result == tagger.classify(path, timestamps=True)

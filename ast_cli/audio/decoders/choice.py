@@ -44,8 +44,8 @@ def open_decoder(source: Source) -> Decoder:
     return _OrElse(decoder, _WithRest(sound))
 
 
-class _Standing:
-    """A decoder that stands for another.
+class _Forwarding:
+    """A decoder that forwards to another.
 
     Attributes:
         chosen: The one that is at work.
@@ -81,7 +81,7 @@ class _Standing:
         self.chosen.close()
 
 
-class _OrElse(_Standing):
+class _OrElse(_Forwarding):
     """FFmpeg's decoder, in whose place libsndfile's steps where FFmpeg finds nothing that it can decode."""
 
     def __init__(self, first: PyAVDecoder, second: Decoder) -> None:
@@ -105,7 +105,7 @@ class _OrElse(_Standing):
         self._second.close()
 
 
-class _WithRest(_Standing):
+class _WithRest(_Forwarding):
     """libsndfile's decoder; on damage FFmpeg goes on where that stopped."""
 
     def __init__(self, sound: SoundFileDecoder) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from functools import partial
 from typing import TypeAlias
@@ -15,11 +18,14 @@ from ast_cli.tagging.decode.worker import Request
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import DecodeOptions, PartOptions
 
+MIN_WORKERS_AS_READY = 2  # while one waits in a long recording, the other decodes short ones
 INPUTS_AHEAD_PER_WORKER = 8  # enough small files to go on with while the model is busy with one batch
 
 OpenStream: TypeAlias = Callable[[], SampleStream]
 Watching: TypeAlias = Callable[[str, OpenStream], OpenStream]
-Workers: TypeAlias = DecodeOptions | DecodePool  # how to start them, or those that were started
+Workers: TypeAlias = (
+    DecodeOptions | DecodePool
+)  # that run already, or how to start them; with 0 workers this process decodes
 
 
 class Turn:
@@ -74,7 +80,7 @@ def open_inputs(
         The turns.
     """
     with (
-        _look_ahead(inputs, sampling_rate, part, workers, watching) as ahead,
+        _look_ahead(inputs, sampling_rate, part, workers, watching, in_order=True) as ahead,
         contextlib.closing(ahead.turns()) as turns,
     ):
         yield turns
@@ -97,28 +103,31 @@ def open_as_ready(
     Yields:
         The turns; None where there has been nothing to read for a while.
     """
-    with _look_ahead(inputs, sampling_rate, part, workers, watching) as ahead, contextlib.closing(ahead.due()) as turns:
+    with (
+        _look_ahead(inputs, sampling_rate, part, workers, watching, in_order=False) as ahead,
+        contextlib.closing(ahead.due()) as turns,
+    ):
         yield turns
 
 
 @contextlib.contextmanager
 def start_decoding(
-    decode: DecodeOptions, num_inputs: int | None = None, *, least: int = 1, start_now: bool = True
+    decode: DecodeOptions, num_inputs: int | None = None, *, in_order: bool = True, start_now: bool = True
 ) -> Iterator[Workers]:
     """Start the processes that decode, one an input at most; with 0 workers there are none to start.
 
-    Before torch is imported and a model read: they have found their libraries when it is ready.
+    Started now, before torch is imported and a model read, they have found their libraries when it is ready.
 
     Args:
         decode: How many, and how long they may take.
         num_inputs: If known.
-        least: Workers, where the machine decides.
+        in_order: Whether inputs are opened in order; else there are two, where the machine decides.
         start_now: Whether they start at once, or with the first input.
     """
     if decode.num_workers == 0:
         yield decode
         return
-    num_workers = decode.num_workers or max(least, default_num_workers())
+    num_workers = decode.num_workers or max(1 if in_order else MIN_WORKERS_AS_READY, default_num_workers())
     if num_inputs is not None:
         num_workers = max(1, min(num_workers, num_inputs))
     with DecodePool(num_workers, decode.timeout_s, start_now=start_now) as pool:
@@ -132,13 +141,15 @@ def _look_ahead(
     part: PartOptions | None,
     workers: Workers | None,
     watching: Watching,
+    *,
+    in_order: bool,
 ) -> Iterator[_Here | _Ahead]:
     """Start workers where that was not done, and look ahead as far as they are of use."""
     request = partial(_request, sampling_rate=sampling_rate, part=part or PartOptions())
     with contextlib.ExitStack() as stack:
         if not isinstance(workers, DecodePool):
             num_inputs = len(inputs) if isinstance(inputs, Sized) else None
-            started = start_decoding(workers or DecodeOptions(), num_inputs, start_now=False)
+            started = start_decoding(workers or DecodeOptions(), num_inputs, in_order=in_order, start_now=False)
             workers = stack.enter_context(started)
         if isinstance(workers, DecodePool):
             yield _Ahead(workers, inputs, request, watching)
@@ -148,7 +159,7 @@ def _look_ahead(
 
 def _request(item: Input, sampling_rate: int, part: PartOptions) -> Request:
     part = item.part_in(part)
-    return Request(item.path, sampling_rate, part.start_s, part.duration_s)
+    return Request(item.path, sampling_rate, part.start_s, part.duration_s, None)
 
 
 def _turn_here(item: Input, request: Request, watching: Watching) -> Turn:
@@ -228,9 +239,12 @@ class _Ahead:
         return bool(self._ahead)
 
     def _queued(self, item: Input) -> Turn:
-        if item.error is not None or item.path == STDIN:
-            return _turn_here(item, self._request(item), self._watching)
-        decoding = self._pool.decode(self._request(item))
+        request = self._request(item)
+        if item.error is not None:
+            return _turn_here(item, request, self._watching)
+        if item.path == STDIN:  # of this process: workers have another
+            request = request._replace(content_file=_kept_stdin())
+        decoding = self._pool.decode(request)
         return Turn(item, self._watching(item.path, partial(self._pool.open, decoding)), decoding)
 
     def _first_due(self) -> Turn | None:
@@ -245,3 +259,17 @@ class _Ahead:
         self._ahead.remove(turn)
         if turn.decoding is not None:
             self._pool.abandon(turn.decoding)
+            if (file := turn.decoding.request.content_file) is not None:
+                with contextlib.suppress(OSError):  # on Windows while its worker still reads it
+                    os.unlink(file)
+
+
+def _kept_stdin() -> str:
+    """Put what comes on standard input into a temporary file, and return its name."""
+    with tempfile.NamedTemporaryFile(prefix="ast-stdin-", delete=False) as file:
+        try:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    return file.name

@@ -85,7 +85,7 @@ class Decoding:
 
     @property
     def is_due(self) -> bool:
-        """Whether there is something to read, and if its decoder waits until it is read, even a little."""
+        """Whether it is worth reading now: complete, a window of it there, or its worker waiting for room."""
         return self.is_complete or self.is_held_up or self.num_bytes >= TURN_BYTES
 
 

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -39,16 +40,20 @@ logger = logging.getLogger(__name__)
 HEADER = struct.Struct("<cdI")
 READY, OPENING, BLOCK, CLOSING, FAILURE = b"R", b"O", b"B", b"C", b"F"
 
-OpenFunction = Callable[[str, int, float, float | None], "SampleStream"]
+OpenFunction = Callable[[str | bytes, int, float, float | None], "SampleStream"]
 
 
 class Request(NamedTuple):
-    """What a worker decodes: a file, to a rate in Hz, from where on and how much in seconds, None for the rest."""
+    """What a worker decodes: a file, to a rate in Hz, from where on and how much in seconds, None for the rest.
+
+    Of standard input, ``content_file`` is where its bytes were put; of all else it is None.
+    """
 
     path: str
     sampling_rate: int
     start_s: float
     duration_s: float | None
+    content_file: str | None
 
 
 def work() -> None:
@@ -72,7 +77,13 @@ def work() -> None:
     while True:
         request = requests.get()
         if request is not None:
-            _decode(request.path, partial(open_stream, *request), requests, send)
+            _decode(request.path, partial(_open, open_stream, request), requests, send)
+
+
+def _open(open_stream: OpenFunction, request: Request) -> SampleStream:
+    path, sampling_rate, start_s, duration_s, content_file = request
+    source = path if content_file is None else Path(content_file).read_bytes()
+    return open_stream(source, sampling_rate, start_s, duration_s)
 
 
 def _die_with_parent() -> None:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ast_cli.engine.micro_batch import MicroBatch
+from ast_cli.errors import UsageError
 from ast_cli.hub.folders import checkpoint_digest, checkpoint_folder
 from ast_cli.hub.names import PREPROCESSOR_NAME
 from ast_cli.report import FORMATS, format_for
-from ast_cli.results import SCHEMA_VERSION, StreamedPart, TaggingResult
+from ast_cli.results import SCHEMA_VERSION, Record, TaggingResult
 from ast_cli.tagging.decode.opening import Turn, Workers
 from ast_cli.tagging.inputs import STDIN, Input, RealPaths, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
+from ast_cli.tagging.run.check import check_run
 from ast_cli.tagging.run.journal import Journal, open_journal
 from ast_cli.tagging.run.shards import in_shard
 from ast_cli.tagging.run.tally import Tally
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 CHANGES_NO_RESULT = ("batch_size",)
 
-Record: TypeAlias = TaggingResult | StreamedPart
 OnProgress: TypeAlias = Callable[[Tally], None]
 
 
@@ -50,7 +51,7 @@ def tag_files(
         tagger: Of `Tagger.from_pretrained`: the checkpoint's content tells whether an output may be gone on with.
         output: Written; by its suffix JSON Lines, JSON, CSV or a table.
         options: How inputs are tagged; None for the defaults.
-        on_progress: Is told before each input and after each record how the run stands; what it raises ends the run.
+        on_progress: Is shown the tally before each input and after each record; what it raises ends the run.
         **run: Fields of `ast_cli.tagging.options.RunOptions`, e.g. ``resume=True, shard=(0, 8), num_workers=4``.
 
     Returns:
@@ -60,11 +61,13 @@ def tag_files(
         UsageError: The output exists and is neither to be resumed nor replaced; options that cannot be.
         AstError: The output cannot be written, is written by another run, or too many inputs failed in a row.
     """
+    if isinstance(paths, str | Path):
+        raise UsageError(f"paths must be a list of paths, not the single path {str(paths)!r}")
     output = Path(output)
-    run.setdefault("format_name", format_for(output, FORMATS))
+    run_options = RunOptions(output=output, **{"format_name": format_for(output, FORMATS), **run})
     inputs = list(list_inputs(str(path) for path in paths))
-    options, how = options or ClassifyOptions(), RunOptions(output=output, **run)
-    with open_run(tagger, inputs, options, how, on_progress=on_progress) as running:
+    check_run(inputs, run_options)
+    with open_run(tagger, inputs, options or ClassifyOptions(), run_options, on_progress=on_progress) as running:
         for _record in running:
             pass
     return running.tally
@@ -75,15 +78,13 @@ class TaggingRun:
 
     Attributes:
         tally: Of the inputs that have their result.
-        num_inputs: In all, of this shard.
         micro_batch: How many windows the model is given at once.
     """
 
     def __init__(
-        self, records: Iterator[Record], tally: Tally, num_inputs: int, micro_batch: MicroBatch, journal: Journal | None
+        self, records: Iterator[Record], tally: Tally, micro_batch: MicroBatch, journal: Journal | None
     ) -> None:
         self.tally = tally
-        self.num_inputs = num_inputs
         self.micro_batch = micro_batch
         self._records = records
         self._journal = journal
@@ -107,33 +108,33 @@ def open_run(
     tagger: Tagger,
     inputs: list[Input],
     options: ClassifyOptions,
-    run: RunOptions,
+    run_options: RunOptions,
     *,
     workers: Workers | None = None,
     live: RawFormat | None = None,
     on_progress: OnProgress = lambda _tally: None,
 ) -> Iterator[TaggingRun]:
-    """Open a run; without ``run.output`` its records are only yielded.
+    """Open a run; without ``run_options.output`` its records are only yielded.
 
     Args:
         tagger: The loaded model.
         inputs: Of all shards.
         options: How they are tagged.
-        run: How the run goes.
+        run_options: How the run goes.
         workers: That decode, started already; None to start them.
         live: The one input is raw samples on standard input, tagged while they come, each window at once.
-        on_progress: Is told before each input and after each record how the run stands; what it raises ends the run.
+        on_progress: Is shown the tally before each input and after each record; what it raises ends the run.
 
     Raises:
         AstError: The output cannot be opened, or the options do not fit the model.
     """
     tagger.check_options(options)
-    if run.shard is not None:
-        real_path, shard = RealPaths(), run.shard
+    if run_options.shard is not None:
+        real_path, shard = RealPaths(), run_options.shard
         inputs = [item for item in inputs if in_shard(item, shard, real_path)]
     micro_batch = tagger.choose_micro_batch(options, len(inputs))
-    tally = Tally(run.max_errors)
-    with _journal(tagger, options, run) as journal:
+    tally = Tally(len(inputs), run_options.max_errors)
+    with _journal(tagger, options, run_options) as journal:
         pending = _pending(inputs, journal, tally, on_progress)
         if live is not None:
             tagged = _tagged_live(tagger, pending, options, live)
@@ -141,30 +142,30 @@ def open_run(
             tagged = tagger.classify_inputs(
                 pending,
                 options,
-                workers or run,
-                in_order=not run.unordered,
+                workers or run_options,
+                in_order=not run_options.unordered,
                 micro_batch=micro_batch,
                 watching=tally.watching,
             )
-        records = _written(tagged, len(inputs), journal, tally, on_progress)
+        records = _written(tagged, journal, tally, on_progress)
         with contextlib.closing(tagged), contextlib.closing(records):
-            yield TaggingRun(records, tally, len(inputs), micro_batch, journal)
+            yield TaggingRun(records, tally, micro_batch, journal)
 
 
 def _journal(
-    tagger: Tagger, options: ClassifyOptions, run: RunOptions
+    tagger: Tagger, options: ClassifyOptions, run_options: RunOptions
 ) -> contextlib.AbstractContextManager[Journal | None]:
     """Open the output, with a journal beside it."""
-    if run.output is None:
+    if run_options.output is None:
         return contextlib.nullcontext()
     return open_journal(
-        run.output,
-        run.format_name,
+        run_options.output,
+        run_options.format_name,
         fingerprint(tagger, options),
-        resume=run.resume,
-        force=run.force,
-        retry_errors=run.retry_errors,
-        shard=run.shard,
+        resume=run_options.resume,
+        force=run_options.force,
+        retry_errors=run_options.retry_errors,
+        shard=run_options.shard,
     )
 
 
@@ -178,10 +179,11 @@ def _pending(
             yield item
         return
     for item in journal.pending(inputs):
-        on_progress(tally)
         tally.num_skipped, tally.num_failed_before = journal.num_skipped, journal.num_skipped_failures
+        on_progress(tally)
         yield item
     tally.num_skipped, tally.num_failed_before = journal.num_skipped, journal.num_skipped_failures
+    on_progress(tally)
 
 
 def _tagged_live(
@@ -198,7 +200,6 @@ def _tagged_live(
 
 def _written(
     tagged: Iterable[Record],
-    num_inputs: int,
     journal: Journal | None,
     tally: Tally,
     on_progress: OnProgress,
@@ -211,7 +212,7 @@ def _written(
         if isinstance(record, TaggingResult):
             tally.add(record)
         on_progress(tally)
-    tally.check(num_inputs)
+    tally.check()
 
 
 def fingerprint(tagger: Tagger, options: ClassifyOptions) -> dict[str, Any]:

@@ -39,10 +39,12 @@ class Tally:
     One thread counts, others may look.
 
     Args:
+        num_inputs: Of the run.
         max_errors: Stop after so many failed inputs; None for never.
     """
 
-    def __init__(self, max_errors: int | None = None) -> None:
+    def __init__(self, num_inputs: int, max_errors: int | None = None) -> None:
+        self.num_inputs = num_inputs
         self.max_errors = max_errors
         self.num_ok = 0
         self.num_with_warnings = 0
@@ -85,7 +87,7 @@ class Tally:
 
         return open_watched
 
-    def audio_total(self, num_inputs: int) -> AudioTotal:
+    def audio_total(self) -> AudioTotal:
         """Return how much audio all new inputs hold: lengths that are known, and their mean for the others.
 
         Nothing tells where there is none yet, or where an input that does not state its length is longer than the mean.
@@ -99,7 +101,7 @@ class Tally:
             else:
                 known_s += max(claimed_s, read_s)
                 num_known += 1
-        num_unknown = num_inputs - self.num_skipped - num_known
+        num_unknown = self.num_inputs - self.num_skipped - num_known
         if num_unknown <= 0:
             return AudioTotal(known_s)
         mean_s = known_s / max(num_known, 1)
@@ -142,16 +144,18 @@ class Tally:
                 return stream
         return None
 
-    def check(self, num_inputs: int) -> None:
+    def check(self) -> None:
         """Make sure that every input ended somewhere.
 
         Raises:
             AstError: The counts do not add up, which is a bug; the output then misses inputs.
         """
-        if self.num_done != num_inputs:
-            raise AstError(f"{self.num_done} of {num_inputs} inputs are accounted for: this is a bug; please report it")
+        if self.num_done != self.num_inputs:
+            raise AstError(
+                f"{self.num_done} of {self.num_inputs} inputs are accounted for: this is a bug; please report it"
+            )
 
-    def summary(self, elapsed_s: float, num_inputs: int) -> str:
+    def summary(self, elapsed_s: float) -> str:
         """Return one line about the whole run, or about what was done of it."""
         warned = f" ({self.num_with_warnings} with warnings)" if self.num_with_warnings else ""
         parts = [f"{self.num_ok} ok{warned}"]
@@ -164,5 +168,5 @@ class Tally:
         speed = f", {self.audio_s / elapsed_s:.1f} x real time" if elapsed_s > 0 else ""
         factor = f", real-time factor {elapsed_s / self.audio_s:.3g}" if self.audio_s else ""
         audio = f"{self.audio_s / 3600:.2f} h of audio in {elapsed_s:.1f} s"
-        done = "" if self.num_done == num_inputs else f"{self.num_done} of "
-        return f"{done}{counted(num_inputs, 'input')}: {', '.join(parts)}; {audio}{speed}{factor}"
+        done = "" if self.num_done == self.num_inputs else f"{self.num_done} of "
+        return f"{done}{counted(self.num_inputs, 'input')}: {', '.join(parts)}; {audio}{speed}{factor}"

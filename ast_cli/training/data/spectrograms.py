@@ -15,8 +15,7 @@ from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError
 from ast_cli.results import FileError
 from ast_cli.tagging.decode.opening import open_inputs
-from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import DecodeOptions, PartOptions
+from ast_cli.tagging.options import DecodeOptions
 
 Failure = tuple[Example, FileError]
 OnProgress = Callable[[int, int], None]  # examples done, and in all
@@ -77,15 +76,10 @@ def compute_spectrograms(
         max_frames: At most so many of each; None for all.
         workers: How many processes decode, and how long they may take; None for the defaults.
     """
-    inputs = [Input(example.path, part=_part(example)) for example in examples]
+    inputs = [example.input for example in examples]
     with open_inputs(inputs, feature_extractor.sampling_rate, workers=workers) as turns:
         for example, turn in zip(examples, turns, strict=True):
             yield Spectrogram(example, turn.open_stream, feature_extractor, max_frames)
-
-
-def _part(example: Example) -> PartOptions:
-    duration_s = None if example.end_s is None else example.end_s - example.start_s
-    return PartOptions(start_s=example.start_s, duration_s=duration_s)
 
 
 def require_any(num_read: int, failures: Sequence[str]) -> None:
