@@ -40,7 +40,7 @@ def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, is_live: bool
             note(f"to go on, run the same command with --resume; {run.output} holds what is done", quiet=quiet)
         raise
     if tally.num_inputs > 1 or tally.num_failed:
-        batches = f"; {running.micro_batch}" if not is_live and tally.num_ok > 1 else ""
+        batches = f"; {running.batch_size}" if not is_live and tally.num_ok > 1 else ""
         note(tally.summary(progress.elapsed_s) + batches, quiet=quiet)
     return tally.num_failed > 0 or tally.num_failed_before > 0
 

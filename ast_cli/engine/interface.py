@@ -64,10 +64,11 @@ CPU_BATCH_ACTIVATIONS = 1_000_000  # numbers in one layer's output that still su
 
 
 def cpu_batch_size(config: ASTConfig) -> int:
-    """Return how many windows suit a CPU by the model's size, where nothing has been measured.
+    """Return how many windows suit a CPU by the model's size.
 
     A batch that outgrows the cache is slower per window (measured: base size 1.7 s alone, 2.0 s in a batch of 4), and a
-    tiny model gains from a larger one (26 ms alone, 16 ms in a batch of 8).
+    tiny model gains from a larger one (26 ms alone, 16 ms in a batch of 8). To measure the best size gains nothing over
+    this (benchmarks/batch_size.py).
     """
     return max(1, min(CPU_BATCH_SIZE, CPU_BATCH_ACTIVATIONS // (config.num_tokens * config.hidden_size)))
 

@@ -12,10 +12,10 @@ from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.front_end import FbankBackend, FrontEndName, is_original
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.windows import hop_frames_of
+from ast_cli.engine.batch_size import BatchSize, choose_batch_size
 from ast_cli.engine.choice import load_engine
 from ast_cli.engine.graph.exported import extractor_inside
 from ast_cli.engine.interface import Engine
-from ast_cli.engine.micro_batch import MicroBatch, choose_micro_batch
 from ast_cli.engine.options import TORCH_ENGINES, EngineName
 from ast_cli.errors import AstWarning, AudioError, CheckpointError
 from ast_cli.hub.folders import default_model, describing_folder, exported_file
@@ -181,7 +181,7 @@ class Tagger:
         workers: Workers | None = None,
         *,
         in_order: bool = True,
-        micro_batch: MicroBatch | None = None,
+        batch_size: BatchSize | None = None,
         watching: Watching = unwatched,
     ) -> Generator[TaggingResult | StreamedPart, None, None]:
         """Tag inputs; with ``options.stream`` windows and events come before their input's result.
@@ -191,34 +191,32 @@ class Tagger:
             options: How.
             workers: Processes that decode, or how to start them; None for the defaults.
             in_order: Whether results come in the order of the inputs, or each as soon as it is complete.
-            micro_batch: Of a run over many inputs; see `choose_micro_batch`.
+            batch_size: How many windows the model is given at once; None to go by the options.
             watching: Is shown what opens each input; see `ast_cli.tagging.decode.opening.open_inputs`.
         """
         opened = open_inputs if in_order else open_as_ready
         with opened(inputs, self.feature_extractor.sampling_rate, options, workers, watching) as turns:
-            yield from self.classify_turns(turns, options, micro_batch, in_order=in_order)
+            yield from self.classify_turns(turns, options, batch_size, in_order=in_order)
 
     def classify_turns(
         self,
         turns: Iterable[Turn | None],
         options: ClassifyOptions,
-        micro_batch: MicroBatch | None = None,
+        batch_size: BatchSize | None = None,
         *,
         in_order: bool = True,
     ) -> Iterator[TaggingResult | StreamedPart]:
         """Tag inputs that have been opened, or can be; otherwise as `classify_inputs`, in whose order they come."""
-        return classify_turns(turns, self._batcher(options, micro_batch), options, self.name, in_order=in_order)
+        return classify_turns(turns, self._batcher(options, batch_size), options, self.name, in_order=in_order)
 
-    def choose_micro_batch(self, options: ClassifyOptions, num_inputs: int = 1) -> MicroBatch:
-        """Return how many windows a run over so many inputs gives to the model at once.
-
-        Scores are the same within 1e-5 whatever the number.
-        """
-        return choose_micro_batch(self.engine, options.batch_size, num_inputs)
-
-    def _batcher(self, options: ClassifyOptions, micro_batch: MicroBatch | None) -> Batcher:
+    def _batcher(self, options: ClassifyOptions, batch_size: BatchSize | None) -> Batcher:
         chooser = self.check_options(options)
-        return Batcher(self.engine, self.feature_extractor, chooser, micro_batch or self.choose_micro_batch(options))
+        return Batcher(
+            self.engine,
+            self.feature_extractor,
+            chooser,
+            batch_size or choose_batch_size(self.engine, options.batch_size),
+        )
 
     def check_options(self, options: ClassifyOptions) -> TagChooser:
         """Refuse options that do not fit the model, before anything is read or written.

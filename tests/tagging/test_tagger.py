@@ -21,7 +21,6 @@ from ast_cli import (
     TaggingResult,
     load_waveform,
 )
-from ast_cli.engine.micro_batch import MIN_INPUTS, kept, machine_key
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, DeviceError, ErrorCode, UsageError
 from ast_cli.labels import SPEECH_COMMANDS, audioset_id2label
 from ast_cli.tagging.inputs import Input
@@ -447,23 +446,19 @@ def test_inputs_own_part_is_what_is_tagged(tagger: Tagger, write_wav: Callable[.
         assert [tag.score for tag in ours.tags] == pytest.approx([tag.score for tag in theirs.tags], abs=1e-5)
 
 
-def test_sizes_tried_on_a_long_run_change_no_score_and_end_in_the_cache(
-    tagger: Tagger, write_wav: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AST_CACHE", str(tmp_path))
-    path = str(write_wav("a.wav", 0.3 + 0.05 * MIN_INPUTS))
-    options = ClassifyOptions(top_k=4)
-    micro_batch = tagger.choose_micro_batch(options, num_inputs=MIN_INPUTS)
-    # All different: a window that was heard before is not computed again, and nothing would be measured on it.
-    inputs = [Input(path, part=PartOptions(start_s=0.05 * i, duration_s=0.3)) for i in range(MIN_INPUTS)]
-    results = list(tagger.classify_inputs(inputs, options, HERE, micro_batch=micro_batch))
-    assert micro_batch.origin == "measured"
-    assert kept(machine_key(tagger.engine)) == micro_batch.num_windows
-    singly = tagger.classify_inputs(inputs, ClassifyOptions(top_k=4, batch_size=1), HERE)
-    for result, alone in zip(results, singly, strict=True):
-        assert isinstance(result, TaggingResult)
-        assert isinstance(alone, TaggingResult)
-        assert [tag.score for tag in result.tags] == pytest.approx([tag.score for tag in alone.tags], abs=1e-5)
+def test_batches_of_every_size_give_the_same_scores(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    num_inputs = 40
+    path = str(write_wav("a.wav", 0.3 + 0.05 * num_inputs))
+    # All different: a window that was heard before is not computed again.
+    inputs = [Input(path, part=PartOptions(start_s=0.05 * i, duration_s=0.3)) for i in range(num_inputs)]
+    singly, *others = (
+        list(tagger.classify_inputs(inputs, ClassifyOptions(top_k=4, batch_size=size), HERE)) for size in (1, 7, None)
+    )
+    for results in others:
+        for result, alone in zip(results, singly, strict=True):
+            assert isinstance(result, TaggingResult)
+            assert isinstance(alone, TaggingResult)
+            assert [tag.score for tag in result.tags] == pytest.approx([tag.score for tag in alone.tags], abs=1e-5)
 
 
 def test_streaming_is_left_out_where_one_result_is_returned(tagger: Tagger, write_wav: Callable[..., Path]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ast_cli.engine.micro_batch import MicroBatch
+from ast_cli.engine.batch_size import BatchSize, choose_batch_size
 from ast_cli.errors import UsageError
 from ast_cli.hub.folders import checkpoint_digest, checkpoint_folder
 from ast_cli.hub.names import PREPROCESSOR_NAME
@@ -78,14 +78,12 @@ class TaggingRun:
 
     Attributes:
         tally: Of the inputs that have their result.
-        micro_batch: How many windows the model is given at once.
+        batch_size: How many windows the model is given at once.
     """
 
-    def __init__(
-        self, records: Iterator[Record], tally: Tally, micro_batch: MicroBatch, journal: Journal | None
-    ) -> None:
+    def __init__(self, records: Iterator[Record], tally: Tally, batch_size: BatchSize, journal: Journal | None) -> None:
         self.tally = tally
-        self.micro_batch = micro_batch
+        self.batch_size = batch_size
         self._records = records
         self._journal = journal
 
@@ -132,7 +130,7 @@ def open_run(
     if run_options.shard is not None:
         real_path, shard = RealPaths(), run_options.shard
         inputs = [item for item in inputs if in_shard(item, shard, real_path)]
-    micro_batch = tagger.choose_micro_batch(options, len(inputs))
+    batch_size = choose_batch_size(tagger.engine, options.batch_size)
     tally = Tally(len(inputs), run_options.max_errors)
     with _journal(tagger, options, run_options) as journal:
         pending = _pending(inputs, journal, tally, on_progress)
@@ -144,12 +142,12 @@ def open_run(
                 options,
                 workers or run_options,
                 in_order=not run_options.unordered,
-                micro_batch=micro_batch,
+                batch_size=batch_size,
                 watching=tally.watching,
             )
         records = _written(tagged, journal, tally, on_progress)
         with contextlib.closing(tagged), contextlib.closing(records):
-            yield TaggingRun(records, tally, micro_batch, journal)
+            yield TaggingRun(records, tally, batch_size, journal)
 
 
 def _journal(

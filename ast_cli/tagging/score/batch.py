@@ -6,7 +6,6 @@ A file that cannot be scored is a result with an error; it never stops the other
 from __future__ import annotations
 
 import dataclasses
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.windows import AudioWindow
+from ast_cli.engine.batch_size import BatchSize
 from ast_cli.engine.interface import Engine
-from ast_cli.engine.micro_batch import MicroBatch
 from ast_cli.errors import AstWarning, AudioError, DeviceError, ErrorCode
 from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
 from ast_cli.tagging.decode.opening import Turn
@@ -133,12 +132,12 @@ class Batcher:
     """
 
     def __init__(
-        self, engine: Engine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, micro_batch: MicroBatch
+        self, engine: Engine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, batch_size: BatchSize
     ) -> None:
         self.engine = engine
         self.feature_extractor = feature_extractor
         self.chooser = chooser
-        self.micro_batch = micro_batch
+        self.batch_size = batch_size
         self.cache = WindowCache()
         self.runner = runner_for(engine, feature_extractor)
         self._to_run: list[DistinctWindow] = []
@@ -153,7 +152,7 @@ class Batcher:
         self._deliveries.append(_Delivery(pending, *place_s, distinct))
         if is_new:
             self._to_run.append(distinct)
-        if len(self._to_run) >= self.micro_batch.num_windows:
+        if len(self._to_run) >= self.batch_size.num_windows:
             self._start_batch()
         elif len(self._deliveries) >= MAX_DELIVERIES:
             self.flush()
@@ -169,13 +168,11 @@ class Batcher:
         """Start the model on the windows that wait; deliver what was running, or what has come out at once."""
         if not self._to_run:
             return
-        started = time.perf_counter()
         logits = self._logits([window.content for window in self._to_run])
         before, self._running = self._running, _Running(self._to_run, logits)
         self._to_run = []
         self._take(before)
-        if not self.runner.runs_ahead or self.micro_batch.num_windows == 1:  # who runs single windows wants them soon
-            self.micro_batch.add(len(self._running.windows), time.perf_counter() - started)
+        if not self.runner.runs_ahead or self.batch_size.num_windows == 1:  # who runs single windows wants them soon
             self._finish_batch()
 
     def _finish_batch(self) -> None:
@@ -215,7 +212,7 @@ class Batcher:
                 f"{self.engine.device_name}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
             )
         self._has_run_out = True
-        self.micro_batch.lower(half)
+        self.batch_size.lower(half)
         halves = [self._logits(part)() for part in (contents[:half], contents[half:])]
         return lambda: np.concatenate(halves)
 
