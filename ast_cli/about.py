@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -42,14 +43,21 @@ class AboutField:
         return self.about.flag or "--" + self.name.replace("_", "-")
 
 
+_known: dict[type[Any], tuple[AboutField, ...]] = {}  # types are read by evaluating them, which takes a millisecond
+
+
 def documented_fields(options: type[Any]) -> tuple[AboutField, ...]:
     """Return the fields of a dataclass that have an `About`, its own before those that it inherits."""
+    if options not in _known:
+        _known[options] = tuple(_documented(options))
+    return _known[options]
+
+
+def _documented(options: type[Any]) -> Iterator[AboutField]:
     hints = typing.get_type_hints(options, include_extras=True)
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
     names = [name for kind in options.__mro__ for name in vars(kind).get("__annotations__", {}) if name in defaults]
-    found = []
     for name in dict.fromkeys(names):
         if typing.get_origin(hints[name]) is Annotated:
             kind, *said = typing.get_args(hints[name])
-            found += [AboutField(name, kind, each, defaults[name]) for each in said if isinstance(each, About)]
-    return tuple(found)
+            yield from (AboutField(name, kind, each, defaults[name]) for each in said if isinstance(each, About))

@@ -59,8 +59,8 @@ class Engine(Protocol):
         """
 
 
-CPU_BATCH_SIZE = 16
-CPU_BATCH_ACTIVATIONS = 1_000_000  # numbers in one layer's output that still suit a processor's cache
+CPU_BATCH_SIZE = 8  # of a larger one, a small model loses beside the process that decodes what it gains alone
+CPU_BATCH_ACTIVATIONS = 700_000  # numbers in one layer's output that still suit a processor's cache
 
 
 def cpu_batch_size(config: ASTConfig) -> int:
