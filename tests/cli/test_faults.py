@@ -74,7 +74,7 @@ def assert_gone(workers: set[int], within_s: float) -> None:
 def test_reader_that_goes_ends_the_run_without_a_word(
     start: Callable[..., subprocess.Popen[str]], clips: Path, format_name: str, order: list[str]
 ) -> None:
-    process = start(clips, "--format", format_name, *order)
+    process = start(clips, "--format", format_name, "--batch-size", "1", *order)
     assert process.stdout is not None
     assert process.stderr is not None
     assert all(process.stdout.readline() for _ in range(3))  # CSV begins with the names of its columns
@@ -144,7 +144,7 @@ def test_signal_leaves_a_summary_whole_records_and_no_worker(
 def test_second_signal_ends_a_run_that_does_not_come_to_its_end(
     start: Callable[..., subprocess.Popen[str]], clips: Path
 ) -> None:
-    process = start(clips, "-f", "jsonl", "-q")
+    process = start(clips, "-f", "jsonl", "-q", "--batch-size", "1")
     assert process.stdout is not None
     process.stdout.readline()
     workers = children_of(process.pid)
