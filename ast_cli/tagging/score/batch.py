@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -294,14 +295,14 @@ def _complete(
     unfinished: dict[Turn, _Unfinished], options: ClassifyOptions, model: str, *, in_order: bool
 ) -> Iterator[TaggingResult | StreamedPart]:
     """Hand out what is complete; in order only up to the first input that is not, and what has closed of that one."""
-    for turn, pending in [(turn, each.pending) for turn, each in unfinished.items()]:
-        if options.stream and (in_order or pending.is_complete):
+    choose = takewhile if in_order else filter  # in order nothing behind the first is looked at, window after window
+    for turn in list(choose(lambda turn: unfinished[turn].pending.is_complete, unfinished)):
+        pending = unfinished.pop(turn).pending
+        if options.stream:
             yield from pending.take_parts()
-        if pending.is_complete:
-            del unfinished[turn]
-            yield pending.result(model)
-        elif in_order:
-            return
+        yield pending.result(model)
+    if options.stream and in_order and unfinished:
+        yield from next(iter(unfinished.values())).pending.take_parts()
 
 
 def file_error(item: Input, error: AudioError) -> FileError:
