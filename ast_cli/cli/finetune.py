@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ast_cli.cli.option_flags import as_command
 from ast_cli.cli.parameters import Device
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.dataset.examples import read_examples
@@ -45,12 +46,7 @@ def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
         annotation: Any = Annotated[setting.kind | None, option]
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, kind, default=None, annotation=annotation))
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    run.__doc__ = command.__doc__
-    run.__name__ = command.__name__
-    return run
+    return as_command(run, command, parameters)
 
 
 @with_setting_flags

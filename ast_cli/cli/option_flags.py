@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +34,14 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         taken = {field.name for _, fields in options.values() for field in fields}
         command(**{name: value for name, value in values.items() if name not in taken}, **made)
 
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in plain.values()]
+    return as_command(call, command, plain.values())
+
+
+def as_command(
+    call: Callable[..., None], command: Callable[..., None], parameters: Iterable[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give a function the parameters that Typer shall see, and the name and words of the command that it calls."""
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {each.name: each.annotation for each in parameters}
     call.__doc__ = command.__doc__
