@@ -28,13 +28,13 @@ from ast_cli.engine.graph.prepared import PRODUCER
 from ast_cli.errors import AstError, AstWarning, AudioError, UsageError
 from ast_cli.files.atomic import replacing
 from ast_cli.files.json_object import write_json_object
-from ast_cli.files.target import Sources, check_target
+from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.hub.names import CONFIG_NAME, ONNX_NAME, OPENVINO_NAME, PREPROCESSOR_NAME
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.config import ASTConfig, known_problem_type
 from ast_cli.tagging.decode.opening import open_inputs
 from ast_cli.tagging.inputs import list_inputs
-from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.options import WindowOptions
 from ast_cli.tagging.score.recording import Recording
 from ast_cli.tagging.tagger import check_fit, extractor_for
 
@@ -92,7 +92,7 @@ class ExportOptions:
         if self.output.suffix == wrong:
             raise UsageError(f"--output {self.output} is no name for the format {self.format}")
         for file in self.files:
-            check_target(file, Sources([self.model], "the model itself"), force=self.force, makes_folder=True)
+            check_target(file, ReadFiles([self.model], "the model itself"), force=self.force, makes_folder=True)
 
     @property
     def model_file(self) -> Path:
@@ -184,7 +184,7 @@ def _builder(
         return Float32Builder(config, weights), 0  # OpenVINO packs float32 as float16 itself, and computes in float32
     if options.dtype != "int8":
         return GraphBuilder(config, weights, options.dtype), 0
-    from ast_cli.engine.graph.quantisation import CalibratedBuilder, DynamicBuilder, calibrate
+    from ast_cli.engine.graph.quantization import CalibratedBuilder, DynamicBuilder, calibrate
 
     if options.calibrate is None:
         return DynamicBuilder(config, weights), 0
@@ -217,7 +217,7 @@ def _calibration_batches(folder: Path, extractor: ASTFeatureExtractor) -> Iterat
     with open_inputs(inputs[::step][:MAX_CALIBRATION_WINDOWS], extractor.sampling_rate) as turns:
         for turn in turns:
             try:
-                window = next(Recording(turn.open_stream(), extractor, PartOptions()).windows(), None)
+                window = next(Recording(turn.open_stream(), extractor, WindowOptions()).windows(), None)
             except AudioError:
                 continue  # others will do
             if window is not None:

@@ -1,13 +1,13 @@
 """Every way to run AST, on the same weights and inputs, in one run: ratios, spread, share of the possible rate.
 
     python benchmarks/compare.py [--model base|builtin|FOLDER] [--dtype float32|bfloat16|int8] [--batch-size 1]
-        [--rounds 5] [--threads N] [--contestants "transformers sdpa,ast torch"] [--json FILE] [--markdown FILE]
+        [--rounds 5] [--threads N] [--peers "transformers sdpa,ast torch"] [--json FILE] [--markdown FILE]
 
-Contestants are what is installed of: transformers (sdpa, eager), ONNX Runtime and OpenVINO on transformers' graph, and
+Peers are what is installed of: transformers (sdpa, eager), ONNX Runtime and OpenVINO on transformers' graph, and
 our engines; with int8 what `ast export` makes of the model for them. Logits are compared first: a faster model that
 computes something else is no faster model. Then all take turns, round after round, so that a machine that is busy slows
 them alike. A ratio is the median of the rounds' ratios to the baseline, its spread their interquartile range. The
-largest rate of a matrix product is measured in the same rounds, with int8 that of float32; a contestant's share of it
+largest rate of a matrix product is measured in the same rounds, with int8 that of float32; a peer's share of it
 says how close it is to what the machine can do.
 """
 
@@ -32,7 +32,7 @@ from peers import (
     CALIBRATION,
     INT8,
     TORCH_DTYPES,
-    Contestant,
+    Peer,
     Setting,
     describe_machine,
     is_native,
@@ -54,10 +54,10 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Row:
-    """A contestant's line in the table.
+    """A peer's line in the table.
 
     Attributes:
-        name: Of the contestant.
+        name: Of the peer.
         median_ms: Of one pass over the batch.
         spread_ms: Interquartile range of the passes.
         ratio: Median of the rounds' ratios to the baseline; below 1 is faster.
@@ -84,12 +84,12 @@ def main() -> None:
         folder = make_checkpoint(arguments.model, Path(scratch))
         config = read_config(folder)
         setting = Setting(folder, config, arguments.dtype, arguments.batch_size, arguments.threads, Path(scratch))
-        contestants, missing = set_up(setting, arguments.contestants)
-        if not contestants:
+        peers, missing = set_up(setting, arguments.peers)
+        if not peers:
             sys.exit(f"error: nobody is here to compete: {missing}")
-        differences = check_agreement(contestants, setting)
-        times_s, rates = measure(contestants, setting, arguments.rounds)
-    rows = make_rows(contestants, times_s, max(rates.values()), differences, arguments.batch_size)
+        differences = check_agreement(peers, setting)
+        times_s, rates = measure(peers, setting, arguments.rounds)
+    rows = make_rows(peers, times_s, max(rates.values()), differences, arguments.batch_size)
     report = make_report(arguments, rows, rates, missing)
     text = as_markdown(report)
     print(text)
@@ -106,31 +106,31 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--contestants", type=lambda text: [name.strip() for name in text.split(",")])
+    parser.add_argument("--peers", type=lambda text: [name.strip() for name in text.split(",")])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
-    if unknown := set(arguments.contestants or ()) - BUILDERS.keys():
-        parser.error(f"unknown contestants {sorted(unknown)}; there are {', '.join(BUILDERS)}")
+    if unknown := set(arguments.peers or ()) - BUILDERS.keys():
+        parser.error(f"unknown peers {sorted(unknown)}; there are {', '.join(BUILDERS)}")
     return arguments
 
 
-def check_agreement(contestants: Sequence[Contestant], setting: Setting) -> dict[str, float]:
-    """Return each contestant's largest difference from the first one's logits; end where one is beyond rounding."""
+def check_agreement(peers: Sequence[Peer], setting: Setting) -> dict[str, float]:
+    """Return each peer's largest difference from the first one's logits; end where one is beyond rounding."""
     values = input_values(setting)
-    expected = contestants[0].run(values)
+    expected = peers[0].run(values)
     differences = {}
-    for contestant in contestants:
-        logits = contestant.run(values)
-        differences[contestant.name] = float(np.abs(logits - expected).max())
-        if INT8 in contestant.name:
+    for peer in peers:
+        logits = peer.run(values)
+        differences[peer.name] = float(np.abs(logits - expected).max())
+        if INT8 in peer.name:
             error = float(np.square(logits - expected).mean() / np.square(expected - expected.mean()).mean())
             agrees = error <= LARGEST_INT8_ERROR
         else:
-            agrees = differences[contestant.name] <= TOLERANCES[setting.float_dtype]
+            agrees = differences[peer.name] <= TOLERANCES[setting.float_dtype]
         if not agrees:  # NaN too
             sys.exit(
-                f"error: {contestant.name} and {contestants[0].name} differ by {differences[contestant.name]:.2g}: "
+                f"error: {peer.name} and {peers[0].name} differ by {differences[peer.name]:.2g}: "
                 "there is nothing to compare"
             )
     return differences
@@ -147,11 +147,11 @@ def input_values(setting: Setting) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def measure(
-    contestants: Sequence[Contestant], setting: Setting, num_rounds: int
+    peers: Sequence[Peer], setting: Setting, num_rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Return each contestant's seconds a round, and each matrix product's rate in FLOP/s, all taking turns."""
+    """Return each peer's seconds a round, and each matrix product's rate in FLOP/s, all taking turns."""
     values = input_values(setting)
-    steps: dict[str, Callable[[], object]] = {c.name: lambda c=c: c.run(values) for c in contestants}  # type: ignore[misc]
+    steps: dict[str, Callable[[], object]] = {c.name: lambda c=c: c.run(values) for c in peers}  # type: ignore[misc]
     products = matrix_products(setting.torch_dtype)
     times_s: dict[str, list[float]] = {name: [] for name in [*steps, *products]}
     for step in (*steps.values(), *(product for product, _ in products.values())):
@@ -187,28 +187,28 @@ def matrix_products(dtype: torch.dtype) -> dict[str, tuple[Callable[[], object],
 
 
 def make_rows(
-    contestants: Sequence[Contestant],
+    peers: Sequence[Peer],
     times_s: dict[str, list[float]],
     largest_rate: float,
     differences: dict[str, float],
     batch_size: int,
 ) -> list[Row]:
-    baseline = times_s[contestants[0].name]
+    baseline = times_s[peers[0].name]
     rows = []
-    for contestant in contestants:
-        times = times_s[contestant.name]
+    for peer in peers:
+        times = times_s[peer.name]
         ratios = [mine / theirs for mine, theirs in zip(times, baseline, strict=True)]
-        rate = batch_size * contestant.flop_per_window / statistics.median(times)
+        rate = batch_size * peer.flop_per_window / statistics.median(times)
         rows.append(
             Row(
-                contestant.name,
+                peer.name,
                 statistics.median(times) * 1000,
                 spread(times) * 1000,
                 statistics.median(ratios),
                 spread(ratios),
                 rate / 1e9,
                 rate / largest_rate,
-                differences[contestant.name],
+                differences[peer.name],
             )
         )
     return rows
@@ -251,7 +251,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"{report['date']}. {machine['processor']} ({machine['instructions']}), {machine['num_threads']} threads; "
         f"{versions}. Largest matrix product: {rates[best]} GFLOP/s ({best}).",
         "",
-        f"| Contestant | ms | ratio to {report['baseline']} | GFLOP/s | of the largest product | largest difference |",
+        f"| Peer | ms | ratio to {report['baseline']} | GFLOP/s | of the largest product | largest difference |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [

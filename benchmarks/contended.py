@@ -43,7 +43,7 @@ def main() -> None:
         folder = make_checkpoint(arguments.model, Path(scratch))
         runners = {
             name: stack.enter_context(Runner(engine, folder, arguments.threads, variables))
-            for name, (engine, variables) in contestants(arguments).items()
+            for name, (engine, variables) in peers(arguments).items()
         }
         idle_s = measure(runners, arguments.rounds)
         with busy(arguments.busy):
@@ -70,8 +70,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def contestants(arguments: argparse.Namespace) -> dict[str, tuple[str, dict[str, str]]]:
-    """Return each contestant's engine and environment variables, by name."""
+def peers(arguments: argparse.Namespace) -> dict[str, tuple[str, dict[str, str]]]:
+    """Return each peer's engine and environment variables, by name."""
     found: dict[str, tuple[str, dict[str, str]]] = {
         REFERENCE: (REFERENCE, {}),
         SPINNING: ("torch", {}),
@@ -113,7 +113,7 @@ class Runner:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            sys.exit("error: a contestant's process has ended")
+            sys.exit("error: a peer's process has ended")
         return line
 
 
@@ -167,10 +167,10 @@ def measure(runners: Mapping[str, Runner], num_rounds: int) -> dict[str, list[fl
 
 
 def make_row(name: str, idle_s: Mapping[str, list[float]], contended_s: Mapping[str, list[float]]) -> dict[str, object]:
-    """Sum up one contestant; its ratio is the median of the idle rounds' ratios to the spinning threads."""
+    """Sum up one peer; its ratio is the median of the idle rounds' ratios to the spinning threads."""
     ratios = [own / spinning for own, spinning in zip(idle_s[name], idle_s[SPINNING], strict=True)]
     return {
-        "contestant": name,
+        "peer": name,
         "idle_s": statistics.median(idle_s[name]),
         "idle_ratio": statistics.median(ratios),
         "contended_s": statistics.median(contended_s[name]),

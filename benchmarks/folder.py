@@ -55,7 +55,7 @@ def make_clips(folder: Path, num_files: int) -> float:
 
 
 class Cost(NamedTuple):
-    """What a contestant took: seconds on the clock, and of all processors together, worker processes included."""
+    """What a peer took: seconds on the clock, and of all processors together, worker processes included."""
 
     elapsed_s: float
     cpu_s: float

@@ -287,7 +287,7 @@ def print_report(report: dict[str, Any]) -> None:
     print(f"{report['machine']['device_name']}, {report['date']}, {report['machine']['versions']}\n")
     print_table(
         "Attention and reference: ms a batch (target: ours at most 0.9 of transformers sdpa)",
-        ("dtype", "batch", "baseline", "contestant", "baseline ms", "ms", "ratio"),
+        ("dtype", "batch", "baseline", "peer", "baseline ms", "ms", "ratio"),
         [
             (s["dtype"], s["batch_size"], s["baseline"], s["contestant"], s["baseline_ms"], s["contestant_ms"], ratio)
             for s in report["attentions"]["speed_ups"]

@@ -37,11 +37,11 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Peer:
     """One way to run the model.
 
     Attributes:
-        name: In tables and of ``--contestants``.
+        name: In tables and of ``--peers``.
         run: From input_values (batch, max_length, num_mel_bins) to logits (batch, num_labels).
         flop_per_window: Floating-point operations that it does.
     """
@@ -53,14 +53,14 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all contestants share.
+    """What all peers share.
 
     Attributes:
         folder: A checkpoint in the hub's layout.
         config: Its configuration.
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
         batch_size: Windows at once.
-        num_threads: Of each contestant.
+        num_threads: Of each peer.
         scratch: A folder for converted models.
     """
 
@@ -97,9 +97,9 @@ def make_checkpoint(name: str, scratch: Path) -> Path:
     return folder
 
 
-def set_up(setting: Setting, wanted: list[str] | None) -> tuple[list[Contestant], dict[str, str]]:
-    """Return the contestants, the baseline first, and for each that is missing the reason."""
-    contestants: list[Contestant] = []
+def set_up(setting: Setting, wanted: list[str] | None) -> tuple[list[Peer], dict[str, str]]:
+    """Return the peers, the baseline first, and for each that is missing the reason."""
+    peers: list[Peer] = []
     missing: dict[str, str] = {}
     for name, build in BUILDERS.items():
         is_asked_for = setting.dtype == INT8 or INT8 not in name if wanted is None else name in wanted
@@ -108,10 +108,10 @@ def set_up(setting: Setting, wanted: list[str] | None) -> tuple[list[Contestant]
         print(f"setting up {name}", file=sys.stderr)
         try:
             with quiet_libraries():
-                contestants.append(build(setting))
+                peers.append(build(setting))
         except Exception as error:  # a peer that is not installed, or cannot: the others still compete
             missing[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-    return contestants, missing
+    return peers, missing
 
 
 def transformers_model(setting: Setting, attn: str) -> torch.nn.Module:
@@ -123,7 +123,7 @@ def transformers_model(setting: Setting, attn: str) -> torch.nn.Module:
     return model.eval()
 
 
-def transformers_contestant(setting: Setting, attn: str) -> Contestant:
+def transformers_peer(setting: Setting, attn: str) -> Peer:
     model, dtype = transformers_model(setting, attn), setting.torch_dtype
 
     @torch.inference_mode()
@@ -131,16 +131,16 @@ def transformers_contestant(setting: Setting, attn: str) -> Contestant:
         logits: torch.Tensor = model(torch.from_numpy(input_values).to(dtype)).logits
         return logits.float().numpy()
 
-    return Contestant(f"transformers {attn}", run, flop_per_window(setting.config, trimmed=False))
+    return Peer(f"transformers {attn}", run, flop_per_window(setting.config, trimmed=False))
 
 
-def ours(setting: Setting, attn: str) -> Contestant:
+def ours(setting: Setting, attn: str) -> Peer:
     engine = TorchEngine.load(setting.folder, device="cpu", dtype=setting.float_dtype, attn_implementation=attn)
     name = "ast torch" if attn == "sdpa" else "ast torch eager"
-    return Contestant(name, engine.logits, flop_per_window(setting.config))
+    return Peer(name, engine.logits, flop_per_window(setting.config))
 
 
-def ours_with(setting: Setting, engine_name: str) -> Contestant:
+def ours_with(setting: Setting, engine_name: str) -> Peer:
     """Set up another engine of ours, where this version has it and its extra is installed."""
     from ast_cli.engine.choice import load_engine
     from ast_cli.engine.options import EngineOptions
@@ -149,10 +149,10 @@ def ours_with(setting: Setting, engine_name: str) -> Contestant:
     engine = load_engine(setting.folder, options)
     if engine.name != engine_name:
         raise ValueError("this version has no such engine")
-    return Contestant(f"ast {engine_name}", engine.logits, flop_per_window(setting.config))
+    return Peer(f"ast {engine_name}", engine.logits, flop_per_window(setting.config))
 
 
-def ours_in_int8(setting: Setting, engine_name: str, *, is_calibrated: bool) -> Contestant:
+def ours_in_int8(setting: Setting, engine_name: str, *, is_calibrated: bool) -> Peer:
     """Set up what ``ast export --dtype int8`` writes for an engine, measured on the sample files or token by token."""
     from ast_cli.engine.choice import load_engine
     from ast_cli.engine.options import EngineOptions
@@ -166,10 +166,10 @@ def ours_in_int8(setting: Setting, engine_name: str, *, is_calibrated: bool) -> 
     calibrate = CALIBRATION if is_calibrated else None
     export_model(ExportOptions(str(setting.folder), folder, format=form, dtype="int8", calibrate=calibrate))
     options = EngineOptions(engine_name, device="cpu", num_threads=setting.num_threads)  # type: ignore[arg-type]
-    return Contestant(name, load_engine(str(folder), options).logits, flop_per_window(setting.config))
+    return Peer(name, load_engine(str(folder), options).logits, flop_per_window(setting.config))
 
 
-def onnxruntime_reference(setting: Setting) -> Contestant:
+def onnxruntime_reference(setting: Setting) -> Peer:
     """Set up ONNX Runtime on transformers' graph, as `torch.onnx.export` writes it."""
     import onnxruntime
 
@@ -193,10 +193,10 @@ def onnxruntime_reference(setting: Setting) -> Contestant:
     def run(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
         return session.run(["logits"], {"input_values": input_values})[0]
 
-    return Contestant("onnxruntime reference", run, flop_per_window(setting.config, trimmed=False))
+    return Peer("onnxruntime reference", run, flop_per_window(setting.config, trimmed=False))
 
 
-def openvino_reference(setting: Setting) -> Contestant:
+def openvino_reference(setting: Setting) -> Peer:
     """Set up OpenVINO on transformers' graph, as its own converter reads it."""
     import openvino
 
@@ -215,7 +215,7 @@ def openvino_reference(setting: Setting) -> Contestant:
     def run(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.array(request.infer({0: input_values})[0])
 
-    return Contestant("openvino reference", run, flop_per_window(setting.config, trimmed=False))
+    return Peer("openvino reference", run, flop_per_window(setting.config, trimmed=False))
 
 
 class LogitsOnly(torch.nn.Module):
@@ -233,9 +233,9 @@ def example(setting: Setting) -> torch.Tensor:
     return torch.zeros(setting.batch_size, setting.config.max_length, setting.config.num_mel_bins)
 
 
-BUILDERS: dict[str, Callable[[Setting], Contestant]] = {
-    BASELINE: lambda setting: transformers_contestant(setting, "sdpa"),
-    "transformers eager": lambda setting: transformers_contestant(setting, "eager"),
+BUILDERS: dict[str, Callable[[Setting], Peer]] = {
+    BASELINE: lambda setting: transformers_peer(setting, "sdpa"),
+    "transformers eager": lambda setting: transformers_peer(setting, "eager"),
     "onnxruntime reference": onnxruntime_reference,
     "openvino reference": openvino_reference,
     "ast torch": lambda setting: ours(setting, "sdpa"),

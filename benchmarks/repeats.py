@@ -1,8 +1,8 @@
-"""What recognising windows heard before costs and saves: digital silence, and noise that never repeats.
+"""What recognizing windows heard before costs and saves: digital silence, and noise that never repeats.
 
     python benchmarks/repeats.py [--minutes 10] [--model builtin] [--rounds 3]
 
-The same recordings are tagged by a run that recognises windows and by one that does not, in turn; scores are compared
+The same recordings are tagged by a run that recognizes windows and by one that does not, in turn; scores are compared
 first. The cost of looking up one window of AudioSet's size is timed apart.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
     tagger = Tagger.from_pretrained(arguments.model)
     num_samples = round(arguments.minutes * 60 * SAMPLING_RATE)
     noise = (0.1 * np.random.default_rng(0).standard_normal(num_samples)).astype(np.float32)
-    print("| recording | recognised, s | not, s | ratio |\n| --- | ---: | ---: | ---: |")
+    print("| recording | recognized, s | not, s | ratio |\n| --- | ---: | ---: | ---: |")
     for name, waveform in (("silence", np.zeros(num_samples, np.float32)), ("noise", noise)):
         check_equality(tagger, waveform)
         rounds = [(timed(tagger, waveform, 32), timed(tagger, waveform, 0)) for _ in range(arguments.rounds)]

@@ -49,11 +49,11 @@ def test_the_gpu_script_takes_all_its_steps_on_the_cpu(tmp_path: Path) -> None:
 @pytest.mark.parity
 @needs_transformers
 def test_the_comparison_checks_equality_and_writes_its_tables(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    contestants = "transformers sdpa,transformers eager,ast torch"
+    peers = "transformers sdpa,transformers eager,ast torch"
     files = ("--json", str(tmp_path / "table.json"), "--markdown", str(tmp_path / "table.md"))
-    printed = run("compare.py", "--model", str(tiny_checkpoint), "--rounds", "2", "--contestants", contestants, *files)
+    printed = run("compare.py", "--model", str(tiny_checkpoint), "--rounds", "2", "--peers", peers, *files)
     report = json.loads((tmp_path / "table.json").read_text())
-    assert [row["name"] for row in report["rows"]] == contestants.split(",")
+    assert [row["name"] for row in report["rows"]] == peers.split(",")
     assert report["rows"][0]["ratio"] == 1
     assert all(row["max_abs_difference"] < 1e-4 for row in report["rows"])
     assert (tmp_path / "table.md").read_text() in printed
@@ -72,5 +72,5 @@ def test_the_whole_command_is_compared_with_the_pipeline(tiny_checkpoint: Path, 
         assert ours["peak_mb"] > 50  # torch alone takes that
 
 
-def test_a_contestant_that_does_not_exist_is_refused() -> None:
-    assert "unknown contestants" in run("compare.py", "--contestants", "nobody", expected_code=2)
+def test_a_peer_that_does_not_exist_is_refused() -> None:
+    assert "unknown peers" in run("compare.py", "--peers", "nobody", expected_code=2)

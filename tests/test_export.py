@@ -164,7 +164,7 @@ def test_an_exported_model_is_known_by_any_of_its_names(tmp_path: Path, format_n
 
 
 @each_format
-def test_a_file_of_another_name_goes_by_what_it_holds_not_by_its_neighbours(tmp_path: Path, format_name: Any) -> None:
+def test_a_file_of_another_name_goes_by_what_it_holds_not_by_its_neighbors(tmp_path: Path, format_name: Any) -> None:
     file = names_of(tmp_path, format_name)[2]
     builtin = Tagger.from_pretrained("builtin")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "audio-spectrogram-transformer"}))
@@ -177,7 +177,7 @@ def test_a_file_of_another_name_goes_by_what_it_holds_not_by_its_neighbours(tmp_
 
 
 @each_format
-def test_the_file_of_a_folder_goes_by_its_neighbours_as_the_folder_does(tmp_path: Path, format_name: Any) -> None:
+def test_the_file_of_a_folder_goes_by_its_neighbors_as_the_folder_does(tmp_path: Path, format_name: Any) -> None:
     folder, file, _ = names_of(tmp_path, format_name)
     config = json.loads((folder / "config.json").read_text())
     renamed = {**config, "id2label": {**config["id2label"], "0": "Renamed"}, "label2id": None}
@@ -191,7 +191,7 @@ def test_scores_depend_on_the_same_files_by_either_name(tmp_path: Path, format_n
     assert checkpoint_digest(str(folder)) == checkpoint_digest(str(file))
     before = checkpoint_digest(str(alone))
     (tmp_path / "config.json").write_text("{}")
-    assert checkpoint_digest(str(alone)) == before  # a neighbour that says nothing of it
+    assert checkpoint_digest(str(alone)) == before  # a neighbor that says nothing of it
     weights = alone.with_suffix(".bin") if format_name == "openvino" else alone
     weights.write_bytes(weights.read_bytes()[:-1])
     assert checkpoint_digest(str(alone)) != before

@@ -52,7 +52,7 @@ def test_a_foreign_label_has_no_identifier() -> None:
     assert mid_of("speech") is None  # exact: labels are not guessed at
 
 
-def test_audioset_is_recognised_in_any_order_and_only_whole() -> None:
+def test_audioset_is_recognized_in_any_order_and_only_whole() -> None:
     turned = dict(enumerate(reversed(AUDIOSET.values())))
     assert is_audioset(AUDIOSET)
     assert is_audioset(turned)

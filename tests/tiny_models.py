@@ -42,7 +42,7 @@ def small_config(**changes: Any) -> ASTConfig:
     return ASTConfig(**{**SMALL, **changes})
 
 
-def randomise(model: Any, seed: int = 0, scale: float = 0.3) -> Any:
+def randomize(model: Any, seed: int = 0, scale: float = 0.3) -> Any:
     """Fill every parameter: fresh models have zero biases, tokens and positions, which would hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

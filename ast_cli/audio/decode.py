@@ -142,9 +142,9 @@ class AudioStream:
         self._num_wanted = None if duration_s is None else max(1, round(duration_s * target_rate))
 
     @property
-    def claimed_s(self) -> float | None:
+    def header_duration_s(self) -> float | None:
         """Seconds that there are to read by what the container states, which may be wrong; None where it is silent."""
-        whole_s = self._decoder.claimed_s
+        whole_s = self._decoder.header_duration_s
         left_s = None if whole_s is None else max(0.0, whole_s - self.start_s)
         wanted_s = None if self._num_wanted is None else self._num_wanted / self._target_rate
         return min((seconds for seconds in (left_s, wanted_s) if seconds is not None), default=None)
@@ -207,7 +207,7 @@ class AudioStream:
             if num_left == 0:
                 return
         if not self._part:
-            self._compare_with_claim()
+            self._compare_with_header()
 
     def _resampled(self) -> Iterator[NDArray[np.float32]]:
         """Resample block by block (soxr HQ); a rate that changes in mid-stream starts a new segment."""
@@ -247,13 +247,17 @@ class AudioStream:
             mono += channel
         return mono / np.float32(samples.shape[1]) if samples.shape[1] > 1 else mono
 
-    def _compare_with_claim(self) -> None:
+    def _compare_with_header(self) -> None:
         """Compare what was decoded with what the container says."""
-        claimed_s, tolerance_s = self._decoder.claimed_s, self._decoder.tolerance_s
+        header_duration_s, tolerance_s = self._decoder.header_duration_s, self._decoder.tolerance_s
         known = self.warnings | self._decoder.warnings
-        if claimed_s is not None and self.duration_s > claimed_s + tolerance_s:
+        if header_duration_s is not None and self.duration_s > header_duration_s + tolerance_s:
             self.warnings.add(WarningCode.LENGTH_MISMATCH)
-        elif claimed_s is not None and self.duration_s < claimed_s - tolerance_s and WarningCode.PARTIAL not in known:
+        elif (
+            header_duration_s is not None
+            and self.duration_s < header_duration_s - tolerance_s
+            and WarningCode.PARTIAL not in known
+        ):
             # With all bytes there, something in the middle was lost.
             self.warnings.add(WarningCode.PARTIAL if self._is_cut is False else WarningCode.TRUNCATED)
         elif not known and self._source.is_damaged():

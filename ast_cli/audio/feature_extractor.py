@@ -33,7 +33,7 @@ from ast_cli.files.json_object import (
 )
 from ast_cli.hub.folders import checkpoint_folder
 from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
-from ast_cli.outputs import KeyedOutput
+from ast_cli.keyed_output import KeyedOutput
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,14 +60,14 @@ class BatchFeature(KeyedOutput):
 
 
 class ASTFeatureExtractor:
-    """Turn mono waveforms into normalised log-mel spectrograms of a fixed length.
+    """Turn mono waveforms into normalized log-mel spectrograms of a fixed length.
 
     Args:
         feature_size: Channels of the waveform: 1, mono, is the only one AST knows.
         sampling_rate: Of the waveforms, in Hz.
         num_mel_bins: Number of mel filters.
         max_length: Frames to pad or truncate to.
-        padding_value: What missing frames hold before normalisation; the reference pads with 0.
+        padding_value: What missing frames hold before normalization; the reference pads with 0.
         do_normalize: Whether to apply ``(fbank - mean) / (2 * std)``.
         mean: Of the log-mel energies of the training set.
         std: Their standard deviation; the inputs then have mean 0 and standard deviation 0.5.
@@ -140,7 +140,7 @@ class ASTFeatureExtractor:
         return_tensors: Literal["pt", "np"] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Featurise one or several mono waveforms.
+        """Featurize one or several mono waveforms.
 
         Args:
             raw_speech: One waveform of shape (num_samples,) as an array, tensor or list of floats, or several: a list
@@ -211,9 +211,9 @@ class ASTFeatureExtractor:
         return fbank_blocks(blocks, self.fbank_config, self.fbank_backend)
 
     def input_values(self, fbanks: Sequence[Fbank]) -> Fbank:
-        """Pad or truncate fbanks to ``max_length`` frames, then normalise.
+        """Pad or truncate fbanks to ``max_length`` frames, then normalize.
 
-        Padding comes before the normalisation, as in the reference: with AudioSet's mean and std a padded frame
+        Padding comes before the normalization, as in the reference: with AudioSet's mean and std a padded frame
         becomes +0.467 and digital silence -1.278, and the models know the difference.
 
         Args:
@@ -226,10 +226,10 @@ class ASTFeatureExtractor:
         for row, fbank in zip(batch, fbanks, strict=True):
             num_frames = min(len(fbank), self.max_length)
             row[:num_frames] = fbank[:num_frames]
-        return self.normalised(batch)
+        return self.normalized(batch)
 
-    def normalised(self, padded: Fbank) -> Fbank:
-        """Normalise padded fbanks (batch, max_length, num_mel_bins) in place."""
+    def normalized(self, padded: Fbank) -> Fbank:
+        """Normalize padded fbanks (batch, max_length, num_mel_bins) in place."""
         if self.do_normalize:
             padded -= self.mean
             padded /= 2 * self.std

@@ -69,7 +69,7 @@ class RawStream:
         self.sampling_rate = raw.sampling_rate
         self.num_channels = raw.num_channels
         self.start_s = 0.0
-        self.claimed_s = None
+        self.header_duration_s = None
         self.warnings: set[WarningCode] = set()
         self.num_read = 0  # samples per channel
 

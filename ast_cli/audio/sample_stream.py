@@ -24,7 +24,7 @@ class SampleStream(Protocol):
         """Seconds read so far."""
 
     @property
-    def claimed_s(self) -> float | None:
+    def header_duration_s(self) -> float | None:
         """Seconds that there are to read, as far as a header is to be believed; None where nothing tells."""
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from ast_cli.audio.containers import ogg
-from ast_cli.audio.containers.claims import is_cut, oversized_chunk
+from ast_cli.audio.containers.lengths import is_cut, oversized_chunk
 from ast_cli.errors import AudioError, ErrorCode
 
 READ_BYTES = 1 << 18  # at a time

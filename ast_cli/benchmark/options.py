@@ -28,7 +28,7 @@ class BenchmarkOptions:
         batch_sizes: Windows at once; None for 1, 2, 4, 8, on a CPU 1, 2.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         compare: ``transformers`` to have the reference implementation take turns too.
-        num_repeats: Timed passes of a contestant in a cell; None for as many as fit 3 s, 5 to 100, and 3 where a
+        num_repeats: Timed passes of a peer in a cell; None for as many as fit 3 s, 5 to 100, and 3 where a
             pass takes longer than 1 s.
         num_warmups: Passes before those; None for 1 on a CPU and 5 elsewhere.
         num_threads: Of the engine on the CPU; None for its own choice, or torch's where ``transformers`` takes part.

@@ -40,7 +40,7 @@ FLOP_FORMULA = (
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Peer:
     """One model that takes turns.
 
     Attributes:
@@ -162,21 +162,21 @@ def _runtime(model: ASTForAudioClassification, options: EngineOptions) -> Engine
     return kind.from_graph(graph, model.config, options)
 
 
-def our_contestants(
+def own_peers(
     model: ASTForAudioClassification,
     attns: Sequence[str | None],
     options: EngineOptions,
     report_progress: Callable[[str], None] = lambda _what: None,
-) -> list[Contestant]:
+) -> list[Peer]:
     """Return a model in an engine, once for each attention; see `engines_of`."""
     flop = flop_per_window(model.config)
     return [
-        Contestant(OURS, options.engine or DEFAULT_ENGINE, attn, flop, partial(_step_of_engine, engine), engine.facts)
+        Peer(OURS, options.engine or DEFAULT_ENGINE, attn, flop, partial(_step_of_engine, engine), engine.facts)
         for attn, engine in engines_of(model, attns, options, report_progress).items()
     ]
 
 
-def exported_contestant(model: str, options: EngineOptions) -> tuple[Contestant, ASTConfig, str]:
+def exported_peer(model: str, options: EngineOptions) -> tuple[Peer, ASTConfig, str]:
     """Return a model that ``ast export`` wrote, with its configuration and the data type that it computes in.
 
     Raises:
@@ -185,8 +185,8 @@ def exported_contestant(model: str, options: EngineOptions) -> tuple[Contestant,
     """
     engine = load_engine(model, options)
     step_for = partial(_step_of_engine, engine)
-    contestant = Contestant(OURS, engine.name, None, flop_per_window(engine.config), step_for, engine.facts)
-    return contestant, engine.config, engine.dtype_name
+    peer = Peer(OURS, engine.name, None, flop_per_window(engine.config), step_for, engine.facts)
+    return peer, engine.config, engine.dtype_name
 
 
 def _step_of_engine(engine: Engine, values: Tensor) -> Callable[[], object]:
@@ -196,20 +196,20 @@ def _step_of_engine(engine: Engine, values: Tensor) -> Callable[[], object]:
     return partial(engine.logits, values.numpy())
 
 
-def reference_contestants(
+def reference_peers(
     references: dict[str, nn.Module], config: ASTConfig, device: torch.device, dtype: torch.dtype
-) -> list[Contestant]:
+) -> list[Peer]:
     """Put the reference's models on a device, in a data type."""
     flop = flop_per_window(config, trimmed=False)
-    contestants = []
+    peers = []
     for attn, reference in references.items():
         moved = copy.deepcopy(reference).to(device, dtype)
 
         def step_for(values: Tensor, moved: nn.Module = moved) -> Callable[[], object]:
             return partial(_reference_logits, moved, values.to(device, dtype))
 
-        contestants.append(Contestant(REFERENCE, "torch", attn, flop, step_for))
-    return contestants
+        peers.append(Peer(REFERENCE, "torch", attn, flop, step_for))
+    return peers
 
 
 def random_input_values(config: ASTConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -299,8 +299,8 @@ def check_agreement(
     return max(differences)
 
 
-def contestant_name(library: str, engine: str, attn: str | None) -> str:
-    """Return what a contestant is called in tables; of the torch engine the attention alone."""
+def peer_name(library: str, engine: str, attn: str | None) -> str:
+    """Return what a peer is called in tables; of the torch engine the attention alone."""
     whose = library if library != OURS else engine if engine != "torch" else None
     return " ".join(part for part in (whose, attn) if part)
 

@@ -12,7 +12,7 @@ import torch
 
 from ast_cli import __version__
 from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
-from ast_cli.benchmark.peers import FLOP_FORMULA, OURS, REFERENCE, contestant_name, flop_per_window
+from ast_cli.benchmark.peers import FLOP_FORMULA, OURS, REFERENCE, flop_per_window, peer_name
 from ast_cli.engine.interface import cpu_name
 from ast_cli.engine.options import EXTRAS
 from ast_cli.model.attention import ATTN_IMPLEMENTATIONS
@@ -64,7 +64,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One contestant in one cell.
+    """One peer in one cell.
 
     Attributes:
         library: ``ast`` or ``transformers``.
@@ -93,32 +93,36 @@ class Measurement:
     tflop_per_s: float
 
     @property
-    def contestant(self) -> str:
+    def peer(self) -> str:
         """``sdpa``; of other engines ``compile sdpa`` or ``openvino``; of the reference ``transformers sdpa``."""
-        return contestant_name(self.library, self.engine, self.attn)
+        return peer_name(self.library, self.engine, self.attn)
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedUp:
-    """Two contestants of one cell.
+    """Two peers of one cell.
 
     Attributes:
         dtype: Of the cell.
         batch_size: Of the cell.
-        baseline: The contestant that is compared with.
-        contestant: The contestant in question.
+        baseline: The peer that is compared with.
+        peer: The peer in question.
         baseline_ms: Its median.
-        contestant_ms: Its median.
-        speed_up: Their ratio; above 1 the contestant is faster.
+        peer_ms: Its median.
+        speed_up: Their ratio; above 1 the peer is faster.
     """
 
     dtype: str
     batch_size: int
     baseline: str
-    contestant: str
+    peer: str
     baseline_ms: float
-    contestant_ms: float
+    peer_ms: float
     speed_up: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, whose keys are those of version 0.1: ``contestant`` for ``peer``."""
+        return {name.replace("peer", "contestant"): value for name, value in _record(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class BenchmarkReport:
         machine: Where.
         model: What.
         max_abs_difference: Between our float32 logits and the reference's, where it took part.
-        measurements: By data type, batch size and contestant, in the order asked for.
+        measurements: By data type, batch size and peer, in the order asked for.
         speed_ups: sdpa over eager, and ours over the reference.
         stages: Decode, fbank and model apart; the model as its fastest measurement.
     """
@@ -172,7 +176,7 @@ class BenchmarkReport:
             "flop_formula": FLOP_FORMULA,
             "max_abs_difference": self.max_abs_difference,
             "measurements": [_record(measurement) for measurement in self.measurements],
-            "speed_ups": [_record(speed_up) for speed_up in self.speed_ups],
+            "speed_ups": [speed_up.to_dict() for speed_up in self.speed_ups],
             "stages": [_record(stage) for stage in self.stages],
         }
 
@@ -184,18 +188,18 @@ def _record(part: Any) -> dict[str, Any]:
 
 def compare_measurements(measurements: Sequence[Measurement]) -> Iterator[SpeedUp]:
     """Yield sdpa over eager, then ours over the reference, pair by pair, for each cell that holds both."""
-    medians = {(m.dtype, m.batch_size, m.contestant): m.median_ms for m in measurements}
+    medians = {(m.dtype, m.batch_size, m.peer): m.median_ms for m in measurements}
     cells = dict.fromkeys((m.dtype, m.batch_size) for m in measurements)
-    ours = {m.contestant: m for m in measurements if m.library == OURS}
-    pairs = [(contestant_name(OURS, m.engine, "eager"), name) for name, m in ours.items() if m.attn == "sdpa"]
+    ours = {m.peer: m for m in measurements if m.library == OURS}
+    pairs = [(peer_name(OURS, m.engine, "eager"), name) for name, m in ours.items() if m.attn == "sdpa"]
     for attn in ATTN_IMPLEMENTATIONS:
-        reference = contestant_name(REFERENCE, "torch", attn)
+        reference = peer_name(REFERENCE, "torch", attn)
         pairs += [(reference, name) for name, m in ours.items() if m.attn in (attn, None)]
-    for baseline, contestant in pairs:
+    for baseline, peer in pairs:
         for cell in cells:
-            if (*cell, baseline) in medians and (*cell, contestant) in medians:
-                baseline_ms, contestant_ms = medians[*cell, baseline], medians[*cell, contestant]
-                yield SpeedUp(*cell, baseline, contestant, baseline_ms, contestant_ms, baseline_ms / contestant_ms)
+            if (*cell, baseline) in medians and (*cell, peer) in medians:
+                baseline_ms, peer_ms = medians[*cell, baseline], medians[*cell, peer]
+                yield SpeedUp(*cell, baseline, peer, baseline_ms, peer_ms, baseline_ms / peer_ms)
 
 
 def describe_machine(device: torch.device, *, with_reference: bool, facts: Mapping[str, str] | None = None) -> Machine:

@@ -1,6 +1,6 @@
 """How fast a model runs here: attention, data type and batch size against each other, and every stage apart.
 
-All contestants of a cell (one data type and batch size) take turns, round after round, so that a machine that is busy
+All peers of a cell (one data type and batch size) take turns, round after round, so that a machine that is busy
 or throttles treats them alike; medians are compared, and the spread is the interquartile range.
 """
 
@@ -18,15 +18,15 @@ from ast_cli.audio.front_end import FbankBackend
 from ast_cli.benchmark.options import BenchmarkOptions
 from ast_cli.benchmark.peers import (
     SIZES,
-    Contestant,
+    Peer,
     check_agreement,
     dtype_name,
-    exported_contestant,
+    exported_peer,
     load_model,
     load_references,
-    our_contestants,
+    own_peers,
     random_input_values,
-    reference_contestants,
+    reference_peers,
 )
 from ast_cli.benchmark.report import (
     BenchmarkReport,
@@ -111,16 +111,16 @@ def _benchmark_exported(options: BenchmarkOptions, report_progress: Callable[[st
             raise UsageError(f"{options.model} is an exported model, which is timed as it is: leave out {option}")
     report_progress(f"loading {options.model}")
     settings = EngineOptions(options.engine, options.device, num_threads=options.num_threads)
-    contestant, config, dtype = exported_contestant(options.model, settings)
+    peer, config, dtype = exported_peer(options.model, settings)
     extractor = _extractor(options, config, "numpy")
     cpu = torch.device("cpu")
     measurements = []
     for batch_size in dict.fromkeys(options.batch_sizes or CPU_BATCH_SIZES):
         report_progress(f"timing {dtype}, batch size {batch_size}")
-        measurements += _measure_cell([contestant], config, cpu, dtype, batch_size, options)
+        measurements += _measure_cell([peer], config, cpu, dtype, batch_size, options)
     report_progress("timing decode and fbank")
     stages = (*front_end_stages(extractor, cpu, options), model_stage(measurements, config, cpu))
-    machine = describe_machine(cpu, with_reference=False, facts=contestant.facts)
+    machine = describe_machine(cpu, with_reference=False, facts=peer.facts)
     facts = describe_model(options.model, "exported", None, config)
     return BenchmarkReport(machine, facts, None, tuple(measurements), (), stages)
 
@@ -190,17 +190,15 @@ def _measure(
     report_progress: Callable[[str], None],
 ) -> tuple[list[Measurement], dict[str, str]]:
     """Time every cell; return the measurements, and what the engine's speed depends on."""
-    ours: Iterable[list[Contestant]] = (
-        our_contestants(model, plan.attns, setting, report_progress) for setting in plan.settings
-    )
+    ours: Iterable[list[Peer]] = (own_peers(model, plan.attns, setting, report_progress) for setting in plan.settings)
     if plan.engine not in TORCH_ENGINES:
         ours = list(ours)  # all of them before anything is timed: the engine may refuse a data type
     measurements: list[Measurement] = []
     facts: dict[str, str] = {}
-    for setting, contestants in zip(plan.settings, ours, strict=True):
-        facts = contestants[0].facts
+    for setting, peers in zip(plan.settings, ours, strict=True):
+        facts = peers[0].facts
         dtype = resolve_dtype(setting.dtype)
-        everyone = [*contestants, *reference_contestants(references, model.config, plan.device, dtype)]
+        everyone = [*peers, *reference_peers(references, model.config, plan.device, dtype)]
         for batch_size in plan.batch_sizes:
             report_progress(f"timing {setting.dtype}, batch size {batch_size}")
             measurements += _measure_cell(everyone, model.config, plan.device, setting.dtype, batch_size, options)
@@ -208,19 +206,19 @@ def _measure(
 
 
 def _measure_cell(
-    contestants: Sequence[Contestant],
+    peers: Sequence[Peer],
     config: ASTConfig,
     device: torch.device,
     dtype: str,
     batch_size: int,
     options: BenchmarkOptions,
 ) -> list[Measurement]:
-    """Time all contestants on one batch."""
+    """Time all peers on one batch."""
     try:
         input_values = random_input_values(config, batch_size, torch.device("cpu"), torch.float32)
-        steps = [contestant.step_for(input_values) for contestant in contestants]
-        for contestant, step in zip(contestants, steps, strict=True):
-            if contestant.engine == CompileEngine.name:
+        steps = [peer.step_for(input_values) for peer in peers]
+        for peer, step in zip(peers, steps, strict=True):
+            if peer.engine == CompileEngine.name:
                 step()  # compiles, which is no measure of how many passes fit
         times_s = time_alternating(steps, device, options.num_repeats, options.num_warmups)
     except (RuntimeError, MemoryError) as error:
@@ -229,21 +227,19 @@ def _measure_cell(
             raise
         raise DeviceError(f"a batch of {batch_size} does not fit into memory; choose a smaller --batch-size") from error
     return [
-        _measurement(contestant, times, dtype, batch_size, window_s(config))
-        for contestant, times in zip(contestants, times_s, strict=True)
+        _measurement(peer, times, dtype, batch_size, window_s(config))
+        for peer, times in zip(peers, times_s, strict=True)
     ]
 
 
-def _measurement(
-    contestant: Contestant, times_s: Sequence[float], dtype: str, batch_size: int, audio_s: float
-) -> Measurement:
+def _measurement(peer: Peer, times_s: Sequence[float], dtype: str, batch_size: int, audio_s: float) -> Measurement:
     """Turn seconds a pass into what is reported; ``audio_s`` is the length of one window."""
     median_ms, spread_ms = median_and_spread_ms(times_s)
     windows_per_s = batch_size / (median_ms / 1000)
     return Measurement(
-        contestant.library,
-        contestant.engine,
-        contestant.attn,
+        peer.library,
+        peer.engine,
+        peer.attn,
         dtype,
         batch_size,
         len(times_s),
@@ -251,7 +247,7 @@ def _measurement(
         spread_ms,
         windows_per_s,
         real_time_factor=1 / (windows_per_s * audio_s),
-        tflop_per_s=windows_per_s * contestant.flop_per_window / 1e12,
+        tflop_per_s=windows_per_s * peer.flop_per_window / 1e12,
     )
 
 

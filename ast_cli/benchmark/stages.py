@@ -62,7 +62,7 @@ def _decode(file: Path) -> int:
 
 
 def _fbank_on_device(extractor: ASTFeatureExtractor, waveforms: Tensor) -> Tensor:
-    """Featurise waveforms (batch, num_samples) where they are."""
+    """Featurize waveforms (batch, num_samples) where they are."""
     input_values: Tensor = extractor.input_values(list(extractor.fbank(waveforms)))
     return input_values
 

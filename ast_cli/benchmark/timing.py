@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-CELL_S = 3.0  # to spend on one contestant in one cell
+CELL_S = 3.0  # to spend on one peer in one cell
 MIN_REPEATS, MAX_REPEATS = 5, 100
 SLOW_S, MIN_SLOW_REPEATS = 1.0, 3  # a pass this long needs fewer repeats: the clock's noise is small beside it
 CPU_WARMUPS, WARMUPS = 1, 5  # a GPU also has to raise its clock and choose its kernels

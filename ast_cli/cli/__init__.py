@@ -16,6 +16,7 @@ from ast_cli.cli.streams import abandon_stdout
 from ast_cli.engine.torch.waiting import let_threads_sleep
 from ast_cli.errors import DEBUG_VARIABLE, AstError, AstWarning, ExitCode
 from ast_cli.report.text import printable
+from ast_cli.training.options import OLD_NAMES
 
 DEBUG_FLAG = "--debug"
 
@@ -28,6 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+OLD_FLAGS = {"--" + old.replace("_", "-"): "--" + new.replace("_", "-") for old, new in OLD_NAMES.items()}
+
 app.command("classify")(classify.classify)
 app.command("extract")(extract.extract)
 app.command("export")(export.export)
@@ -56,6 +59,15 @@ def ast(
     ] = False,
 ) -> None:
     """Tag audio files with AudioSet labels, by the Audio Spectrogram Transformer."""
+
+
+def _rename_old_flags() -> None:
+    """Replace flags of version 0.1 that have a new name; the next version stops doing so."""
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    for place, argument in enumerate(sys.argv[:end]):
+        name, equals, value = argument.partition("=")
+        if name in OLD_FLAGS:
+            sys.argv[place] = OLD_FLAGS[name] + equals + value
 
 
 def _take_debug_flag() -> bool:
@@ -110,6 +122,7 @@ def main() -> NoReturn:
     """Run the command line; every error ends here as one sentence and an exit code, its trace only with ``--debug``."""
     end_on_signals()
     let_threads_sleep(os.environ)
+    _rename_old_flags()
     debug = _take_debug_flag()
     if debug:
         _show_traces()

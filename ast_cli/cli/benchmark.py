@@ -56,7 +56,7 @@ def benchmark(
 ) -> None:
     """Time an engine: attention, data types and batch sizes against each other, and decode, fbank and model apart.
 
-    Lists are separated by commas. Contestants take turns; medians are reported, the spread is the interquartile range.
+    Lists are separated by commas. Peers take turns; medians are reported, the spread is the interquartile range.
     """
     from ast_cli.benchmark.options import BenchmarkOptions
     from ast_cli.benchmark.run import run_benchmark
@@ -130,7 +130,7 @@ def _measurements_table(report: BenchmarkReport) -> str:
         (
             measurement.dtype,
             str(measurement.batch_size),
-            measurement.contestant,
+            measurement.peer,
             _plain(measurement.median_ms),
             _plain(measurement.spread_ms),
             f"{measurement.windows_per_s:.3g}",
@@ -143,20 +143,20 @@ def _measurements_table(report: BenchmarkReport) -> str:
 
 
 def _speed_up_tables(report: BenchmarkReport) -> list[str]:
-    """Write one table, laid out as the reference's, for each pair of contestants."""
+    """Write one table, laid out as the reference's, for each pair of peers."""
     pairs: dict[tuple[str, str], list[tuple[str, ...]]] = {}
     for cell in report.speed_ups:
         row = (
             cell.dtype,
             str(cell.batch_size),
             _plain(cell.baseline_ms),
-            _plain(cell.contestant_ms),
+            _plain(cell.peer_ms),
             f"{cell.speed_up:.2f}",
         )
-        pairs.setdefault((cell.baseline, cell.contestant), []).append(row)
+        pairs.setdefault((cell.baseline, cell.peer), []).append(row)
     return [
-        _table(("dtype", "Batch size", f"{baseline}, ms", f"{contestant}, ms", "Speed-up"), rows)
-        for (baseline, contestant), rows in pairs.items()
+        _table(("dtype", "Batch size", f"{baseline}, ms", f"{peer}, ms", "Speed-up"), rows)
+        for (baseline, peer), rows in pairs.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""``ast evaluate``: labelled recordings and models to a judgement."""
+"""``ast evaluate``: labeled recordings and models to a evaluation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import typer
 
 from ast_cli.cli import parameters as p
-from ast_cli.cli.evaluation_outputs import EvaluationOutputs
+from ast_cli.cli.evaluation_files import EvaluationFiles
 from ast_cli.cli.option_flags import with_flags
-from ast_cli.cli.progress import Progress, watched
+from ast_cli.cli.progress import RunProgress, watched
 from ast_cli.cli.streams import note, quiet_native_libraries, tell_faults
 from ast_cli.errors import ExitCode
 from ast_cli.evaluation.options import EvaluationOptions
@@ -62,14 +62,14 @@ def evaluate(
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     quiet: p.Quiet = False,
 ) -> None:
-    """Judge a model on labelled recordings: accuracy and confusions, or mAP, AUC and d-prime for several labels each.
+    """Judge a model on labeled recordings: accuracy and confusions, or mAP, AUC and d-prime for several labels each.
 
     Examples: `ast evaluate clips/ --model my-model`, `ast evaluate meta.csv --fold 1 --format json --plot matrix.png`
     """
     from ast_cli.dataset.examples import read_examples
 
     chosen_format = format_name or format_for(output, ("json", "table"))
-    outputs = EvaluationOutputs(chosen_format, output, thresholds_output, plot, predictions)
+    outputs = EvaluationFiles(chosen_format, output, thresholds_output, plot, predictions)
     examples = p.choose_examples(read_examples(data), split, fold, quiet=quiet)
     outputs.check([data, *(example.path for example in examples.examples)], force=force)
     chosen: list[str | None] = [*model] if model else [None]
@@ -94,7 +94,7 @@ class _Watch:
 
     def __call__(self, results: Iterable[TaggingResult], num_examples: int, model: str) -> Iterator[TaggingResult]:
         """Pass results on."""
-        progress = Progress(Tally(num_examples))
+        progress = RunProgress(Tally(num_examples))
         for result in watched(results, progress, quiet=self.quiet, to_stdout=False):
             assert isinstance(result, TaggingResult)
             tell_faults(result.path, result.error, result.warnings, quiet=self.quiet)

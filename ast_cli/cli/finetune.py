@@ -1,4 +1,4 @@
-"""``ast finetune``: a model of one's own from labelled recordings."""
+"""``ast finetune``: a model of one's own from labeled recordings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ast_cli.training.recipes import DEFAULT_RECIPE, options_of
 
 if TYPE_CHECKING:
     from ast_cli.training.cross_validation import FoldsResult
-    from ast_cli.training.outcome import FinetuneResult
+    from ast_cli.training.finetune_result import FinetuneResult
 
 
 def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -99,7 +99,7 @@ def finetune(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
     **flags: Any,
 ) -> None:
-    """Train a model on labelled recordings; writes a checkpoint that classify and transformers load.
+    """Train a model on labeled recordings; writes a checkpoint that classify and transformers load.
 
     Examples: `ast finetune clips/ --output my-model`, `ast finetune esc50.csv --model audioset --recipe esc50 --folds
     --output esc50`. Ctrl-C saves; the same command with --resume goes on.

@@ -18,7 +18,7 @@ from ast_cli.tagging.run.tally import AudioTotal, Tally
 PATH_WIDTH = 40
 
 
-class Progress:
+class RunProgress:
     """How far a run is, by hours of audio: inputs may be of a second or of a day.
 
     Args:
@@ -69,7 +69,7 @@ def _shortened(path: str) -> str:
     return f"...{path[-PATH_WIDTH:]}" if len(path) > PATH_WIDTH else path
 
 
-def watched(records: Iterable[Record], progress: Progress, *, quiet: bool, to_stdout: bool) -> Iterator[Record]:
+def watched(records: Iterable[Record], progress: RunProgress, *, quiet: bool, to_stdout: bool) -> Iterator[Record]:
     """Pass records on while showing how far the run is.
 
     Args:
@@ -89,7 +89,7 @@ def watched(records: Iterable[Record], progress: Progress, *, quiet: bool, to_st
 
 
 @contextmanager
-def _display(progress: Progress, *, shares_terminal: bool) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+def _display(progress: RunProgress, *, shares_terminal: bool) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Show progress; give what hides it while something is printed on the same terminal."""
     if sys.stderr.isatty():
         with _live_line(progress) as hidden:
@@ -100,7 +100,7 @@ def _display(progress: Progress, *, shares_terminal: bool) -> Iterator[Callable[
 
 
 @contextmanager
-def _live_line(progress: Progress) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+def _live_line(progress: RunProgress) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     @contextmanager
     def hidden() -> Iterator[None]:
         live.stop()
@@ -112,7 +112,7 @@ def _live_line(progress: Progress) -> Iterator[Callable[[], AbstractContextManag
 
 
 @contextmanager
-def _plain_lines(progress: Progress) -> Iterator[None]:
+def _plain_lines(progress: RunProgress) -> Iterator[None]:
     """Print a line every few seconds, from a thread: a long recording yields no record for hours."""
     is_over = threading.Event()
 

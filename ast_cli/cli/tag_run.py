@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ast_cli.cli.progress import Progress, watched
+from ast_cli.cli.progress import RunProgress, watched
 from ast_cli.cli.streams import note, results_stream, tell_faults, writing_stdout
 from ast_cli.report import open_writer
 from ast_cli.results import Record, TaggingResult
@@ -22,7 +22,7 @@ def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, is_live: bool
     Raises:
         AstError: The run cannot be completed.
     """
-    tally, progress = running.tally, Progress(running.tally, is_live=is_live)
+    tally, progress = running.tally, RunProgress(running.tally, is_live=is_live)
     # A table on standard output shows errors itself.
     tells_faults = run.format_name != "table" or run.output is not None
     try:

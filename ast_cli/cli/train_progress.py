@@ -13,7 +13,7 @@ from ast_cli.cli.streams import note
 from ast_cli.report.text import counted, printable, waiting_time
 
 if TYPE_CHECKING:
-    from ast_cli.training.data.spectrograms import Failure
+    from ast_cli.training.data.spectrograms import UnreadExample
     from ast_cli.training.trainer import Report
 
 MAX_FAILURES_SHOWN = 10
@@ -53,7 +53,7 @@ class TrainDisplay:
         """Show how far the work before training is."""
         self._show(f"{what}: {done} of {num_clips}", lasting=False)
 
-    def failures(self, failures: Sequence[Failure]) -> None:
+    def failures(self, failures: Sequence[UnreadExample]) -> None:
         """Say which clips are left out, and why; an error is said with ``--quiet`` too."""
         for _, error in failures[:MAX_FAILURES_SHOWN]:
             self._say(f"error: {error.message}")
@@ -93,6 +93,6 @@ class TrainDisplay:
             note(text)
 
 
-def _bar(share: float) -> str:
+def _bar(fraction: float) -> str:
     """Draw how much of an epoch is done."""
-    return "█" * round(share * BAR_WIDTH) + "░" * (BAR_WIDTH - round(share * BAR_WIDTH))
+    return "█" * round(fraction * BAR_WIDTH) + "░" * (BAR_WIDTH - round(fraction * BAR_WIDTH))

@@ -1,1 +1,1 @@
-"""Labelled recordings: folders by class, tables, and the examples that they hold."""
+"""Labeled recordings: folders by class, tables, and the examples that they hold."""

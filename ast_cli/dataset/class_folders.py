@@ -1,4 +1,4 @@
-"""Folders of labelled recordings: a folder per class, with or without a folder per split. Standard library only."""
+"""Folders of labeled recordings: a folder per class, with or without a folder per split. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ast_cli.dataset.manifest import LabelledRow, read_manifest, split_named
+from ast_cli.dataset.manifest import LabeledRow, read_manifest, split_named
 from ast_cli.errors import UsageError
 from ast_cli.tagging.inputs import AUDIO_EXTENSIONS, list_inputs
 
@@ -16,7 +16,7 @@ SPLIT_LISTS = {"validation_list.txt": "validation", "testing_list.txt": "test"}
 NOT_A_CLASS = "_background_noise_"  # of Speech Commands: minutes of noise to mix in, no examples
 
 
-def read_folder(folder: str, *, needs_labels: bool = True) -> list[LabelledRow]:
+def read_folder(folder: str, *, needs_labels: bool = True) -> list[LabeledRow]:
     """Read a folder in whichever of the known layouts it is.
 
     In this order: a table of metadata in it; a folder per split, each in turn one of these layouts; a folder per class,
@@ -57,7 +57,7 @@ def _may_be_class(folder: str, name: str) -> bool:
     return name != NOT_A_CLASS and not name.startswith(".") and os.path.isdir(os.path.join(folder, name))
 
 
-def _with_split_folders(folder: str, rows: list[LabelledRow]) -> list[LabelledRow]:
+def _with_split_folders(folder: str, rows: list[LabeledRow]) -> list[LabeledRow]:
     """Where a table names no splits but all its files lie in folders of splits, those are the splits."""
     splits = [split_named(_below(folder, row).partition("/")[0]) for row in rows]
     if not all(splits) or any(row.split for row in rows):
@@ -65,7 +65,7 @@ def _with_split_folders(folder: str, rows: list[LabelledRow]) -> list[LabelledRo
     return [replace(row, split=split) for row, split in zip(rows, splits, strict=True)]
 
 
-def _rows_of_subfolders(folder: str, names: list[str], *, needs_labels: bool) -> list[LabelledRow]:
+def _rows_of_subfolders(folder: str, names: list[str], *, needs_labels: bool) -> list[LabeledRow]:
     """Return what the folders of classes hold, or those of splits.
 
     ``Train`` is also a class of AudioSet: it is a split only where no other folder holds audio.
@@ -83,29 +83,29 @@ def _rows_of_subfolders(folder: str, names: list[str], *, needs_labels: bool) ->
     return [row for name in names for row in _rows_of_class(folder, name)] if splits else others
 
 
-def _rows_of_split(folder: str, name: str, *, needs_labels: bool) -> list[LabelledRow]:
+def _rows_of_split(folder: str, name: str, *, needs_labels: bool) -> list[LabeledRow]:
     """Return what a folder of one split holds."""
     rows = read_folder(os.path.join(folder, name), needs_labels=needs_labels)
     return [replace(row, split=split_named(name)) for row in rows]
 
 
-def _rows_of_class(folder: str, name: str) -> Iterator[LabelledRow]:
+def _rows_of_class(folder: str, name: str) -> Iterator[LabeledRow]:
     """Yield the recordings below a class's folder, however deep."""
     for item in list_inputs([os.path.join(folder, name)]):
         if item.error is not None:
             raise UsageError(item.error.message)
-        yield LabelledRow(item.path, (name,), item.path)
+        yield LabeledRow(item.path, (name,), item.path)
 
 
-def _loose_rows(folder: str, names: list[str]) -> Iterator[LabelledRow]:
+def _loose_rows(folder: str, names: list[str]) -> Iterator[LabeledRow]:
     """Yield the recordings that lie in the folder itself."""
     for name in names:
         path = os.path.join(folder, name)
         if os.path.splitext(name)[1].lower() in AUDIO_EXTENSIONS and not os.path.isdir(path):
-            yield LabelledRow(path, (), path)
+            yield LabeledRow(path, (), path)
 
 
-def _with_split_lists(folder: str, names: list[str], rows: list[LabelledRow]) -> list[LabelledRow]:
+def _with_split_lists(folder: str, names: list[str], rows: list[LabeledRow]) -> list[LabeledRow]:
     """Give recordings the splits that Speech Commands' lists say."""
     splits: dict[str, str] = {}
     for name, split in SPLIT_LISTS.items():
@@ -119,7 +119,7 @@ def _with_split_lists(folder: str, names: list[str], rows: list[LabelledRow]) ->
     return [replace(row, split=splits.get(_below(folder, row), "train")) for row in rows]
 
 
-def _below(folder: str, row: LabelledRow) -> str:
+def _below(folder: str, row: LabeledRow) -> str:
     """Return a recording's path as the lists write it."""
     return os.path.relpath(row.path, folder).replace(os.sep, "/")
 

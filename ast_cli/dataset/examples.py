@@ -1,4 +1,4 @@
-"""Labelled recordings: what a model learns from and is judged by. Standard library only."""
+"""Labeled recordings: what a model learns from and is judged by. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ast_cli.dataset.class_folders import read_folder
-from ast_cli.dataset.manifest import MANIFEST_EXTENSIONS, LabelledRow, read_manifest
+from ast_cli.dataset.manifest import MANIFEST_EXTENSIONS, LabeledRow, read_manifest
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.tagging.inputs import Input, list_inputs
-from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.options import WindowOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled recording, or a part of one.
+    """One labeled recording, or a part of one.
 
     Attributes:
         path: As it will be opened.
@@ -40,12 +40,12 @@ class Example:
     def input(self) -> Input:
         """The recording, or its part, as an input."""
         duration_s = None if self.end_s is None else self.end_s - self.start_s
-        return Input(self.path, part=PartOptions(start_s=self.start_s, duration_s=duration_s))
+        return Input(self.path, part=WindowOptions(start_s=self.start_s, duration_s=duration_s))
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleSet:
-    """Labelled recordings that belong together.
+    """Labeled recordings that belong together.
 
     Attributes:
         source: What was read: a folder or a manifest.
@@ -114,16 +114,16 @@ class ExampleSet:
             seed: Of the random choice.
 
         Returns:
-            The larger rest, and the share; each in the order of the source.
+            The larger rest, and the fraction; each in the order of the source.
 
         Raises:
             UsageError: The fraction is not between 0 and 1, or there are too few recordings for it.
         """
         if not 0 < fraction < 1:
-            raise UsageError(f"the share must be between 0 and 1, not {fraction:g}")
+            raise UsageError(f"the fraction must be between 0 and 1, not {fraction:g}")
         shuffle = random.Random(seed).shuffle
         chosen: set[str] = set()
-        owed = 0.0  # of a recording, from the labels before: their shares are rounded down or up in turn
+        owed = 0.0  # of a recording, from the labels before: their fractions are rounded down or up in turn
         for _, paths in sorted(self._paths_by_label().items()):
             shuffle(paths)
             owed += fraction * len(paths)
@@ -131,7 +131,7 @@ class ExampleSet:
             owed = max(-0.5, min(owed - num_chosen, 0.5))  # labels of one recording must not cost others theirs
             chosen.update(paths[:num_chosen])
         if not chosen:
-            raise UsageError(f"{self.source}: has too few recordings per label for a share of {fraction:g}")
+            raise UsageError(f"{self.source}: has too few recordings per label for a fraction of {fraction:g}")
         return (
             self._where(lambda example: example.path not in chosen),
             self._where(lambda example: example.path in chosen),
@@ -165,7 +165,7 @@ class ExampleSet:
 
 
 def read_examples(data: str | Path) -> ExampleSet:
-    """Read labelled recordings.
+    """Read labeled recordings.
 
     A folder is read as `ast_cli.dataset.class_folders.read_folder` says, a manifest (``.csv``, ``.tsv``, ``.jsonl``)
     as `ast_cli.dataset.manifest` does. The data is multi-label if its source has room for several labels (a column
@@ -196,12 +196,12 @@ def read_recordings(paths: Sequence[str]) -> ExampleSet:
         UsageError: A folder or a manifest cannot be understood.
         NoInputsError: Nothing matches the patterns named.
     """
-    rows: list[LabelledRow] = []
+    rows: list[LabeledRow] = []
     for path in paths:
         if os.path.isdir(path) or path.lower().endswith(MANIFEST_EXTENSIONS):
             rows += _read_rows(path, needs_labels=False)
         else:
-            rows += [LabelledRow(item.path, (), item.path) for item in list_inputs([path]) if not item.is_pattern]
+            rows += [LabeledRow(item.path, (), item.path) for item in list_inputs([path]) if not item.is_pattern]
     if not rows:
         raise NoInputsError("nothing matched: no audio file in the folders or patterns named")
     parts = {(os.path.normpath(row.path), row.start_s, row.end_s): _example(row) for row in reversed(rows)}
@@ -209,7 +209,7 @@ def read_recordings(paths: Sequence[str]) -> ExampleSet:
     return ExampleSet(", ".join(paths), tuple(reversed(parts.values())), labels, is_multi_label=True)
 
 
-def _read_rows(source: str, *, needs_labels: bool) -> list[LabelledRow]:
+def _read_rows(source: str, *, needs_labels: bool) -> list[LabeledRow]:
     """Read a folder or a manifest."""
     if os.path.isdir(source):
         return read_folder(source, needs_labels=needs_labels)
@@ -221,7 +221,7 @@ def _read_rows(source: str, *, needs_labels: bool) -> list[LabelledRow]:
     return read_manifest(source, needs_labels=needs_labels)
 
 
-def _check_labels(source: str, rows: Iterable[LabelledRow]) -> None:
+def _check_labels(source: str, rows: Iterable[LabeledRow]) -> None:
     """Refuse labels that differ only in case or blanks: one class must not become two by a slip."""
     spellings: dict[str, str] = {}
     for row in rows:
@@ -234,13 +234,13 @@ def _check_labels(source: str, rows: Iterable[LabelledRow]) -> None:
                 )
 
 
-def _examples(rows: Iterable[LabelledRow], *, is_multi_label: bool) -> tuple[Example, ...]:
+def _examples(rows: Iterable[LabeledRow], *, is_multi_label: bool) -> tuple[Example, ...]:
     """Return each recording or part once.
 
     Raises:
         UsageError: One stands there twice, and not alike.
     """
-    first: dict[tuple[str, float, float | None], LabelledRow] = {}
+    first: dict[tuple[str, float, float | None], LabeledRow] = {}
     for row in rows:
         earlier = first.setdefault((os.path.normpath(row.path), row.start_s, row.end_s), row)
         if earlier is row:
@@ -256,7 +256,7 @@ def _examples(rows: Iterable[LabelledRow], *, is_multi_label: bool) -> tuple[Exa
     return tuple(_example(row) for row in first.values())
 
 
-def _example(row: LabelledRow) -> Example:
+def _example(row: LabeledRow) -> Example:
     return Example(row.path, row.labels, row.split, row.fold, row.start_s, row.end_s)
 
 

@@ -1,4 +1,4 @@
-"""Tables of labelled recordings: CSV, TSV and JSON Lines, row by row. Standard library only."""
+"""Tables of labeled recordings: CSV, TSV and JSON Lines, row by row. Standard library only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SPLITS = {
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledRow:
+class LabeledRow:
     """What a source says about one recording, or a part of one.
 
     Attributes:
@@ -66,7 +66,7 @@ class LabelledRow:
     is_several: bool = False
 
 
-def read_manifest(file: str, *, needs_labels: bool = True) -> list[LabelledRow]:
+def read_manifest(file: str, *, needs_labels: bool = True) -> list[LabeledRow]:
     """Read a manifest.
 
     Relative paths are looked for beside the manifest, then in its folder ``audio/``.
@@ -81,7 +81,7 @@ def read_manifest(file: str, *, needs_labels: bool = True) -> list[LabelledRow]:
     is_json = file.lower().endswith(JSON_LINES_EXTENSIONS)
     text = _read_text(file)
     records = _json_records(text, file) if is_json else _table_records(text, file)
-    rows = [_labelled_row(record, place, needs_labels=needs_labels) for place, record in records]
+    rows = [_labeled_row(record, place, needs_labels=needs_labels) for place, record in records]
     if not rows:
         raise UsageError(f"{file}: holds no recording")
     return _located(rows, file)
@@ -112,7 +112,7 @@ def _read_text(file: str) -> str:
 
 
 def _json_records(text: str, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the place and the values by role of each line that is not blank."""
+    """Yield the place and the values by field of each line that is not blank."""
     for number, line in enumerate(io.StringIO(text), start=1):
         if not line.strip():
             continue
@@ -123,11 +123,11 @@ def _json_records(text: str, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
             raise UsageError(f"{place}: is no valid JSON ({error})") from error
         if not isinstance(values, dict):
             raise UsageError(f"{place}: one JSON object a line is needed, not {shown(values)}")
-        yield place, {role: values[name] for role, name in _columns(tuple(values), place).items()}
+        yield place, {field: values[name] for field, name in _columns(tuple(values), place).items()}
 
 
 def _table_records(text: str, file: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the place and the values by role of each row; the first names the columns."""
+    """Yield the place and the values by field of each row; the first names the columns."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, file), strict=True)
     positions: dict[str, int] | None = None
     header: list[str] = []
@@ -138,14 +138,14 @@ def _table_records(text: str, file: str) -> Iterator[tuple[str, dict[str, str]]]
                 continue
             if positions is None:
                 header = cells
-                positions = {role: header.index(name) for role, name in _columns(tuple(header), place).items()}
+                positions = {field: header.index(name) for field, name in _columns(tuple(header), place).items()}
                 continue
             if len(cells) != len(header):
                 raise UsageError(
                     f"{place}: has {len(cells)} cells where the header has {len(header)}; "
                     "names that hold the separator must stand in double quotes"
                 )
-            yield place, {role: cells[position] for role, position in positions.items()}
+            yield place, {field: cells[position] for field, position in positions.items()}
     except csv.Error as error:
         raise UsageError(f"{file}, line {reader.line_num}: is malformed ({error})") from error
 
@@ -159,7 +159,7 @@ def _delimiter(text: str, file: str) -> str:
 
 
 def _columns(names: tuple[str, ...], place: str) -> Mapping[str, str]:
-    """Return which column plays which role.
+    """Return which column plays which field.
 
     Raises:
         UsageError: There is no column of paths, or a name stands twice.
@@ -171,8 +171,8 @@ def _columns(names: tuple[str, ...], place: str) -> Mapping[str, str]:
             raise UsageError(f"{place}: the column {name.strip()!r} stands there twice")
         plain[key] = name
     columns = {
-        role: plain[found]
-        for role, choices in COLUMN_NAMES.items()
+        field: plain[found]
+        for field, choices in COLUMN_NAMES.items()
         if (found := next((choice for choice in choices if choice in plain), None))
     }
     if "path" not in columns:
@@ -181,14 +181,14 @@ def _columns(names: tuple[str, ...], place: str) -> Mapping[str, str]:
     return columns
 
 
-def _labelled_row(record: Mapping[str, Any], place: str, *, needs_labels: bool) -> LabelledRow:
+def _labeled_row(record: Mapping[str, Any], place: str, *, needs_labels: bool) -> LabeledRow:
     """Check and convert the values of one row."""
     labels, is_several = _labels(record, place, needs_labels=needs_labels)
     start_s = _seconds(record.get("start_s"), "start", place)
     end_s = _seconds(record.get("end_s"), "end", place)
     if end_s is not None and end_s <= (start_s or 0.0):
         raise UsageError(f"{place}: the end, {end_s:g} s, is not after the start, {start_s or 0:g} s")
-    return LabelledRow(
+    return LabeledRow(
         _path(record["path"], place),
         labels,
         place,
@@ -212,22 +212,22 @@ def _labels(record: Mapping[str, Any], place: str, *, needs_labels: bool) -> tup
     A column ``labels`` holds several: a JSON list, or text with ``;`` or ``|`` between them; never commas, which 75 of
     AudioSet's names hold. Identifiers have no commas and are separated by them, as in AudioSet's own files.
     """
-    role = next((role for role in LABEL_COLUMNS if role in record), None)
-    if role is None:
+    field = next((field for field in LABEL_COLUMNS if field in record), None)
+    if field is None:
         if not needs_labels:
             return (), False
-        wanted = ", ".join(name for role in reversed(LABEL_COLUMNS) for name in COLUMN_NAMES[role])
+        wanted = ", ".join(name for field in reversed(LABEL_COLUMNS) for name in COLUMN_NAMES[field])
         raise UsageError(f"{place}: there is no column of labels; it may be called {wanted}")
-    value = record[role]
-    if role != "label" and isinstance(value, str) and value.lstrip().startswith("["):
+    value = record[field]
+    if field != "label" and isinstance(value, str) and value.lstrip().startswith("["):
         value = _json_list(value, place)
-    is_several = role != "label" or isinstance(value, list)
+    is_several = field != "label" or isinstance(value, list)
     if value is None:
         parts: list[Any] = []
     elif isinstance(value, list):
         parts = value
     elif is_several and isinstance(value, str):
-        parts = _parts(value, ";|," if role == "mids" else ";|")
+        parts = _parts(value, ";|," if field == "mids" else ";|")
     else:
         parts = [value]
     labels = tuple(dict.fromkeys(_label(part, place) for part in parts if part != ""))
@@ -302,7 +302,7 @@ def _number(value: Any) -> float | None:
         return math.nan
 
 
-def _located(rows: Iterable[LabelledRow], file: str) -> list[LabelledRow]:
+def _located(rows: Iterable[LabeledRow], file: str) -> list[LabeledRow]:
     """Find the files that rows name.
 
     Raises:

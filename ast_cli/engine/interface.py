@@ -49,7 +49,7 @@ class Engine(Protocol):
         """Compute logits.
 
         Args:
-            input_values: Normalised features, shape (batch, max_length, num_mel_bins).
+            input_values: Normalized features, shape (batch, max_length, num_mel_bins).
 
         Returns:
             Shape (batch, num_labels).

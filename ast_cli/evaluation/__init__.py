@@ -1,1 +1,1 @@
-"""How good models are on labelled recordings."""
+"""How good models are on labeled recordings."""

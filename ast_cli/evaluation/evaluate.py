@@ -1,4 +1,4 @@
-"""How good models are on labelled recordings: scores by the product's own path, judged by `metrics`."""
+"""How good models are on labeled recordings: scores by the product's own path, judged by `metrics`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ModelResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedExample:
     """An example that could not be scored, and why."""
 
     example: Example
@@ -51,7 +51,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """How good a model, or the mean of several, is on labelled recordings.
+    """How good a model, or the mean of several, is on labeled recordings.
 
     Attributes:
         data: Where the examples come from.
@@ -70,7 +70,7 @@ class Evaluation:
     models: tuple[ModelResult, ...]
     metrics: Metrics
     examples: tuple[Example, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedExample, ...]
     num_left_out: int
     labels: tuple[str, ...]
     scores: NDArray[np.float32]
@@ -102,7 +102,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     watch: Watch = lambda results, _num_examples, _model: results,
 ) -> Evaluation:
-    """Judge one model, or the mean of several models' scores, on labelled recordings.
+    """Judge one model, or the mean of several models' scores, on labeled recordings.
 
     Args:
         examples: All of them are used.
@@ -126,7 +126,7 @@ def evaluate(
         models=tuple(results),
         metrics=results[0].metrics if len(results) == 1 else _metrics(mean, match.targets[kept], match.labels),
         examples=tuple(match.examples[row] for row in kept),
-        failures=tuple(Failure(match.examples[row], error) for row, error in sorted(ensemble.errors.items())),
+        failures=tuple(FailedExample(match.examples[row], error) for row, error in sorted(ensemble.errors.items())),
         num_left_out=match.num_left_out,
         labels=match.labels,
         scores=mean,

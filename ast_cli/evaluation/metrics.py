@@ -32,8 +32,8 @@ class SingleLabelClass:
     Attributes:
         label: Its name.
         support: Examples of it.
-        precision: Share of the predictions of this class that are right; 0 where it is never predicted.
-        recall: Share of its examples that are recognised.
+        precision: Fraction of the predictions of this class that are right; 0 where it is never predicted.
+        recall: Fraction of its examples that are recognized.
         f1: Harmonic mean of the two.
     """
 
@@ -82,7 +82,7 @@ class SingleLabelMetrics:
 
     Attributes:
         num_examples: That were judged.
-        accuracy: Share of them whose label is right.
+        accuracy: Fraction of them whose label is right.
         accuracy_interval: Where the true accuracy lies with 95 % confidence, as low and high end (Wilson, 1927): the
             spread that a data set of this size leaves, had it been drawn anew.
         macro_f1: Mean of the classes' F1, all classes that have examples counting the same.
@@ -132,7 +132,7 @@ class MultiLabelClass:
     Attributes:
         label: Its name.
         support: Examples that have it.
-        average_precision: Mean of the precisions at each recognised example, as scikit-learn defines it.
+        average_precision: Mean of the precisions at each recognized example, as scikit-learn defines it.
         auc: Area under the ROC curve; None where every example has the label.
         d_prime: sqrt(2) * ppf(auc), ppf the inverse normal distribution function (Hershey et al., 2017, section 4);
             None where it is infinite or the AUC is None.
@@ -160,7 +160,7 @@ class MultiLabelMetrics:
         mean_auc: Mean of the classes' AUCs; None where no class has one.
         d_prime: Of the mean AUC, as the AudioSet papers report it.
         lwlrap: Label-weighted label-ranking average precision (DCASE 2019, task 2): per label of each example, the
-            share of right labels among those scored as high; None where no example has a label.
+            fraction of right labels among those scored as high; None where no example has a label.
         per_class: Of the classes that have examples, in the order of the labels.
         labels_without_examples: No example has them; no mean counts them.
     """
@@ -276,12 +276,12 @@ def multi_label_metrics(scores: NDArray[Any], targets: NDArray[np.bool_], labels
     )
 
 
-def wilson_interval(share: float, num_examples: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share that was counted on so many examples (Wilson, 1927)."""
+def wilson_interval(fraction: float, num_examples: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a fraction that was counted on so many examples (Wilson, 1927)."""
     z_squared = Z_95**2 / num_examples
-    centre = (share + z_squared / 2) / (1 + z_squared)
-    half = Z_95 / (1 + z_squared) * math.sqrt(share * (1 - share) / num_examples + z_squared / (4 * num_examples))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    center = (fraction + z_squared / 2) / (1 + z_squared)
+    half = Z_95 / (1 + z_squared) * math.sqrt(fraction * (1 - fraction) / num_examples + z_squared / (4 * num_examples))
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def d_prime(auc: float | None) -> float | None:

@@ -11,8 +11,8 @@ from ast_cli.tagging.options import (
     BatchSize,
     DecodeOptions,
     HopSeconds,
-    PartOptions,
     ToAggregate,
+    WindowOptions,
     check_choice,
 )
 
@@ -42,4 +42,4 @@ class EvaluationOptions(DecodeOptions):
         """Refuse what cannot be."""
         DecodeOptions.__post_init__(self)
         check_choice("aggregate", self.aggregate, get_args(Aggregate))
-        PartOptions(hop_s=self.hop_s, batch_size=self.batch_size)
+        WindowOptions(hop_s=self.hop_s, batch_size=self.batch_size)

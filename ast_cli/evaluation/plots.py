@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 MAX_CLASSES = 60  # more lines than this cannot be read on one picture
 MAX_LABEL_LENGTH = 32  # characters
 DPI = 150
-BAR_COLOUR, MEAN_COLOUR = "#4878a8", "#b04030"
+BAR_COLOR, MEAN_COLOR = "#4878a8", "#b04030"
 CELL_INCHES = (0.52, 0.26)  # a side of a cell: of up to 15 classes, and of 40 and more
 FONT_POINTS = (9.0, 6.0)  # likewise
 MIN_SIDE_INCHES = 2.5
-BAR_INCHES = 4.0  # at most, of the colours
+BAR_INCHES = 4.0  # at most, of the colors
 MARGIN_INCHES = 0.15
 LINE_INCHES = 0.22  # of a bar
 
@@ -48,19 +48,19 @@ def evaluation_picture(metrics: Metrics, title: str) -> bytes:
 
 
 def _confusion_figure(metrics: SingleLabelMetrics, title: str) -> Figure:
-    """Draw counts on cells coloured by the share of their row."""
+    """Draw counts on cells colored by the fraction of their row."""
     from matplotlib.figure import Figure
 
     matrix = _most_confused(metrics.confusion_matrix)
     counts, totals = np.array(matrix.counts), {result.label: result.support for result in metrics.per_class}
     supports = np.array([totals.get(label, 0) for label in matrix.labels])
-    shares = counts / np.maximum(supports, 1)[:, None]
+    fractions = counts / np.maximum(supports, 1)[:, None]
     cell, points = (_between(values, len(counts)) for values in (CELL_INCHES, FONT_POINTS))
     side = max(cell * len(counts), MIN_SIDE_INCHES)
     figure = Figure(figsize=(side, side))  # of the cells alone; what stands around them is added when it is saved
     axes = figure.add_axes((0, 0, 1, 1))
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    _write_counts(axes, counts, shares, points)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    _write_counts(axes, counts, fractions, points)
     _name_cells(axes, matrix.labels, supports, points)
     height = min(1.0, BAR_INCHES / side)
     figure.colorbar(image, cax=figure.add_axes((1 + 0.2 / side, 1 - height, 0.15 / side, height)))
@@ -68,7 +68,7 @@ def _confusion_figure(metrics: SingleLabelMetrics, title: str) -> Figure:
     subtitle = f"accuracy {metrics.accuracy:.1%} ({low:.1%} to {high:.1%}), macro F1 {metrics.macro_f1:.3f}"
     if len(matrix.labels) < len(metrics.confusion_matrix.labels):
         subtitle += f"\nthe {len(counts)} classes with the most mistakes, of {len(metrics.confusion_matrix.labels)}"
-    _set_title(axes, title, f"{subtitle}\ncolour: share of the true class's examples")
+    _set_title(axes, title, f"{subtitle}\ncolor: fraction of the true class's examples")
     return figure
 
 
@@ -87,12 +87,12 @@ def _name_cells(axes: Axes, labels: tuple[str, ...], supports: NDArray[np.intege
     axes.tick_params(which="both", length=0)
 
 
-def _write_counts(axes: Axes, counts: NDArray[Any], shares: NDArray[Any], points: float) -> None:
+def _write_counts(axes: Axes, counts: NDArray[Any], fractions: NDArray[Any], points: float) -> None:
     """Write the counts that are not 0, in white where the cell is dark."""
     for row, column in zip(*counts.nonzero(), strict=True):
-        colour = "white" if shares[row, column] > 0.55 else "#202020"
+        color = "white" if fractions[row, column] > 0.55 else "#202020"
         text = str(counts[row, column])
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=points)
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=points)
 
 
 def _most_confused(matrix: ConfusionMatrix) -> ConfusionMatrix:
@@ -123,7 +123,7 @@ def _bars_figure(metrics: MultiLabelMetrics, title: str) -> Figure:
     axes.set_ylim(num_lines - 0.4, -0.6)
     axes.set_xlim(0, 1.08)  # room for the number beside a bar of 1
     axes.set_xticks(np.linspace(0, 1, 6))
-    axes.axvline(metrics.mean_average_precision, color=MEAN_COLOUR, linestyle="--", linewidth=1)
+    axes.axvline(metrics.mean_average_precision, color=MEAN_COLOR, linestyle="--", linewidth=1)
     axes.set_xlabel("average precision (dashed: the mean); in brackets the examples with the label")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -135,7 +135,7 @@ def _draw_bars(axes: Axes, results: list[MultiLabelClass], first: int) -> list[f
     """Draw bars from a line on; return their lines."""
     places = [float(first + i) for i in range(len(results))]
     values = [result.average_precision for result in results]
-    bars = axes.barh(places, values, height=0.75, color=BAR_COLOUR)
+    bars = axes.barh(places, values, height=0.75, color=BAR_COLOR)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=7, color="#404040")
     return places
 
@@ -158,8 +158,8 @@ def _set_title(axes: Axes, title: str, subtitle: str) -> None:
 
 def _between(values: tuple[float, float], num_classes: int) -> float:
     """Return a size for a number of classes: the first up to 15, the second from 40 on."""
-    share = min(max((num_classes - 15) / 25, 0.0), 1.0)
-    return values[0] + share * (values[1] - values[0])
+    fraction = min(max((num_classes - 15) / 25, 0.0), 1.0)
+    return values[0] + fraction * (values[1] - values[0])
 
 
 def _short(text: str, max_length: int = MAX_LABEL_LENGTH) -> str:

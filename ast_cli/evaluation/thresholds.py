@@ -1,4 +1,4 @@
-"""From which score on a label counts as heard: found on labelled data, kept in a file, read by ``ast classify``.
+"""From which score on a label counts as heard: found on labeled data, kept in a file, read by ``ast classify``.
 
 Reading needs the standard library only.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 from ast_cli.errors import UsageError
 
 
-class Sources:
+class ReadFiles:
     """Files that must not be written over, under whatever name; looked at only when something exists that might be one.
 
     Args:
@@ -43,7 +43,7 @@ class Sources:
 
 def check_target(
     file: Path,
-    sources: Sources,
+    sources: ReadFiles,
     *,
     force: bool,
     flag: str = "--output",

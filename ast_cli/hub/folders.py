@@ -87,7 +87,7 @@ def exported_file(model: str | Path) -> Path | None:
 def describing_folder(exported: Path) -> Path | None:
     """Return the folder that says of an exported model what goes in and comes out; None where the file itself does.
 
-    A file of the name that ``ast export`` gives it in a folder of its own is that folder; its neighbours count.
+    A file of the name that ``ast export`` gives it in a folder of its own is that folder; its neighbors count.
     """
     folder = exported.parent
     is_the_folders = exported.name in EXPORTED_NAMES and (folder / CONFIG_NAME).is_file() and not holds_weights(folder)

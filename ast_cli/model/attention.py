@@ -32,7 +32,7 @@ def eager_attention(
     return probabilities @ v, probabilities
 
 
-def few_queries_attention(
+def pooled_query_attention(
     q: Tensor,
     x: Tensor,
     of_keys: Tensor,

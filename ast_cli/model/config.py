@@ -48,7 +48,7 @@ class ASTConfig:
         hidden_dropout_prob: Dropout after the embeddings, the attention and the MLP, in training.
         attention_probs_dropout_prob: Dropout of the attention probabilities, in training.
         initializer_range: Standard deviation of the truncated normal that weights start from.
-        layer_norm_eps: Epsilon of every layer normalisation.
+        layer_norm_eps: Epsilon of every layer normalization.
         patch_size: Side of the square patches, in mel bins and frames.
         qkv_bias: Whether queries, keys and values have biases.
         frequency_stride: Mel bins from one patch to the next.

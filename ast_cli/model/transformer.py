@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ast_cli.errors import UsageError
-from ast_cli.model.attention import ATTN_IMPLEMENTATIONS, eager_attention, few_queries_attention, sdpa_attention
+from ast_cli.keyed_output import KeyedOutput
+from ast_cli.model.attention import ATTN_IMPLEMENTATIONS, eager_attention, pooled_query_attention, sdpa_attention
 from ast_cli.model.checkpoint import PretrainedAST
 from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig
-from ast_cli.outputs import KeyedOutput
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -32,10 +32,10 @@ class ASTModelOutput(KeyedOutput):
     """What `ASTModel` returns.
 
     Attributes:
-        last_hidden_state: After the last layer normalisation, shape (batch, num_tokens, hidden_size).
+        last_hidden_state: After the last layer normalization, shape (batch, num_tokens, hidden_size).
         pooler_output: Mean of the two first tokens, shape (batch, hidden_size).
         hidden_states: If asked for: the embeddings and every block's output, num_hidden_layers + 1 tensors shaped as
-            ``last_hidden_state``, before the last normalisation.
+            ``last_hidden_state``, before the last normalization.
         attentions: If asked for: one tensor a block, shape (batch, num_heads, num_tokens, num_tokens).
     """
 
@@ -115,7 +115,7 @@ class Attention(nn.Module):
     def _from_first(
         self, x: Tensor, num_queries: int, head_mask: Tensor | None, dropout_p: float
     ) -> tuple[Tensor, Tensor]:
-        """Attend from the first tokens, which needs no keys and values; returns as `few_queries_attention`."""
+        """Attend from the first tokens, which needs no keys and values; returns as `pooled_query_attention`."""
         B, _, C = x.shape
         H, D = self.num_heads, C // self.num_heads
         weight, bias = self.qkv.weight, self.qkv.bias  # rows: queries, keys, values
@@ -123,7 +123,7 @@ class Attention(nn.Module):
         q = q.view(B, num_queries, H, D).transpose(1, 2)
         of_keys, of_values = weight[C:].view(2, H, D, C)
         bias_of_values = None if bias is None else bias[2 * C :].view(H, D)
-        return few_queries_attention(q, x, of_keys, of_values, bias_of_values, head_mask, dropout_p)
+        return pooled_query_attention(q, x, of_keys, of_values, bias_of_values, head_mask, dropout_p)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Map (B, N, C) to (B, N, rows of weight); engines have other ways."""
@@ -322,7 +322,7 @@ class ASTModel(ASTBase):
 
 
 class Head(nn.Module):
-    """Layer normalisation and a linear layer on the pooled token."""
+    """Layer normalization and a linear layer on the pooled token."""
 
     def __init__(self, config: ASTConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The table for people: a heading for each input, its labels below, coloured only on a terminal."""
+"""The table for people: a heading for each input, its labels below, colored only on a terminal."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ast_cli.errors import ErrorCode, UsageError
 from ast_cli.results import FileError
-from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.options import WindowOptions
 
 STDIN = "-"
 # What a folder walk takes for audio, video with a sound track included; files named one by one may have any name.
@@ -44,10 +44,10 @@ class Input:
     error: FileError | None = None
     listed: bool = False
     is_pattern: bool = False
-    part: PartOptions | None = None
+    part: WindowOptions | None = None
     is_link: bool | None = field(default=None, compare=False)
 
-    def part_in(self, run: PartOptions) -> PartOptions:
+    def part_in(self, run: WindowOptions) -> WindowOptions:
         """Return the part to read in a run with these options."""
         return run if self.part is None else self.part
 
@@ -90,7 +90,7 @@ def merged(inputs: Iterable[Input]) -> Iterator[Input]:
 
     Parts of one file are inputs of their own.
     """
-    seen: set[tuple[str, PartOptions | None]] = set()
+    seen: set[tuple[str, WindowOptions | None]] = set()
     real_path = RealPaths()
     for item in inputs:
         identity = (real_path(item), item.part)

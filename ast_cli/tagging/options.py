@@ -99,7 +99,7 @@ class LoadOptions(EngineOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class PartOptions:
+class WindowOptions:
     """Which part of each recording, cut into which windows.
 
     Attributes:
@@ -129,7 +129,7 @@ class PartOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifyOptions(PartOptions):
+class ClassifyOptions(WindowOptions):
     """How recordings are tagged.
 
     Attributes:
@@ -166,7 +166,7 @@ class ClassifyOptions(PartOptions):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        PartOptions.__post_init__(self)
+        WindowOptions.__post_init__(self)
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top k must be at least 1, not {self.top_k}")
         if self.threshold is not None and not math.isfinite(self.threshold):
@@ -183,7 +183,7 @@ class ClassifyOptions(PartOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractOptions(PartOptions):
+class ExtractOptions(WindowOptions):
     """What is extracted from recordings.
 
     Attributes:
@@ -197,7 +197,7 @@ class ExtractOptions(PartOptions):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        PartOptions.__post_init__(self)
+        WindowOptions.__post_init__(self)
         check_choice("what", self.what, get_args(Extractable))
 
 

@@ -1,1 +1,1 @@
-"""Learning from labelled recordings: fine-tuning and what belongs to it."""
+"""Learning from labeled recordings: fine-tuning and what belongs to it."""

@@ -22,9 +22,9 @@ from ast_cli.training.options import TrainOptions
 
 SCRATCH_PREFIX = "scratch:"
 HEAD_DIM = 64  # width of one attention head, as in every DeiT and AST
-SCRATCH_EPS = 1e-6  # of layer normalisation, as in the original's blocks
+SCRATCH_EPS = 1e-6  # of layer normalization, as in the original's blocks
 TOKEN_STD = 0.02  # of tokens that start at random, as in timm
-POSITION_AMPLITUDE = 0.2  # then positions start about as large as patches: rms 0.14 and, of normalised inputs, 0.16
+POSITION_AMPLITUDE = 0.2  # then positions start about as large as patches: rms 0.14 and, of normalized inputs, 0.16
 LONGEST_PERIOD = 100  # of sines and cosines, in patches over 2 pi; a window has 101 along time
 GEOMETRY = ("max_length", "num_mel_bins", "frequency_stride", "time_stride")
 
@@ -154,7 +154,7 @@ def start_model(
 def first_positions(grid: Grid, hidden_size: int) -> Tensor:
     """Return the position embeddings from which a model from nothing learns its own.
 
-    Sines and cosines along both axes, so that neighbours are alike from the start; a plain vision transformer learns
+    Sines and cosines along both axes, so that neighbors are alike from the start; a plain vision transformer learns
     faster from them than from random numbers (Beyer et al., 2022, https://arxiv.org/abs/2205.01580). A quarter of the
     numbers each: sine and cosine of the frequency's place, then of the time's, at wavelengths in a geometric row.
 

@@ -27,7 +27,7 @@ class Batch:
         fbank: Log-mel energies, shape (batch, num_frames, num_mel_bins); what lies behind a clip's end counts for
             nothing.
         num_frames: Of each clip, int64, shape (batch,).
-        targets: Share of each label, float32, shape (batch, num_labels).
+        targets: Fraction of each label, float32, shape (batch, num_labels).
     """
 
     fbank: Tensor
@@ -114,7 +114,7 @@ def shift_in_time(batch: Batch, farthest: int, rng: np.random.Generator) -> Batc
 
 
 def change_response(batch: Batch, most_db: float, rng: np.random.Generator) -> Batch:
-    """Colour each clip, as another microphone or room would: a gain that changes with frequency.
+    """Color each clip, as another microphone or room would: a gain that changes with frequency.
 
     Gains are uniform at three to six frequencies, the lowest and the highest among them, and linear between, which is
     FilterAugment's linear type (Nam et al., 2022), there with three to six bands. Floors as in `change_gain`.
@@ -144,15 +144,15 @@ def _amplified(batch: Batch, gains_db: NDArray[np.float32]) -> Batch:
     return replace(batch, fbank=(batch.fbank + terms).clamp_(min=LOG_FLOOR))
 
 
-def mixup(batch: Batch, share: float, alpha: float, rng: np.random.Generator) -> Batch:
-    """Mix a share of the clips with another of the batch, and their labels likewise.
+def mixup(batch: Batch, fraction: float, alpha: float, rng: np.random.Generator) -> Batch:
+    """Mix a fraction of the clips with another of the batch, and their labels likewise.
 
     The original mixes waveforms, l x + (1 - l) y with l from Beta(alpha, alpha). Of unrelated sounds the power of that
     mixture is expected to be l² X + (1 - l)² Y, which is what is computed here from the log energies. As there, the
     mixture has the first clip's length, and the second is silent after its own end; labels are mixed l to 1 - l.
     """
     num_clips = len(batch.fbank)
-    is_mixed = rng.random(num_clips) < share
+    is_mixed = rng.random(num_clips) < fraction
     weights = np.where(is_mixed, rng.beta(alpha, alpha, num_clips), 1.0).astype(np.float32)
     partners = rng.permutation(num_clips)
     first, second = _to(weights, batch.fbank), _to(1 - weights, batch.fbank)
@@ -201,7 +201,7 @@ def _bands(fbank: Tensor, dim: int, widest: int, rng: np.random.Generator) -> Te
 
 
 def add_noise(input_values: Tensor, most: float, rng: np.random.Generator) -> Tensor:
-    """Add uniform noise to the normalised input, as the original does for Speech Commands.
+    """Add uniform noise to the normalized input, as the original does for Speech Commands.
 
     ``input_values + U(0, 1) * a`` with one a of U(0, most) for each clip.
     """
@@ -211,9 +211,9 @@ def add_noise(input_values: Tensor, most: float, rng: np.random.Generator) -> Te
     return input_values + noise * amounts[:, None, None]
 
 
-def kept_tokens(num_clips: int, num_patches: int, share_dropped: float, rng: np.random.Generator) -> Tensor:
+def kept_tokens(num_clips: int, num_patches: int, fraction_dropped: float, rng: np.random.Generator) -> Tensor:
     """Draw which patches stay, for each clip: sorted indices, int64, shape (num_clips, num_kept), at least one."""
-    num_kept = max(1, round(num_patches * (1 - share_dropped)))
+    num_kept = max(1, round(num_patches * (1 - fraction_dropped)))
     order = np.argsort(rng.random((num_clips, num_patches)), axis=1)[:, :num_kept]
     return torch.from_numpy(np.sort(order, axis=1))
 

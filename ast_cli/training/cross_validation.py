@@ -14,8 +14,7 @@ from ast_cli.files.json_object import read_json_object, write_json_object
 from ast_cli.results import SCHEMA_VERSION
 from ast_cli.training.finetuning import FEATURES_NAME, RunSettings, finetune, run_facts
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.recipes import options_of
-from ast_cli.training.run_output import (
+from ast_cli.training.output_folder import (
     CHECKPOINT_NAME,
     FOLDS_NAME,
     RESULTS_NAME,
@@ -27,6 +26,7 @@ from ast_cli.training.run_output import (
     remove_checkpoint,
     writing,
 )
+from ast_cli.training.recipes import options_of
 
 HEADLINES = {kind.problem: kind.headline_key for kind in (SingleLabelMetrics, MultiLabelMetrics)}
 
@@ -38,7 +38,7 @@ class FoldResult:
     Attributes:
         fold: Held out.
         folder: With its checkpoint.
-        num_examples: That judged the model.
+        num_examples: That evaluated the model.
         value: Of the metric; None where the fold has nothing to judge by.
         num_failures: Examples of the data that could not be read.
     """
@@ -148,7 +148,7 @@ def finetune_folds(
 def _fold_result(folder: Path, fold: int) -> FoldResult:
     """Read what a finished fold left; a fold of an earlier, interrupted run counts as it is."""
     results = read_json_object(folder / RESULTS_NAME)
-    judged = results["validation"]
-    value = judged["metrics"][HEADLINES[judged["problem"]]] if judged else None
+    validation = results["validation"]
+    value = validation["metrics"][HEADLINES[validation["problem"]]] if validation else None
     num_examples = results["num_examples"]["validation"]
     return FoldResult(fold, folder, num_examples, value, len(results["failures"]))

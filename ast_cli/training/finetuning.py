@@ -1,4 +1,4 @@
-"""Fine-tuning: from labelled recordings and a base model to a checkpoint folder with its card."""
+"""Fine-tuning: from labeled recordings and a base model to a checkpoint folder with its card."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.adapt import SCRATCH_PREFIX, is_scratch, start_config, start_feature_extractor, start_model
 from ast_cli.training.data.batches import Clips, target_matrix
 from ast_cli.training.data.features import FeatureStore, compute_features
-from ast_cli.training.data.roles import Roles, assign_roles, data_digest
-from ast_cli.training.data.spectrograms import Failure
+from ast_cli.training.data.spectrograms import UnreadExample
+from ast_cli.training.data.splits import Splits, assign_splits, data_digest
 from ast_cli.training.data.statistics import mean_and_std
-from ast_cli.training.linear_probe import HeadJudge, HeadTrainer, embedded
+from ast_cli.training.finetune_result import FinetuneResult, draw_curves, in_words, write_history
+from ast_cli.training.linear_probe import HeadEvaluator, HeadTrainer, embedded
 from ast_cli.training.model_card import model_card
 from ast_cli.training.objective import PROBLEM_TYPES, autocast_for, loss_name
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.outcome import FinetuneResult, draw_curves, in_words, write_history
-from ast_cli.training.recipes import options_of, to_toml
-from ast_cli.training.run_output import (
+from ast_cli.training.output_folder import (
     CARD_NAME,
     CHECKPOINT_NAME,
     OPTIONS_NAME,
@@ -48,9 +47,10 @@ from ast_cli.training.run_output import (
     remove_checkpoint,
     writing,
 )
+from ast_cli.training.recipes import options_of, to_toml
 from ast_cli.training.state import StateFolder
 from ast_cli.training.trainer import Report, Task, Trainer, kept_weights
-from ast_cli.training.validation import Judge, metric_name
+from ast_cli.training.validation import Evaluator, metric_name
 
 FEATURES_NAME = "features"
 LONGEST_SCRATCH_INPUT = 1024  # frames; where nobody chose and the recordings are longer
@@ -61,7 +61,7 @@ MAX_NAMED = 5  # labels in a note
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a run is carried out; nothing here changes what is learnt.
+    """How a run is carried out; nothing here changes what is learned.
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda`` ...
@@ -84,7 +84,7 @@ class RunSettings:
     keep_checkpoint: bool = False
     on_report: Callable[[Report], None] = lambda _: None
     on_note: Callable[[str], None] = lambda _: None
-    on_failures: Callable[[Sequence[Failure]], None] = lambda _: None
+    on_failures: Callable[[Sequence[UnreadExample]], None] = lambda _: None
     on_progress: Callable[[str, int, int], None] = lambda *_: None
 
 
@@ -95,7 +95,7 @@ def finetune(
     options: TrainOptions | None = None,
     run: RunSettings | None = None,
 ) -> FinetuneResult:
-    """Train a model on labelled recordings.
+    """Train a model on labeled recordings.
 
     Args:
         data: A folder per class, or a manifest; see `ast_cli.training.read_examples`.
@@ -115,7 +115,7 @@ def finetune(
     check_output(output, sources, resume=run.resume, force=run.force)
     examples = data if isinstance(data, ExampleSet) else read_examples(data)
     facts = run_facts(examples, model, options)
-    assign_roles(examples, options)  # like the facts before anything is written
+    assign_splits(examples, options)  # like the facts before anything is written
     job = Job(examples, model, output, options, run, resolve_device(run.device))
     with writing(output):
         result = job.carry_out(begin(output, facts, resume=run.resume))
@@ -181,9 +181,9 @@ class Job:
     device: torch.device
 
     def carry_out(self, state: StateFolder) -> FinetuneResult:
-        """Read, train, judge and write."""
+        """Read, train, evaluate and write."""
         store, extractor, config = self._read()
-        trainer, sets, roles = self._trainer(store, extractor, config, state)
+        trainer, sets, splits = self._trainer(store, extractor, config, state)
         if self.run.resume and trainer.resume():
             done = trainer.progress
             self.run.on_note(f"going on after epoch {done.epoch}, update {done.update}")
@@ -196,7 +196,7 @@ class Job:
                 self._tell_divergence(trainer, report.loss)
 
         trainer.run(on_report)
-        return self._finish(trainer, sets, roles, store)
+        return self._finish(trainer, sets, splits, store)
 
     @property
     def cache(self) -> Path:
@@ -241,18 +241,18 @@ class Job:
 
     def _trainer(
         self, store: FeatureStore, extractor: ASTFeatureExtractor, config: ASTConfig, state: StateFolder
-    ) -> tuple[Trainer, dict[str, Clips], Roles]:
-        """Put together what is trained, on what, and how it is judged."""
+    ) -> tuple[Trainer, dict[str, Clips], Splits]:
+        """Put together what is trained, on what, and how it is evaluated."""
         options, labels = self.options, self.examples.labels
-        roles = assign_roles(replace(self.examples, examples=store.examples), options)
+        splits = assign_splits(replace(self.examples, examples=store.examples), options)
         places = {example: i for i, example in enumerate(store.examples)}
         clips = Clips(store, target_matrix(store.examples, labels), tuple(range(len(store))))
         sets = {
-            name: replace(clips, indices=tuple(places[example] for example in getattr(roles, name).examples))
+            name: replace(clips, indices=tuple(places[example] for example in getattr(splits, name).examples))
             for name in ("train", "validation", "test")
         }
         self._tell_what_is_missing(sets["train"])
-        if options.normalise == "data":
+        if options.normalize == "data":
             heard = (store[index][: extractor.max_length] for index in sets["train"].indices)
             extractor.mean, extractor.std = mean_and_std(heard)
         loss = loss_name(options, is_multi_label=self.examples.is_multi_label)
@@ -264,9 +264,9 @@ class Job:
             sets = {name: replace(heard_by_encoder, indices=each.indices) for name, each in sets.items()}
         autocast = autocast_for(options.precision, self.device)
         task = Task(sets["train"], extractor, options, loss, None, autocast)
-        task = replace(task, judge=self._judge(sets["validation"], task) if len(sets["validation"]) else None)
+        task = replace(task, evaluator=self._evaluator(sets["validation"], task) if len(sets["validation"]) else None)
         kind = HeadTrainer if options.freeze_encoder else Trainer
-        return kind(model, task, state), sets, roles
+        return kind(model, task, state), sets, splits
 
     def _tell_divergence(self, trainer: Trainer, loss: float) -> None:
         """Say that training has gone wrong; it goes on, as it may recover."""
@@ -276,22 +276,22 @@ class Job:
         )
 
     def _tell_what_is_missing(self, train: Clips) -> None:
-        """Say which labels cannot be learnt."""
+        """Say which labels cannot be learned."""
         missing = [self.examples.labels[i] for i in np.flatnonzero(~train.own_targets().any(axis=0))]
         if missing:
             named = ", ".join(missing[:MAX_NAMED]) + (" ..." if len(missing) > MAX_NAMED else "")
             self.run.on_note(f"note: no clip to train on has {named}: the model cannot learn it")
 
-    def _judge(self, clips: Clips, task: Task) -> Judge:
-        kind = HeadJudge if self.options.freeze_encoder else Judge
+    def _evaluator(self, clips: Clips, task: Task) -> Evaluator:
+        kind = HeadEvaluator if self.options.freeze_encoder else Evaluator
         is_multi_label, batch_size = self.examples.is_multi_label, self.options.batch_size
         return kind(clips, task.extractor, task.loss, is_multi_label, batch_size, task.autocast)
 
-    def _finish(self, trainer: Trainer, sets: dict[str, Clips], roles: Roles, store: FeatureStore) -> FinetuneResult:
-        """Judge the weights that are kept, and write all that a user finds."""
+    def _finish(self, trainer: Trainer, sets: dict[str, Clips], splits: Splits, store: FeatureStore) -> FinetuneResult:
+        """Evaluate the weights that are kept, and write all that a user finds."""
         model, task, history = trainer.finished_model(), trainer.task, trainer.progress.history
-        judged = {
-            name: self._metrics(model, self._judge(sets[name], task))
+        metrics = {
+            name: self._metrics(model, self._evaluator(sets[name], task))
             for name in ("validation", "test")
             if len(sets[name])
         }
@@ -300,13 +300,13 @@ class Job:
             config=model.config,
             base=self.model,
             options=self.options,
-            roles=roles,
+            splits=splits,
             failures=store.failures,
             history=tuple(history),
             diverged_epoch=trainer.diverged_epoch,
-            kept=kept_weights(self.options, has_validation=task.judge is not None),
-            validation=judged.get("validation"),
-            test=judged.get("test"),
+            kept=kept_weights(self.options, has_validation=task.evaluator is not None),
+            validation=metrics.get("validation"),
+            test=metrics.get("test"),
             device=in_words(self.device),
         )
         task.extractor.save_pretrained(self.output)
@@ -318,10 +318,10 @@ class Job:
         model.save_pretrained(self.output)
         return result
 
-    def _metrics(self, model: ASTForAudioClassification, judge: Judge) -> Metrics | None:
-        """Judge a model by all the numbers there are; None where no clip has a label, so that there are none."""
-        scores, _ = judge.scores(model)
-        targets = judge.clips.own_targets()
+    def _metrics(self, model: ASTForAudioClassification, evaluator: Evaluator) -> Metrics | None:
+        """Evaluate a model by all the numbers there are; None where no clip has a label, so that there are none."""
+        scores, _ = evaluator.scores(model)
+        targets = evaluator.clips.own_targets()
         if not self.examples.is_multi_label:
             return single_label_metrics(scores, targets.argmax(axis=1), self.examples.labels)
         return multi_label_metrics(scores, targets > 0, self.examples.labels) if targets.any() else None

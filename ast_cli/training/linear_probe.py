@@ -20,7 +20,7 @@ from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
 from ast_cli.training.data.batches import BATCH_DRAWS, Clips, evaluation_windows, generator_for
 from ast_cli.training.objective import predicted_scores, training_loss
 from ast_cli.training.trainer import Trainer
-from ast_cli.training.validation import Judge
+from ast_cli.training.validation import Evaluator
 
 EMBEDDING_BATCH_SIZE = 8
 CLIPS_PER_FILE = 64  # under two minutes of a base-size encoder on two cores: what an interruption costs at most
@@ -44,7 +44,7 @@ def embedded(
     Args:
         clips: All clips of the data: their numbers are 0, 1, 2, ...
         encoder: In its base's state.
-        extractor: Pads and normalises.
+        extractor: Pads and normalizes.
         folder: For the files.
         on_progress: Called with clips done and clips in all.
 
@@ -102,7 +102,7 @@ def _compute(clips: Clips, encoder: ASTModel, extractor: ASTFeatureExtractor) ->
     for owners, batch in evaluation_windows(clips, extractor.max_length, EMBEDDING_BATCH_SIZE):
         batch = batch.to(encoder.device)
         fbank = torch.where(batch.is_heard, batch.fbank, extractor.padding_value)
-        output = encoder(extractor.normalised(fbank), return_dict=True)
+        output = encoder(extractor.normalized(fbank), return_dict=True)
         embeddings.append(output.pooler_output.float().cpu().numpy())
         all_owners.append(owners)
     return {"owners": np.concatenate(all_owners), "embeddings": np.concatenate(embeddings)}
@@ -124,12 +124,12 @@ class HeadTrainer(Trainer):
         return training_loss(logits, torch.from_numpy(targets).to(device), self.task.loss, self.options.label_smoothing)
 
 
-class HeadJudge(Judge):
-    """Judges the head on embedded clips."""
+class HeadEvaluator(Evaluator):
+    """Evaluates the head on embedded clips."""
 
     @torch.inference_mode()
     def scores(self, model: ASTForAudioClassification) -> tuple[NDArray[np.float32], float]:
-        """Return as `Judge.scores` does."""
+        """Return as `Evaluator.scores` does."""
         scores, loss_sum, num_windows = [], 0.0, 0
         for windows, targets in self._clips():
             logits = model.head(windows.to(model.device))

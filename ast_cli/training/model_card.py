@@ -17,7 +17,7 @@ from ast_cli.evaluation.metrics import Metrics, MultiLabelMetrics, SingleLabelMe
 from ast_cli.hub.names import BUILTIN, repo_id_of
 from ast_cli.model.config import activation_of
 from ast_cli.report.text import counted, printable, waiting_time
-from ast_cli.training.outcome import FinetuneResult
+from ast_cli.training.finetune_result import FinetuneResult
 
 FRAME_S = 0.01
 MAX_CLASSES = 60  # rows of a table of classes
@@ -98,8 +98,8 @@ def _headline(metrics: Metrics) -> str:
     return f"Mean average precision {metrics.mean_average_precision:.3f}{auc}."
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
 
 
 def _class_table(metrics: Metrics) -> str:
@@ -112,7 +112,7 @@ def _class_table(metrics: Metrics) -> str:
 
 def _honesty(result: FinetuneResult) -> str:
     """Say what the validation clips had a hand in."""
-    text = f"Validation is {result.roles.how}."
+    text = f"Validation is {result.splits.how}."
     if result.kept == "best":
         validated = [row for row in result.history if row["validation_metric"] is not None]
         text += (
@@ -133,9 +133,9 @@ def _kept_in_words(result: FinetuneResult) -> str:
 
 
 def _data(result: FinetuneResult) -> str:
-    sets = {"train": result.roles.train, "validation": result.roles.validation, "test": result.roles.test}
+    sets = {"train": result.splits.train, "validation": result.splits.validation, "test": result.splits.test}
     used = {name: examples for name, examples in sets.items() if examples.examples}
-    source = os.path.basename(os.path.abspath(result.roles.train.source))
+    source = os.path.basename(os.path.abspath(result.splits.train.source))
     counts = {name: _counts(examples) for name, examples in used.items()}
     labels = list(result.config.id2label.values())
     rows = [(label, *(counts[name][label] for name in used)) for label in labels]
@@ -171,7 +171,7 @@ def _limits(result: FinetuneResult) -> str:
         "It knows these labels and no others: every sound gets scores for them, whatever it is.",
         "Recordings that differ from the training clips (other microphones, rooms, mixtures) may score worse.",
     ]
-    rare = [label for label, count in _counts(result.roles.train).items() if count < 20]
+    rare = [label for label, count in _counts(result.splits.train).items() if count < 20]
     if rare:
         lines.append(f"{len(rare)} of {result.config.num_labels} labels have fewer than 20 training clips.")
     return "\n\n".join(lines)

@@ -1,7 +1,7 @@
-"""Muon: matrices move by their orthogonalised momentum, everything else by AdamW.
+"""Muon: matrices move by their orthogonalized momentum, everything else by AdamW.
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's update by the nearest
-matrix whose singular values are all equal, so that directions that gradients seldom point to are learnt as fast as the
+matrix whose singular values are all equal, so that directions that gradients seldom point to are learned as fast as the
 others. torch.optim.Muon is not used: it multiplies in bfloat16, which takes ten times as long on processors without
 it (4.3 s an update against 0.4 s, 192x6), and takes the fused query, key and value for one matrix.
 """
@@ -66,10 +66,10 @@ class Muon(torch.optim.AdamW):
         update = parameter.grad.lerp(momentum, MOMENTUM).view(group["num_parts"], -1, parameter.shape[1])
         scale = ADAMW_RMS * math.sqrt(max(update.shape[-2:]))
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(orthogonalised(update).flatten(0, 1), alpha=-group["lr"] * scale)
+        parameter.add_(orthogonalized(update).flatten(0, 1), alpha=-group["lr"] * scale)
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def orthogonalized(matrices: Tensor) -> Tensor:
     """Bring the singular values of each matrix (number, rows, columns) close to 1, by Newton-Schulz iterations.
 
     x becomes p(x x^T) x, a few times. Where x is long that is done to x x^T, which is smaller, and the factors are

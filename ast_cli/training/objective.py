@@ -44,10 +44,10 @@ def training_logits(
     return model.head(pool(encoder.norm(x)))  # type: ignore[no-any-return]
 
 
-def _drop_tokens(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Keep the prefix and a share of the patches of (B, N, C)."""
+def _drop_tokens(x: Tensor, fraction: float, rng: np.random.Generator) -> Tensor:
+    """Keep the prefix and a fraction of the patches of (B, N, C)."""
     B, N, C = x.shape
-    kept = kept_tokens(B, N - NUM_PREFIX_TOKENS, share, rng).to(x.device)
+    kept = kept_tokens(B, N - NUM_PREFIX_TOKENS, fraction, rng).to(x.device)
     patches = x[:, NUM_PREFIX_TOKENS:].gather(1, kept[..., None].expand(-1, -1, C))
     return torch.cat([x[:, :NUM_PREFIX_TOKENS], patches], dim=1)
 
@@ -72,9 +72,9 @@ def training_loss(logits: Tensor, targets: Tensor, name: str, label_smoothing: f
 
     Args:
         logits: Shape (batch, num_labels).
-        targets: Share of each label, same shape.
+        targets: Fraction of each label, same shape.
         name: ``cross-entropy`` or ``bce``.
-        label_smoothing: Share of each target that is spread over all labels.
+        label_smoothing: Fraction of each target that is spread over all labels.
     """
     logits = logits.float()
     if label_smoothing:
@@ -120,11 +120,11 @@ def diverged_epoch(history: Sequence[Mapping[str, Any]], began_at: float, num_wa
     A run that learns is below `beginning_loss` within its first epoch or soon after; one whose learning rate is far too
     high is above a multiple of it from the start, as its logits grow without bound, and may never become NaN. The first
     epoch's own mean is no measure: at such rates it is often the worst of all. Measured on a tiny model: rates with
-    which it still learnt stayed below 1.4 times, and rates from three times the highest of those upwards were above 2.4
+    which it still learned were below 1.4 times, and rates from three times the highest of those upwards were above 2.4
     times. Epochs that end within the warm-up are left out: what goes wrong there may come right.
 
     Args:
-        history: A row for each epoch; see `ast_cli.training.outcome.HISTORY_COLUMNS`.
+        history: A row for each epoch; see `ast_cli.training.finetune_result.HISTORY_COLUMNS`.
         began_at: `beginning_loss`.
         num_warmup_updates: Updates over which the learning rate rises.
 

@@ -19,13 +19,19 @@ from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown
 
 Loss = Literal["auto", "cross-entropy", "bce"]
-Optimiser = Literal["adamw", "muon"]
+Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "step", "constant"]
 Average = Literal["none", "ema", "epochs"]
 Keep = Literal["auto", "best", "last", "average"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 BASE_LEARNING_RATE = 5e-5  # for a width of 768; see `learning_rate_for`
 BASE_WIDTH = 768
+OLD_NAMES = {  # in version 0.1
+    "normalise": "normalize",
+    "optimiser": "optimizer",
+    "accumulate": "gradient_accumulation",
+    "validation_share": "validation_fraction",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,11 @@ class TrainOptions:
         UsageError: A value that cannot be; the message names the field.
     """
 
-    # what is learnt
+    # what is learned
     loss: Annotated[Loss, Bounded("auto: cross-entropy for single-label data, else bce (binary cross-entropy).")] = (
         "auto"
     )
-    label_smoothing: Annotated[float, Bounded("Share of each target spread over all labels.", low=0, high=0.9)] = 0.0
+    label_smoothing: Annotated[float, Bounded("Fraction of each target spread over all labels.", low=0, high=0.9)] = 0.0
     new_head: Annotated[bool, Bounded("Replace the head even where the base model knows every label.")] = False
     freeze_encoder: Annotated[
         bool, Bounded("Train the head alone, on embeddings computed once, without augmentation.")
@@ -80,7 +86,7 @@ class TrainOptions:
     front_end: Annotated[
         FrontEndName | None, Bounded("Whose features a base model hears that has no preprocessor_config.json.")
     ] = None
-    normalise: Annotated[str, Bounded("Mean and standard deviation: base (model's), data (measured), or MEAN,STD.")] = (
+    normalize: Annotated[str, Bounded("Mean and standard deviation: base (model's), data (measured), or MEAN,STD.")] = (
         "base"
     )
     random_crop: Annotated[
@@ -96,7 +102,7 @@ class TrainOptions:
     ] = 0
     time_mask: Annotated[int, Bounded("Widest mask along time, in frames.", low=0, high=1e5)] = 0
     num_masks: Annotated[int, Bounded("Masks of each kind per clip.", low=0, high=20)] = 1
-    mixup: Annotated[float, Bounded("Share of clips mixed with another, in the power domain.", low=0, high=1)] = 0.0
+    mixup: Annotated[float, Bounded("Fraction of clips mixed with another, in the power domain.", low=0, high=1)] = 0.0
     mixup_alpha: Annotated[
         float, Bounded("Of the Beta distribution that mixing weights come from.", low=0.01, high=1000)
     ] = 10.0
@@ -108,16 +114,16 @@ class TrainOptions:
     filter_db: Annotated[
         float, Bounded("Largest gain of a random frequency response (FilterAugment), in dB.", low=0, high=60)
     ] = 0.0
-    noise: Annotated[float, Bounded("Most uniform noise added to the normalised input.", low=0, high=10)] = 0.0
-    token_drop: Annotated[float, Bounded("Share of patch tokens left out in training.", low=0, high=0.95)] = 0.0
+    noise: Annotated[float, Bounded("Most uniform noise added to the normalized input.", low=0, high=10)] = 0.0
+    token_drop: Annotated[float, Bounded("Fraction of patch tokens left out in training.", low=0, high=0.95)] = 0.0
     balanced: Annotated[bool, Bounded("Draw clips of rare labels as often as those of common ones.")] = False
 
-    # the optimiser
+    # the optimizer
     epochs: Annotated[int, Bounded("Passes over the training clips.", low=1, high=1e6)] = 25
     batch_size: Annotated[int, Bounded("Clips in one forward pass.", low=1, high=65_536)] = 16
-    accumulate: Annotated[int, Bounded("Forward passes per update of the weights.", low=1, high=65_536)] = 1
-    optimiser: Annotated[
-        Optimiser, Bounded("muon: the blocks' matrices by Muon, the rest by AdamW; learns far faster from nothing.")
+    gradient_accumulation: Annotated[int, Bounded("Forward passes per update of the weights.", low=1, high=65_536)] = 1
+    optimizer: Annotated[
+        Optimizer, Bounded("muon: the blocks' matrices by Muon, the rest by AdamW; learns far faster from nothing.")
     ] = "adamw"
     muon_factor: Annotated[
         float, Bounded("With muon: times the learning rate, for the blocks' matrices.", low=0, high=1e5)
@@ -156,7 +162,7 @@ class TrainOptions:
     ] = 0
 
     # what is held out
-    validation_share: Annotated[
+    validation_fraction: Annotated[
         float, Bounded("Of the training clips, where the data names none; 0 for none.", low=0, high=0.9)
     ] = 0.1
     fold: Annotated[int | None, Bounded("Hold this fold out for validation.", low=-(10**9), high=1e9)] = None
@@ -186,6 +192,7 @@ class TrainOptions:
         Raises:
             UsageError: An unknown key, or a value that cannot be; the message begins with ``where``.
         """
+        values = with_current_names(values)
         unknown = sorted(values.keys() - settings().keys())
         if unknown:
             raise UsageError(f"{where}: there is no setting {shown(unknown[0])}; there are {', '.join(settings())}")
@@ -199,20 +206,25 @@ class TrainOptions:
         return dataclasses.asdict(self)
 
     def fixed_statistics(self) -> tuple[float, float] | None:
-        """Return mean and standard deviation where ``normalise`` is two numbers; None for ``base`` and ``data``.
+        """Return mean and standard deviation where ``normalize`` is two numbers; None for ``base`` and ``data``.
 
         Raises:
             UsageError: It is none of the three.
         """
-        if self.normalise in ("base", "data"):
+        if self.normalize in ("base", "data"):
             return None
         try:
-            mean, std = (float(number) for number in self.normalise.split(","))
+            mean, std = (float(number) for number in self.normalize.split(","))
         except ValueError:
             mean = std = math.nan
         if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
-            raise UsageError(f"normalise must be base, data, or two numbers as in -6.6,5.4, not {self.normalise!r}")
+            raise UsageError(f"normalize must be base, data, or two numbers as in -6.6,5.4, not {self.normalize!r}")
         return mean, std
+
+
+def with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the names of version 0.1 replaced by today's, so that older recipes and runs can be read."""
+    return {OLD_NAMES.get(name, name): value for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +242,7 @@ class Setting:
     about: Bounded
 
     def as_meant(self, value: Any) -> Any:
-        """Take what TOML and people write for what is meant: 1 for 1.0, [mean, std] for normalise."""
+        """Take what TOML and people write for what is meant: 1 for 1.0, [mean, std] for normalize."""
         if self.kind is float and type(value) is int:
             return float(value)
         if self.kind is str and isinstance(value, list):

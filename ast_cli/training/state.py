@@ -13,7 +13,7 @@ import torch
 from ast_cli.errors import AstError, UsageError
 from ast_cli.files.atomic import replacing, writing
 from ast_cli.files.json_object import read_json_object, shown, write_json_object
-from ast_cli.training.options import TrainOptions
+from ast_cli.training.options import TrainOptions, with_current_names
 
 STATE_NAME = "state.pt"
 RUN_NAME = "run.json"
@@ -21,7 +21,7 @@ STATE_VERSION = 1
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run is; with the tensors saved beside it, all that the next update depends on.
 
     Attributes:
@@ -36,7 +36,7 @@ class Progress:
         best_epoch: Of it.
         num_worse: Validations since.
         is_finished: Whether there is nothing left to train.
-        history: A row for each finished epoch; see `ast_cli.training.outcome`.
+        history: A row for each finished epoch; see `ast_cli.training.finetune_result`.
     """
 
     epoch: int = 0
@@ -81,7 +81,7 @@ class StateFolder:
         """
         before = read_json_object(self.run_file)
         if isinstance(settings := before.get("settings"), dict):  # what there was not yet had its default
-            before["settings"] = {**TrainOptions().to_dict(), **settings}
+            before["settings"] = {**TrainOptions().to_dict(), **with_current_names(settings)}
         told = _differences(before, facts)
         if told:
             raise UsageError(
@@ -89,7 +89,7 @@ class StateFolder:
                 "ask for the same again, or start anew with --force"
             )
 
-    def save(self, progress: Progress, tensors: Mapping[str, Any]) -> None:
+    def save(self, progress: TrainingProgress, tensors: Mapping[str, Any]) -> None:
         """Write the state; the file is old or new, never half.
 
         Raises:
@@ -106,7 +106,7 @@ class StateFolder:
                     f"{self.state_file}: cannot be written ({str(error).splitlines()[0]}){remedy}"
                 ) from error
 
-    def load(self, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
+    def load(self, device: torch.device) -> tuple[TrainingProgress, dict[str, Any]] | None:
         """Read the state; None where none was saved yet.
 
         Raises:
@@ -118,7 +118,9 @@ class StateFolder:
             state = torch.load(self.state_file, map_location=device, weights_only=True)
             if state.pop("version") != STATE_VERSION:
                 raise ValueError("another version's")
-            return Progress(**state.pop("progress")), state
+            if "optimiser" in state:  # its key in version 0.1
+                state["optimizer"] = state.pop("optimiser")
+            return TrainingProgress(**state.pop("progress")), state
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
             raise AstError(f"{self.state_file}: is damaged or of another version; --force starts anew") from error
 

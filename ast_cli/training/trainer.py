@@ -1,4 +1,4 @@
-"""The training loop: from a model and labelled spectrograms to other weights, exactly resumable at every update."""
+"""The training loop: from a model and labeled spectrograms to other weights, exactly resumable at every update."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.training import augmentation
 from ast_cli.training.data.batches import BATCH_DRAWS, Clips, chunks, epoch_order, generator_for, training_input
 from ast_cli.training.objective import beginning_loss, diverged_epoch, remedies, training_logits, training_loss
-from ast_cli.training.optimiser import (
+from ast_cli.training.optimizer import (
     WeightAverage,
     learning_rate_factor,
-    make_optimiser,
+    make_optimizer,
     num_warmup_updates,
     set_learning_rate,
 )
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.state import Progress, StateFolder
+from ast_cli.training.state import StateFolder, TrainingProgress
 from ast_cli.training.stop_request import StopRequest
-from ast_cli.training.validation import Judge, Validation
+from ast_cli.training.validation import Evaluator, Validation
 
 SAVE_INTERVAL_S = 600.0  # within an epoch, for data whose epochs take hours
 MOVING_RATE = 0.9  # weight of the past in the rate that is shown
@@ -64,14 +64,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt from what, and how it is judged.
+    """What is learned from what, and how it is evaluated.
 
     Attributes:
         clips: To learn from.
-        extractor: Pads and normalises.
+        extractor: Pads and normalizes.
         options: Of the run.
         loss: ``cross-entropy`` or ``bce``.
-        judge: Of the validation clips; None where nothing is held out.
+        evaluator: Evaluates on the validation clips; None where nothing is held out.
         autocast: None for float32, else the type that matrix products are computed in.
     """
 
@@ -79,7 +79,7 @@ class Task:
     extractor: ASTFeatureExtractor
     options: TrainOptions
     loss: str
-    judge: Judge | None
+    evaluator: Evaluator | None
     autocast: torch.dtype | None
 
 
@@ -103,18 +103,18 @@ class Trainer:
         self.task = task
         self.options = task.options
         self.state = state
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.average = None
         if self.options.average != "none":
             self.average = WeightAverage(copy.deepcopy(model), self.options)
         self.best: dict[str, Tensor] | None = None
-        self.optimiser = make_optimiser(model, self.options)
+        self.optimizer = make_optimizer(model, self.options)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=task.autocast == torch.float16)
-        self.num_updates = math.ceil(len(task.clips) / (self.options.batch_size * self.options.accumulate))
+        self.num_updates = math.ceil(len(task.clips) / (self.options.batch_size * self.options.gradient_accumulation))
         self._rate = 0.0  # clips a second
 
     @property
-    def judged(self) -> ASTForAudioClassification:
+    def evaluated_model(self) -> ASTForAudioClassification:
         """The model that validation looks at: the average, once it holds something."""
         return self.average.model if self.average and self.average.count else self.model
 
@@ -134,7 +134,7 @@ class Trainer:
                 "so it cannot go on as it would have; --force starts anew"
             )
         self._load(self.model, tensors["model"])
-        self.optimiser.load_state_dict(tensors["optimiser"])
+        self.optimizer.load_state_dict(tensors["optimizer"])
         self.scaler.load_state_dict(tensors["scaler"])
         if self.average is not None:
             self._load(self.average.model, tensors["average"])
@@ -152,7 +152,7 @@ class Trainer:
                 "model": self._tensors(self.model),
                 "average": self._tensors(self.average.model) if self.average else None,
                 "best": self.best,
-                "optimiser": self.optimiser.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
             },
         )
@@ -166,9 +166,9 @@ class Trainer:
         model.load_state_dict({**model.state_dict(), **tensors})
 
     def _clips_digest(self) -> str:
-        """Return a digest of which clips are trained on and which judge."""
-        judge = self.task.judge
-        numbers = [self.task.clips.indices, judge.clips.indices if judge else ()]
+        """Return a digest of which clips are trained on and which validate."""
+        evaluator = self.task.evaluator
+        numbers = [self.task.clips.indices, evaluator.clips.indices if evaluator else ()]
         return hashlib.sha256(str(numbers).encode()).hexdigest()
 
     def run(self, on_report: Callable[[Report], None] = lambda _: None) -> None:
@@ -197,8 +197,8 @@ class Trainer:
         seconds_before, saved_at = progress.seconds, started
         batches = chunks(epoch_order(self.task.clips, self.options, progress.epoch), self.options.batch_size)
         while progress.update < self.num_updates:
-            first = progress.update * self.options.accumulate
-            if not self._update(first, batches[first : first + self.options.accumulate], stop):
+            first = progress.update * self.options.gradient_accumulation
+            if not self._update(first, batches[first : first + self.options.gradient_accumulation], stop):
                 return
             progress.update += 1
             progress.seconds = seconds_before + time.monotonic() - started
@@ -217,12 +217,12 @@ class Trainer:
         factor = learning_rate_factor(
             self.progress.epoch * self.num_updates + self.progress.update, self.num_updates, self.options
         )
-        set_learning_rate(self.optimiser, factor)
+        set_learning_rate(self.optimizer, factor)
         num_clips = sum(map(len, batches))
         losses = []
         for i, chosen in enumerate(batches):
             if i and stop.signal is not None:
-                self.optimiser.zero_grad()
+                self.optimizer.zero_grad()
                 return False
             loss = self._loss(first + i, chosen) * (len(chosen) / num_clips)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -256,11 +256,11 @@ class Trainer:
     def _step(self) -> None:
         """Apply the gradients."""
         if self.options.max_gradient_norm:
-            self.scaler.unscale_(self.optimiser)
+            self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
-        self.scaler.step(self.optimiser)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
 
     @property
     def began_at(self) -> float | None:
@@ -290,14 +290,14 @@ class Trainer:
             self.average.after_epoch(self.model, progress.epoch)
         is_last = progress.epoch + 1 == options.epochs
         found = None
-        if self.task.judge is not None and (is_last or (progress.epoch + 1) % options.validate_every == 0):
-            found = self.task.judge.judge(self.judged)
+        if self.task.evaluator is not None and (is_last or (progress.epoch + 1) % options.validate_every == 0):
+            found = self.task.evaluator.evaluate(self.evaluated_model)
             self._compare(found)
         progress.history.append(
             {
                 "epoch": progress.epoch + 1,
                 "update": (progress.epoch + 1) * self.num_updates,
-                "learning_rate": max(group["lr"] for group in self.optimiser.param_groups),
+                "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
                 "train_loss": progress.loss_sum / progress.num_clips,
                 "validation_loss": found.loss if found else None,
                 "validation_metric": found.metric if found else None,
@@ -318,7 +318,7 @@ class Trainer:
         self.progress.best_metric, self.progress.best_epoch = found.metric, self.progress.epoch + 1
         self.progress.num_worse = 0
         if kept_weights(self.options, has_validation=True) == "best":
-            self.best = {name: tensor.clone() for name, tensor in self._tensors(self.judged).items()}
+            self.best = {name: tensor.clone() for name, tensor in self._tensors(self.evaluated_model).items()}
 
     def _report(self, row: dict[str, Any] | None = None) -> Report:
         progress = self.progress
@@ -333,7 +333,7 @@ class Trainer:
 
     def finished_model(self) -> ASTForAudioClassification:
         """Return the model with the weights that the options keep, in evaluation mode."""
-        kept = kept_weights(self.options, has_validation=self.task.judge is not None)
+        kept = kept_weights(self.options, has_validation=self.task.evaluator is not None)
         if kept == "average" and self.average is not None:
             return self.average.model
         if kept == "best" and self.best is not None:
@@ -358,7 +358,7 @@ def _explained_memory(options: TrainOptions) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
             raise DeviceError(
-                f"out of memory with --batch-size {options.batch_size}: halve it and double --accumulate "
-                f"(now {options.accumulate}), which trains alike, or add --checkpoint-gradients"
+                f"out of memory with --batch-size {options.batch_size}: halve it and double --gradient-accumulation "
+                f"(now {options.gradient_accumulation}), which trains alike, or add --checkpoint-gradients"
             ) from error
         raise

@@ -30,17 +30,17 @@ class Validation:
 
 
 def metric_name(*, is_multi_label: bool) -> str:
-    """Return which metric a problem is judged by."""
+    """Return which metric a problem is evaluated by."""
     return METRIC_NAMES[(MultiLabelMetrics if is_multi_label else SingleLabelMetrics).headline_key]
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Judges models on one set of clips.
+class Evaluator:
+    """Evaluates models on one set of clips.
 
     Attributes:
         clips: Which.
-        extractor: Pads and normalises.
+        extractor: Pads and normalizes.
         loss: Its name, which also decides between softmax and sigmoid.
         is_multi_label: Decides the metric.
         batch_size: Windows at once.
@@ -54,7 +54,7 @@ class Judge:
     batch_size: int
     autocast: torch.dtype | None = None
 
-    def judge(self, model: ASTForAudioClassification) -> Validation:
+    def evaluate(self, model: ASTForAudioClassification) -> Validation:
         """Return loss and metric of a model."""
         scores, loss = self.scores(model)
         return Validation(loss, metric_of(scores, self.clips.own_targets(), is_multi_label=self.is_multi_label))
@@ -71,7 +71,7 @@ class Judge:
             batch = batch.to(model.device)
             fbank = torch.where(batch.is_heard, batch.fbank, self.extractor.padding_value)
             with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
-                logits = model(self.extractor.normalised(fbank), return_dict=True).logits
+                logits = model(self.extractor.normalized(fbank), return_dict=True).logits
             np.add.at(sums, owners, predicted_scores(logits, self.loss))
             np.add.at(counts, owners, 1)
             losses.append(training_loss(logits, batch.targets, self.loss) * len(owners))

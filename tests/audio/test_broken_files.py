@@ -28,7 +28,7 @@ from audio_files import (
 from reading import decoded, error_of, error_or_warnings
 
 from ast_cli.audio import decode
-from ast_cli.audio.containers.claims import is_cut
+from ast_cli.audio.containers.lengths import is_cut
 from ast_cli.audio.decode import load_waveform, open_audio
 from ast_cli.errors import AudioError, ErrorCode
 
@@ -71,7 +71,7 @@ MAKERS: dict[str, Maker] = {
 
 
 @pytest.fixture(scope="module")
-def whole_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def intact_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
     return {name: make(folder / "made").read_bytes() for name, make in MAKERS.items()}
 
@@ -80,9 +80,9 @@ def whole_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_whole_file_has_no_warning(tmp_path: Path, whole_files: dict[str, bytes], name: str) -> None:
+def test_a_whole_file_has_no_warning(tmp_path: Path, intact_files: dict[str, bytes], name: str) -> None:
     path = tmp_path / "whole.bin"
-    path.write_bytes(whole_files[name])
+    path.write_bytes(intact_files[name])
     samples, warnings = decoded(path)
     assert warnings == set()
     assert abs(samples.size - DURATION_S * RATE) <= (1024 if name in ("mkv", "wma") else 1)
@@ -130,9 +130,9 @@ def test_a_few_samples_are_read_as_they_are(tmp_path: Path, num_samples: int) ->
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_cut_file_warns_or_fails_and_never_passes_for_whole(
-    tmp_path: Path, whole_files: dict[str, bytes], name: str
+    tmp_path: Path, intact_files: dict[str, bytes], name: str
 ) -> None:
-    content = whole_files[name]
+    content = intact_files[name]
     path = tmp_path / "cut.bin"
     sizes = []
     for k in range(1, 16):
@@ -159,9 +159,9 @@ SHORT_HEADERS = {"wav": 44, "aiff": 54, "au": 24}  # bytes; samples of 16 bits f
 
 
 @pytest.mark.parametrize("num_bytes", range(1, 64))
-def test_a_file_cut_in_its_header_is_one_error(tmp_path: Path, whole_files: dict[str, bytes], num_bytes: int) -> None:
+def test_a_file_cut_in_its_header_is_one_error(tmp_path: Path, intact_files: dict[str, bytes], num_bytes: int) -> None:
     path = tmp_path / "cut.bin"
-    for name, content in whole_files.items():
+    for name, content in intact_files.items():
         path.write_bytes(content[:num_bytes])
         num_samples, codes = error_or_warnings(path)
         assert num_samples == max(0, num_bytes - SHORT_HEADERS.get(name, 64)) // 2, name
@@ -171,10 +171,10 @@ def test_a_file_cut_in_its_header_is_one_error(tmp_path: Path, whole_files: dict
             assert codes == {"decode_error"} or (num_bytes < 8 and codes == {"not_audio"}), name
 
 
-def test_a_tag_behind_the_audio_is_no_cut(tmp_path: Path, whole_files: dict[str, bytes]) -> None:
+def test_a_tag_behind_the_audio_is_no_cut(tmp_path: Path, intact_files: dict[str, bytes]) -> None:
     path = tmp_path / "tagged.bin"
     for name in ("wav", "mp3", "ogg", "flac", "aiff"):
-        path.write_bytes(whole_files[name] + b"TAG" + bytes(125))
+        path.write_bytes(intact_files[name] + b"TAG" + bytes(125))
         samples, warnings = decoded(path)
         assert (abs(samples.size - DURATION_S * RATE) <= 1, warnings) == (True, set()), name
 
@@ -333,10 +333,10 @@ def test_what_was_written_into_a_pipe_gives_all_there_is(tmp_path: Path, codec: 
     np.testing.assert_array_equal(samples, expected)
 
 
-def test_mp3s_that_were_joined_are_read_to_the_end(tmp_path: Path, whole_files: dict[str, bytes]) -> None:
+def test_mp3s_that_were_joined_are_read_to_the_end(tmp_path: Path, intact_files: dict[str, bytes]) -> None:
     path = tmp_path / "joined.bin"
     for name in ("mp3", "ogg", "opus"):
-        path.write_bytes(whole_files[name] * 2 if name == "mp3" else whole_files[name] + other_stream(tmp_path, name))
+        path.write_bytes(intact_files[name] * 2 if name == "mp3" else intact_files[name] + other_stream(tmp_path, name))
         samples, warnings = decoded(path)
         assert samples.size == pytest.approx(2 * DURATION_S * RATE, rel=0.03)  # the second keeps its encoder's delay
         assert warnings == {"length_mismatch"}, name
@@ -368,9 +368,9 @@ DAMAGED = ["flac", "mp3", "ogg", "opus", "opus at 48 kHz", "m4a", "webm", "mkv"]
 @pytest.mark.parametrize("name", DAMAGED)
 @pytest.mark.parametrize("at", [0.3, 0.5, 0.7])
 def test_damage_in_the_middle_is_stepped_over_with_a_warning(
-    tmp_path: Path, whole_files: dict[str, bytes], name: str, at: float
+    tmp_path: Path, intact_files: dict[str, bytes], name: str, at: float
 ) -> None:
-    content = bytearray(whole_files[name])
+    content = bytearray(intact_files[name])
     start = int(at * len(content))
     content[start : start + 500] = np.random.default_rng(1).bytes(500)
     path = tmp_path / "damaged.bin"
@@ -448,9 +448,9 @@ def test_sixty_four_channels_are_mixed(tmp_path: Path) -> None:
 # Ballast and unusual MP3s
 
 
-def test_ten_megabytes_of_chunks_are_stepped_over(tmp_path: Path, whole_files: dict[str, bytes]) -> None:
+def test_ten_megabytes_of_chunks_are_stepped_over(tmp_path: Path, intact_files: dict[str, bytes]) -> None:
     ballast = b"LIST" + struct.pack("<I", 10 << 20) + bytes(10 << 20)
-    content, path = whole_files["wav"], tmp_path / "a.wav"
+    content, path = intact_files["wav"], tmp_path / "a.wav"
     for before, after in ((ballast, b""), (b"", ballast), (ballast, ballast)):
         path.write_bytes(content[:12] + before + content[12:] + after)
         samples, warnings = decoded(path)
@@ -458,8 +458,8 @@ def test_ten_megabytes_of_chunks_are_stepped_over(tmp_path: Path, whole_files: d
         assert warnings == set()
 
 
-def test_ten_megabytes_of_flac_metadata_are_stepped_over(tmp_path: Path, whole_files: dict[str, bytes]) -> None:
-    content, path = whole_files["flac"], tmp_path / "a.flac"
+def test_ten_megabytes_of_flac_metadata_are_stepped_over(tmp_path: Path, intact_files: dict[str, bytes]) -> None:
+    content, path = intact_files["flac"], tmp_path / "a.flac"
     padding = b"\x01" + (10 << 20).to_bytes(3) + bytes(10 << 20)  # a block of type 1 behind the 42 bytes of the first
     path.write_bytes(content[:42] + padding + content[42:])
     samples, warnings = decoded(path)
@@ -532,8 +532,8 @@ def test_junk_is_not_audio_whatever_its_name(tmp_path: Path, kind: str) -> None:
     assert error_of(JUNK[kind]) == "not_audio"
 
 
-def test_content_decides_and_not_the_name(tmp_path: Path, whole_files: dict[str, bytes]) -> None:
-    for name, content in whole_files.items():
+def test_content_decides_and_not_the_name(tmp_path: Path, intact_files: dict[str, bytes]) -> None:
+    for name, content in intact_files.items():
         right = load_waveform(content)
         for suffix in (".wav", ".mp3", ".m4a", ".txt", ".gsm"):
             path = tmp_path / f"named{suffix}"
@@ -584,9 +584,9 @@ def test_an_unknown_codec_is_named_as_that(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tag", [b"drms", b"enca"])
-def test_a_protected_mp4_is_encrypted(tmp_path: Path, whole_files: dict[str, bytes], tag: bytes) -> None:
+def test_a_protected_mp4_is_encrypted(tmp_path: Path, intact_files: dict[str, bytes], tag: bytes) -> None:
     path = tmp_path / "a.m4p"
-    path.write_bytes(whole_files["m4a"].replace(b"mp4a", tag))
+    path.write_bytes(intact_files["m4a"].replace(b"mp4a", tag))
     assert error_of(path) == "encrypted"
 
 
@@ -681,13 +681,13 @@ def test_a_file_that_cannot_be_opened_any_more_is_one_error(
     ],
 )
 def test_whatever_ffmpeg_raises_is_one_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_files: dict[str, bytes], error: Exception, code: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, intact_files: dict[str, bytes], error: Exception, code: str
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
     path = tmp_path / "a.m4a"
-    path.write_bytes(whole_files["m4a"])
+    path.write_bytes(intact_files["m4a"])
     monkeypatch.setattr("av.open", fail)
     assert error_of(path) == code
 
@@ -695,13 +695,13 @@ def test_whatever_ffmpeg_raises_is_one_error(
 @pytest.mark.parametrize("error", [TypeError("no such argument"), AttributeError("no such name"), KeyError("x")])
 @pytest.mark.parametrize("broken", ["av.open", "ast_cli.audio.decoders.libsndfile._ReadOn"])
 def test_a_bug_is_never_called_damaged_audio(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_files: dict[str, bytes], broken: str, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, intact_files: dict[str, bytes], broken: str, error: Exception
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
     path = tmp_path / "a.m4a"
-    path.write_bytes(whole_files["m4a"])
+    path.write_bytes(intact_files["m4a"])
     monkeypatch.setattr(broken, fail)
     with pytest.raises(AudioError) as raised:
         open_audio(path)
@@ -739,12 +739,12 @@ def test_a_file_removed_before_it_is_opened_has_vanished(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("name", ["wav", "flac", "mp3", "m4a"])
 def test_a_file_that_shrinks_while_it_is_read_ends_early(
-    tmp_path: Path, whole_files: dict[str, bytes], name: str
+    tmp_path: Path, intact_files: dict[str, bytes], name: str
 ) -> None:
     path = tmp_path / "shrinking.bin"
-    path.write_bytes(whole_files[name])
+    path.write_bytes(intact_files[name])
     with open_audio(path) as stream:
-        truncated(path, len(whole_files[name]) // 3)
+        truncated(path, len(intact_files[name]) // 3)
         samples = np.concatenate(list(stream))
     assert 0 < samples.size < DURATION_S * RATE
     assert {str(warning) for warning in stream.warnings} & {"truncated", "partial"}

@@ -243,15 +243,15 @@ def test_padding_and_silence_are_different_inputs() -> None:
     assert (round(PADDED_FRAME, 4), round(SILENT_FRAME, 4)) == (0.4670, -1.2776)
 
 
-def test_padding_value_fills_before_the_normalisation() -> None:
+def test_padding_value_fills_before_the_normalization() -> None:
     values = input_values(noise(400), padding_value=-3.0, mean=1.0, std=2.0)[0]
     np.testing.assert_array_equal(values[1:], np.full((31, 16), (-3.0 - 1.0) / 4.0, np.float32))
 
 
 def test_do_normalize_false_leaves_the_energies() -> None:
     plain = input_values(ONE, do_normalize=False, mean=-3.0, std=2.5)
-    normalised = input_values(ONE, mean=-3.0, std=2.5)
-    np.testing.assert_allclose(normalised, (plain + 3.0) / 5.0, rtol=0, atol=FLOAT32_TOLERANCE)
+    normalized = input_values(ONE, mean=-3.0, std=2.5)
+    np.testing.assert_allclose(normalized, (plain + 3.0) / 5.0, rtol=0, atol=FLOAT32_TOLERANCE)
     np.testing.assert_array_equal(plain[0, 23:], np.zeros((9, 16), np.float32))  # 4000 samples are 23 frames
 
 

@@ -104,7 +104,7 @@ def test_as_many_repeats_as_fit_three_seconds_within_limits(pass_s: float, repea
     assert timing.repeats_that_fit(pass_s) == repeats
 
 
-def test_contestants_take_turns_after_the_warm_up() -> None:
+def test_peers_take_turns_after_the_warm_up() -> None:
     calls: list[str] = []
     steps = [lambda: calls.append("a"), lambda: calls.append("b")]
     times_s = timing.time_alternating(steps, CPU, num_repeats=3, num_warmups=2)
@@ -150,7 +150,7 @@ def test_a_cpu_waits_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_cell_is_measured_in_the_order_asked_for(mini_report: BenchmarkReport) -> None:
-    cells = [(m.library, m.engine, m.dtype, m.batch_size, m.contestant) for m in mini_report.measurements]
+    cells = [(m.library, m.engine, m.dtype, m.batch_size, m.peer) for m in mini_report.measurements]
     assert cells == [
         ("ast", "torch", "float32", 1, "sdpa"),
         ("ast", "torch", "float32", 1, "eager"),
@@ -263,9 +263,9 @@ def test_report_says_what_ran_where(mini_report: BenchmarkReport, mini_folder: s
     assert "transformers" not in record["machine"]["versions"]
 
 
-def measurement(contestant: str, batch_size: int, median_ms: float) -> Measurement:
+def measurement(peer: str, batch_size: int, median_ms: float) -> Measurement:
     """Return a measurement of ``library engine attn``; ``-`` for no attention."""
-    library, engine, attn = contestant.split()
+    library, engine, attn = peer.split()
     return Measurement(
         library, engine, None if attn == "-" else attn, "float32", batch_size, 5, median_ms, 0.0, 1.0, 1.0, 1.0
     )
@@ -301,7 +301,7 @@ def test_defaults_on_a_cpu_are_float32_and_batches_of_1_and_2(mini_folder: str) 
     heard: list[str] = []
     options = once(mini_folder, attn_implementations=("eager",), batch_sizes=None)
     report = run_benchmark(options, heard.append)
-    assert [(m.dtype, m.batch_size, m.contestant) for m in report.measurements] == [
+    assert [(m.dtype, m.batch_size, m.peer) for m in report.measurements] == [
         ("float32", 1, "eager"),
         ("float32", 2, "eager"),
     ]
@@ -370,11 +370,11 @@ def test_an_unknown_model_is_refused_naming_the_sizes() -> None:
 def test_transformers_takes_turns_after_its_logits_agree(mini_folder: str) -> None:
     report = run_benchmark(once(mini_folder, attn_implementations=None, compare="transformers"))
     names = ["sdpa", "eager", "transformers sdpa", "transformers eager"]
-    assert [m.contestant for m in report.measurements] == names
+    assert [m.peer for m in report.measurements] == names
     flop = {"ast": peers.flop_per_window(MINI), "transformers": peers.flop_per_window(MINI, trimmed=False)}
     for m in report.measurements:  # the reference computes its last block whole
         assert m.tflop_per_s == pytest.approx(m.windows_per_s * flop[m.library] / 1e12, rel=1e-12)
-    assert [(s.baseline, s.contestant) for s in report.speed_ups] == [
+    assert [(s.baseline, s.peer) for s in report.speed_ups] == [
         ("eager", "sdpa"),
         ("transformers sdpa", "sdpa"),
         ("transformers eager", "eager"),
@@ -425,8 +425,8 @@ def _cell_whose_model_raises(error: Exception) -> None:
     def step() -> None:
         raise error
 
-    contestant = peers.Contestant("ast", "torch", "sdpa", 1, lambda _values: step)
-    run._measure_cell([contestant], MINI, CPU, "float32", 4, BenchmarkOptions(num_repeats=1))
+    peer = peers.Peer("ast", "torch", "sdpa", 1, lambda _values: step)
+    run._measure_cell([peer], MINI, CPU, "float32", 4, BenchmarkOptions(num_repeats=1))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ast_cli import ASTFeatureExtractor
 from ast_cli.benchmark.options import BenchmarkOptions
-from ast_cli.benchmark.peers import check_agreement, engines_of, our_contestants, random_input_values, random_model
+from ast_cli.benchmark.peers import check_agreement, engines_of, own_peers, random_input_values, random_model
 from ast_cli.benchmark.run import run_benchmark
 from ast_cli.engine.options import EngineOptions
 from ast_cli.engine.torch.compile_engine import CompileEngine
@@ -68,13 +68,13 @@ def test_attentions_share_one_copy_of_the_weights(model: ASTForAudioClassificati
 
 @each_engine
 def test_what_is_timed_are_the_chosen_engines_logits(engine: Any, model: ASTForAudioClassification) -> None:
-    (contestant,) = our_contestants(model, (None,), EngineOptions(engine, "auto", "float32", num_threads=1))
+    (peer,) = own_peers(model, (None,), EngineOptions(engine, "auto", "float32", num_threads=1))
     values = random_input_values(MINI, 2, CPU, torch.float32)
     with torch.inference_mode():
         expected = model(values).logits
-    logits = contestant.step_for(values)()
+    logits = peer.step_for(values)()
     np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE)
-    assert (contestant.engine, contestant.attn, contestant.facts["threads"]) == (engine, None, "1")
+    assert (peer.engine, peer.attn, peer.facts["threads"]) == (engine, None, "1")
 
 
 def test_what_is_timed_of_the_compile_engine_is_compiled(
@@ -82,10 +82,10 @@ def test_what_is_timed_of_the_compile_engine_is_compiled(
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: lambda values: function(values) + 1)
     monkeypatch.setenv("CXX", sys.executable)  # any program will do: nothing is compiled
-    (contestant,) = our_contestants(model, ("eager",), EngineOptions("compile", "cpu", "float32"))
+    (peer,) = own_peers(model, ("eager",), EngineOptions("compile", "cpu", "float32"))
     values = random_input_values(MINI, 1, CPU, torch.float32)
-    (plain,) = our_contestants(model, ("eager",), TORCH)
-    logits, expected = contestant.step_for(values)(), plain.step_for(values)()
+    (plain,) = own_peers(model, ("eager",), TORCH)
+    logits, expected = peer.step_for(values)(), plain.step_for(values)()
     assert isinstance(logits, Tensor)
     assert isinstance(expected, Tensor)
     torch.testing.assert_close(logits, expected + 1)
@@ -97,7 +97,7 @@ def test_what_is_timed_of_the_compile_engine_is_compiled(
 @each_engine
 def test_a_run_names_engine_data_type_and_threads(engine: Any, folder: str) -> None:
     report = run_benchmark(options_for(folder, engine))
-    cells = [(m.library, m.engine, m.attn, m.dtype, m.batch_size, m.contestant) for m in report.measurements]
+    cells = [(m.library, m.engine, m.attn, m.dtype, m.batch_size, m.peer) for m in report.measurements]
     assert cells == [("ast", engine, None, "float32", size, engine) for size in (1, 2)]
     assert report.machine.num_threads == 1
     assert engine in report.machine.versions
@@ -110,8 +110,8 @@ def test_a_run_names_engine_data_type_and_threads(engine: Any, folder: str) -> N
 @needs_transformers
 def test_a_runtime_is_compared_with_transformers_too(engine: Any, folder: str) -> None:
     report = run_benchmark(options_for(folder, engine, batch_sizes=(1,), compare="transformers"))
-    assert [m.contestant for m in report.measurements] == [engine, "transformers sdpa"]
-    assert [(s.baseline, s.contestant) for s in report.speed_ups] == [("transformers sdpa", engine)]
+    assert [m.peer for m in report.measurements] == [engine, "transformers sdpa"]
+    assert [(s.baseline, s.peer) for s in report.speed_ups] == [("transformers sdpa", engine)]
     assert report.max_abs_difference is not None
     assert report.max_abs_difference < TOLERANCE
 
@@ -152,8 +152,8 @@ def test_the_compile_engine_compiles_before_the_clock_runs(
     heard: list[str] = []
     options = options_for(folder, CompileEngine.name, batch_sizes=(1,), num_repeats=3, device="cpu")
     report = run_benchmark(options, heard.append)
-    assert [m.contestant for m in report.measurements] == ["compile sdpa", "compile eager"]
-    assert [(s.baseline, s.contestant) for s in report.speed_ups] == [("compile eager", "compile sdpa")]
+    assert [m.peer for m in report.measurements] == ["compile sdpa", "compile eager"]
+    assert [(s.baseline, s.peer) for s in report.speed_ups] == [("compile eager", "compile sdpa")]
     assert heard.count("compiling for batches of 1; kept for later runs") == 2
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import ErrorCode
-from ast_cli.evaluation.evaluate import Evaluation, Failure, ModelResult
+from ast_cli.evaluation.evaluate import Evaluation, FailedExample, ModelResult
 from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_label_metrics
 from ast_cli.evaluation.table import evaluation_text
 from ast_cli.results import FileError
@@ -118,7 +118,7 @@ def test_a_run_that_scores_nothing_is_fatal(tmp_path: Path, run_ast: Run) -> Non
 
 def evaluation(*metrics: Metrics, scores: np.ndarray, targets: np.ndarray) -> Evaluation:
     examples = tuple(Example(f"{row}.wav", ("Rain",)) for row in range(len(scores)))
-    failure = Failure(Example("bad.wav", ("Rain",)), FileError(ErrorCode.NOT_AUDIO, "bad.wav: no audio"))
+    failure = FailedExample(Example("bad.wav", ("Rain",)), FileError(ErrorCode.NOT_AUDIO, "bad.wav: no audio"))
     models = tuple(ModelResult(f"m{i}", result) for i, result in enumerate(metrics[:-1] or metrics))
     return Evaluation("clips", models, metrics[-1], examples, (failure,), 2, ("Rain", "Bark", "C"), scores, targets)
 

@@ -21,7 +21,8 @@ from ast_cli.training.options import settings
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 TINY = (
     "--model scratch:32x2 --num-mel-bins 32 --max-length 48 --time-stride 16 --frequency-stride 16 --batch-size 2 "
-    "--learning-rate 1e-3 --validation-share 0.25 --token-drop 0.25 --mixup 0.5 --average ema --threads 1 --workers 1"
+    "--learning-rate 1e-3 --validation-fraction 0.25 --token-drop 0.25 --mixup 0.5 --average ema "
+    "--threads 1 --workers 1"
 ).split()
 
 
@@ -158,3 +159,23 @@ def test_every_setting_is_a_flag(run_ast: Run) -> None:
     done = run_ast("finetune", "--help", COLUMNS="200")
     for name in settings():
         assert f"--{name.replace('_', '-')}" in done.stdout
+
+
+def test_flags_of_version_0_1_still_work(run_ast: Run, data: Path, tmp_path: Path) -> None:
+    older = (
+        "--epochs",
+        "1",
+        "--normalise",
+        "data",
+        "--optimiser=muon",
+        "--accumulate",
+        "2",
+        "--validation-share",
+        "0.5",
+    )
+    command = ("finetune", str(data), "--output", "old", *TINY, *older)
+    done = run_ast(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings_used = (tmp_path / "old" / "training_options.toml").read_text()
+    for line in ('normalize = "data"', 'optimizer = "muon"', "gradient_accumulation = 2", "validation_fraction = 0.5"):
+        assert line in settings_used

@@ -13,7 +13,7 @@ import pytest
 
 from ast_cli import Tagger
 from ast_cli.cli import progress, tag_run
-from ast_cli.cli.progress import Progress, watched
+from ast_cli.cli.progress import RunProgress, watched
 from ast_cli.errors import ErrorCode
 from ast_cli.results import FileError, Record, TaggingResult
 from ast_cli.tagging.inputs import Input
@@ -24,7 +24,7 @@ from ast_cli.tagging.run.tally import Tally
 RESULTS: list[Record] = [TaggingResult(f"{'x' * 60}{i}.wav", "m", "softmax", 1800.0, 16000, 1) for i in range(4)]
 
 
-def run(shown: Progress, *, quiet: bool = False, to_stdout: bool = True) -> list[Record]:
+def run(shown: RunProgress, *, quiet: bool = False, to_stdout: bool = True) -> list[Record]:
     """Consume as a run does: count each result when it has been written."""
     seen = []
     for record in watched(RESULTS, shown, quiet=quiet, to_stdout=to_stdout):
@@ -34,9 +34,9 @@ def run(shown: Progress, *, quiet: bool = False, to_stdout: bool = True) -> list
     return seen
 
 
-def open_recording(tally: Tally, path: str, read_s: float, claimed_s: float | None) -> SimpleNamespace:
+def open_recording(tally: Tally, path: str, read_s: float, header_duration_s: float | None) -> SimpleNamespace:
     """Have a run open a recording; return its stream, of which so much is read."""
-    stream = SimpleNamespace(duration_s=read_s, claimed_s=claimed_s)
+    stream = SimpleNamespace(duration_s=read_s, header_duration_s=header_duration_s)
     assert tally.watching(path, lambda: stream)() is stream  # type: ignore[arg-type, comparison-overlap, return-value]
     return stream
 
@@ -46,20 +46,20 @@ def ended(path: str, duration_s: float) -> TaggingResult:
 
 
 def test_line_tells_how_far_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Progress(Tally(4))
+    shown = RunProgress(Tally(4))
     assert shown.text().startswith("0 of 4 inputs, 0.00 h of audio, 0.0 x real time, - left, 0 failed")
     shown.tally.add(RESULTS[0])  # type: ignore[arg-type]
-    monkeypatch.setattr(Progress, "elapsed_s", 1500.0)
+    monkeypatch.setattr(RunProgress, "elapsed_s", 1500.0)
     shown_path = f"...{'x' * 35}0.wav"
     assert shown.text() == (
         f"1 of 4 inputs, 0.50 of about 2.00 h of audio, 1.2 x real time, 1 h 15 min left, 0 failed  {shown_path}"
     )
-    monkeypatch.setattr(Progress, "elapsed_s", 30.0)
+    monkeypatch.setattr(RunProgress, "elapsed_s", 30.0)
     assert "60.0 x real time, 1 min 30 s left" in shown.text()
 
 
 def test_one_long_recording_has_a_time_left_that_falls(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Progress(Tally(1))
+    shown = RunProgress(Tally(1))
     stream = open_recording(shown.tally, "day.wav", 0.0, 7200.0)
     assert shown.text() == "0 of 1 inputs, 0.00 of 2.00 h of audio, 0.0 x real time, - left, 0 failed  day.wav"
     for read_s, elapsed_s, line in (
@@ -68,17 +68,17 @@ def test_one_long_recording_has_a_time_left_that_falls(monkeypatch: pytest.Monke
         (7200.0, 240.0, "2.00 of 2.00 h of audio, 30.0 x real time, 0 min 00 s left"),
     ):
         stream.duration_s = read_s
-        monkeypatch.setattr(Progress, "elapsed_s", elapsed_s)
+        monkeypatch.setattr(RunProgress, "elapsed_s", elapsed_s)
         assert shown.text() == f"0 of 1 inputs, {line}, 0 failed  day.wav"
     shown.tally.add(ended("day.wav", 7200.0))
     assert shown.text() == f"1 of 1 inputs, {line}, 0 failed  day.wav"
 
 
 def test_long_recordings_among_many_clips_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Progress(Tally(402))
+    shown = RunProgress(Tally(402))
     for number in range(400):
         shown.tally.add(ended(f"{number}.wav", 4.5))  # half an hour in all
-    monkeypatch.setattr(Progress, "elapsed_s", 60.0)
+    monkeypatch.setattr(RunProgress, "elapsed_s", 60.0)
     first = open_recording(shown.tally, "first.wav", 0.0, 7200.0)
     assert "0.50 of about 2.51 h of audio, 30.0 x real time, 4 min 01 s left" in shown.text()
     open_recording(shown.tally, "second.wav", 0.0, 7200.0)
@@ -90,11 +90,11 @@ def test_long_recordings_among_many_clips_are_waited_for(monkeypatch: pytest.Mon
 def test_a_recording_that_states_no_length_or_a_wrong_one_has_no_time_left_to_show(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Progress, "elapsed_s", 60.0)
-    for claimed_s in (None, 30.0):
-        shown = Progress(Tally(2))
+    monkeypatch.setattr(RunProgress, "elapsed_s", 60.0)
+    for header_duration_s in (None, 30.0):
+        shown = RunProgress(Tally(2))
         shown.tally.add(ended("clip.wav", 1800.0))
-        stream = open_recording(shown.tally, "stream.ogg", 900.0, claimed_s)
+        stream = open_recording(shown.tally, "stream.ogg", 900.0, header_duration_s)
         # As long as the others, as far as one can tell ...
         assert "0.75 of about 1.00 h of audio, 45.0 x real time, 0 min 20 s left" in shown.text()
         stream.duration_s = 2700.0  # ... but it is longer
@@ -106,8 +106,8 @@ def test_a_recording_that_states_no_length_or_a_wrong_one_has_no_time_left_to_sh
 def test_what_was_read_of_a_recording_that_failed_and_what_was_done_before_is_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Progress, "elapsed_s", 60.0)
-    shown = Progress(Tally(12))
+    monkeypatch.setattr(RunProgress, "elapsed_s", 60.0)
+    shown = RunProgress(Tally(12))
     shown.tally.num_skipped = 9
     open_recording(shown.tally, "bad.mp4", 1800.0, 360_000.0)
     assert "of about 300 h of audio" in shown.text()
@@ -126,13 +126,13 @@ def test_a_run_knows_how_much_is_read_of_how_much(
 ) -> None:
     lines = []
 
-    def look(records: Iterable[Record], shown: Progress, **_: bool) -> Iterator[Record]:
+    def look(records: Iterable[Record], shown: RunProgress, **_: bool) -> Iterator[Record]:
         for record in records:
             lines.append(shown.text())
             yield record
 
     monkeypatch.setattr(tag_run, "watched", look)
-    monkeypatch.setattr(Progress, "elapsed_s", 60.0)
+    monkeypatch.setattr(RunProgress, "elapsed_s", 60.0)
     item = Input(str(write_wav("long.wav", 72.0)))
     options = ClassifyOptions(timestamps=True, stream=True, batch_size=1)
     run = RunOptions(output=tmp_path / "o.jsonl", **changes)
@@ -149,7 +149,7 @@ def test_lines_come_while_a_long_recording_yields_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.001)
-    shown, is_shown = Progress(Tally(1)), threading.Event()
+    shown, is_shown = RunProgress(Tally(1)), threading.Event()
     monkeypatch.setattr(progress, "note", lambda text: (sys.stderr.write(f"{text}\n"), is_shown.set()))
 
     def silent() -> Iterator[Record]:
@@ -165,10 +165,10 @@ def test_lines_come_while_a_long_recording_yields_nothing(
 def test_short_run_quiet_run_and_live_input_show_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(Progress(Tally(4))) == RESULTS
+    assert run(RunProgress(Tally(4))) == RESULTS
     monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.0)
-    assert run(Progress(Tally(4)), quiet=True) == RESULTS
-    assert run(Progress(Tally(4), is_live=True)) == RESULTS
+    assert run(RunProgress(Tally(4)), quiet=True) == RESULTS
+    assert run(RunProgress(Tally(4), is_live=True)) == RESULTS
     assert capsys.readouterr().err == ""
 
 
@@ -185,7 +185,7 @@ def test_live_line_is_gone_when_a_result_is_printed_and_at_the_end(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(sys, "stdout", terminal)
-    shown = Progress(Tally(4))
+    shown = RunProgress(Tally(4))
     for record in watched(RESULTS, shown, quiet=False, to_stdout=to_stdout):
         if to_stdout:
             assert terminal.getvalue().endswith("\x1b[2K")  # the line is erased: results do not tear it

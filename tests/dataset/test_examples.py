@@ -55,24 +55,24 @@ def test_a_split_or_fold_that_is_not_there_is_refused() -> None:
 
 def test_a_share_is_stratified_and_keeps_parts_together() -> None:
     data = many({"Dog": 20, "Cat": 40, "Rain": 10})
-    rest, share = data.split_by_fraction(0.2, seed=1)
-    assert share.class_counts() == {"Cat": 16, "Dog": 8, "Rain": 4}  # two parts a recording
-    assert {e.path for e in rest.examples}.isdisjoint(e.path for e in share.examples)
-    assert sorted(rest.examples + share.examples, key=str) == sorted(data.examples, key=str)
+    rest, held_out = data.split_by_fraction(0.2, seed=1)
+    assert held_out.class_counts() == {"Cat": 16, "Dog": 8, "Rain": 4}  # two parts a recording
+    assert {e.path for e in rest.examples}.isdisjoint(e.path for e in held_out.examples)
+    assert sorted(rest.examples + held_out.examples, key=str) == sorted(data.examples, key=str)
 
 
 def test_a_share_of_small_classes_is_right_in_sum() -> None:
     data = many({f"class {i:02}": 5 for i in range(40)})
-    _, share = data.split_by_fraction(0.1, seed=0)
-    assert len(share) == 2 * 20  # half a recording a class
-    assert max(share.class_counts().values()) == 2
+    _, held_out = data.split_by_fraction(0.1, seed=0)
+    assert len(held_out) == 2 * 20  # half a recording a class
+    assert max(held_out.class_counts().values()) == 2
 
 
 def test_singletons_stay_for_training_and_cost_the_others_nothing() -> None:
     data = many({**{f"class {i}": 1 for i in range(50)}, "many": 10})
-    rest, share = data.split_by_fraction(0.2, seed=0)
+    rest, held_out = data.split_by_fraction(0.2, seed=0)
     assert min(rest.class_counts().values()) == 2
-    assert len(share) in (2 * 2, 2 * 3)
+    assert len(held_out) in (2 * 2, 2 * 3)
 
 
 def test_a_share_depends_on_the_seed_and_not_on_the_order() -> None:
@@ -89,9 +89,9 @@ def test_a_share_depends_on_the_seed_and_not_on_the_order() -> None:
 def test_multi_label_examples_count_for_their_rarest_label() -> None:
     examples = [Example(f"{i}.wav", ("Speech", "Rare") if i < 10 else ("Speech",)) for i in range(100)]
     examples += [Example(f"none{i}.wav", ()) for i in range(10)]
-    _, share = example_set(*examples, is_multi_label=True).split_by_fraction(0.2, seed=0)
-    assert share.class_counts() == {"Rare": 2, "Speech": 20}
-    assert sum(not e.labels for e in share.examples) == 2
+    _, held_out = example_set(*examples, is_multi_label=True).split_by_fraction(0.2, seed=0)
+    assert held_out.class_counts() == {"Rare": 2, "Speech": 20}
+    assert sum(not e.labels for e in held_out.examples) == 2
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])

@@ -236,7 +236,7 @@ def test_without_a_compiler_the_compile_engine_says_so(monkeypatch: pytest.Monke
 
 
 @each_engine
-def test_number_of_threads_is_honoured_and_part_of_what_speed_depends_on(engine: Any) -> None:
+def test_number_of_threads_is_honored_and_part_of_what_speed_depends_on(engine: Any) -> None:
     one, two = (load_engine("builtin", EngineOptions(engine, num_threads=number)) for number in (1, 2))
     assert (one.facts["threads"], two.facts["threads"]) == ("1", "2")
 

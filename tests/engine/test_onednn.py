@@ -61,7 +61,7 @@ def test_bfloat16_logits_equal_the_plain_models(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(ours.float(), plain.float(), rtol=0, atol=BFLOAT16_TOLERANCE)
 
 
-def test_head_mask_hidden_states_and_attentions_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_mask_hidden_states_and_attentions_are_honored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", 0)
     monkeypatch.setattr(onednn, "attends_in_blocks", lambda: True)
     model = small_model()

@@ -27,7 +27,7 @@ NUM_CLIPS = 6
 
 @pytest.fixture
 def clips(tmp_path: Path, rng: np.random.Generator) -> list[str]:
-    """Noise of different colours, so that a random model's scores differ."""
+    """Noise of different colors, so that a random model's scores differ."""
     paths = []
     for number in range(NUM_CLIPS):
         samples = np.convolve(rng.standard_normal(8000 + 3000 * number), rng.standard_normal(4 * number + 1), "same")

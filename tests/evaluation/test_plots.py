@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from ast_cli.evaluation.metrics import multi_label_metrics, single_label_metrics
 from ast_cli.evaluation.plots import (
-    BAR_COLOUR,
+    BAR_COLOR,
     CELL_INCHES,
     DPI,
     MAX_CLASSES,
-    MEAN_COLOUR,
+    MEAN_COLOR,
     MIN_SIDE_INCHES,
     evaluation_picture,
 )
@@ -30,9 +30,9 @@ def pixels(png: bytes) -> NDArray[np.float32]:
     return np.asarray(matplotlib.image.imread(io.BytesIO(png), format="png"))
 
 
-def is_colour(picture: NDArray[np.float32], colour: str) -> NDArray[np.bool_]:
-    """Tell which pixels have a colour ``#rrggbb``, shape (height, width)."""
-    return (np.abs(picture[..., :3] - to_rgb(colour)) < 0.01).all(axis=-1)
+def is_color(picture: NDArray[np.float32], color: str) -> NDArray[np.bool_]:
+    """Tell which pixels have a color ``#rrggbb``, shape (height, width)."""
+    return (np.abs(picture[..., :3] - to_rgb(color)) < 0.01).all(axis=-1)
 
 
 @pytest.mark.parametrize("num_labels", [2, 10, 80])
@@ -42,7 +42,7 @@ def test_a_confusion_matrix_is_drawn(num_labels: int) -> None:
     metrics = single_label_metrics(np.eye(num_labels)[targets ^ 1], targets, LABELS[:num_labels])
     picture = pixels(evaluation_picture(metrics, "model on data"))
     assert 400 < min(picture.shape[:2]) < max(picture.shape[:2]) < 4000
-    dark, light = is_colour(picture, DARKEST), is_colour(picture, LIGHTEST)
+    dark, light = is_color(picture, DARKEST), is_color(picture, LIGHTEST)
     top, left = dark.any(axis=1).argmax(), dark.any(axis=0).argmax()
     num_shown = min(num_labels, MAX_CLASSES)
     cell = max(CELL_INCHES[num_labels > 15], MIN_SIDE_INCHES / num_labels) * DPI
@@ -55,7 +55,7 @@ def test_a_confusion_matrix_is_drawn(num_labels: int) -> None:
     for row in range(num_shown):  # a count in the dark cell, a name beside the row
         lines = slice(top + int((row + 0.15) * cell), top + int((row + 0.85) * cell))
         start = left + int(((row ^ 1) + 0.15) * cell)
-        assert is_colour(picture[lines, start : start + int(0.7 * cell)], "#ffffff").any()
+        assert is_color(picture[lines, start : start + int(0.7 * cell)], "#ffffff").any()
         assert ink[lines, left - 30 : left - 3].any()
 
 
@@ -68,24 +68,24 @@ def test_bars_are_as_long_as_their_values_and_many_classes_are_cut(num_labels: i
     assert picture.shape[0] < 2500
     values = sorted((result.average_precision for result in metrics.per_class), reverse=True)
     shown = values if num_labels <= MAX_CLASSES else values[: MAX_CLASSES // 2] + values[-MAX_CLASSES // 2 :]
-    of_bars = is_colour(picture, BAR_COLOUR)
+    of_bars = is_color(picture, BAR_COLOR)
     is_bar = of_bars.any(axis=1)
     tops = np.flatnonzero(is_bar & ~np.roll(is_bar, 1))
     lengths = [np.ptp(np.flatnonzero(of_bars[top + 3])) + 1 for top in tops]  # the line of the mean covers a few
     axis_pixels = 5.5 * DPI / 1.08  # from 0 to 1
     np.testing.assert_allclose(lengths, np.array(shown) * axis_pixels, rtol=0, atol=4)
-    assert is_colour(picture, MEAN_COLOUR).any()
+    assert is_color(picture, MEAN_COLOR).any()
     ink = picture[..., :3].max(axis=-1) < 0.5
     assert ink[: tops[0]].any()  # the title
     left = of_bars.any(axis=0).argmax()
     assert all(ink[top : top + 20, left - 30 : left - 3].any() for top in tops)  # names, beside the axis
 
 
-def test_a_cell_is_coloured_by_its_share_of_the_row() -> None:
+def test_a_cell_is_colored_by_its_share_of_the_row() -> None:
     targets = np.array([0] * 99 + [1])
     right = single_label_metrics(np.eye(2)[targets], targets, LABELS[:2])
     picture = pixels(evaluation_picture(right, "x"))[..., :3]
-    num_darkest = is_colour(picture, DARKEST).sum()
+    num_darkest = is_color(picture, DARKEST).sum()
     cell = (MIN_SIDE_INCHES / 2 * DPI) ** 2
     assert num_darkest > 1.8 * cell  # both cells of right answers, although one counts 99 and the other 1
 

@@ -31,7 +31,7 @@ def test_a_threshold_lies_between_the_scores_it_divides() -> None:
     assert (found.threshold, found.f1, found.precision, found.recall) == (0.55, 1.0, 1.0, 1.0)
 
 
-def test_neighbouring_scores_are_still_divided() -> None:
+def test_neighboring_scores_are_still_divided() -> None:
     low = np.float32(0.5)
     high = np.nextafter(low, np.float32(1))
     (found,) = best_thresholds(np.array([[low], [high]]), np.array([[False], [True]]), ["Rain"])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ast_cli.errors import UsageError
-from ast_cli.files.target import Sources, check_target
+from ast_cli.files.target import ReadFiles, check_target
 
-NONE = Sources([])
+NONE = ReadFiles([])
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def there(tmp_path: Path) -> Path:
     return file
 
 
-def refusal(file: Path, sources: Sources = NONE, **how: bool | str | None) -> str:
+def refusal(file: Path, sources: ReadFiles = NONE, **how: bool | str | None) -> str:
     with pytest.raises(UsageError) as refused:
         check_target(file, sources, **{"force": False, **how})  # type: ignore[arg-type]
     return str(refused.value)
@@ -41,7 +41,7 @@ def test_a_source_is_refused_under_each_of_its_names(tmp_path: Path, there: Path
     hard = tmp_path / "hard"
     os.link(there, hard)
     for name in (there, hard, tmp_path / ".." / tmp_path.name / there.name):
-        message = refusal(name, Sources([str(there), "-", "no such file"], "one of the parts"), force=True)
+        message = refusal(name, ReadFiles([str(there), "-", "no such file"], "one of the parts"), force=True)
         assert message == f"--output {name} is one of the parts: name another file"
 
 
@@ -50,7 +50,7 @@ def test_sources_are_not_looked_at_for_a_new_file(tmp_path: Path) -> None:
         raise AssertionError("a source was looked at")
         yield
 
-    check_target(tmp_path / "new", Sources(paths()), force=False)  # type: ignore[arg-type]
+    check_target(tmp_path / "new", ReadFiles(paths()), force=False)  # type: ignore[arg-type]
 
 
 def test_links_folders_and_folders_that_are_not_there(tmp_path: Path, there: Path) -> None:

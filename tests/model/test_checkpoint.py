@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load, load_file, save_file
-from tiny_models import FIVE_LABELS, TINY, randomise, spectrograms, tiny_config
+from tiny_models import FIVE_LABELS, TINY, randomize, spectrograms, tiny_config
 from torch import Tensor
 
 from ast_cli import ASTConfig, ASTForAudioClassification, ASTModel
@@ -47,7 +47,7 @@ HUB_NAMES_OUTSIDE_BLOCKS = {
 
 
 def classifier(**changes: Any) -> ASTForAudioClassification:
-    model = randomise(ASTForAudioClassification(tiny_config(**changes)))
+    model = randomize(ASTForAudioClassification(tiny_config(**changes)))
     assert isinstance(model, ASTForAudioClassification)
     return model
 
@@ -151,7 +151,7 @@ def test_the_rows_of_the_fused_product_are_queries_keys_and_values(
 
 
 def test_a_second_save_replaces_the_first_whole(folder: Path) -> None:
-    other = randomise(ASTForAudioClassification(tiny_config()), seed=9)
+    other = randomize(ASTForAudioClassification(tiny_config()), seed=9)
     other.save_pretrained(folder)
     assert torch.equal(logits(ASTForAudioClassification.from_pretrained(folder)), logits(other))
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
@@ -438,7 +438,7 @@ TIMM_LIKE: dict[str, Any] = {  # as narrow as heads of 64 dimensions allow
 @pytest.mark.parametrize(("max_length", "stride"), PUBLISHED)
 def test_an_original_file_of_every_published_geometry_loads(tmp_path: Path, max_length: int, stride: int) -> None:
     config = ASTConfig(**TIMM_LIKE, max_length=max_length, frequency_stride=stride, time_stride=stride, num_labels=527)
-    model = randomise(ASTForAudioClassification(config), scale=0.1)
+    model = randomize(ASTForAudioClassification(config), scale=0.1)
     torch.save(original_names(model), tmp_path / "audioset.pth")
     loaded = ASTForAudioClassification.from_pretrained(tmp_path / "audioset.pth")
     expected = config.to_dict() | {"id2label": None, "label2id": None}
@@ -465,7 +465,7 @@ def test_no_two_published_geometries_have_the_same_number_of_patches() -> None:
 @pytest.mark.parametrize("changes", [{"max_length": 777}, {"frequency_stride": 9}, {"time_stride": 4}])
 def test_an_original_file_of_unknown_strides_needs_a_configuration(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = ASTConfig(**{**TIMM_LIKE, "max_length": 256, **changes}, id2label=FIVE_LABELS)
-    model = randomise(ASTForAudioClassification(config), scale=0.1)
+    model = randomize(ASTForAudioClassification(config), scale=0.1)
     file = tmp_path / "own.pth"
     torch.save(original_names(model), file)
     with pytest.raises(CheckpointError, match="position embeddings fit no published stride and length; put its"):
@@ -478,7 +478,7 @@ def test_an_original_file_of_unknown_strides_needs_a_configuration(tmp_path: Pat
 
 def test_an_original_file_without_a_tellable_number_of_heads_needs_a_configuration(tmp_path: Path) -> None:
     config = ASTConfig(**{**TIMM_LIKE, "hidden_size": 96, "num_attention_heads": 3}, num_labels=527)
-    torch.save(original_names(randomise(ASTForAudioClassification(config))), tmp_path / "own.pth")
+    torch.save(original_names(randomize(ASTForAudioClassification(config))), tmp_path / "own.pth")
     with pytest.raises(CheckpointError, match="the number of attention heads cannot be told from a width of 96; put"):
         ASTForAudioClassification.from_pretrained(tmp_path / "own.pth")
     loaded = ASTForAudioClassification.from_pretrained(tmp_path / "own.pth", config=config)
@@ -488,14 +488,14 @@ def test_an_original_file_without_a_tellable_number_of_heads_needs_a_configurati
 def test_another_programs_config_json_beside_an_original_file_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"theme": "dark", "hidden_size": 7}')
     config = ASTConfig(**TIMM_LIKE, max_length=128, num_labels=527)
-    torch.save(original_names(randomise(ASTForAudioClassification(config))), tmp_path / "audioset.pth")
+    torch.save(original_names(randomize(ASTForAudioClassification(config))), tmp_path / "audioset.pth")
     assert ASTForAudioClassification.from_pretrained(tmp_path / "audioset.pth").config.max_length == 128
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
 def test_a_training_checkpoint_that_wraps_its_tensors_loads(tmp_path: Path, wrapper: str) -> None:
     config = ASTConfig(**TIMM_LIKE, max_length=128, num_labels=527)
-    model = randomise(ASTForAudioClassification(config))
+    model = randomize(ASTForAudioClassification(config))
     torch.save({"epoch": 3, wrapper: original_names(model)}, tmp_path / "run.pth")
     loaded = ASTForAudioClassification.from_pretrained(tmp_path / "run.pth")
     assert torch.equal(loaded.head.fc.weight, model.head.fc.weight)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load, save_file
-from tiny_models import randomise, tiny_config
+from tiny_models import randomize, tiny_config
 
 from ast_cli import ASTForAudioClassification, ASTModel
 from ast_cli.errors import CheckpointError
@@ -35,7 +35,7 @@ class RunsCode:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    randomise(ASTForAudioClassification(tiny_config())).save_pretrained(tmp_path / "checkpoint")
+    randomize(ASTForAudioClassification(tiny_config())).save_pretrained(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
 
@@ -138,7 +138,7 @@ def test_a_few_bytes_that_would_fill_the_memory_are_refused(folder: Path, pickle
     ids=["sparse", "meta", "complex", "int", "bool", "str", "number", "none", "list", "dict"],
 )
 def test_anything_but_plain_floating_point_tensors_is_refused(folder: Path, pickle_file: Path, value: Any) -> None:
-    model = randomise(ASTForAudioClassification(tiny_config()))
+    model = randomize(ASTForAudioClassification(tiny_config()))
     torch.save(model.state_dict() | {"audio_spectrogram_transformer.cls_token": value}, pickle_file)
     assert "checkpoint" in refusal(folder)
 
@@ -163,7 +163,7 @@ def test_bytes_that_are_no_pickle_are_refused(folder: Path, pickle_file: Path, c
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_cut_anywhere_is_refused(folder: Path, pickle_file: Path, zipped: bool) -> None:
-    model = randomise(ASTForAudioClassification(tiny_config()))
+    model = randomize(ASTForAudioClassification(tiny_config()))
     torch.save(model.state_dict(), pickle_file, _use_new_zipfile_serialization=zipped)
     whole = pickle_file.read_bytes()
     for part in range(1, 16):

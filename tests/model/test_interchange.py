@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import FIVE_LABELS, TINY, randomise, spectrograms
+from tiny_models import FIVE_LABELS, TINY, randomize, spectrograms
 from torch import Tensor
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ASTModel
@@ -22,7 +22,7 @@ from ast_cli.model.config import activation_of
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.parity
 PARITY = {"rtol": 0.0, "atol": 1e-5}  # the same weights, another order of sums
-# The reference computes its features with NumPy where torchaudio is missing: some 1e-5 apart after normalisation, which
+# The reference computes its features with NumPy where torchaudio is missing: some 1e-5 apart after normalization, which
 # the tiny model passes on to its scores a hundredfold weaker; measured 1.2e-7.
 SAME_SCORES = {"rtol": 0.0, "atol": 1e-5}
 # Long enough for the front end's real window, odd enough to catch a mistaken axis.
@@ -47,7 +47,7 @@ def waveform() -> Any:
 
 def save_ours(folder: Path, **changes: Any) -> ASTForAudioClassification:
     config = ASTConfig(**{**GEOMETRY, "id2label": FIVE_LABELS, **changes})
-    model = randomise(ASTForAudioClassification(config), scale=0.2)
+    model = randomize(ASTForAudioClassification(config), scale=0.2)
     model.save_pretrained(folder)
     ASTFeatureExtractor(max_length=FRAMES, num_mel_bins=BINS).save_pretrained(folder)
     assert isinstance(model, ASTForAudioClassification)
@@ -102,7 +102,7 @@ def test_a_folder_saved_here_loads_there_without_a_missing_or_unexpected_tensor(
 
 
 def test_an_encoder_saved_here_loads_there(tmp_path: Path) -> None:
-    model = randomise(ASTModel(ASTConfig(**TINY)))
+    model = randomize(ASTModel(ASTConfig(**TINY)))
     model.save_pretrained(tmp_path)
     theirs, report = transformers.ASTModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
@@ -123,7 +123,7 @@ def test_a_folder_in_half_precision_loads_there_as_it_is(tmp_path: Path, dtype: 
 @pytest.mark.parametrize("shard_size", ["1GB", "5KB"], ids=["one file", "shards"])
 def test_a_folder_saved_there_loads_here(tmp_path: Path, dtype: torch.dtype, shard_size: str) -> None:
     config = transformers.ASTConfig(**TINY, id2label=FIVE_LABELS, label2id={v: k for k, v in FIVE_LABELS.items()})
-    theirs = randomise(transformers.ASTForAudioClassification(config)).to(dtype)
+    theirs = randomize(transformers.ASTForAudioClassification(config)).to(dtype)
     theirs.save_pretrained(tmp_path, max_shard_size=shard_size)
     weights = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert (weights == ["model.safetensors"]) == (shard_size == "1GB")
@@ -136,7 +136,7 @@ def test_a_folder_saved_there_loads_here(tmp_path: Path, dtype: torch.dtype, sha
 
 
 def test_an_encoder_saved_there_loads_here_and_is_refused_as_classifier(tmp_path: Path) -> None:
-    theirs = randomise(transformers.ASTModel(transformers.ASTConfig(**TINY)))
+    theirs = randomize(transformers.ASTModel(transformers.ASTConfig(**TINY)))
     theirs.save_pretrained(tmp_path)
     x = spectrograms(theirs.config)
     ours = ASTModel.from_pretrained(tmp_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_models import randomise, spectrograms, tiny_config
+from tiny_models import randomize, spectrograms, tiny_config
 from torch import Tensor
 
 from ast_cli import ASTForAudioClassification
@@ -35,7 +35,7 @@ def resident_kb(file: Path) -> int:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A checkpoint whose blocks are of many pages."""
-    model = randomise(ASTForAudioClassification(tiny_config(hidden_size=384, intermediate_size=1536)))
+    model = randomize(ASTForAudioClassification(tiny_config(hidden_size=384, intermediate_size=1536)))
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -74,7 +74,7 @@ def test_what_is_written_to_a_mapped_tensor_does_not_reach_the_file(tmp_path: Pa
 @linux
 def test_loading_leaves_hardly_a_page_of_the_weights_in_memory(checkpoint: Path) -> None:
     model = ASTForAudioClassification.from_pretrained(checkpoint)
-    # What is looked at brings its neighbours along, 16 pages or more at once.
+    # What is looked at brings its neighbors along, 16 pages or more at once.
     assert resident_kb(checkpoint) * 1024 < 0.1 * sum(weight.nbytes for weight in model.parameters())
 
 
@@ -108,14 +108,14 @@ def by_numpy(weight: Tensor) -> None:
     weight.detach().numpy()[0] += 1
 
 
-def by_optimiser(weight: Tensor) -> None:
+def by_optimizer(weight: Tensor) -> None:
     weight.grad = torch.ones_like(weight)
     torch.optim.AdamW([weight], lr=0.1, fused=True).step()
 
 
 @linux
 @pytest.mark.usefixtures("any_size")
-@pytest.mark.parametrize("change", [by_operator, by_data, by_numpy, by_optimiser])
+@pytest.mark.parametrize("change", [by_operator, by_data, by_numpy, by_optimizer])
 def test_weights_that_were_changed_are_not_given_back(checkpoint: Path, change: Callable[[Tensor], None]) -> None:
     engine = TorchEngine.load(checkpoint)
     x = spectrograms(engine.config)
@@ -130,7 +130,7 @@ def test_weights_that_were_changed_are_not_given_back(checkpoint: Path, change: 
 
 
 @linux
-def test_neighbours_that_share_a_page_keep_what_was_written_to_them(tmp_path: Path) -> None:
+def test_neighbors_that_share_a_page_keep_what_was_written_to_them(tmp_path: Path) -> None:
     file = tmp_path / "some.safetensors"
     save_file({name: torch.zeros(3000) for name in "abc"}, file)
     mapped = read_weights(file)

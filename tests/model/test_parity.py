@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import TINY, randomise, spectrograms
+from tiny_models import TINY, randomize, spectrograms
 from torch import Tensor
 
 from ast_cli import ASTConfig, ASTForAudioClassification, ASTModel
@@ -59,7 +59,7 @@ def tiny_reference(**changes: Any) -> Any:
         config.hidden_act = "selu"
         for layer in model.audio_spectrogram_transformer.layers:
             layer.mlp.activation_fn = torch.nn.SELU()
-    return randomise(model, scale=0.2)
+    return randomize(model, scale=0.2)
 
 
 def our_copy(reference: Any, attn: str) -> ASTForAudioClassification:
@@ -183,7 +183,7 @@ def test_half_precision_is_as_near_to_float32_as_the_references(attn: str, dtype
 def base_reference() -> Any:
     """The published size, 768 x 12 over 1214 tokens, with random weights of the published scale."""
     config = transformers.ASTConfig(num_labels=527)
-    return randomise(transformers.ASTForAudioClassification(config), scale=0.02)
+    return randomize(transformers.ASTForAudioClassification(config), scale=0.02)
 
 
 @ATTENTION_PATHS
@@ -201,7 +201,7 @@ def test_the_base_size_equals_the_reference(base_reference: Any, attn: str) -> N
 def test_the_base_sizes_gradients_equal_the_references() -> None:
     """All blocks at full width, over the 146 tokens of Speech Commands: 1214 would take a minute and 5 GB."""
     config = transformers.ASTConfig(num_labels=527, max_length=128)
-    reference = with_attention(randomise(transformers.ASTForAudioClassification(config), scale=0.02), "sdpa")
+    reference = with_attention(randomize(transformers.ASTForAudioClassification(config), scale=0.02), "sdpa")
     ours, x = our_copy(reference, "sdpa"), spectrograms(config, batch=1)
     labels = (torch.arange(527)[None] % 7 == 0).float()
     reference(x, labels=labels).loss.backward()
@@ -214,7 +214,7 @@ def test_the_base_sizes_gradients_equal_the_references() -> None:
 def test_attentions_of_a_base_sized_block_equal_the_references() -> None:
     """One block of it: twelve would be 849 MB on either side."""
     config = transformers.ASTConfig(num_labels=10, num_hidden_layers=1)
-    reference = with_attention(randomise(transformers.ASTForAudioClassification(config), scale=0.02), "eager")
+    reference = with_attention(randomize(transformers.ASTForAudioClassification(config), scale=0.02), "eager")
     ours, x = our_copy(reference, "sdpa"), spectrograms(config, batch=1)
     with torch.inference_mode():
         expected, found = reference(x, output_attentions=True), ours(x, output_attentions=True)
@@ -232,7 +232,7 @@ def test_the_same_fields_and_defaults_as_the_references() -> None:
     assert {name for name in transformers.ASTConfig.__annotations__ if name != "model_type"} <= fields
 
 
-def test_initialisation_has_the_references_deviations() -> None:
+def test_initialization_has_the_references_deviations() -> None:
     """Of the same draws' number: standard deviations within 5 %, everything constant equal."""
     torch.manual_seed(0)
     config = transformers.ASTConfig(
@@ -248,7 +248,7 @@ def test_initialisation_has_the_references_deviations() -> None:
 
 def test_a_bare_encoder_of_theirs_fits_ours() -> None:
     config = transformers.ASTConfig(**TINY)
-    reference = randomise(transformers.ASTModel(config))
+    reference = randomize(transformers.ASTModel(config))
     ours = ASTModel(ASTConfig.from_dict(config.to_dict()))
     ours.load_state_dict(rename(reference.state_dict()))
     x = spectrograms(config)

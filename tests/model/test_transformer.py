@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import randomise, spectrograms, tiny_config
+from tiny_models import randomize, spectrograms, tiny_config
 from torch import Tensor
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ASTModel
 from ast_cli.errors import UsageError
-from ast_cli.model.attention import eager_attention, few_queries_attention
+from ast_cli.model.attention import eager_attention, pooled_query_attention
 
 # Two orders of summation in float32 on numbers around 1, some 20 layers deep: measured 1e-6.
 ROUNDING = {"rtol": 0.0, "atol": 5e-6}
@@ -21,7 +21,7 @@ ATTENTION_PATHS = pytest.mark.parametrize("attn", ["eager", "sdpa"])
 
 
 def classifier(attn: str = "sdpa", seed: int = 0, **changes: Any) -> ASTForAudioClassification:
-    model = randomise(ASTForAudioClassification(tiny_config(**changes), attn), seed)
+    model = randomize(ASTForAudioClassification(tiny_config(**changes), attn), seed)
     assert isinstance(model, ASTForAudioClassification)
     return model
 
@@ -48,7 +48,7 @@ def encode_by_formula(model: ASTModel, x: Tensor, head_masks: Tensor) -> tuple[T
 
 @ATTENTION_PATHS
 def test_the_encoder_returns_what_its_documentation_says(attn: str) -> None:
-    model = randomise(ASTModel(tiny_config(), attn))
+    model = randomize(ASTModel(tiny_config(), attn))
     output = model(spectrograms(model.config))
     assert list(output) == ["last_hidden_state", "pooler_output"]
     assert output.last_hidden_state.shape == (3, model.config.num_tokens, 12)
@@ -98,7 +98,7 @@ def test_an_argument_goes_before_the_configuration() -> None:
 
 @pytest.mark.parametrize("kind", [ASTModel, ASTForAudioClassification])
 def test_without_return_dict_a_tuple_comes_in_the_same_order(kind: Any) -> None:
-    model = randomise(kind(tiny_config()))
+    model = randomize(kind(tiny_config()))
     x = spectrograms(model.config)
     full = model(x, output_hidden_states=True, output_attentions=True)
     as_tuple = model(x, output_hidden_states=True, output_attentions=True, return_dict=False)
@@ -256,7 +256,7 @@ def test_a_few_queries_attend_to_tokens_as_to_their_keys_and_values(
     expected = eager_attention(q, k, v, mask, dropout_p)
     torch.manual_seed(1)
     bias = bias_of_values[:, 0] if is_biased else None
-    found = few_queries_attention(q, x, of_keys, of_values, bias, mask, dropout_p)
+    found = pooled_query_attention(q, x, of_keys, of_values, bias, mask, dropout_p)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # softmax is in float32
 
 
@@ -419,7 +419,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("std", [0.02, 0.1])
-def test_initialisation_is_as_documented(std: float) -> None:
+def test_initialization_is_as_documented(std: float) -> None:
     """Weights: truncated normal. 128 x 128 draws and more: mean within 4 standard errors, deviation within 3 %."""
     torch.manual_seed(0)
     config = ASTConfig(
@@ -447,7 +447,7 @@ def test_initialisation_is_as_documented(std: float) -> None:
     }
 
 
-def test_initialisation_goes_by_the_seed() -> None:
+def test_initialization_goes_by_the_seed() -> None:
     def fresh(seed: int) -> Tensor:
         torch.manual_seed(seed)
         return torch.cat([p.flatten() for p in ASTForAudioClassification(tiny_config()).parameters()])

@@ -39,7 +39,7 @@ class FaultyStream:
 
     def __init__(self, blocks: Iterator[np.ndarray[Any, Any]]) -> None:
         self.sampling_rate, self.num_channels, self.start_s, self.duration_s = 44100, 2, 0.0, 0.0
-        self.claimed_s = None
+        self.header_duration_s = None
         self.warnings: set[WarningCode] = set()
         self.blocks = blocks
 

@@ -6,11 +6,11 @@ from faulty_decoders import RATE
 
 from ast_cli.tagging.decode.opening import OpenStream, Workers, open_inputs
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.options import WindowOptions
 
 
 def open_streams(
-    workers: Workers, inputs: Iterable[Input], part: PartOptions | None = None
+    workers: Workers, inputs: Iterable[Input], part: WindowOptions | None = None
 ) -> Generator[tuple[Input, OpenStream], None, None]:
     """Yield inputs in order with what opens them; to be read one after another."""
     with open_inputs(inputs, RATE, part, workers) as turns:

@@ -28,7 +28,7 @@ from ast_cli.tagging.decode import pool as decode_pool
 from ast_cli.tagging.decode.opening import INPUTS_AHEAD_PER_WORKER
 from ast_cli.tagging.decode.pool import DecodePool, default_num_workers, num_workers_for
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.options import WindowOptions
 
 DEADLINE_S = 2.0  # within which nothing of a closed pool may be left
 POSIX_ONLY = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and FIFOs")
@@ -51,7 +51,7 @@ def read(open_stream: Callable[[], Any]) -> SimpleNamespace | ErrorCode:
 
 
 def read_all(
-    pool: DecodePool, paths: Iterable[object], part: PartOptions | None = None
+    pool: DecodePool, paths: Iterable[object], part: WindowOptions | None = None
 ) -> list[tuple[str, SimpleNamespace | ErrorCode]]:
     inputs = [Input(str(path)) for path in paths]
     return [(item.path, read(open_stream)) for item, open_stream in open_streams(pool, inputs, part)]
@@ -124,18 +124,24 @@ def test_samples_and_facts_are_those_of_the_main_process_in_input_order(write_wa
 def test_part_asked_for_is_what_is_read(write_wav: Callable[..., Path]) -> None:
     path = write_wav("a.wav", 9.0, 44100)
     with DecodePool(1) as pool:
-        ((_, result),) = read_all(pool, [path], PartOptions(start_s=2.5, duration_s=3.0))
+        ((_, result),) = read_all(pool, [path], WindowOptions(start_s=2.5, duration_s=3.0))
     assert_same(result, path, 2.5, 3.0)
 
 
 def test_inputs_own_part_comes_before_the_runs(write_wav: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_wav("a.wav", 9.0, 44100)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
-    own = PartOptions(start_s=1.0, duration_s=0.5)
-    inputs = [Input(str(path), part=own), Input(str(path)), Input(str(path), part=PartOptions()), Input("-", part=own)]
+    own = WindowOptions(start_s=1.0, duration_s=0.5)
+    inputs = [
+        Input(str(path), part=own),
+        Input(str(path)),
+        Input(str(path), part=WindowOptions()),
+        Input("-", part=own),
+    ]
     with DecodePool(1) as pool:
         results = [
-            read(open_stream) for _, open_stream in open_streams(pool, inputs, PartOptions(start_s=2.5, duration_s=3.0))
+            read(open_stream)
+            for _, open_stream in open_streams(pool, inputs, WindowOptions(start_s=2.5, duration_s=3.0))
         ]
     for result, part in zip(results, [(1.0, 0.5), (2.5, 3.0), (), (1.0, 0.5)], strict=True):
         assert_same(result, path, *part)
@@ -168,14 +174,14 @@ def test_length_a_file_claims_is_known_once_it_is_open(write_wav: Callable[..., 
     path, unknown = str(write_wav("a.flac", 20.0, 44100)), str(write_wav("long.wav", 0.1))
     parts = {
         20.0: None,
-        5.0: PartOptions(start_s=15.0),
-        3.0: PartOptions(start_s=2.5, duration_s=3.0),
-        2.0: PartOptions(start_s=18.0, duration_s=30.0),
+        5.0: WindowOptions(start_s=15.0),
+        3.0: WindowOptions(start_s=2.5, duration_s=3.0),
+        2.0: WindowOptions(start_s=18.0, duration_s=30.0),
     }
     with faulty_pool(1) as pool:
         opened = open_streams(pool, [*(Input(path, part=part) for part in parts.values()), Input(unknown)])
-        claimed_s = [open_stream().claimed_s for _, open_stream in opened]
-    assert claimed_s == [*parts, None]
+        header_duration_s = [open_stream().header_duration_s for _, open_stream in opened]
+    assert header_duration_s == [*parts, None]
 
 
 def test_two_hundred_small_files_are_complete(make: Callable[..., list[Path]]) -> None:

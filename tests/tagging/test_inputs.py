@@ -10,7 +10,7 @@ import pytest
 
 from ast_cli.errors import ErrorCode, UsageError
 from ast_cli.tagging.inputs import Input, list_inputs, merged, read_file_list
-from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.options import WindowOptions
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX file names and links")
 
@@ -132,8 +132,8 @@ def test_links_to_one_file_are_one_input_and_hard_links_are_two(tmp_path: Path) 
 
 def test_parts_of_one_file_are_inputs_of_their_own(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
-    path, first, second = str(tmp_path / "a.wav"), PartOptions(duration_s=1.0), PartOptions(start_s=1.0)
-    named = [Input(path, part=first), Input(path, part=second), Input(path, part=PartOptions(duration_s=1.0))]
+    path, first, second = str(tmp_path / "a.wav"), WindowOptions(duration_s=1.0), WindowOptions(start_s=1.0)
+    named = [Input(path, part=first), Input(path, part=second), Input(path, part=WindowOptions(duration_s=1.0))]
     assert list(merged(named)) == named[:2]
 
 

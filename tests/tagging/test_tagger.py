@@ -24,7 +24,7 @@ from ast_cli import (
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, DeviceError, ErrorCode, UsageError
 from ast_cli.labels import SPEECH_COMMANDS, audioset_id2label
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import DecodeOptions, LoadOptions, PartOptions
+from ast_cli.tagging.options import DecodeOptions, LoadOptions, WindowOptions
 
 HERE = DecodeOptions(num_workers=0)
 
@@ -84,7 +84,7 @@ def test_window_times_count_from_the_recordings_beginning(tagger: Tagger, write_
     np.testing.assert_allclose(result.tags[0].score, expected.max(), atol=SCORE_TOLERANCE)
 
 
-def test_batch_size_and_neighbours_do_not_change_scores(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+def test_batch_size_and_neighbors_do_not_change_scores(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     paths = [str(write_wav(f"{i}.wav", 0.3 + 0.37 * i)) for i in range(6)]
     alone = [tagger.classify(path, batch_size=1, top_k=4) for path in paths]
     for batch_size in (2, 3, 64):
@@ -97,7 +97,7 @@ def test_batch_size_and_neighbours_do_not_change_scores(tagger: Tagger, write_wa
             )
 
 
-def test_bad_files_become_errors_and_leave_their_neighbours_alone(
+def test_bad_files_become_errors_and_leave_their_neighbors_alone(
     tagger: Tagger, write_wav: Callable[..., Path], tmp_path: Path
 ) -> None:
     good = [str(write_wav(f"good{i}.wav", 0.9)) for i in range(3)]
@@ -431,7 +431,7 @@ def test_silence_in_wav_bytes_is_tagged_without_a_warning(tagger: Tagger) -> Non
 def test_inputs_own_part_is_what_is_tagged(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     path = str(write_wav("long.wav", 3.0))
     options = ClassifyOptions(timestamps=True, top_k=4)
-    own = PartOptions(start_s=0.5, duration_s=1.0)
+    own = WindowOptions(start_s=0.5, duration_s=1.0)
     inputs = [Input(path, part=own), Input(path)]
     part, whole = tagger.classify_inputs(inputs, options, HERE)
     assert part == tagger.classify(path, start_s=0.5, duration_s=1.0, timestamps=True, top_k=4)
@@ -450,7 +450,7 @@ def test_batches_of_every_size_give_the_same_scores(tagger: Tagger, write_wav: C
     num_inputs = 40
     path = str(write_wav("a.wav", 0.3 + 0.05 * num_inputs))
     # All different: a window that was heard before is not computed again.
-    inputs = [Input(path, part=PartOptions(start_s=0.05 * i, duration_s=0.3)) for i in range(num_inputs)]
+    inputs = [Input(path, part=WindowOptions(start_s=0.05 * i, duration_s=0.3)) for i in range(num_inputs)]
     singly, *others = (
         list(tagger.classify_inputs(inputs, ClassifyOptions(top_k=4, batch_size=size), HERE)) for size in (1, 7, None)
     )

@@ -77,7 +77,7 @@ def test_a_loop_is_computed_once_and_its_scores_stay_in_order(tagger: Tagger, nu
         assert window.tags == result.windows[index - 5].tags
 
 
-def test_scores_are_those_of_a_run_that_recognises_nothing(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_those_of_a_run_that_recognizes_nothing(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
     silence = np.zeros(3 * WINDOW_SAMPLES + 5000, np.float32)
     waveforms = [
         noise(20_000),

@@ -44,8 +44,8 @@ def original_rule(patches: np.ndarray, new_frequency: int, new_time: int) -> np.
             high = np.minimum(low + 1, old - 1)
             shape = [1, 1, 1]
             shape[axis] = size
-            share = (places - low).reshape(shape)
-            patches = np.take(patches, low, axis) * (1 - share) + np.take(patches, high, axis) * share
+            fraction = (places - low).reshape(shape)
+            patches = np.take(patches, low, axis) * (1 - fraction) + np.take(patches, high, axis) * fraction
     return patches
 
 
@@ -173,7 +173,7 @@ def test_the_front_end_is_the_bases_with_other_sizes_and_fixed_statistics(base: 
     config = start_config(base, options, 0)
     extractor = start_feature_extractor(base, config, options)
     assert (extractor.max_length, extractor.num_mel_bins, extractor.mean, extractor.std) == (40, 16, -6.0, 2.0)
-    fixed = start_feature_extractor(base, config, TrainOptions(normalise="-5.5,3.25"))
+    fixed = start_feature_extractor(base, config, TrainOptions(normalize="-5.5,3.25"))
     assert (fixed.mean, fixed.std) == (-5.5, 3.25)
     new = start_feature_extractor("scratch:64x1", config, options)
     assert (new.mean, new.std) == (-4.2677393, 4.5689974)

@@ -66,7 +66,7 @@ def test_a_stretch_reads_time_and_frequencies_at_another_pace_within_each_clip(b
     assert torch.equal(stretched.targets, batch.targets)
 
 
-def test_a_stretch_keeps_the_filter_that_sees_nothing_empty_and_its_neighbours_free_of_it() -> None:
+def test_a_stretch_keeps_the_filter_that_sees_nothing_empty_and_its_neighbors_free_of_it() -> None:
     fbank = torch.from_numpy(draws(1).normal(-2, 0.5, (8, 30, 128)).astype(np.float32))
     fbank[..., 3] = LOG_FLOOR
     stretched = stretch(Batch(fbank, torch.full((8,), 30), torch.eye(8)), 0.3, draws(2)).fbank
@@ -136,8 +136,8 @@ def test_labels_are_mixed_as_the_sounds_and_only_the_share_asked_for(batch: Batc
     weights, partners = rng.beta(1, 1, NUM_CLIPS), rng.permutation(NUM_CLIPS)
     assert 0 < is_mixed.sum() < NUM_CLIPS
     for i in range(NUM_CLIPS):
-        share = weights[i] if is_mixed[i] else 1.0
-        expected = share * np.eye(NUM_CLIPS)[i] + (1 - share) * np.eye(NUM_CLIPS)[partners[i]]
+        fraction = weights[i] if is_mixed[i] else 1.0
+        expected = fraction * np.eye(NUM_CLIPS)[i] + (1 - fraction) * np.eye(NUM_CLIPS)[partners[i]]
         np.testing.assert_allclose(mixed.targets[i], expected, atol=1e-6)
         if not is_mixed[i]:
             assert torch.equal(mixed.fbank[i], batch.fbank[i])
@@ -202,8 +202,8 @@ def test_kept_tokens_are_sorted_distinct_and_any() -> None:
     kept = kept_tokens(2000, 20, 0.5, draws()).numpy()
     assert kept.shape == (2000, 10)
     assert (np.diff(kept, axis=1) > 0).all()
-    shares = np.bincount(kept.ravel(), minlength=20) / 2000
-    np.testing.assert_allclose(shares, 0.5, atol=0.06)
+    fractions = np.bincount(kept.ravel(), minlength=20) / 2000
+    np.testing.assert_allclose(fractions, 0.5, atol=0.06)
     assert kept_tokens(1, 20, 0.95, draws()).shape == (1, 1)
     assert kept_tokens(1, 3, 0.95, draws()).shape == (1, 1)  # never none
 

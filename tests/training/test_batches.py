@@ -57,8 +57,8 @@ def test_balanced_sampling_draws_rare_labels_as_often_as_common_ones() -> None:
     clips = Clips([np.zeros((1, 1), np.float32)] * 100, targets, tuple(range(100)))
     options = plain_options(balanced=True)
     drawn = np.concatenate([epoch_order(clips, options, epoch) for epoch in range(60)])
-    shares = targets[drawn].mean(axis=0)
-    np.testing.assert_allclose(shares, 1 / 3, atol=0.03)  # 6000 draws: three standard deviations are 0.018
+    fractions = targets[drawn].mean(axis=0)
+    np.testing.assert_allclose(fractions, 1 / 3, atol=0.03)  # 6000 draws: three standard deviations are 0.018
     assert len(epoch_order(clips, options, 0)) == 100
 
 

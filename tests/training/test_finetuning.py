@@ -38,7 +38,7 @@ def options_for(**changes: Any) -> TrainOptions:
         "max_length": 48,
         "time_stride": 16,
         "frequency_stride": 16,
-        "validation_share": 0.25,
+        "validation_fraction": 0.25,
     }
     return TrainOptions(**{**values, **changes})
 
@@ -75,7 +75,7 @@ def test_labels_that_no_checkpoint_may_have_are_refused_before_anything_is_writt
 
 def test_a_folder_per_class_becomes_a_checkpoint_that_tags(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    result = finetune(data, SCRATCH, output, options_for(epochs=12, normalise="data"), HERE)
+    result = finetune(data, SCRATCH, output, options_for(epochs=12, normalize="data"), HERE)
     assert sorted(file.name for file in output.iterdir()) == [
         "README.md",
         "config.json",
@@ -119,7 +119,7 @@ def test_the_output_loads_in_transformers_with_the_same_logits(data: Path, tmp_p
 
 def test_statistics_of_the_data_are_those_of_the_frames_that_are_trained_on(data: Path, tmp_path: Path) -> None:
     manifest = write_manifest(data, "label,split", lambda i, f: f'"{f.parent.name}",{["train", "test"][i % 4 == 3]}')
-    options = options_for(normalise="data", validation_share=0.0)
+    options = options_for(normalize="data", validation_fraction=0.0)
     finetune(manifest, SCRATCH, tmp_path / "out", options, HERE)
     extractor = ASTFeatureExtractor.from_pretrained(tmp_path / "out")
     trained = [file for i, file in enumerate(sorted(data.glob("*/*.wav"))) if i % 4 != 3]
@@ -129,7 +129,7 @@ def test_statistics_of_the_data_are_those_of_the_frames_that_are_trained_on(data
     assert extractor.std == pytest.approx(frames.std(correction=0).item(), abs=1e-4)
 
 
-def test_several_labels_a_clip_are_learnt_with_sigmoids_and_judged_on_the_test_split(
+def test_several_labels_a_clip_are_learned_with_sigmoids_and_judged_on_the_test_split(
     data: Path, tmp_path: Path
 ) -> None:
     kinds = ["low", "low;short", "", "low", "high", "high;short", "high", "short"]
@@ -161,7 +161,7 @@ def test_a_clip_that_cannot_be_read_is_told_and_left_out(data: Path, tmp_path: P
     result = finetune(data, SCRATCH, tmp_path / "out", options_for(epochs=1), run)
     assert [Path(example.path).name for example, _ in failures] == ["bad.wav", "bad.wav"]
     assert [str(error.code) for _, error in result.failures] == ["not_audio", "empty_file"]
-    assert len(result.roles.train) + len(result.roles.validation) == 8
+    assert len(result.splits.train) + len(result.splits.validation) == 8
     assert "note: no clip to train on has Only: the model cannot learn it" in notes
     recorded = json.loads((tmp_path / "out" / "results.json").read_text())["failures"]
     assert [each["error"]["code"] for each in recorded] == ["not_audio", "empty_file"]
@@ -182,7 +182,7 @@ def test_nothing_readable_is_an_error_and_other_files_are_other_data(data: Path,
 
 def test_the_head_alone_is_trained_on_a_base(data: Path, base: str, tmp_path: Path) -> None:
     options = TrainOptions(
-        epochs=30, batch_size=4, freeze_encoder=True, learning_rate=0.05, validation_share=0.25, random_crop=True
+        epochs=30, batch_size=4, freeze_encoder=True, learning_rate=0.05, validation_fraction=0.25, random_crop=True
     )
     progress: list[tuple[str, int, int]] = []
     run = RunSettings(num_workers=0, on_progress=lambda *values: progress.append(values))
@@ -193,7 +193,7 @@ def test_the_head_alone_is_trained_on_a_base(data: Path, base: str, tmp_path: Pa
     for name, tensor in tiny_model().audio_spectrogram_transformer.state_dict().items():
         assert torch.equal(tuned[name], tensor), name
     tagger = Tagger.from_pretrained(str(tmp_path / "out"))
-    held_out = result.roles.validation.examples
+    held_out = result.splits.validation.examples
     predicted = [tagger.classify(example.path, top_k=1).tags[0].label for example in held_out]
     assert result.validation is not None
     assert result.validation.headline[1] == accuracy_score([example.labels[0] for example in held_out], predicted)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from ast_cli.training.outcome import HISTORY_COLUMNS, draw_curves, write_history
+from ast_cli.training.finetune_result import HISTORY_COLUMNS, draw_curves, write_history
 
 
 def rows(*, validated: bool) -> list[dict[str, Any]]:

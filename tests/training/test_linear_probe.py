@@ -17,9 +17,9 @@ from tiny_training import (
     weights_of,
 )
 
-from ast_cli.training import linear_probe as frozen
-from ast_cli.training.linear_probe import HeadJudge, embedded
-from ast_cli.training.validation import Judge
+from ast_cli.training import linear_probe
+from ast_cli.training.linear_probe import HeadEvaluator, embedded
+from ast_cli.training.validation import Evaluator
 
 
 def embed(clips: Any, folder: Path, **config: Any) -> Any:
@@ -43,10 +43,10 @@ def test_training_the_head_is_training_with_the_encoders_gradients_off(tmp_path:
 
 def test_judging_the_head_is_judging_the_model_with_several_windows_too(tmp_path: Path) -> None:
     clips, model = tiny_clips(9, longest=100), tiny_model()
-    scores, loss = Judge(clips, tiny_extractor(), "cross-entropy", False, 4).scores(model)
+    scores, loss = Evaluator(clips, tiny_extractor(), "cross-entropy", False, 4).scores(model)
     heard = embed(clips, tmp_path)
     assert len({len(each) for each in heard.fbanks}) > 1
-    found, found_loss = HeadJudge(heard, tiny_extractor(), "cross-entropy", False, 4).scores(model)
+    found, found_loss = HeadEvaluator(heard, tiny_extractor(), "cross-entropy", False, 4).scores(model)
     np.testing.assert_allclose(found, scores, atol=1e-5)
     assert found_loss == pytest.approx(loss, abs=1e-5)
 
@@ -54,9 +54,9 @@ def test_judging_the_head_is_judging_the_model_with_several_windows_too(tmp_path
 def test_an_interrupted_run_of_the_encoder_loses_one_file_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen, "CLIPS_PER_FILE", 4)
+    monkeypatch.setattr(linear_probe, "CLIPS_PER_FILE", 4)
     clips, computed = tiny_clips(11), []
-    plain = frozen._compute
+    plain = linear_probe._compute
 
     def compute(part: Any, *arguments: Any) -> Any:
         if len(computed) == 2:
@@ -64,7 +64,7 @@ def test_an_interrupted_run_of_the_encoder_loses_one_file_at_most(
         computed.append(part.indices)
         return plain(part, *arguments)
 
-    monkeypatch.setattr(frozen, "_compute", compute)
+    monkeypatch.setattr(linear_probe, "_compute", compute)
     with pytest.raises(KeyboardInterrupt):
         embed(clips, tmp_path)
     assert computed == [(0, 1, 2, 3), (4, 5, 6, 7)]
@@ -74,7 +74,7 @@ def test_an_interrupted_run_of_the_encoder_loses_one_file_at_most(
     found = embedded(clips, encoder, tiny_extractor(), tmp_path, lambda *counts: seen.append(counts))
     assert computed == [(8, 9, 10)]
     assert seen == [(4, 11), (8, 11), (11, 11)]
-    monkeypatch.setattr(frozen, "CLIPS_PER_FILE", 64)
+    monkeypatch.setattr(linear_probe, "CLIPS_PER_FILE", 64)
     computed.clear()
     for first, second in zip(found.fbanks, embed(clips, tmp_path / "other").fbanks, strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5)
@@ -85,8 +85,8 @@ def test_what_is_kept_is_used_for_nothing_else(tmp_path: Path, monkeypatch: pyte
     clips, encoder, extractor = tiny_clips(), tiny_model().audio_spectrogram_transformer, tiny_extractor()
     embedded(clips, encoder, extractor, tmp_path)
     calls = []
-    plain = frozen._compute
-    monkeypatch.setattr(frozen, "_compute", lambda *arguments: calls.append(1) or plain(*arguments))
+    plain = linear_probe._compute
+    monkeypatch.setattr(linear_probe, "_compute", lambda *arguments: calls.append(1) or plain(*arguments))
     embedded(clips, encoder, extractor, tmp_path)
     assert not calls
     if change == "encoder":

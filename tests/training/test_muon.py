@@ -8,8 +8,8 @@ import torch
 from tiny_training import plain_options, tiny_model, tiny_trainer
 from torch import Tensor, nn
 
-from ast_cli.training.muon import COEFFICIENTS, NUM_STEPS, Muon, orthogonalised
-from ast_cli.training.optimiser import make_optimiser, parameter_groups, set_learning_rate
+from ast_cli.training.muon import COEFFICIENTS, NUM_STEPS, Muon, orthogonalized
+from ast_cli.training.optimizer import make_optimizer, parameter_groups, set_learning_rate
 
 SHAPES = [(48, 16), (16, 48), (24, 24), (1, 8)]
 
@@ -19,10 +19,10 @@ def gradients(shape: tuple[int, ...], num_updates: int) -> list[Tensor]:
     return [torch.randn(shape, generator=generator) for _ in range(num_updates)]
 
 
-def moved(optimiser: torch.optim.Optimizer, parameter: nn.Parameter, updates: list[Tensor]) -> Tensor:
+def moved(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, updates: list[Tensor]) -> Tensor:
     for gradient in updates:
         parameter.grad = gradient.clone()
-        optimiser.step()
+        optimizer.step()
     return parameter.detach()
 
 
@@ -32,14 +32,14 @@ def test_singular_values_come_close_to_one_and_directions_stay(shape: tuple[int,
     matrix = gradients(shape, 1)[0] * 1e-4
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     s = torch.logspace(0, -2, len(s)) * 1e-4  # far apart
-    within = u.mT @ orthogonalised((u * s @ vh)[None])[0] @ vh.mT
+    within = u.mT @ orthogonalized((u * s @ vh)[None])[0] @ vh.mT
     values = within.diagonal()
     assert 0.6 < values.min() <= values.max() < 1.3
     torch.testing.assert_close(within, values.diag(), atol=1e-4, rtol=0)
 
 
 def test_nothing_stays_nothing() -> None:
-    assert torch.equal(orthogonalised(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
+    assert torch.equal(orthogonalized(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
 
 
 def test_long_matrices_come_out_as_by_the_plain_iteration() -> None:
@@ -49,8 +49,8 @@ def test_long_matrices_come_out_as_by_the_plain_iteration() -> None:
     for _ in range(NUM_STEPS):
         gram = x @ x.mT
         x = COEFFICIENTS[0] * x + (COEFFICIENTS[1] * gram + COEFFICIENTS[2] * gram @ gram) @ x
-    torch.testing.assert_close(orthogonalised(wide[None])[0], x, atol=1e-4, rtol=0)
-    torch.testing.assert_close(orthogonalised(wide.mT[None])[0], x.mT, atol=1e-4, rtol=0)
+    torch.testing.assert_close(orthogonalized(wide[None])[0], x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(orthogonalized(wide.mT[None])[0], x.mT, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -60,9 +60,9 @@ def test_updates_are_those_of_torchs_muon_which_rounds_to_bfloat16(shape: tuple[
     start, updates = torch.zeros(shape) + 0.01, gradients(shape, 3)
     own, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     reference = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
-    optimiser = Muon([{"params": [own], "num_parts": 1, "weight_decay": 0.3, "lr": 0.1}])
+    optimizer = Muon([{"params": [own], "num_parts": 1, "weight_decay": 0.3, "lr": 0.1}])
     expected = moved(reference, theirs, updates)
-    difference = (moved(optimiser, own, updates) - expected).norm() / (expected - start).norm()
+    difference = (moved(optimizer, own, updates) - expected).norm() / (expected - start).norm()
     assert difference < 0.02
 
 
@@ -78,7 +78,7 @@ def test_a_stack_moves_as_its_parts_do() -> None:
 
 def test_the_matrices_of_the_blocks_move_by_muon_and_nothing_else_does() -> None:
     model = tiny_model()
-    options = plain_options(optimiser="muon", muon_factor=3.0, learning_rate=1e-3, weight_decay=0.1)
+    options = plain_options(optimizer="muon", muon_factor=3.0, learning_rate=1e-3, weight_decay=0.1)
     found = {id(p): group for group in parameter_groups(model, options) for p in group["params"]}
     of_name = {name: found[id(parameter)] for name, parameter in model.named_parameters()}
     num_parts = {name: group["num_parts"] for name, group in of_name.items() if "num_parts" in group}
@@ -95,13 +95,13 @@ def test_the_matrices_of_the_blocks_move_by_muon_and_nothing_else_does() -> None
 def test_what_muon_leaves_alone_moves_by_adamw() -> None:
     models = {name: tiny_model() for name in ("muon", "adamw")}
     for name, model in models.items():
-        optimiser = make_optimiser(model, plain_options(optimiser=name, learning_rate=1e-2, weight_decay=0.1))
+        optimizer = make_optimizer(model, plain_options(optimizer=name, learning_rate=1e-2, weight_decay=0.1))
         for seed in range(3):
             generator = torch.Generator().manual_seed(seed)
             for parameter in model.parameters():
                 parameter.grad = torch.randn(parameter.shape, generator=generator)
-            set_learning_rate(optimiser, 0.5)
-            optimiser.step()
+            set_learning_rate(optimizer, 0.5)
+            optimizer.step()
     others = dict(models["adamw"].named_parameters())
     for name, parameter in models["muon"].named_parameters():
         is_same = torch.equal(parameter, others[name])
@@ -110,26 +110,26 @@ def test_what_muon_leaves_alone_moves_by_adamw() -> None:
 
 def test_the_state_goes_through_a_checkpoint() -> None:
     model = tiny_model()
-    options = plain_options(optimiser="muon", learning_rate=1e-2)
-    first = make_optimiser(model, options)
+    options = plain_options(optimizer="muon", learning_rate=1e-2)
+    first = make_optimizer(model, options)
     again = copy.deepcopy(model)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     set_learning_rate(first, 1.0)
     first.step()
     again.load_state_dict(model.state_dict())
-    second = make_optimiser(again, options)
+    second = make_optimizer(again, options)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
-    for optimiser, each in ((first, model), (second, again)):
+    for optimizer, each in ((first, model), (second, again)):
         for parameter in each.parameters():
             parameter.grad = torch.full_like(parameter, -0.5)
-        optimiser.step()
+        optimizer.step()
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_a_run_with_muon_learns(tmp_path: Path) -> None:
-    trainer = tiny_trainer(plain_options(optimiser="muon", learning_rate=1e-2, epochs=8), tmp_path)
+    trainer = tiny_trainer(plain_options(optimizer="muon", learning_rate=1e-2, epochs=8), tmp_path)
     trainer.run()
     losses = [row["train_loss"] for row in trainer.progress.history]
     assert losses[-1] < 0.5 * losses[0]

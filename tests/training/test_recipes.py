@@ -42,8 +42,16 @@ def test_a_recipe_can_be_written_and_read_again(name: str, tmp_path: Path) -> No
 
 
 def test_flags_go_before_a_recipe() -> None:
-    options = options_of("esc50", {"epochs": 3, "normalise": "data"})
-    assert (options.epochs, options.normalise, options.time_mask) == (3, "data", 96)
+    options = options_of("esc50", {"epochs": 3, "normalize": "data"})
+    assert (options.epochs, options.normalize, options.time_mask) == (3, "data", 96)
+
+
+def test_the_setting_names_of_version_0_1_are_still_read(tmp_path: Path) -> None:
+    older = tmp_path / "older.toml"
+    older.write_text("normalise = 'data'\noptimiser = 'muon'\naccumulate = 4\nvalidation_share = 0.2\n")
+    options = options_of(older)
+    assert (options.normalize, options.optimizer) == ("data", "muon")
+    assert (options.gradient_accumulation, options.validation_fraction) == (4, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +64,8 @@ def test_flags_go_before_a_recipe() -> None:
         ("mixup = nan", "mixup must be from 0 to 1, not nan"),
         ("balanced = 1", "balanced must be true or false, not 1"),
         ("schedule = 'linear'", "schedule must be one of cosine, step, constant, not 'linear'"),
-        ("normalise = [1.0]", "normalise must be base, data, or two numbers"),
-        ("normalise = [1.0, 0.0]", "normalise must be base, data, or two numbers"),
+        ("normalize = [1.0]", "normalize must be base, data, or two numbers"),
+        ("normalize = [1.0, 0.0]", "normalize must be base, data, or two numbers"),
         ("keep = 'average'", "keep = average needs an average"),
         ("average = 'epochs'\naverage_start = 25", "average_start must be below epochs"),
         ("epochs =", "no valid TOML"),

@@ -14,7 +14,7 @@ import torch
 from ast_cli.errors import AstError, UsageError
 from ast_cli.training import stop_request
 from ast_cli.training.options import TrainOptions
-from ast_cli.training.state import Progress, StateFolder
+from ast_cli.training.state import StateFolder, TrainingProgress
 from ast_cli.training.stop_request import StopRequest
 
 SETTINGS = TrainOptions(epochs=3, mixup=0.5).to_dict()
@@ -29,7 +29,7 @@ def state(tmp_path: Path) -> StateFolder:
 
 def test_what_was_saved_comes_back(state: StateFolder) -> None:
     assert state.load(CPU) is None
-    progress = Progress(epoch=2, update=5, best_metric=0.5, history=[{"epoch": 1, "seconds": 0.1}])
+    progress = TrainingProgress(epoch=2, update=5, best_metric=0.5, history=[{"epoch": 1, "seconds": 0.1}])
     state.save(progress, {"model": {"w": torch.arange(3.0)}, "best": None})
     loaded = state.load(CPU)
     assert loaded is not None
@@ -40,7 +40,7 @@ def test_what_was_saved_comes_back(state: StateFolder) -> None:
 
 @pytest.mark.parametrize("fails", ["write", "fsync"])
 def test_a_save_that_fails_leaves_the_last_one(state: StateFolder, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    state.save(Progress(epoch=1), {"model": {}})
+    state.save(TrainingProgress(epoch=1), {"model": {}})
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -56,14 +56,14 @@ def test_a_save_that_fails_leaves_the_last_one(state: StateFolder, monkeypatch: 
         with pytest.raises(
             AstError, match=r"cannot be written \(No space left on device\); --resume goes on from the l"
         ):
-            state.save(Progress(epoch=2), {"model": {}})
+            state.save(TrainingProgress(epoch=2), {"model": {}})
     assert state.load(CPU)[0].epoch == 1  # type: ignore[index]
     assert [file.name for file in state.folder.iterdir()] == ["state.pt"]
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1, 100, -1])
 def test_a_damaged_state_is_one_sentence(state: StateFolder, num_bytes: int) -> None:
-    state.save(Progress(), {"model": {"w": torch.zeros(100)}})
+    state.save(TrainingProgress(), {"model": {"w": torch.zeros(100)}})
     content = state.state_file.read_bytes()
     state.state_file.write_bytes(content[:num_bytes])
     with pytest.raises(AstError, match="is damaged or of another version; --force starts anew"):
@@ -100,6 +100,17 @@ def test_another_run_is_not_gone_on_with(state: StateFolder, change: dict[str, A
     state.check(FACTS)
     with pytest.raises(UsageError, match=f"--resume goes on with the run in .*, but {message}: ask for the same again"):
         state.check({**FACTS, **change})
+
+
+def test_a_run_of_version_0_1_can_be_resumed(state: StateFolder) -> None:
+    older = dict(SETTINGS)
+    older["optimiser"] = older.pop("optimizer")
+    state.begin({**FACTS, "settings": older})
+    state.check(FACTS)
+    state.save(TrainingProgress(), {"model": {}, "optimiser": {"step": 3}})
+    loaded = state.load(torch.device("cpu"))
+    assert loaded is not None
+    assert loaded[1] == {"model": {}, "optimizer": {"step": 3}}
 
 
 def test_a_setting_that_there_was_not_yet_had_its_default(state: StateFolder) -> None:

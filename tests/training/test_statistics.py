@@ -81,7 +81,7 @@ def test_frames_beyond_max_frames_do_not_count(examples: list[Example]) -> None:
     assert statistics.duration_s == pytest.approx(0.6 + 0.6 + 0.5, abs=0.3)
 
 
-def test_inputs_normalised_by_the_statistics_have_mean_0_and_deviation_a_half(examples: list[Example]) -> None:
+def test_inputs_normalized_by_the_statistics_have_mean_0_and_deviation_a_half(examples: list[Example]) -> None:
     statistics = compute_statistics(examples[1:2], EXTRACTOR, max_frames=100, workers=DecodeOptions(0))
     extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=100, mean=statistics.mean, std=statistics.std)
     values = extractor(load_waveform(examples[1].path), 16000, return_tensors="np")["input_values"]

@@ -70,9 +70,9 @@ def resumed_at_every(num_updates: int, options: TrainOptions, folder: Path, **ch
     [
         {**EVERYTHING, "average": "ema", "keep": "auto"},
         {**EVERYTHING, "average": "epochs", "keep": "average", "balanced": True, "schedule": "step", "step_start": 1},
-        {"keep": "best", "accumulate": 2, "batch_size": 2, "validate_every": 2},
+        {"keep": "best", "gradient_accumulation": 2, "batch_size": 2, "validate_every": 2},
         {"keep": "last", "patience": 1, "epochs": 9, "batch_size": 6, "hidden_dropout_prob": 0.3},
-        {"optimiser": "muon", "muon_factor": 3.0, "weight_decay": 0.1},
+        {"optimizer": "muon", "muon_factor": 3.0, "weight_decay": 0.1},
     ],
     ids=["moving average", "mean over epochs", "best, accumulated", "last, with dropout", "muon"],
 )
@@ -89,7 +89,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path: Path, chan
 
 
 def test_an_interruption_within_accumulated_batches_loses_only_them(tmp_path: Path) -> None:
-    options = plain_options(accumulate=3, batch_size=1)
+    options = plain_options(gradient_accumulation=3, batch_size=1)
     trainer = tiny_trainer(options, tmp_path / "parts")
     calls = 0
     plain_loss = trainer._loss
@@ -112,7 +112,7 @@ def test_an_interruption_within_accumulated_batches_loses_only_them(tmp_path: Pa
 def test_accumulated_gradients_are_those_of_the_large_batch(tmp_path: Path) -> None:
     clips = tiny_clips(22)  # the last update has fewer clips, and its last batch fewer still
     large = finished(plain_options(batch_size=8), tmp_path / "a", clips=clips)
-    small = finished(plain_options(batch_size=2, accumulate=4), tmp_path / "b", clips=clips)
+    small = finished(plain_options(batch_size=2, gradient_accumulation=4), tmp_path / "b", clips=clips)
     found = weights_of(small)
     for name, tensor in weights_of(large).items():
         if name.endswith("qkv.bias"):  # the keys' have no gradient but rounding noise, which AdamW makes large
@@ -141,15 +141,15 @@ def test_one_update_is_the_plain_loop(tmp_path: Path) -> None:
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
     assert norm > 0.1  # so that it counts
-    for group in plain.optimiser.param_groups:
+    for group in plain.optimizer.param_groups:
         group["lr"] = 1e-3
-    plain.optimiser.step()
+    plain.optimizer.step()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(weights_of(trained)[name], tensor, atol=1e-4, rtol=0, msg=name)
     assert trained.progress.history[0]["train_loss"] == pytest.approx(loss.item(), abs=1e-5)
 
 
-def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
+def test_training_learns_what_can_be_learned(tmp_path: Path) -> None:
     trainer = finished(plain_options(epochs=15, learning_rate=5e-3), tmp_path)
     history = trainer.progress.history
     assert history[-1]["train_loss"] < 0.3 * history[0]["train_loss"]
@@ -211,7 +211,9 @@ def test_too_little_memory_ends_the_run_with_advice(tmp_path: Path, monkeypatch:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(trainer, "_loss", no_memory)
-    with pytest.raises(DeviceError, match="out of memory with --batch-size 4: halve it and double --accumulate"):
+    with pytest.raises(
+        DeviceError, match="out of memory with --batch-size 4: halve it and double --gradient-accumulation"
+    ):
         trainer.run()
 
 

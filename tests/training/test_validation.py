@@ -8,13 +8,13 @@ from tiny_training import MAX_LENGTH, tiny_clips, tiny_extractor, tiny_model
 
 from ast_cli import Tagger
 from ast_cli.engine.torch.torch_engine import TorchEngine
-from ast_cli.training.validation import Judge, metric_name, metric_of
+from ast_cli.training.validation import Evaluator, metric_name, metric_of
 
 
 def test_scores_are_those_that_classify_gives() -> None:
     """Mean over windows of the softmax of each, of recordings that are shorter and longer than the model's window."""
     clips, model, extractor = tiny_clips(9, longest=100), tiny_model(), tiny_extractor()
-    scores, loss = Judge(clips, extractor, "cross-entropy", False, 4).scores(model)
+    scores, loss = Evaluator(clips, extractor, "cross-entropy", False, 4).scores(model)
     losses = []
     for i, fbank in enumerate(clips.fbanks):
         last = max(0, len(fbank) - MAX_LENGTH)
@@ -35,14 +35,14 @@ def test_a_waveform_gets_the_scores_of_the_tagger(rng: np.random.Generator) -> N
     tagged = Tagger(TorchEngine(tiny_model()), extractor, "tiny").classify(waveform, sampling_rate=16000, top_k=3)
     fbank = extractor.fbank(torch.from_numpy(waveform)[None])[0].numpy()
     clips = tiny_clips(1)
-    scores, _ = Judge(type(clips)([fbank], clips.targets, (0,)), extractor, "cross-entropy", False, 2).scores(model)
+    scores, _ = Evaluator(type(clips)([fbank], clips.targets, (0,)), extractor, "cross-entropy", False, 2).scores(model)
     assert {tag.label_id: tag.score for tag in tagged.tags} == pytest.approx(dict(enumerate(scores[0])), abs=1e-5)
 
 
 def test_judging_leaves_the_model_in_the_mode_it_was_in() -> None:
     model = tiny_model(hidden_dropout_prob=0.5).train()
-    judge = Judge(tiny_clips(), tiny_extractor(), "cross-entropy", False, 4)
-    first, second = judge.judge(model), judge.judge(model)
+    evaluator = Evaluator(tiny_clips(), tiny_extractor(), "cross-entropy", False, 4)
+    first, second = evaluator.evaluate(model), evaluator.evaluate(model)
     assert first == second  # without dropout
     assert model.training
 

@@ -11,11 +11,11 @@ from tiny_models import small_config
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 from ast_cli.training.data.batches import Clips
-from ast_cli.training.linear_probe import HeadJudge, HeadTrainer
+from ast_cli.training.linear_probe import HeadEvaluator, HeadTrainer
 from ast_cli.training.options import TrainOptions
 from ast_cli.training.state import StateFolder
 from ast_cli.training.trainer import Task, Trainer
-from ast_cli.training.validation import Judge
+from ast_cli.training.validation import Evaluator
 
 LABELS = ("Cat", "Dog", "Rain")
 MAX_LENGTH, NUM_MEL_BINS = 32, 16
@@ -66,16 +66,16 @@ def plain_options(**changes: Any) -> TrainOptions:
 
 
 def tiny_trainer(options: TrainOptions, folder: Path, clips: Clips | None = None, **config: Any) -> Trainer:
-    """Return a trainer, which judges on clips of its own."""
-    judge = Judge(tiny_clips(6, seed=7), tiny_extractor(), "cross-entropy", False, 4)
-    task = Task(clips or tiny_clips(), tiny_extractor(), options, "cross-entropy", judge, None)
+    """Return a trainer, which evaluates on clips of its own."""
+    evaluator = Evaluator(tiny_clips(6, seed=7), tiny_extractor(), "cross-entropy", False, 4)
+    task = Task(clips or tiny_clips(), tiny_extractor(), options, "cross-entropy", evaluator, None)
     return Trainer(tiny_model(**config), task, StateFolder(folder))
 
 
 def tiny_head_trainer(options: TrainOptions, folder: Path, embedded_clips: Clips) -> HeadTrainer:
-    """Return a trainer of the head, which judges on the clips it learns from."""
-    judge = HeadJudge(embedded_clips, tiny_extractor(), "cross-entropy", False, 4)
-    task = Task(embedded_clips, tiny_extractor(), options, "cross-entropy", judge, None)
+    """Return a trainer of the head, which evaluates on the clips it learns from."""
+    evaluator = HeadEvaluator(embedded_clips, tiny_extractor(), "cross-entropy", False, 4)
+    task = Task(embedded_clips, tiny_extractor(), options, "cross-entropy", evaluator, None)
     return HeadTrainer(tiny_model(), task, StateFolder(folder))
 
 

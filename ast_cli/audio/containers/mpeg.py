@@ -24,26 +24,26 @@ SAMPLING_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025,
 
 
 @dataclass(frozen=True, slots=True)
-class Mp3Claim:
+class Mp3Length:
     """What an MP3's first frame says of the whole: samples after decoding, and the byte where the audio ends."""
 
     num_samples: int
     end_byte: int | None
 
 
-def mp3_claim(file: BinaryIO) -> Mp3Claim | None:
+def mp3_length(file: BinaryIO) -> Mp3Length | None:
     """Read an MP3's Xing, Info or VBRI frame; None where it has none.
 
-    Without that frame an MP3's length is an estimate from its bit rate, not a claim. Where LAME wrote how many samples
+    Without that frame an MP3's length is an estimate from its bit rate, not stated. Where LAME wrote how many samples
     its encoder added in front and at the end, they are not counted: decoders drop them.
     """
     start = behind_id3(file)
     file.seek(start)
     head = file.read(SEARCH_BYTES)
     for found in SYNC.finditer(head):  # the first may be junk
-        claim = _claim_in(head[found.start() :], start + found.start())
-        if claim is not None:
-            return claim
+        length = _length_in(head[found.start() :], start + found.start())
+        if length is not None:
+            return length
     return None
 
 
@@ -106,7 +106,7 @@ def _frame_bytes(header: bytes) -> int:
     return (144 if version == 3 else 72) * kbits * 1000 // SAMPLING_RATES[version][hz_index] + (header[2] >> 1 & 1)
 
 
-def _claim_in(frame: bytes, start: int) -> Mp3Claim | None:
+def _length_in(frame: bytes, start: int) -> Mp3Length | None:
     """Read what a frame that starts at byte ``start`` says of the whole; None if it says nothing."""
     frame_samples = 1152 if frame[1] & 0x18 == 0x18 else 576  # of MPEG 1; of MPEG 2 and 2.5
     if frame.startswith(b"VBRI", VBRI_OFFSET) and len(frame) >= VBRI_OFFSET + 18:
@@ -121,7 +121,7 @@ def _claim_in(frame: bytes, start: int) -> Mp3Claim | None:
         num_bytes = num_bytes if tag[7] & 2 else 0
     if not num_frames:
         return None
-    return Mp3Claim(max(0, num_frames * frame_samples - padding), start + num_bytes if num_bytes else None)
+    return Mp3Length(max(0, num_frames * frame_samples - padding), start + num_bytes if num_bytes else None)
 
 
 def _lame_padding(tag: bytes) -> int:

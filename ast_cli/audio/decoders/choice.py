@@ -39,7 +39,9 @@ def open_decoder(source: Source) -> Decoder:
         decoder = PyAVDecoder(source)
     except AudioError:
         return _WithRest(sound)  # its length was the truth after all
-    decoder.claimed_s = decoder.claimed_s or sound.claimed_s  # which more than is claimed will be compared with
+    decoder.header_duration_s = (
+        decoder.header_duration_s or sound.header_duration_s
+    )  # which more than is claimed will be compared with
     decoder.warnings |= sound.warnings
     return _OrElse(decoder, _WithRest(sound))
 
@@ -63,8 +65,8 @@ class _Forwarding:
         return self.chosen.num_channels
 
     @property
-    def claimed_s(self) -> float | None:
-        return self.chosen.claimed_s
+    def header_duration_s(self) -> float | None:
+        return self.chosen.header_duration_s
 
     @property
     def tolerance_s(self) -> float:

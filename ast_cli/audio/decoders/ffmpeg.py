@@ -14,9 +14,9 @@ from av.audio.plane import AudioPlane
 from numpy.typing import NDArray
 
 from ast_cli.audio.containers import ogg
-from ast_cli.audio.containers.claims import UNKNOWN_LENGTH
 from ast_cli.audio.containers.demuxers import HEADERLESS_RATES, allowed_demuxers, choosing_extension
-from ast_cli.audio.containers.understated import riff_goes_on
+from ast_cli.audio.containers.lengths import UNKNOWN_LENGTH
+from ast_cli.audio.containers.longer_than_header import riff_goes_on
 from ast_cli.audio.decoders.interface import DATA_ERRORS, LENGTH_TOLERANCE_S, Block, undecodable
 from ast_cli.audio.samples import scale_to_float32
 from ast_cli.audio.source import NamelessFile, Source, looks_like_audio, read_failure
@@ -112,7 +112,7 @@ class PyAVDecoder:
             self._learn_layout()
         if not (self.sampling_rate and self.num_channels) and not states_layout(self.source.head()):
             raise undecodable(self.source, ValueError("neither a sampling rate nor channels"))
-        self.claimed_s = self._claimed_s()
+        self.header_duration_s = self._header_duration_s()
         # Time stamps of lossy codecs count what the encoder added at both ends: up to three of its frames.
         self.tolerance_s = max(LENGTH_TOLERANCE_S, 3 * (codec.frame_size or 0) / max(1, self.sampling_rate))
 
@@ -130,7 +130,7 @@ class PyAVDecoder:
     def _encrypted(self) -> AudioError:
         return AudioError(ErrorCode.ENCRYPTED, f"{self.source.name}: the audio is encrypted")
 
-    def _claimed_s(self) -> float | None:
+    def _header_duration_s(self) -> float | None:
         """Return the length that the container's tables state; None where FFmpeg only estimates it."""
         name = self.container.format.name
         is_stated = "mov" in name or name in STATED_BY_HEADER
@@ -178,10 +178,10 @@ class PyAVDecoder:
 
     def _without_padding(self) -> Iterator[Block]:
         """Decode, without the encoder's padding: what the last frame holds beyond the length that MP4 tables state."""
-        if self.claimed_s is None or "mov" not in self.container.format.name:
+        if self.header_duration_s is None or "mov" not in self.container.format.name:
             yield from self._frames()
             return
-        num_left = round(self.claimed_s * self.sampling_rate)
+        num_left = round(self.header_duration_s * self.sampling_rate)
         beyond: Block | None = None
         for rate, block in self._frames():
             if beyond is not None:  # not the last frame after all: the tables understate the length

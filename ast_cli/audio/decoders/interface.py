@@ -1,6 +1,6 @@
 """What a decoder is, and how it says that it cannot decode.
 
-Headers are not believed: both decoders count what they decode, and `Decoder.claimed_s` is only kept to compare. Both
+Headers are not believed: both decoders count what they decode, and `header_duration_s` is only compared with. Both
 libraries raise many types on malformed files: `DATA_ERRORS` lists those that say something about the data. Any other
 exception is a bug, of this program or of the installed versions, and passes through.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from ast_cli.audio.containers.claims import riff_sampling_rate
+from ast_cli.audio.containers.lengths import riff_sampling_rate
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from ast_cli.audio.source import HEAD_BYTES, Source, looks_like_audio
 from ast_cli.errors import MESSAGE_LENGTH, AudioError, ErrorCode, WarningCode
@@ -51,7 +51,7 @@ class Decoder(Protocol):
         """The file's own."""
 
     @property
-    def claimed_s(self) -> float | None:
+    def header_duration_s(self) -> float | None:
         """Seconds that the container states, None where it states nothing."""
 
     @property

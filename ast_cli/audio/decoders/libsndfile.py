@@ -11,10 +11,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from ast_cli.audio.containers import ogg
-from ast_cli.audio.containers.claims import UNKNOWN_LENGTH
 from ast_cli.audio.containers.demuxers import VOX_EXTENSION, extension_of, may_be_headerless
-from ast_cli.audio.containers.mpeg import mp3_claim, sampling_rates
-from ast_cli.audio.containers.understated import chunks_hold_more, holds_more
+from ast_cli.audio.containers.lengths import UNKNOWN_LENGTH
+from ast_cli.audio.containers.longer_than_header import chunks_hold_more, holds_more
+from ast_cli.audio.containers.mpeg import mp3_length, sampling_rates
 from ast_cli.audio.decoders.interface import DATA_ERRORS, LENGTH_TOLERANCE_S, Block
 from ast_cli.audio.source import Source
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
@@ -64,11 +64,11 @@ class SoundFileDecoder:
         self.warnings: set[WarningCode] = set()
         with source.open() as raw:
             self.file_size = raw.seek(0, os.SEEK_END)
-            self.claimed_s = self._claimed_s(raw)
+            self.header_duration_s = self._header_duration_s(raw)
             self.is_misread = holds_more(raw, self.file_size, self.file.format) or self._mistakes_rate(raw)
             if chunks_hold_more(raw, self.file_size, self.file.format):
                 self.warnings.add(WarningCode.LENGTH_MISMATCH)
-        # MP3 encoders disagree on whether they count the frame that holds the claim.
+        # MP3 encoders disagree on whether they count the frame that states the length.
         self.tolerance_s = 1152 / max(1, self.sampling_rate) if self.file.format == "MP3" else LENGTH_TOLERANCE_S
         self._first = 0  # sample that was sought
         self.num_read = 0  # samples from there on
@@ -77,19 +77,19 @@ class SoundFileDecoder:
     def _is_vox(self) -> bool:
         return extension_of(self.source) == VOX_EXTENSION and may_be_headerless(self.source)
 
-    def _claimed_s(self, raw: BinaryIO) -> float | None:
+    def _header_duration_s(self, raw: BinaryIO) -> float | None:
         """Return the length that the file states; libsndfile's own figure is an estimate for MP3 and Ogg."""
-        claimed: int | None = int(self.file.frames)
+        num_samples: int | None = int(self.file.frames)
         if self.file.format == "OGG":
             stated_s = ogg.duration_s(raw, self.file_size)
             if stated_s is not None:
                 return stated_s
         if self.file.format == "MP3":
-            claim = mp3_claim(raw)
-            claimed = None if claim is None else claim.num_samples
-        if claimed is None or not 0 < claimed < UNKNOWN_LENGTH:
+            length = mp3_length(raw)
+            num_samples = None if length is None else length.num_samples
+        if num_samples is None or not 0 < num_samples < UNKNOWN_LENGTH:
             return None
-        return claimed / max(1, self.sampling_rate)
+        return num_samples / max(1, self.sampling_rate)
 
     def _mistakes_rate(self, raw: BinaryIO) -> bool:
         """Tell whether an MP3's frames have another rate than libsndfile took from junk in front of them."""
@@ -108,8 +108,8 @@ class SoundFileDecoder:
         frames = int(self.file.frames)
         if frames <= 1 or frames >= UNKNOWN_LENGTH or self.is_misread:
             return False
-        if self.file.format in ("OGG", "MP3") and self.claimed_s is not None:
-            return frames / max(1, self.sampling_rate) >= self.claimed_s - self.tolerance_s
+        if self.file.format in ("OGG", "MP3") and self.header_duration_s is not None:
+            return frames / max(1, self.sampling_rate) >= self.header_duration_s - self.tolerance_s
         if self.file.format not in SEEKABLE_FORMATS or self.file.subtype not in PCM_BYTES:
             return True  # compressed at an unknown rate
         largest = frames * self.num_channels * PCM_BYTES[self.file.subtype]

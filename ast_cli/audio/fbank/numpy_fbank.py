@@ -42,11 +42,11 @@ def _frame_energies(frames: NDArray[np.float32], config: FbankConfig, out: NDArr
     mel_bank, window = _tables(config)
     frames = frames - frames.mean(axis=1, keepdims=True)  # Kaldi's remove_dc_offset
     padded = np.zeros((len(frames), config.fft_length), np.float32)
-    emphasised = padded[:, : config.frame_length_samples]
+    emphasized = padded[:, : config.frame_length_samples]
     scaled = frames * np.float32(PREEMPHASIS)
-    np.subtract(frames[:, 1:], scaled[:, :-1], out=emphasised[:, 1:])
-    np.subtract(frames[:, :1], scaled[:, :1], out=emphasised[:, :1])  # the first sample is its own predecessor
-    emphasised *= window
+    np.subtract(frames[:, 1:], scaled[:, :-1], out=emphasized[:, 1:])
+    np.subtract(frames[:, :1], scaled[:, :1], out=emphasized[:, :1])  # the first sample is its own predecessor
+    emphasized *= window
     spectrum = np.fft.rfft(padded)  # (F, 257)
     power = np.square(spectrum.real, dtype=np.float32)
     power += np.square(spectrum.imag, dtype=np.float32)

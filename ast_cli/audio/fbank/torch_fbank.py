@@ -22,7 +22,7 @@ from ast_cli.errors import DeviceError, UsageError
 
 DEFAULT_CONFIG = FbankConfig()
 CPU_CHUNK_FRAMES = 512  # work of about 3 MB at a time stays near the processor's cache
-NUM_BANDS = 4  # of neighbouring filters: each sees a part of the spectrum, together they need a third of the products
+NUM_BANDS = 4  # of neighboring filters: each sees a part of the spectrum, together they need a third of the products
 
 
 def log_mel_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:
@@ -71,10 +71,10 @@ def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor, num_bands:
     frames = frames - frames.mean(1, keepdim=True)  # Kaldi's remove_dc_offset
     scaled = frames * PREEMPHASIS
     padded = frames.new_zeros((frames.shape[0], config.fft_length))
-    emphasised = padded[:, :length]
-    torch.sub(frames[:, 1:], scaled[:, :-1], out=emphasised[:, 1:])
-    torch.sub(frames[:, :1], scaled[:, :1], out=emphasised[:, :1])  # the first sample is its own predecessor
-    emphasised *= window
+    emphasized = padded[:, :length]
+    torch.sub(frames[:, 1:], scaled[:, :-1], out=emphasized[:, 1:])
+    torch.sub(frames[:, :1], scaled[:, :1], out=emphasized[:, :1])  # the first sample is its own predecessor
+    emphasized *= window
     spectrum = torch.fft.rfft(padded)  # (F, 257) complex
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
     for band in bands:
@@ -82,7 +82,7 @@ def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor, num_bands:
 
 
 class _Band(NamedTuple):
-    """Neighbouring filters of the mel bank: which, which of the 257 frequencies they see, and how (seen, filters)."""
+    """Neighboring filters of the mel bank: which, which of the 257 frequencies they see, and how (seen, filters)."""
 
     filters: slice
     frequencies: slice

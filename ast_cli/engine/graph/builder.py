@@ -91,7 +91,7 @@ class GraphBuilder:
     def block(self, x: str, name: str, *, is_last: bool) -> str:
         """Map (B, N, C) to (B, N, C); the last block to (B, Q, C)."""
         tokens = self.norm(x, f"{name}.norm1")
-        attended = (self.few_queries_attention if is_last else self.attention)(tokens, f"{name}.attn")
+        attended = (self.pooled_query_attention if is_last else self.attention)(tokens, f"{name}.attn")
         x = self.add("Add", self.first_tokens(x) if is_last else x, attended)
         hidden = self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1")
         operator, attributes = ACTIVATIONS[str(self.config.hidden_act)]
@@ -103,10 +103,10 @@ class GraphBuilder:
         q, k, v = (self.linear(tokens, f"{name}.qkv", part) for part in range(3))
         return self.linear(self.attend(q, k, v, name), f"{name}.proj")
 
-    def few_queries_attention(self, tokens: str, name: str) -> str:
+    def pooled_query_attention(self, tokens: str, name: str) -> str:
         """Attend from the rows that the head reads to all tokens (B, N, C): (B, Q, C).
 
-        No token becomes key or value; see `ast_cli.model.attention.few_queries_attention`.
+        No token becomes key or value; see `ast_cli.model.attention.pooled_query_attention`.
         """
         H, D, Q, C = self.config.num_attention_heads, self.head_dim, NUM_PREFIX_TOKENS, self.config.hidden_size
         _, of_keys, of_values = self.weights[f"{name}.qkv.weight"].reshape(3, H, D, C)
@@ -163,7 +163,7 @@ class GraphBuilder:
         return self.add("MatMul", x, self.constant(name, weight.T))
 
     def norm(self, x: str, name: str) -> str:
-        """Normalise the last axis."""
+        """Normalize the last axis."""
         parameters = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
         return self.add("LayerNormalization", x, *parameters, axis=-1, epsilon=float(self.config.layer_norm_eps))
 

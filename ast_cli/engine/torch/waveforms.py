@@ -1,4 +1,4 @@
-"""From waveforms to logits on a GPU: copy, filter bank, normalisation and model, batch after batch without waiting.
+"""From waveforms to logits on a GPU: copy, filter bank, normalization and model, batch after batch without waiting.
 
 A GPU runs what it was told in the order of its queues, and the processor that told it goes on. Two slots take turns:
 while the device computes one batch, the next is written into the other slot's page-locked memory, from which the copy
@@ -80,7 +80,7 @@ class WaveformEngine:
         for row, num_heard in enumerate(num_frames):
             if num_heard < extractor.max_length:
                 fbank[row, num_heard:] = extractor.padding_value
-        return extractor.normalised(fbank)
+        return extractor.normalized(fbank)
 
 
 class StartedBatch:

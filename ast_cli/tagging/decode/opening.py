@@ -16,7 +16,7 @@ from ast_cli.errors import AudioError
 from ast_cli.tagging.decode.pool import DecodePool, Decoding, default_num_workers
 from ast_cli.tagging.decode.worker import Request
 from ast_cli.tagging.inputs import STDIN, Input
-from ast_cli.tagging.options import DecodeOptions, PartOptions
+from ast_cli.tagging.options import DecodeOptions, WindowOptions
 
 MIN_WORKERS_AS_READY = 2  # while one waits in a long recording, the other decodes short ones
 INPUTS_AHEAD_PER_WORKER = 8  # enough small files to go on with while the model is busy with one batch
@@ -61,7 +61,7 @@ def unwatched(_path: str, open_stream: OpenStream) -> OpenStream:
 def open_inputs(
     inputs: Iterable[Input],
     sampling_rate: int,
-    part: PartOptions | None = None,
+    part: WindowOptions | None = None,
     workers: Workers | None = None,
     watching: Watching = unwatched,
 ) -> Iterator[Iterator[Turn]]:
@@ -90,7 +90,7 @@ def open_inputs(
 def open_as_ready(
     inputs: Iterable[Input],
     sampling_rate: int,
-    part: PartOptions | None = None,
+    part: WindowOptions | None = None,
     workers: Workers | None = None,
     watching: Watching = unwatched,
 ) -> Iterator[Iterator[Turn | None]]:
@@ -138,14 +138,14 @@ def start_decoding(
 def _look_ahead(
     inputs: Iterable[Input],
     sampling_rate: int,
-    part: PartOptions | None,
+    part: WindowOptions | None,
     workers: Workers | None,
     watching: Watching,
     *,
     in_order: bool,
 ) -> Iterator[_Here | _Ahead]:
     """Start workers where that was not done, and look ahead as far as they are of use."""
-    request = partial(_request, sampling_rate=sampling_rate, part=part or PartOptions())
+    request = partial(_request, sampling_rate=sampling_rate, part=part or WindowOptions())
     with contextlib.ExitStack() as stack:
         if not isinstance(workers, DecodePool):
             num_inputs = len(inputs) if isinstance(inputs, Sized) else None
@@ -157,7 +157,7 @@ def _look_ahead(
             yield _Here(inputs, request, watching)
 
 
-def _request(item: Input, sampling_rate: int, part: PartOptions) -> Request:
+def _request(item: Input, sampling_rate: int, part: WindowOptions) -> Request:
     part = item.part_in(part)
     return Request(item.path, sampling_rate, part.start_s, part.duration_s, None)
 

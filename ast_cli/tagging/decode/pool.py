@@ -49,7 +49,7 @@ class Opening(NamedTuple):
 
     sampling_rate: int
     num_channels: int
-    claimed_s: float | None
+    header_duration_s: float | None
 
 
 class Decoding:
@@ -93,7 +93,7 @@ class PooledStream:
     """A file that a worker decodes; behaves as `ast_cli.audio.decode.AudioStream`."""
 
     def __init__(self, pool: DecodePool, decoding: Decoding, opening: Opening) -> None:
-        self.sampling_rate, self.num_channels, self.claimed_s = opening
+        self.sampling_rate, self.num_channels, self.header_duration_s = opening
         self.start_s = decoding.request.start_s
         self.duration_s = 0.0
         self.warnings: set[WarningCode] = set()

@@ -132,7 +132,7 @@ def _decode(
     """Send one file: an opening, blocks, and either a closing or a failure."""
     try:
         with contextlib.closing(open_stream()) as stream:
-            send(OPENING, content=packed(stream.sampling_rate, stream.num_channels, stream.claimed_s))
+            send(OPENING, content=packed(stream.sampling_rate, stream.num_channels, stream.header_duration_s))
             for samples in _joined(stream):
                 send(BLOCK, stream.duration_s, samples.data.cast("B"))
                 if not requests.empty():

@@ -26,7 +26,7 @@ from ast_cli.tagging.tagger import Tagger, extractor_for
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExtractedFile:
     """How one input ended: a summary of what was written, or an error."""
 
     summary: str = ""
@@ -62,7 +62,7 @@ class ExtractionRun:
 
     def extract(
         self, inputs: Sequence[Input], targets: Sequence[Path], workers: Workers | None = None
-    ) -> Iterator[tuple[Input, Path, Outcome]]:
+    ) -> Iterator[tuple[Input, Path, ExtractedFile]]:
         """Extract each input into its file, in order; one that cannot be read is an outcome with an error.
 
         Args:
@@ -75,20 +75,20 @@ class ExtractionRun:
         """
         with open_inputs(inputs, self.feature_extractor.sampling_rate, self.options, workers) as turns:
             for turn, target in zip(turns, targets, strict=True):
-                yield turn.item, target, self._outcome(turn, target)
+                yield turn.item, target, self._extract_into(turn, target)
 
-    def _outcome(self, turn: Turn, target: Path) -> Outcome:
+    def _extract_into(self, turn: Turn, target: Path) -> ExtractedFile:
         item = turn.item
         if item.error is not None:
-            return Outcome(error=item.error)
+            return ExtractedFile(error=item.error)
         try:
             recording = Recording(turn.open_stream(), self.feature_extractor, self.options)
             extraction = extract_features(recording, self.engine, self.options)
         except AudioError as error:
-            return Outcome(error=file_error(item, error))
+            return ExtractedFile(error=file_error(item, error))
         write_extraction(extraction, target, self._facts(item, extraction))
         shapes = (f"{name} {'x'.join(map(str, array.shape))}" for name, array in extraction.arrays.items())
-        return Outcome(", ".join(shapes), extraction.warnings)
+        return ExtractedFile(", ".join(shapes), extraction.warnings)
 
     def _facts(self, item: Input, extraction: Extraction) -> dict[str, Any]:
         """Return what a file of numbers should say about itself."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ast_cli.errors import UsageError
-from ast_cli.files.target import Sources, check_target
+from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.report.text import either
 from ast_cli.tagging.inputs import STDIN, Input
 
@@ -43,7 +43,7 @@ def plan_targets(inputs: Sequence[Input], output: Path, format_name: str | None,
     if is_file and format_name not in (None, suffix):
         raise UsageError(f"--output {output} does not end in .{format_name}, the --format asked for")
     targets = [output] if is_file else _in_folder(inputs, output, format_name or "npz")
-    sources = Sources(item.path for item in inputs)
+    sources = ReadFiles(item.path for item in inputs)
     for target in targets:
         check_target(target, sources, force=force, makes_folder=True)
     return targets

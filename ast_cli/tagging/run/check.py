@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ast_cli.errors import UsageError
-from ast_cli.files.target import Sources, check_target
+from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import RunOptions
 
@@ -35,5 +35,5 @@ def check_run(
     elif run_options.resume and STDIN in paths:
         raise UsageError("--resume cannot tell what standard input held the last time: leave out - or --resume")
     if run_options.output is not None:
-        sources = Sources([*paths, *also_read])
+        sources = ReadFiles([*paths, *also_read])
         check_target(run_options.output, sources, force=run_options.force, resume=run_options.resume, may_be_pipe=True)

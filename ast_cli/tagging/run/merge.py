@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from ast_cli.errors import AstError, UsageError
 from ast_cli.files.atomic import replacing, writing
-from ast_cli.files.target import Sources, check_target
+from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.report import SUFFIXES, suffixes_of
 from ast_cli.report.text import printable
 from ast_cli.tagging.run.journal_lines import OK, Header, Sidecars, is_finished, read_journal, verified
@@ -96,7 +96,7 @@ def _check_output(parts: Sequence[Path], output: Path, *, force: bool) -> None:
     """Refuse to overwrite a part, or anything without being told to."""
     if not parts:
         raise UsageError("name the outputs to merge")
-    check_target(output, Sources(map(str, parts), "one of the parts"), force=force, makes_folder=True)
+    check_target(output, ReadFiles(map(str, parts), "one of the parts"), force=force, makes_folder=True)
     if not force and Sidecars(output).journal.exists():
         raise UsageError(f"--output {output} has the journal of a run beside it: add --force to replace both")
 

@@ -95,11 +95,11 @@ class Tally:
         known_s, num_known = self._ended_s, self.num_ok + self.num_failed
         unstated_s = list[float]()  # read of inputs that do not state their length, or exceed it
         for _, stream in tuple(self._open):
-            read_s, claimed_s = stream.duration_s, stream.claimed_s
-            if claimed_s is None or read_s > claimed_s + CLAIM_TOLERANCE_S:
+            read_s, header_duration_s = stream.duration_s, stream.header_duration_s
+            if header_duration_s is None or read_s > header_duration_s + CLAIM_TOLERANCE_S:
                 unstated_s.append(read_s)
             else:
-                known_s += max(claimed_s, read_s)
+                known_s += max(header_duration_s, read_s)
                 num_known += 1
         num_unknown = self.num_inputs - self.num_skipped - num_known
         if num_unknown <= 0:

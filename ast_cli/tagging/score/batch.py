@@ -46,7 +46,7 @@ class PendingResult:
         self.num_windows_waiting = 0
         self.all_windows_read = False
         self.num_windows = 0
-        self.total: NDArray[np.float32] | None = None  # (num_labels,), the sum or the maximum so far
+        self.aggregated: NDArray[np.float32] | None = None  # (num_labels,), the sum or the maximum so far
         self.windows: list[Window] = []
         self.events: list[Event] = []
         self.merger: EventMerger | None = None
@@ -63,12 +63,12 @@ class PendingResult:
         """Take the scores (num_labels,) of the next window, and its place in the recording."""
         self.num_windows_waiting -= 1
         self.num_windows += 1
-        if self.total is None:
-            self.total = scores.copy()
+        if self.aggregated is None:
+            self.aggregated = scores.copy()
         elif self.options.aggregate == "max":
-            self.total = np.maximum(self.total, scores)
+            self.aggregated = np.maximum(self.aggregated, scores)
         else:
-            self.total += scores
+            self.aggregated += scores
         if self.options.timestamps:
             self.windows.append(Window(start_s, end_s, self.chooser.choose(scores)))
         if self.merger is not None:
@@ -88,7 +88,7 @@ class PendingResult:
         """Return the finished result; of a streamed input without the windows and events handed out before."""
         if self.merger is not None:
             self.events += self.merger.finish()
-        if self.error is None and self.total is None:
+        if self.error is None and self.aggregated is None:
             self.error = FileError(ErrorCode.NO_SAMPLES, f"{self.path}: holds no audio")
         stream = self.recording.stream if self.recording else None
         result = TaggingResult(
@@ -101,13 +101,13 @@ class PendingResult:
             events=() if self.options.events and not self.options.stream else None,
             error=self.error,
         )
-        if self.error is not None or self.total is None or self.recording is None:
+        if self.error is not None or self.aggregated is None or self.recording is None:
             return result
         return dataclasses.replace(
             result,
             duration_s=self.recording.stream.duration_s,
             tags=self.chooser.choose(
-                self.total if self.options.aggregate == "max" else self.total / np.float32(self.num_windows)
+                self.aggregated if self.options.aggregate == "max" else self.aggregated / np.float32(self.num_windows)
             ),
             windows=None if result.windows is None else tuple(self.windows),
             events=None if result.events is None else tuple(self.events),

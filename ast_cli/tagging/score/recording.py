@@ -16,7 +16,7 @@ from ast_cli.audio.sample_stream import SampleStream
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from ast_cli.audio.windows import AudioWindow, hop_frames_of, slice_waveform, slice_windows
 from ast_cli.errors import AstWarning, UsageError, WarningCode
-from ast_cli.tagging.options import PartOptions
+from ast_cli.tagging.options import WindowOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class Recording:
         UsageError: A hop that does not fit the model.
     """
 
-    def __init__(self, stream: SampleStream, feature_extractor: ASTFeatureExtractor, options: PartOptions) -> None:
+    def __init__(self, stream: SampleStream, feature_extractor: ASTFeatureExtractor, options: WindowOptions) -> None:
         self.stream = stream
         self.feature_extractor = feature_extractor
         self.hop_frames = hop_frames_of(options.hop_s, feature_extractor.max_length)
@@ -85,7 +85,9 @@ class Recording:
         return start_s, min(end_s, origin_s + self.stream.duration_s)
 
 
-def open_stream(audio: Audio, target_rate: int, options: PartOptions, sampling_rate: int | None = None) -> SampleStream:
+def open_stream(
+    audio: Audio, target_rate: int, options: WindowOptions, sampling_rate: int | None = None
+) -> SampleStream:
     """Open whatever holds audio.
 
     Args:
@@ -110,7 +112,7 @@ class WaveformStream:
     """A waveform from memory that behaves as an opened file."""
 
     def __init__(
-        self, waveform: NDArray[Any] | Tensor, sampling_rate: int | None, target_rate: int, options: PartOptions
+        self, waveform: NDArray[Any] | Tensor, sampling_rate: int | None, target_rate: int, options: WindowOptions
     ) -> None:
         if sampling_rate is None:
             warnings.warn(
@@ -129,7 +131,7 @@ class WaveformStream:
         part = as_float32(samples[start:][:length])
         self.num_channels = 1
         self.start_s = options.start_s
-        self.duration_s = self.claimed_s = part.size / self.sampling_rate
+        self.duration_s = self.header_duration_s = part.size / self.sampling_rate
         self.warnings: set[WarningCode] = set()
         self._samples = part
         if self.sampling_rate != target_rate:

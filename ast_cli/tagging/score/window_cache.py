@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_WINDOWS = 32  # kept: 16 MB at AudioSet's size; a loop of up to so many windows is recognised
+MAX_WINDOWS = 32  # kept: 16 MB at AudioSet's size; a loop of up to so many windows is recognized
 NUM_KEY_NUMBERS = 1_024
 
 
@@ -34,7 +34,7 @@ class WindowCache:
     """The last distinct windows of a run, by content.
 
     Args:
-        max_windows: How many to keep; 0 to recognise none.
+        max_windows: How many to keep; 0 to recognize none.
     """
 
     def __init__(self, max_windows: int = MAX_WINDOWS) -> None:

@@ -1,1 +1,1 @@
-"""What a training run reads: roles of the examples, spectrograms, their statistics, batches."""
+"""What a training run reads: splits of the examples, spectrograms, their statistics, batches."""

@@ -34,11 +34,11 @@ class Fbanks(Protocol):
 
 @dataclass(frozen=True)
 class Clips:
-    """Labelled spectrograms.
+    """Labeled spectrograms.
 
     Attributes:
         fbanks: Of all clips of the data.
-        targets: Of all clips: share of each label, float32, shape (num_all, num_labels).
+        targets: Of all clips: fraction of each label, float32, shape (num_all, num_labels).
         indices: Which of them these are.
     """
 
@@ -103,14 +103,14 @@ def chunks(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]
 def training_input(
     batch: Batch, extractor: ASTFeatureExtractor, options: TrainOptions, rng: np.random.Generator
 ) -> Tensor:
-    """Return the model's input of an augmented batch: padded, masked, normalised, with noise.
+    """Return the model's input of an augmented batch: padded, masked, normalized, with noise.
 
     Returns:
         Shape (batch, max_length, num_mel_bins).
     """
     fbank = torch.where(batch.is_heard, batch.fbank, extractor.padding_value)
     fbank = augmentation.mask(fbank, options, rng, extractor.padding_value)
-    input_values = extractor.normalised(fbank)
+    input_values = extractor.normalized(fbank)
     return augmentation.add_noise(input_values, options.noise, rng) if options.noise else input_values
 
 

@@ -25,7 +25,7 @@ from ast_cli.errors import AstError, AudioError, ErrorCode
 from ast_cli.files.atomic import replacing
 from ast_cli.results import FileError
 from ast_cli.tagging.options import DecodeOptions
-from ast_cli.training.data.spectrograms import Failure, OnProgress, Spectrogram, compute_spectrograms, require_any
+from ast_cli.training.data.spectrograms import OnProgress, Spectrogram, UnreadExample, compute_spectrograms, require_any
 
 VERSION = 1  # of the file, and of the numbers in it: a filter bank that computes others must raise it
 HEADER = b"ast_cli fbanks\n".ljust(64, b"\0")  # so long that frames start at a cache line
@@ -39,7 +39,7 @@ PASSING_FAILURES = frozenset(
 
 
 class FeatureStore:
-    """Log-mel energies by number: not normalised and not padded, memory-mapped.
+    """Log-mel energies by number: not normalized and not padded, memory-mapped.
 
     Attributes:
         file: Where they are.
@@ -51,7 +51,7 @@ class FeatureStore:
         self.file = file
         lengths: list[int | None] = index["num_frames"]
         self.examples = tuple(example for example, length in zip(examples, lengths, strict=True) if length is not None)
-        self.failures: tuple[Failure, ...] = tuple(
+        self.failures: tuple[UnreadExample, ...] = tuple(
             (examples[number], FileError(ErrorCode(code), message)) for number, code, message in index["failures"]
         )
         self._ends = np.cumsum([length for length in lengths if length is not None])

@@ -17,7 +17,7 @@ from ast_cli.results import FileError
 from ast_cli.tagging.decode.opening import open_inputs
 from ast_cli.tagging.options import DecodeOptions
 
-Failure = tuple[Example, FileError]
+UnreadExample = tuple[Example, FileError]
 OnProgress = Callable[[int, int], None]  # examples done, and in all
 
 
@@ -43,7 +43,7 @@ class Spectrogram:
         self._max_frames = max_frames
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield consecutive frames, not normalised, each block of shape (num_frames, num_mel_bins).
+        """Yield consecutive frames, not normalized, each block of shape (num_frames, num_mel_bins).
 
         Raises:
             AudioError: The example cannot be read; blocks before that are not to be used.

@@ -19,7 +19,7 @@ from ast_cli.files.json_object import read_json_object, write_json_object
 from ast_cli.hub.names import PREPROCESSOR_NAME
 from ast_cli.results import FileError
 from ast_cli.tagging.options import DecodeOptions
-from ast_cli.training.data.spectrograms import Failure, OnProgress, Spectrogram, compute_spectrograms, require_any
+from ast_cli.training.data.spectrograms import OnProgress, Spectrogram, UnreadExample, compute_spectrograms, require_any
 
 MIN_STD = 1 / MAX_STATISTIC  # what a feature extractor takes
 
@@ -86,7 +86,7 @@ class FbankStatistics:
     num_frames: int
     num_padded_frames: int
     duration_s: float
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[UnreadExample, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``ast stats --json`` prints, but for the failures' texts."""
@@ -131,7 +131,7 @@ def compute_statistics(
     bins, length = feature_extractor.num_mel_bins, max_frames
     if padded and length is None:
         length = feature_extractor.max_length
-    moments, durations_s, num_padded_frames, failures = Moments(), list[float](), 0, list[Failure]()
+    moments, durations_s, num_padded_frames, failures = Moments(), list[float](), 0, list[UnreadExample]()
     spectrograms = compute_spectrograms(examples, feature_extractor, max_frames=length, workers=workers)
     with contextlib.closing(spectrograms):
         for number, spectrogram in enumerate(spectrograms):
@@ -189,7 +189,7 @@ def apply_statistics(statistics: FbankStatistics, folder: Path) -> Path:
     """
     file = preprocessor_file(folder)
     if statistics.std < MIN_STD:
-        raise UsageError("all frames are alike: there is no standard deviation to normalise by")
+        raise UsageError("all frames are alike: there is no standard deviation to normalize by")
     values = read_json_object(file)
     extractor = ASTFeatureExtractor.from_dict(values, str(file))
     if extractor.num_mel_bins != statistics.num_mel_bins:

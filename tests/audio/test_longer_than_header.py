@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from reading import decoded, decoder_name, error_of
 
 from ast_cli.audio.containers import ogg
-from ast_cli.audio.containers.claims import is_cut
-from ast_cli.audio.containers.mpeg import Mp3Claim, changes_bit_rate, mp3_claim, sampling_rates
-from ast_cli.audio.containers.understated import holds_more, riff_goes_on
+from ast_cli.audio.containers.lengths import is_cut
+from ast_cli.audio.containers.longer_than_header import holds_more, riff_goes_on
+from ast_cli.audio.containers.mpeg import Mp3Length, changes_bit_rate, mp3_length, sampling_rates
 from ast_cli.audio.decode import load_waveform, open_audio
 from ast_cli.audio.decoders import choice, libsndfile
 from ast_cli.audio.decoders.ffmpeg import PyAVDecoder
@@ -30,7 +30,7 @@ from ast_cli.errors import AudioError
 
 DURATION_S = 4.0
 ORIGINAL = sound(DURATION_S)
-SHARES = [0.02, 0.3, 0.6, 0.9]
+FRACTIONS = [0.02, 0.3, 0.6, 0.9]
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def by_libsndfile_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 # Sizes too small
 
 
-@pytest.mark.parametrize("share", SHARES)
-def test_a_flac_that_counts_too_few_samples_is_read_to_the_end(tmp_path: Path, share: float) -> None:
-    samples, warnings = decoded(with_flac_total(tmp_path / "a.flac", ORIGINAL, round(share * len(ORIGINAL))))
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_a_flac_that_counts_too_few_samples_is_read_to_the_end(tmp_path: Path, fraction: float) -> None:
+    samples, warnings = decoded(with_flac_total(tmp_path / "a.flac", ORIGINAL, round(fraction * len(ORIGINAL))))
     np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
     assert warnings == {"length_mismatch"}
 
@@ -80,34 +80,34 @@ def test_a_right_flac_is_not_suspected(tmp_path: Path, by_libsndfile_alone: None
     assert decoded(write_sound(tmp_path / "a.flac", ORIGINAL))[1] == set()
 
 
-@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("fraction", FRACTIONS)
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "IMA_ADPCM"])
-def test_a_wav_with_too_small_a_size_is_read_to_the_end(tmp_path: Path, share: float, subtype: str) -> None:
+def test_a_wav_with_too_small_a_size_is_read_to_the_end(tmp_path: Path, fraction: float, subtype: str) -> None:
     path = write_sound(tmp_path / "a.wav", sound(12.0), subtype=subtype)
     expected = decoded(path)[0]
     start = data_offset(path)
-    size = round(share * (path.stat().st_size - start)) // 1024 * 1024
+    size = round(fraction * (path.stat().st_size - start)) // 1024 * 1024
     samples, warnings = decoded(patched(path, start - 4, struct.pack("<I", size)))
     assert samples.size >= expected.size
     np.testing.assert_allclose(samples[: expected.size], expected, rtol=0, atol=2.0**-14)
     assert warnings == {"length_mismatch"}
 
 
-@pytest.mark.parametrize("share", SHARES)
-def test_an_au_with_too_small_a_size_is_read_to_the_end(tmp_path: Path, share: float) -> None:
-    size = round(share * 2 * len(ORIGINAL)) // 2 * 2
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_an_au_with_too_small_a_size_is_read_to_the_end(tmp_path: Path, fraction: float) -> None:
+    size = round(fraction * 2 * len(ORIGINAL)) // 2 * 2
     samples, warnings = decoded(patched(write_sound(tmp_path / "a.au", ORIGINAL), 8, struct.pack(">I", size)))
     np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
     assert warnings == {"length_mismatch"}
 
 
-@pytest.mark.parametrize("share", SHARES[1:])
+@pytest.mark.parametrize("fraction", FRACTIONS[1:])
 @pytest.mark.parametrize(("container", "chunk", "layout"), [("AIFF", b"SSND", ">I"), ("CAF", b"data", ">q")])
 def test_an_aiff_or_caf_with_too_small_a_size_says_so(
-    tmp_path: Path, share: float, container: str, chunk: bytes, layout: str
+    tmp_path: Path, fraction: float, container: str, chunk: bytes, layout: str
 ) -> None:
     path = write_sound(tmp_path / "a.bin", ORIGINAL, container=container)
-    size = round(share * 2 * len(ORIGINAL)) // 1024 * 1024
+    size = round(fraction * 2 * len(ORIGINAL)) // 1024 * 1024
     patched(path, path.read_bytes().index(chunk) + 4, struct.pack(layout, size))
     if container == "AIFF":  # it counts its samples in a chunk of their own, too
         patched(path, path.read_bytes().index(b"COMM") + 10, struct.pack(">I", size // 2))
@@ -246,8 +246,8 @@ def test_a_claim_of_nothing_is_none(tmp_path: Path, num_bytes: int, num_frames: 
     path = tmp_path / "a.mp3"
     with_vbri(path)
     with patched(path, 36 + 10, struct.pack(">II", num_bytes, num_frames)).open("rb") as file:
-        claim = mp3_claim(file)
-    assert claim == (Mp3Claim(57_600, None) if num_frames else None)
+        length = mp3_length(file)
+    assert length == (Mp3Length(57_600, None) if num_frames else None)
 
 
 def with_vbri(path: Path) -> int:
@@ -271,7 +271,7 @@ def test_the_claim_of_fraunhofers_encoder_is_heard(tmp_path: Path) -> None:
 def test_the_claim_of_an_mp3_is_found_behind_two_tags_and_junk(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.mp3", ORIGINAL)
     with path.open("rb") as file:
-        expected = mp3_claim(file)
+        expected = mp3_length(file)
     assert expected is not None
     assert expected.end_byte == path.stat().st_size
     tag = b"ID3\x04\0\x10" + bytes([0, 0, 1, 0]) + bytes(128) + b"3DI\x04\0\x10" + bytes([0, 0, 1, 0])  # with a footer
@@ -279,9 +279,9 @@ def test_the_claim_of_an_mp3_is_found_behind_two_tags_and_junk(tmp_path: Path) -
     junk = b"\xff\xfb junk"
     path.write_bytes(tag + second + junk + path.read_bytes())
     with path.open("rb") as file:
-        claim = mp3_claim(file)
-    assert claim is not None
-    assert (claim.num_samples, claim.end_byte) == (expected.num_samples, path.stat().st_size)
+        length = mp3_length(file)
+    assert length is not None
+    assert (length.num_samples, length.end_byte) == (expected.num_samples, path.stat().st_size)
     assert decoded(truncated(path, path.stat().st_size // 2))[1] == {"truncated"}
 
 

@@ -17,9 +17,9 @@ UNDECAYED = ("cls_token", "dist_token", "pos_embed")
 
 
 def parameter_groups(model: ASTForAudioClassification, options: TrainOptions) -> list[dict[str, Any]]:
-    """Return the groups of an optimiser: ``params``, ``weight_decay``, and ``peak``, the highest learning rate.
+    """Return the groups of an optimizer: ``params``, ``weight_decay``, and ``peak``, the highest learning rate.
 
-    With ``optimiser = muon`` the matrices of the blocks are in groups that also have the ``num_parts`` of `Muon`.
+    With ``optimizer = muon`` the matrices of the blocks are in groups that also have the ``num_parts`` of `Muon`.
 
     The rate falls by ``layer_decay`` for each block further from the head (as in BEiT, Bao et al., 2021); biases,
     norms, tokens and positions have no weight decay. A frozen encoder is in no group.
@@ -36,7 +36,7 @@ def parameter_groups(model: ASTForAudioClassification, options: TrainOptions) ->
         peak = rate * options.layer_decay ** (num_layers + 1 - layer_of(name, num_layers))
         if is_head:
             peak *= options.head_factor
-        num_parts = _num_parts(name, parameter) if options.optimiser == "muon" else 0
+        num_parts = _num_parts(name, parameter) if options.optimizer == "muon" else 0
         if num_parts:
             peak *= options.muon_factor
         is_undecayed = parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED
@@ -63,9 +63,9 @@ def layer_of(name: str, num_layers: int) -> int:
     return num_layers + 1 if name.startswith(("norm.", "head.")) else 0
 
 
-def make_optimiser(model: ASTForAudioClassification, options: TrainOptions) -> torch.optim.AdamW:
+def make_optimizer(model: ASTForAudioClassification, options: TrainOptions) -> torch.optim.AdamW:
     """Return AdamW or Muon over `parameter_groups`; the rates are set by `set_learning_rate` before each update."""
-    kind = Muon if options.optimiser == "muon" else torch.optim.AdamW
+    kind = Muon if options.optimizer == "muon" else torch.optim.AdamW
     return kind(parameter_groups(model, options), lr=0.0, betas=(options.beta1, options.beta2))
 
 
@@ -91,11 +91,11 @@ def num_warmup_updates(updates_per_epoch: int, options: TrainOptions) -> int:
     return max(options.warmup_steps, round(options.warmup_epochs * updates_per_epoch))
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
     """Set every group's rate; return the highest."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    return float(max(group["lr"] for group in optimiser.param_groups))
+    return float(max(group["lr"] for group in optimizer.param_groups))
 
 
 class WeightAverage:
@@ -127,6 +127,6 @@ class WeightAverage:
             self._move(model, 1 / self.count)
 
     @torch.no_grad()
-    def _move(self, model: nn.Module, share: float) -> None:
+    def _move(self, model: nn.Module, fraction: float) -> None:
         own: list[Tensor] = list(self.model.parameters())
-        torch._foreach_lerp_(own, [parameter.detach() for parameter in model.parameters()], share)
+        torch._foreach_lerp_(own, [parameter.detach() for parameter in model.parameters()], fraction)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from ast_cli.audio.containers import ogg
-from ast_cli.audio.containers.claims import STREAMED_SIZES, UNKNOWN_SIZES, chunks
-from ast_cli.audio.containers.mpeg import behind_id3, changes_bit_rate, mp3_claim
+from ast_cli.audio.containers.lengths import STREAMED_SIZES, UNKNOWN_SIZES, chunks
+from ast_cli.audio.containers.mpeg import behind_id3, changes_bit_rate, mp3_length
 
 CHUNK_NAME = re.compile(rb"[ -~]{4}")
 # What writers put behind the samples: it is no sound, even where it is cut off, unpadded or at odds with its size.
@@ -104,10 +104,10 @@ def _is_padding(file: BinaryIO, start: int, end: int) -> bool:
 
 def _mp3_goes_on(file: BinaryIO, file_size: int) -> bool:
     """Tell whether much follows what an MP3's first frame counts, or may follow what its bit rate foresees."""
-    claim = mp3_claim(file)
-    if claim is None:
+    length = mp3_length(file)
+    if length is None:
         return changes_bit_rate(file, file_size)
-    return claim.end_byte is not None and file_size > claim.end_byte + UNMISSED_BYTES
+    return length.end_byte is not None and file_size > length.end_byte + UNMISSED_BYTES
 
 
 def _au_goes_on(file: BinaryIO, file_size: int) -> bool:

@@ -1,7 +1,7 @@
 """What a container claims about its own length, checked against the bytes that are there.
 
 Decoders clamp a length that the file does not hold and say nothing, so a recording that lost its tail looks whole.
-Sizes that recorders and pipes write for "unknown" (0, all ones, 2^31 - 1, -1) are no claim.
+Sizes that recorders and pipes write for "unknown" (0, all ones, 2^31 - 1, -1) do not count as a length.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import islice
 from typing import BinaryIO
 
 from ast_cli.audio.containers import ogg
-from ast_cli.audio.containers.mpeg import mp3_claim
+from ast_cli.audio.containers.mpeg import mp3_length
 
 UNKNOWN_SIZES = (0, -1, 0xFFFFFFFF)
 STREAMED_SIZES = range(0x7FFFF000, 0x80000000)  # what sox and others write into a pipe
@@ -238,8 +238,8 @@ def riff_sampling_rate(file: BinaryIO, file_size: int) -> int | None:
 
 
 def _mp3_is_cut(file: BinaryIO, file_size: int) -> bool | None:
-    claim = mp3_claim(file)
-    return None if claim is None or claim.end_byte is None else claim.end_byte > file_size
+    length = mp3_length(file)
+    return None if length is None or length.end_byte is None else length.end_byte > file_size
 
 
 _CHECKS: tuple[tuple[int, bytes, Callable[[BinaryIO, int], bool | None]], ...] = (

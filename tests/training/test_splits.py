@@ -8,7 +8,7 @@ import pytest
 
 from ast_cli.dataset.examples import Example, ExampleSet
 from ast_cli.errors import UsageError
-from ast_cli.training.data.roles import assign_roles, data_digest
+from ast_cli.training.data.splits import assign_splits, data_digest
 from ast_cli.training.options import TrainOptions
 
 
@@ -32,37 +32,39 @@ PLAIN = examples_of(*((f"{label}{i}", label, None, i % 5) for label in "xy" for 
 
 
 def test_the_datas_own_splits_are_used() -> None:
-    roles = assign_roles(SPLIT, TrainOptions())
-    assert (paths(roles.train), paths(roles.validation), paths(roles.test)) == (["a", "b", "e"], ["c"], ["d"])
-    assert roles.how == "the data's own validation split"
+    splits = assign_splits(SPLIT, TrainOptions())
+    assert (paths(splits.train), paths(splits.validation), paths(splits.test)) == (["a", "b", "e"], ["c"], ["d"])
+    assert splits.how == "the data's own validation split"
 
 
 def test_a_fold_is_held_out_and_the_test_split_stays_untouched() -> None:
-    roles = assign_roles(SPLIT, TrainOptions(fold=2))
-    assert (paths(roles.train), paths(roles.validation), paths(roles.test)) == (["a", "c"], ["b", "e"], ["d"])
+    splits = assign_splits(SPLIT, TrainOptions(fold=2))
+    assert (paths(splits.train), paths(splits.validation), paths(splits.test)) == (["a", "c"], ["b", "e"], ["d"])
 
 
 def test_a_share_of_each_label_is_held_out_otherwise() -> None:
-    roles = assign_roles(PLAIN, TrainOptions(validation_share=0.2))
-    assert [len(each) for each in (roles.train, roles.validation, roles.test)] == [32, 8, 0]
-    assert {path[0] for path in paths(roles.validation)} == {"x", "y"}
-    assert not set(paths(roles.train)) & set(paths(roles.validation))
-    assert paths(assign_roles(PLAIN, TrainOptions(validation_share=0.2)).validation) == paths(roles.validation)
-    assert paths(assign_roles(PLAIN, TrainOptions(validation_share=0.2, seed=1)).validation) != paths(roles.validation)
-    everything = assign_roles(PLAIN, TrainOptions(validation_share=0.0))
+    splits = assign_splits(PLAIN, TrainOptions(validation_fraction=0.2))
+    assert [len(each) for each in (splits.train, splits.validation, splits.test)] == [32, 8, 0]
+    assert {path[0] for path in paths(splits.validation)} == {"x", "y"}
+    assert not set(paths(splits.train)) & set(paths(splits.validation))
+    assert paths(assign_splits(PLAIN, TrainOptions(validation_fraction=0.2)).validation) == paths(splits.validation)
+    assert paths(assign_splits(PLAIN, TrainOptions(validation_fraction=0.2, seed=1)).validation) != paths(
+        splits.validation
+    )
+    everything = assign_splits(PLAIN, TrainOptions(validation_fraction=0.0))
     assert [len(each) for each in (everything.train, everything.validation)] == [40, 0]
 
 
 def test_what_leaves_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(UsageError, match="has no examples of fold 9"):
-        assign_roles(PLAIN, TrainOptions(fold=9))
+        assign_splits(PLAIN, TrainOptions(fold=9))
     with pytest.raises(UsageError, match="no example is left to train on"):
-        assign_roles(examples_of(("a", "x", "test", 1), ("b", "y", "validation", 1)), TrainOptions())
-    with pytest.raises(UsageError, match=r"too few recordings per label.*--validation-share 0 holds nothing out"):
-        assign_roles(examples_of(("a", "x", None, None), ("b", "y", None, None)), TrainOptions())
-    unlabelled = replace(SPLIT, examples=tuple(replace(example, labels=()) for example in SPLIT.examples))
+        assign_splits(examples_of(("a", "x", "test", 1), ("b", "y", "validation", 1)), TrainOptions())
+    with pytest.raises(UsageError, match=r"too few recordings per label.*--validation-fraction 0 holds nothing out"):
+        assign_splits(examples_of(("a", "x", None, None), ("b", "y", None, None)), TrainOptions())
+    unlabeled = replace(SPLIT, examples=tuple(replace(example, labels=()) for example in SPLIT.examples))
     with pytest.raises(UsageError, match="no example to train on has a label"):
-        assign_roles(unlabelled, TrainOptions())
+        assign_splits(unlabeled, TrainOptions())
 
 
 def test_the_digest_knows_labels_order_and_files(tmp_path: Path) -> None:

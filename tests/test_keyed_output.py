@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from ast_cli.outputs import KeyedOutput
+from ast_cli.keyed_output import KeyedOutput
 
 
 class Answer(KeyedOutput):

@@ -16,8 +16,8 @@ from ast_cli.files.atomic import write_whole
 from ast_cli.model.config import ASTConfig
 from ast_cli.report.text import counted
 from ast_cli.results import SCHEMA_VERSION, path_fields
-from ast_cli.training.data.roles import Roles
-from ast_cli.training.data.spectrograms import Failure
+from ast_cli.training.data.spectrograms import UnreadExample
+from ast_cli.training.data.splits import Splits
 from ast_cli.training.options import TrainOptions
 
 HISTORY_NAME = "history.csv"
@@ -42,7 +42,7 @@ class FinetuneResult:
         config: Of the finished model.
         base: What training started from, as it was named.
         options: Of the run.
-        roles: Which examples were used for what; those that could not be read are left out.
+        splits: Which examples were used for what; those that could not be read are left out.
         failures: Examples that could not be read, with why.
         history: A row for each epoch; see `HISTORY_COLUMNS`.
         diverged_epoch: The first in which training diverged, from 1; None where it did not.
@@ -56,8 +56,8 @@ class FinetuneResult:
     config: ASTConfig
     base: str
     options: TrainOptions
-    roles: Roles
-    failures: tuple[Failure, ...]
+    splits: Splits
+    failures: tuple[UnreadExample, ...]
     history: tuple[dict[str, Any], ...]
     diverged_epoch: int | None
     kept: str
@@ -67,14 +67,14 @@ class FinetuneResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``results.json``."""
-        roles = {"train": self.roles.train, "validation": self.roles.validation, "test": self.roles.test}
+        splits = {"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}
         return {
             "schema_version": SCHEMA_VERSION,
             "type": "finetune",
             "base": self.base,
-            "data": self.roles.train.source,
-            "num_examples": {name: len(examples) for name, examples in roles.items()},
-            "held_out": self.roles.how,
+            "data": self.splits.train.source,
+            "num_examples": {name: len(examples) for name, examples in splits.items()},
+            "held_out": self.splits.how,
             "num_epochs": len(self.history),
             "diverged_epoch": self.diverged_epoch,
             "kept": self.kept,

@@ -8,10 +8,10 @@ import torch
 from tiny_training import plain_options, tiny_model
 from torch import nn
 
-from ast_cli.training.optimiser import (
+from ast_cli.training.optimizer import (
     WeightAverage,
     learning_rate_factor,
-    make_optimiser,
+    make_optimizer,
     parameter_groups,
     set_learning_rate,
 )
@@ -27,12 +27,12 @@ def factors(options: TrainOptions) -> list[float]:
 
 def torchs(scheduler_of: object, num_steps: int, every: int) -> list[float]:
     """Return the rates of one of torch's schedulers, stepped after every so many updates, for a peak of 1."""
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = scheduler_of(optimiser)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = scheduler_of(optimizer)
     rates = []
     for step in range(num_steps):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         if (step + 1) % every == 0:
             scheduler.step()
     return rates
@@ -43,8 +43,8 @@ def test_steps_are_those_of_multi_step_lr(start: int, every: int, factor: float)
     """The original calls MultiStepLR(optimizer, range(start, 1000, every), gamma), stepped once an epoch."""
     options = plain_options(epochs=25, schedule="step", step_start=start, step_every=every, step_factor=factor)
 
-    def multi_step(optimiser: torch.optim.Optimizer) -> object:
-        return torch.optim.lr_scheduler.MultiStepLR(optimiser, list(range(start, 1000, every)), factor)
+    def multi_step(optimizer: torch.optim.Optimizer) -> object:
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, list(range(start, 1000, every)), factor)
 
     assert factors(options) == pytest.approx(torchs(multi_step, 25 * UPDATES, UPDATES))
 
@@ -52,8 +52,8 @@ def test_steps_are_those_of_multi_step_lr(start: int, every: int, factor: float)
 def test_the_cosine_is_cosine_annealing_lr() -> None:
     options = plain_options(epochs=9, schedule="cosine")
 
-    def cosine(optimiser: torch.optim.Optimizer) -> object:
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 9 * UPDATES)
+    def cosine(optimizer: torch.optim.Optimizer) -> object:
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9 * UPDATES)
 
     assert factors(options) == pytest.approx(torchs(cosine, 9 * UPDATES, 1))
 
@@ -108,7 +108,7 @@ def test_the_learning_rate_nobody_chose_grows_as_the_width_falls() -> None:
 def test_updates_are_those_of_adamw_with_rates_and_decays_of_the_groups() -> None:
     options = plain_options(learning_rate=1e-2, weight_decay=0.1, beta1=0.8, beta2=0.98)
     model, plain = tiny_model(), tiny_model()
-    optimiser = make_optimiser(model, options)
+    optimizer = make_optimizer(model, options)
     named = dict(plain.named_parameters())
     is_decayed = {n: p.ndim > 1 and not n.endswith(("token", "pos_embed")) for n, p in named.items()}
     reference = torch.optim.AdamW(
@@ -121,8 +121,8 @@ def test_updates_are_those_of_adamw_with_rates_and_decays_of_the_groups() -> Non
             generator = torch.Generator().manual_seed(seed)
             for parameter in each.parameters():
                 parameter.grad = torch.randn(parameter.shape, generator=generator)
-        assert set_learning_rate(optimiser, 0.5) == pytest.approx(5e-3)
-        optimiser.step()
+        assert set_learning_rate(optimizer, 0.5) == pytest.approx(5e-3)
+        optimizer.step()
         reference.step()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter, named[name], atol=1e-6, rtol=0, msg=name)

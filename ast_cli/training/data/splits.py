@@ -13,11 +13,11 @@ from ast_cli.training.options import TrainOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Roles:
+class Splits:
     """The examples of a run, each in one place.
 
     Attributes:
-        train: Learnt from.
+        train: Learned from.
         validation: Held out, and looked at while training; empty if nothing is.
         test: Looked at once, at the end; the data's own, or empty.
         how: In words, how validation was chosen.
@@ -29,39 +29,39 @@ class Roles:
     how: str
 
 
-def assign_roles(examples: ExampleSet, options: TrainOptions) -> Roles:
-    """Divide the data: by the fold held out, by its own splits, or by a random share.
+def assign_splits(examples: ExampleSet, options: TrainOptions) -> Splits:
+    """Divide the data: by the fold held out, by its own splits, or by a random fraction.
 
     Raises:
-        UsageError: Nothing is left to train on, the fold does not exist, or the share is too small.
+        UsageError: Nothing is left to train on, the fold does not exist, or the fraction is too small.
     """
     nothing = replace(examples, examples=())
     test = examples.of_split("test") if "test" in examples.splits else nothing
     rest = replace(examples, examples=tuple(example for example in examples.examples if example.split != "test"))
     if options.fold is not None:
         held_out = rest.of_folds([options.fold])
-        return _checked(Roles(rest.outside_folds([options.fold]), held_out, test, f"fold {options.fold} of the data"))
+        return _checked(Splits(rest.outside_folds([options.fold]), held_out, test, f"fold {options.fold} of the data"))
     if "validation" in rest.splits:
         validation = rest.of_split("validation")
         train = replace(rest, examples=tuple(example for example in rest.examples if example.split != "validation"))
-        return _checked(Roles(train, validation, test, "the data's own validation split"))
-    if not options.validation_share:
-        return _checked(Roles(rest, nothing, test, "nothing is held out"))
+        return _checked(Splits(train, validation, test, "the data's own validation split"))
+    if not options.validation_fraction:
+        return _checked(Splits(rest, nothing, test, "nothing is held out"))
     try:
-        train, validation = rest.split_by_fraction(options.validation_share, options.seed)
+        train, validation = rest.split_by_fraction(options.validation_fraction, options.seed)
     except UsageError as error:
-        raise UsageError(f"{error}; --validation-share 0 holds nothing out") from error
-    how = f"a random {100 * options.validation_share:.0f} % of the clips, stratified by label"
-    return _checked(Roles(train, validation, test, how))
+        raise UsageError(f"{error}; --validation-fraction 0 holds nothing out") from error
+    how = f"a random {100 * options.validation_fraction:.0f} % of the clips, stratified by label"
+    return _checked(Splits(train, validation, test, how))
 
 
-def _checked(roles: Roles) -> Roles:
-    source = roles.train.source
-    if not roles.train.examples:
+def _checked(splits: Splits) -> Splits:
+    source = splits.train.source
+    if not splits.train.examples:
         raise UsageError(f"{source}: no example is left to train on")
-    if not any(example.labels for example in roles.train.examples):
+    if not any(example.labels for example in splits.train.examples):
         raise UsageError(f"{source}: no example to train on has a label")
-    return roles
+    return splits
 
 
 def data_digest(examples: ExampleSet) -> str:

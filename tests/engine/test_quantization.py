@@ -12,7 +12,7 @@ from tiny_engines import CONFIGURATIONS, features, save_tiny
 
 from ast_cli import ASTConfig
 from ast_cli.engine.graph.builder import GraphBuilder
-from ast_cli.engine.graph.quantisation import CalibratedBuilder, calibrate, quantised_weight, smoothed
+from ast_cli.engine.graph.quantization import CalibratedBuilder, calibrate, quantized_weight, smoothed
 from ast_cli.engine.options import EngineOptions
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.layout import ENCODER_PREFIX
@@ -72,7 +72,7 @@ def test_wide_features_no_longer_drown_the_others(tmp_path: Path, monkeypatch: p
     expected = logits_of(GraphBuilder(config, widened), config, x)
     ours = logits_of(CalibratedBuilder(config, widened, ranges), config, x)
     monkeypatch.setattr(
-        "ast_cli.engine.graph.quantisation.smoothed", lambda _config, weights, ranges: (weights, ranges)
+        "ast_cli.engine.graph.quantization.smoothed", lambda _config, weights, ranges: (weights, ranges)
     )
     plain = logits_of(CalibratedBuilder(config, widened, ranges), config, x)
     errors = [float(np.square(logits - expected).mean()) for logits in (ours, plain)]
@@ -81,7 +81,7 @@ def test_wide_features_no_longer_drown_the_others(tmp_path: Path, monkeypatch: p
 
 def test_weights_keep_off_the_ends_of_8_bits() -> None:
     weight = np.random.default_rng(0).standard_normal((5, 40)).astype(np.float32)
-    integers, scales = quantised_weight(weight)
+    integers, scales = quantized_weight(weight)
     assert integers.dtype == np.int8
     np.testing.assert_array_equal(np.abs(integers).max(axis=0), 110)
     np.testing.assert_allclose((integers * scales).T, weight, rtol=0, atol=0.51 * scales.max())

@@ -5,7 +5,7 @@ in 16 bits, which larger ones make overflow far more often (docs/performance.md)
 they come, one scale a token, or have a fixed range a layer, found on real audio. With a fixed range the features of a
 layer share one scale, so they are first made alike: what a feature is divided by, its weights are multiplied by
 (SmoothQuant, Xiao et al., 2023, https://arxiv.org/abs/2211.10438). Queries and keys have a fixed range then as well,
-and are compared in integers. Patches, softmax, its product with the values, normalisation, most of the last block's
+and are compared in integers. Patches, softmax, its product with the values, normalization, most of the last block's
 attention and the head stay in floating point: they are a sixth of the work and most of the error.
 """
 
@@ -31,7 +31,7 @@ Range = tuple[float, float]
 FeatureRanges = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-def quantised_weight(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantized_weight(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round a weight (out_features, in_features) to integers.
 
     Returns:
@@ -42,7 +42,7 @@ def quantised_weight(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np
 
 
 class DynamicBuilder(GraphBuilder):
-    """Quantises each token by its own largest value, as it comes."""
+    """Quantizes each token by its own largest value, as it comes."""
 
     def __init__(self, config: ASTConfig, weights: Weights) -> None:
         super().__init__(config, weights)
@@ -52,13 +52,13 @@ class DynamicBuilder(GraphBuilder):
         """Multiply (..., in_features) by a weight of shape (out_features, in_features), in integers."""
         if name.startswith("head."):
             return super().product(x, weight, name)
-        integers, scale = self._quantised(x)
-        rounded, scales = quantised_weight(weight)
+        integers, scale = self._quantized(x)
+        rounded, scales = quantized_weight(weight)
         sums = self.add("MatMulInteger", integers, self.hold(name, rounded))
         sums = self.add("Mul", self.add("Cast", sums, to=DATA_TYPES["float32"]), scale)
         return self.add("Mul", sums, self.hold(f"{name}.scales", scales))
 
-    def _quantised(self, x: str) -> tuple[str, str]:
+    def _quantized(self, x: str) -> tuple[str, str]:
         """Round (..., features) to integers, with one scale a token (..., 1)."""
         if x not in self._tokens:
             largest = self.add("ReduceMax", self.add("Abs", x), self.integers(-1), keepdims=1)
@@ -70,7 +70,7 @@ class DynamicBuilder(GraphBuilder):
 
 
 class CalibratedBuilder(GraphBuilder):
-    """Quantises each layer's input by a fixed range: pairs of QuantizeLinear and DequantizeLinear, as runtimes expect.
+    """Quantizes each layer's input by a fixed range: pairs of QuantizeLinear and DequantizeLinear, as runtimes expect.
 
     Args:
         config: The architecture.
@@ -93,7 +93,7 @@ class CalibratedBuilder(GraphBuilder):
             return super().product(x, weight, name)
         if x not in self._restored:
             self._restored[x] = self._rounded(x, layer)
-        integers, scales = quantised_weight(weight)
+        integers, scales = quantized_weight(weight)
         zeros = self.hold(f"{name}.zero_points", np.zeros(len(scales), np.int8))
         restored = self.add(
             "DequantizeLinear", self.hold(name, integers), self.hold(f"{name}.scales", scales), zeros, axis=1
@@ -136,7 +136,7 @@ def smoothed(
 ) -> tuple[Weights, dict[str, FeatureRanges]]:
     """Make the features of linear layers' inputs alike in width, without changing what a model computes.
 
-    A feature's divisor goes into what makes it: the normalisation before ``qkv`` and ``fc1``, the values before
+    A feature's divisor goes into what makes it: the normalization before ``qkv`` and ``fc1``, the values before
     ``proj``. What comes before ``fc2`` is not linear, and stays.
 
     Returns:
@@ -152,7 +152,7 @@ def smoothed(
             divisors = _divisors(np.maximum(np.abs(low), np.abs(high)), np.abs(weight).max(axis=0))
             weights[f"{name}.weight"] = weight * divisors
             ranges[name] = low / divisors, high / divisors
-            values = slice(-len(divisors), None)  # of a normalisation all there is; of qkv the last third, the values
+            values = slice(-len(divisors), None)  # of a normalization all there is; of qkv the last third, the values
             for part in ("weight", "bias"):
                 if (made := weights.get(f"{made_by}.{part}")) is not None:
                     made = made.copy()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ast_cli.errors import AstError, UsageError
-from ast_cli.training.run_output import (
+from ast_cli.training.output_folder import (
     OWN_NAMES,
     begin,
     check_output,

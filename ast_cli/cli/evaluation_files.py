@@ -12,14 +12,14 @@ from ast_cli.cli.streams import results_stream, writing_stdout
 from ast_cli.errors import UsageError
 from ast_cli.evaluation.options import PREDICTION_SUFFIXES
 from ast_cli.files.atomic import write_whole
-from ast_cli.files.target import Sources, check_target
+from ast_cli.files.target import ReadFiles, check_target
 
 if TYPE_CHECKING:
     from ast_cli.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationOutputs:
+class EvaluationFiles:
     """What is written, and where.
 
     Attributes:
@@ -51,7 +51,7 @@ class EvaluationOutputs:
         named = {flag: file for flag, file in flags.items() if file is not None}
         if len({os.path.realpath(file) for file in named.values()}) < len(named):
             raise UsageError(f"two of {', '.join(named)} name the same file")
-        sources = Sources(inputs, "part of the data")
+        sources = ReadFiles(inputs, "part of the data")
         for flag, file in named.items():
             check_target(file, sources, force=force, flag=flag)
         if self.plot is not None and self.plot.suffix.lower() != ".png":
