@@ -7,7 +7,7 @@ SMOKE := .venv-smoke
 SMOKE_BIN := $(SMOKE)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-newest test-newest-short test-oldest torture parity lint typecheck smoke format benchmark clean
+.PHONY: help demo test test-newest test-newest-short test-oldest torture parity lint typecheck smoke docs format benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ lint: $(VENV)/.installed-dev ## check style
 
 typecheck: $(VENV)/.installed-dev ## check types
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev ## write docs/cli.md and the man page from the commands
+	$(BIN)/python docs/reference.py
 
 format: $(VENV)/.installed-dev ## put the code into the house's format
 	$(BIN)/ruff format .

@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes that wai
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches a network by accident; the hub's tests set their own environment
 os.environ["AST_CACHE"] = os.devnull  # no folder: what was measured on this machine changes no test
+os.environ["AST_CONFIG"] = ""  # nor does an ast.toml of this machine
 SAMPLING_RATE = 16000
 RUN_TIMEOUT_S = 120
 PORTABLE_MKL = "COMPATIBLE"
@@ -87,7 +88,13 @@ def run_ast(tmp_path: Path, warm_python: WarmPython | None) -> Callable[..., sub
         *arguments: str, cwd: Path | None = None, stdin: bytes = b"", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("AST_", "HF_"))}
-        clean |= {"HF_HOME": str(tmp_path / "hf-home"), "HF_HUB_OFFLINE": "1", "AST_CACHE": os.devnull, **environment}
+        clean |= {
+            "XDG_CONFIG_HOME": str(tmp_path / "config"),
+            "HF_HOME": str(tmp_path / "hf-home"),
+            "HF_HUB_OFFLINE": "1",
+            "AST_CACHE": os.devnull,
+            **environment,
+        }
         words, folder = [str(argument) for argument in arguments], str(cwd or Path.cwd())
         changes_python = any(name.startswith("PYTHON") for name in environment)
         if warm_python is not None and not changes_python:

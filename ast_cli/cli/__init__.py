@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ast_cli import __version__
-from ast_cli.cli import benchmark, classify, doctor, download, evaluate, export, extract, finetune, merge, stats
+from ast_cli.cli.commands import AstGroup
 from ast_cli.cli.signals import Terminated, end_on_signals
 from ast_cli.cli.streams import abandon_stdout
 from ast_cli.engine.torch.waiting import let_threads_sleep
@@ -23,24 +23,14 @@ DEBUG_FLAG = "--debug"
 app = typer.Typer(
     name="ast",
     help="Tag audio files with AudioSet labels, by the Audio Spectrogram Transformer.",
-    epilog="Start with: ast classify song.wav --top-k 5",
+    epilog="Start with: ast classify song.wav --top-k 5. `ast help COMMAND` lists the options of a command.",
+    cls=AstGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 OLD_FLAGS = {"--" + old.replace("_", "-"): "--" + new.replace("_", "-") for old, new in OLD_NAMES.items()}
-
-app.command("classify")(classify.classify)
-app.command("extract")(extract.extract)
-app.command("export")(export.export)
-app.command("finetune")(finetune.finetune)
-app.command("evaluate")(evaluate.evaluate)
-app.command("stats")(stats.stats)
-app.command("merge")(merge.merge)
-app.command("benchmark")(benchmark.benchmark)
-app.command("download")(download.download)
-app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

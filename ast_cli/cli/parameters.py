@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ast_cli.audio.front_end import FrontEndName
+from ast_cli.cli.completion import complete_models
 from ast_cli.cli.option_flags import option_of
 from ast_cli.cli.streams import note
 from ast_cli.engine.options import EngineName
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 Paths = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PATHS...", help="Files, folders (searched by extension), glob patterns, or - for stdin."),
+    typer.Argument(metavar="PATHS", help="Files, folders (searched by extension), glob patterns, or - for stdin."),
 ]
 FilesFrom = Annotated[
     str | None, typer.Option("--files-from", metavar="FILE", help="Read paths from a file, one a line, or - for stdin.")
@@ -38,6 +39,7 @@ Model = Annotated[
         help="builtin, a folder (an exported one too), an alias (audioset, fast, speech-commands ...) or a hub id. "
         "[default: AST_MODEL, else audioset if downloaded, else builtin]",
         show_default=False,
+        autocompletion=complete_models,
     ),
 ]
 UnnamedLabels = Annotated[bool, option_of(LoadOptions, "unnamed_labels")]

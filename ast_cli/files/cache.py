@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from ast_cli.files.atomic import write_whole
 
+CACHE_VARIABLE = "AST_CACHE"
 DIGESTS = "digests"
 BLOCK_BYTES = 1 << 20
 SMALLEST_REMEMBERED = 1 << 22  # bytes; what is smaller is hashed as fast as looked up
@@ -32,7 +33,7 @@ def cache_folder() -> Path:
     Raises:
         RuntimeError: There is no home folder.
     """
-    if folder := os.environ.get("AST_CACHE"):
+    if folder := os.environ.get(CACHE_VARIABLE):
         return Path(folder)
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ast"

@@ -1,0 +1,79 @@
+"""``ast config``: which defaults hold, and where they were set."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+from ast_cli.cli.commands import NAMES, LazyCommands
+from ast_cli.cli.config_files import CONFIG_VARIABLE, KEYS, VARIABLE_PREFIX, config_files, defaults_for, variables_for
+from ast_cli.cli.help_sections import flag_of, is_argument, sections_of, shown_value
+from ast_cli.errors import DEBUG_VARIABLE, UsageError
+from ast_cli.files.cache import CACHE_VARIABLE
+from ast_cli.report.text import printable
+
+BUILT_IN = "built in"
+OWN_VARIABLES = {CONFIG_VARIABLE, DEBUG_VARIABLE, CACHE_VARIABLE}  # which set no option
+
+
+def config(
+    command: Annotated[str | None, typer.Argument(metavar="COMMAND", help="Show every option of this command.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
+    """Show the defaults that configuration files and variables set, and where each comes from.
+
+    From the weakest to the strongest: ast.toml in the user's configuration folder, ast.toml in the current folder, a
+    variable such as AST_TOP_K or AST_CLASSIFY_TOP_K, a flag on the command line.
+    """
+    if command is not None and command not in NAMES:
+        raise UsageError(f"there is no command {command!r}; there are {', '.join(NAMES)}")
+    rows = [row for name in ([command] if command else NAMES) for row in _rows(name, is_complete=command is not None)]
+    files = [{"path": str(file), "exists": file.is_file()} for file in config_files()]
+    unknown = _unknown_variables()
+    if as_json:
+        typer.echo(json.dumps({"files": files, "defaults": rows, "unknown_variables": unknown}, indent=2))
+        return
+    typer.echo("Configuration files, the stronger last:")
+    for file in config_files():
+        typer.echo(f"  {printable(str(file))}  {'' if file.is_file() else '(does not exist)'}".rstrip())
+    typer.echo(f"\nDefaults{f' of ast {command}' if command else ''}:" if rows else "\nNo default is set.")
+    widths = [max(len(shown_value(row[key])) for row in rows) for key in ("command", "option", "value")] if rows else []
+    for row in rows:
+        cells = [printable(shown_value(row[key])).ljust(width) for key, width in zip(row, widths, strict=False)]
+        typer.echo(f"  {'  '.join(cells)}  {printable(row['source'])}")
+    for name in unknown:
+        typer.echo(f"{name} is set, but there is no such option", err=True)
+
+
+def _rows(command: str, *, is_complete: bool) -> list[dict[str, Any]]:
+    """Return the options of a command that have a default set by a file or a variable, or all of its options."""
+    params = LazyCommands()[command].params
+    found = defaults_for(command, params, NAMES)
+    rows = []
+    for _section, options in sections_of(params):
+        for option in options:
+            if option.name in found:
+                rows.append(_row(command, option, found[option.name].value, found[option.name].source))
+            elif is_complete and flag_of(option) in KEYS.values():
+                rows.append(_row(command, option, option.default, BUILT_IN))
+    return rows
+
+
+def _row(command: str, option: Any, value: Any, source: str) -> dict[str, Any]:
+    return {"command": command, "option": flag_of(option), "value": value, "source": source}
+
+
+def _unknown_variables() -> list[str]:
+    """Return the variables that begin as this program's do and set no option of any command."""
+    commands = LazyCommands()
+    known = OWN_VARIABLES | {
+        name
+        for command in NAMES
+        for param in commands[command].params
+        if not is_argument(param)
+        for name in variables_for(command, flag_of(param))
+    }
+    return sorted(name for name in os.environ if name.startswith(VARIABLE_PREFIX) and name not in known)
