@@ -24,6 +24,7 @@ from ast_cli.tagging.run.shards import parse_shard
 
 if TYPE_CHECKING:
     from ast_cli.tagging.decode.opening import Workers
+    from ast_cli.tagging.inputs import Input
 
 
 @with_flags
@@ -52,6 +53,10 @@ def classify(
         typer.Option("--shard", metavar="I/N", help="Only part I (from 0) of N, for job arrays."),
     ] = None,
     load: LoadOptions,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="List the inputs with their lengths and estimate the time; tag nothing."),
+    ] = False,
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
     raw_rate: Annotated[
@@ -90,6 +95,9 @@ def classify(
         is_live=raw_rate is not None,
         also_read=[str(file) for file in (files_from, thresholds) if file],
     )
+    if dry_run:
+        _list_inputs(inputs, options, run, format_name or "table", model, is_live=raw_rate is not None, quiet=quiet)
+        return
     live = None
     if raw_rate is not None:
         from ast_cli.audio.raw_stream import RawFormat
@@ -107,6 +115,29 @@ def classify(
             any_failed = show_run(running, run, quiet=quiet, is_live=live is not None)
     if any_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _list_inputs(
+    inputs: list[Input],
+    options: ClassifyOptions,
+    run: RunOptions,
+    format_name: str,
+    model: str | None,
+    *,
+    is_live: bool,
+    quiet: bool,
+) -> None:
+    """Show what the run would process; exit as the run would where some inputs cannot be opened."""
+    if is_live:
+        raise UsageError("--dry-run cannot list live input: leave out --raw-rate")
+    from ast_cli.cli.dry_run import show_plan
+    from ast_cli.tagging.run.plan import plan_run, speed_of
+
+    name = p.choose_model(model, quiet=True)
+    with quiet_native_libraries():
+        planned = plan_run(inputs, options, run, run)
+        if show_plan(planned, name, speed_of(name), format_name, quiet=quiet):
+            raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 def _decoding(num_inputs: int, run: RunOptions, *, is_live: bool) -> AbstractContextManager[Workers | None]:

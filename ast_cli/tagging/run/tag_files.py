@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +21,7 @@ from ast_cli.tagging.inputs import STDIN, Input, RealPaths, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
 from ast_cli.tagging.run.check import check_run
 from ast_cli.tagging.run.journal import Journal, open_journal
+from ast_cli.tagging.run.plan import remember_speed
 from ast_cli.tagging.run.shards import in_shard
 from ast_cli.tagging.run.tally import Tally
 from ast_cli.tagging.tagger import Tagger
@@ -147,7 +149,12 @@ def open_run(
             )
         records = _written(tagged, journal, tally, on_progress)
         with contextlib.closing(tagged), contextlib.closing(records):
+            started_s = time.monotonic()
             yield TaggingRun(records, tally, batch_size, journal)
+        if live is None:
+            engine = tagger.engine
+            how = f"{engine.name}, {engine.device_name}, {engine.dtype_name}"
+            remember_speed(tagger.name, tally.audio_s, time.monotonic() - started_s, how)
 
 
 def _journal(
