@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ast_cli.audio.fbank.mel_bank import FbankConfig
     from ast_cli.audio.fbank.torch_fbank import log_mel_fbank
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-    from ast_cli.errors import AstError
+    from ast_cli.errors import AstError, AudioError, UsageError
     from ast_cli.model.config import ASTConfig
     from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
     from ast_cli.results import Tag, TaggingResult, Window
@@ -29,12 +29,14 @@ _HOMES = {
     "ASTForAudioClassification": "model.transformer",
     "ASTModel": "model.transformer",
     "AstError": "errors",
+    "AudioError": "errors",
     "ClassifyOptions": "tagging.options",
     "DecodeOptions": "tagging.options",
     "FbankConfig": "audio.fbank.mel_bank",
     "Tag": "results",
     "Tagger": "tagging.tagger",
     "TaggingResult": "results",
+    "UsageError": "errors",
     "Window": "results",
     "load_waveform": "audio.decode",
     "log_mel_fbank": "audio.fbank.torch_fbank",
@@ -48,12 +50,14 @@ __all__ = [
     "ASTForAudioClassification",
     "ASTModel",
     "AstError",
+    "AudioError",
     "ClassifyOptions",
     "DecodeOptions",
     "FbankConfig",
     "Tag",
     "Tagger",
     "TaggingResult",
+    "UsageError",
     "Window",
     "__version__",
     "load_waveform",
