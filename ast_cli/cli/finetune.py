@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ast_cli.cli.option_flags import as_command
-from ast_cli.cli.parameters import Device
+from ast_cli.cli.parameters import Device, choose_model
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.dataset.examples import read_examples
 from ast_cli.errors import ExitCode
+from ast_cli.hub.names import BUILTIN
 from ast_cli.report.text import counted, printable
 from ast_cli.training.options import settings
 from ast_cli.training.recipes import DEFAULT_RECIPE, options_of
@@ -62,10 +63,11 @@ def finetune(
         typer.Option(
             "--model",
             "-m",
-            help="What to start from: builtin, a folder, an alias, a hub id, scratch:192x6 (width and layers), "
-            "or a config.json.",
+            help="Base model: builtin, a folder, an alias, a hub id, scratch:192x6 (width and layers; random weights), "
+            "or a config.json. [default: AST_MODEL, else builtin]",
+            show_default=False,
         ),
-    ] = "builtin",
+    ] = BUILTIN,  # whatever is downloaded: that must not change what training starts from
     recipe: Annotated[
         str,
         typer.Option(
@@ -104,6 +106,7 @@ def finetune(
     Examples: `ast finetune clips/ --output my-model`, `ast finetune esc50.csv --model audioset --recipe esc50 --folds
     --output esc50`. Ctrl-C saves; the same command with --resume goes on.
     """
+    base_model = choose_model(model, quiet=quiet)
     options = options_of(recipe, {name: value for name, value in flags.items() if value is not None})
     examples = read_examples(data)
     with quiet_native_libraries(), told_how_to_go_on(output, quiet=quiet):
@@ -128,7 +131,7 @@ def finetune(
                 on_progress=display.progress,
             )
             train = finetune_folds if folds else library_finetune
-            result = train(examples, model, output, options, run)
+            result = train(examples, base_model, output, options, run)
     num_failures = _print_folds(result) if isinstance(result, FoldsResult) else _print_result(result)
     if num_failures:
         raise typer.Exit(ExitCode.SOME_FAILED)

@@ -133,6 +133,7 @@ def test_folds_are_printed_with_their_mean(run_ast: Run, data: Path, tmp_path: P
         (["data", "-o", "out", "--recipe", "esc5"], "recipe 'esc5' is not known"),
         (["data", "-o", "out", "--folds", "--fold", "1"], "--folds holds out every fold in turn and --fold one"),
         (["data", "-o", "out", "--model", "scratch:10"], "write scratch:HIDDENxLAYERS"),
+        (["data", "-o", "out", "--model", ""], "--model names nothing"),
         (["data", "-o", "out", "--resume"], "there is no run in out"),
         (["data", "-o", "data"], "--output data is the data itself"),
         (["data", "-o", "full"], "full exists and is not empty: add --resume to go on with its run, or --force"),
@@ -153,6 +154,20 @@ def test_what_cannot_be_is_a_usage_error_and_writes_nothing(
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_base_model_is_the_flag_else_ast_model_else_the_built_in_one(
+    run_ast: Run, data: Path, tmp_path: Path
+) -> None:
+    probe = ("--freeze-encoder", "--epochs", "1", "--threads", "1", "--workers", "1")
+    for name, flags, variable, base in (
+        ("variable", (), "scratch:64x1", "scratch:64x1"),
+        ("flag", ("--model", "scratch:64x2"), "scratch:64x1", "scratch:64x2"),
+        ("neither", (), "", "builtin"),
+    ):
+        done = run_ast("finetune", str(data), "-o", name, *probe, *flags, cwd=tmp_path, AST_MODEL=variable)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / name / "results.json").read_text())["base"] == base
 
 
 def test_every_setting_is_a_flag(run_ast: Run) -> None:
