@@ -50,6 +50,8 @@ class Report:
         clips_per_s: Rate of the last updates.
         left_s: Until all epochs are done, at this rate.
         row: Of the history, where the epoch has just ended.
+        is_best: Whether the validation at the end of this epoch is better than all before it.
+        is_last: Whether training ends with this epoch.
     """
 
     epoch: int
@@ -60,6 +62,8 @@ class Report:
     clips_per_s: float
     left_s: float
     row: dict[str, Any] | None = None
+    is_best: bool = False
+    is_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -321,15 +325,23 @@ class Trainer:
             self.best = {name: tensor.clone() for name, tensor in self._tensors(self.evaluated_model).items()}
 
     def _report(self, row: dict[str, Any] | None = None) -> Report:
+        """Describe the update that was just done, or the epoch that just ended and its row of the history."""
         progress = self.progress
-        epoch = progress.epoch + (row is None)
-        done = 0 if row is not None else progress.update
-        updates_left = (self.options.epochs - epoch + (row is None)) * self.num_updates - done
+        epochs_left = 0 if progress.is_finished else self.options.epochs - progress.epoch
+        updates_left = epochs_left * self.num_updates - progress.update  # `_end_epoch` sets `update` back to 0
         clips_left = updates_left * len(self.task.clips) / self.num_updates
-        loss = row["train_loss"] if row is not None else progress.loss_sum / progress.num_clips
-        left_s = clips_left / max(self._rate, 1e-9)
-        update = self.num_updates if row is not None else progress.update
-        return Report(epoch, self.options.epochs, update, self.num_updates, loss, self._rate, left_s, row)
+        return Report(
+            epoch=progress.epoch + (row is None),
+            num_epochs=self.options.epochs,
+            update=progress.update if row is None else self.num_updates,
+            num_updates=self.num_updates,
+            loss=progress.loss_sum / progress.num_clips if row is None else row["train_loss"],
+            clips_per_s=self._rate,
+            left_s=clips_left / max(self._rate, 1e-9),
+            row=row,
+            is_best=row is not None and progress.best_epoch == progress.epoch,
+            is_last=progress.is_finished,
+        )
 
     def finished_model(self) -> ASTForAudioClassification:
         """Return the model with the weights that the options keep, in evaluation mode."""

@@ -91,6 +91,8 @@ def test_from_the_built_in_model_to_tags_in_two_commands(run_ast: Run, data: Pat
     assert "bad.wav" in errors[0]
     assert "1 clip left out" in done.stderr
     assert re.search(r"^epoch 20/20  loss \d\.\d{4}  .*clips/s  0 s left$", done.stderr, re.MULTILINE)
+    assert done.stderr.count("epoch ") < 10  # of 20, which take milliseconds each
+    assert len((output / "history.csv").read_text().splitlines()) == 21
     tagged = run_ast("classify", str(data / "Low" / "3.wav"), "--model", str(output), "--top-k", "1", "-f", "jsonl")
     record = json.loads(tagged.stdout)
     assert record["tags"][0]["label"] == "Low"

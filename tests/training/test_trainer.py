@@ -237,7 +237,7 @@ def test_nothing_is_resumed_where_nothing_was_saved(tmp_path: Path) -> None:
     assert not tiny_trainer(plain_options(), tmp_path).resume()
 
 
-def test_reports_tell_epoch_update_loss_and_time_left(tmp_path: Path) -> None:
+def test_reports_state_epoch_update_loss_and_time_left(tmp_path: Path) -> None:
     reports: list[Report] = []
     tiny_trainer(plain_options(epochs=2), tmp_path).run(reports.append)
     assert [(each.epoch, each.update, each.row is not None) for each in reports] == [
@@ -249,6 +249,19 @@ def test_reports_tell_epoch_update_loss_and_time_left(tmp_path: Path) -> None:
     assert reports[3].left_s == pytest.approx(12 / reports[3].clips_per_s)
     assert reports[1].left_s == pytest.approx((4 + 12) / reports[1].clips_per_s)
     assert reports[2].loss == reports[3].loss
+    assert [each.is_last for each in reports] == [False] * 7 + [True]
+
+
+def test_reports_mark_each_new_best_validation_and_the_end_of_a_run_that_stops_early(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    tiny_trainer(plain_options(epochs=40, learning_rate=5e-3, patience=3), tmp_path).run(reports.append)
+    ends = [each for each in reports if each.row is not None]
+    metrics = [each.row["validation_metric"] for each in ends if each.row is not None]
+    assert [each.is_best for each in ends] == [
+        metric > max(metrics[:i], default=-1) for i, metric in enumerate(metrics)
+    ]
+    assert [each.is_last for each in ends] == [False] * (len(ends) - 1) + [True]
+    assert (len(ends) < 40, ends[-1].left_s) == (True, 0)
 
 
 def test_other_random_numbers_are_left_alone(tmp_path: Path) -> None:
