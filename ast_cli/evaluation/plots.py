@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.evaluation.metrics import ConfusionMatrix, Metrics, MultiLabelClass, MultiLabelMetrics, SingleLabelMetrics
-from ast_cli.report.text import printable
+from ast_cli.report.text import counted, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_CLASSES = 60  # more lines than this cannot be read on one picture
+OTHERS = "all other classes"
 MAX_LABEL_LENGTH = 32  # characters
 DPI = 150
 BAR_COLOR, MEAN_COLOR = "#4878a8", "#b04030"
@@ -51,38 +53,66 @@ def _confusion_figure(metrics: SingleLabelMetrics, title: str) -> Figure:
     """Draw counts on cells colored by the fraction of their row."""
     from matplotlib.figure import Figure
 
-    matrix = _most_confused(metrics.confusion_matrix)
-    counts, totals = np.array(matrix.counts), {result.label: result.support for result in metrics.per_class}
-    supports = np.array([totals.get(label, 0) for label in matrix.labels])
-    fractions = counts / np.maximum(supports, 1)[:, None]
-    cell, points = (_between(values, len(counts)) for values in (CELL_INCHES, FONT_POINTS))
-    side = max(cell * len(counts), MIN_SIDE_INCHES)
-    figure = Figure(figsize=(side, side))  # of the cells alone; what stands around them is added when it is saved
+    supports = {result.label: result.support for result in metrics.per_class}
+    labels, counts = _shown_part(metrics.confusion_matrix, supports)
+    rows = [f"{_short(label)} ({supports[label]})" for label in labels]
+    columns = [*map(_short, labels), OTHERS][: counts.shape[1]]
+    fractions = counts / np.array([supports[label] for label in labels])[:, None]
+    cell, points = (_between(values, len(labels)) for values in (CELL_INCHES, FONT_POINTS))
+    cell = max(cell, MIN_SIDE_INCHES / len(labels))
+    width, height = cell * len(columns), cell * len(rows)
+    figure = Figure(figsize=(width, height))  # of the cells alone; saving adds what stands around them
     axes = figure.add_axes((0, 0, 1, 1))
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     _write_counts(axes, counts, fractions, points)
-    _name_cells(axes, matrix.labels, supports, points)
-    height = min(1.0, BAR_INCHES / side)
-    figure.colorbar(image, cax=figure.add_axes((1 + 0.2 / side, 1 - height, 0.15 / side, height)))
-    low, high = metrics.accuracy_interval
-    subtitle = f"accuracy {metrics.accuracy:.1%} ({low:.1%} to {high:.1%}), macro F1 {metrics.macro_f1:.3f}"
-    if len(matrix.labels) < len(metrics.confusion_matrix.labels):
-        subtitle += f"\nthe {len(counts)} classes with the most mistakes, of {len(metrics.confusion_matrix.labels)}"
-    _set_title(axes, title, f"{subtitle}\ncolor: fraction of the true class's examples")
+    _name_cells(axes, rows, columns, points)
+    if len(columns) > len(rows):
+        axes.axvline(len(rows) - 0.5, color="#404040", linewidth=1)
+    bar_height = min(1.0, BAR_INCHES / height)
+    figure.colorbar(image, cax=figure.add_axes((1 + 0.2 / width, 1 - bar_height, 0.15 / width, bar_height)))
+    _set_title(axes, title, _single_label_subtitle(metrics, len(labels)))
     return figure
 
 
-def _name_cells(axes: Axes, labels: tuple[str, ...], supports: NDArray[np.integer[Any]], points: float) -> None:
-    """Write the labels beside rows and columns, and draw lines between the cells."""
-    names = [_short(label) for label in labels]
-    rows = [f"{name} ({support})" for name, support in zip(names, supports, strict=True)]
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=points, parse_math=False)
-    axes.set_yticks(range(len(names)), rows, fontsize=points, parse_math=False)
+def _shown_part(matrix: ConfusionMatrix, supports: Mapping[str, int]) -> tuple[list[str], NDArray[np.int64]]:
+    """Choose the classes to draw: those with examples, and of many those with the most mistakes.
+
+    A class that was predicted but has no example would be an empty row. The predictions of classes that are not drawn
+    are one more column, so that the cells of each row add up to the class's examples.
+
+    Returns:
+        The labels of the rows, and the counts, shape (num_shown, num_shown), or (num_shown, num_shown + 1) if there are
+        predictions of other classes.
+    """
+    counts = np.array(matrix.counts, np.int64)
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    shown = np.flatnonzero([label in supports for label in matrix.labels])
+    if len(shown) > MAX_CLASSES:
+        shown = np.sort(shown[np.argsort(-mistakes[shown], kind="stable")[:MAX_CLASSES]])
+    part = counts[np.ix_(shown, shown)]
+    others = counts[shown].sum(axis=1) - part.sum(axis=1)
+    return [matrix.labels[index] for index in shown], np.column_stack([part, others]) if others.any() else part
+
+
+def _single_label_subtitle(metrics: SingleLabelMetrics, num_shown: int) -> str:
+    low, high = metrics.accuracy_interval
+    lines = [f"accuracy {metrics.accuracy:.1%} ({low:.1%} to {high:.1%}), macro F1 {metrics.macro_f1:.3f}"]
+    num_classes = len(metrics.per_class)
+    if num_shown < num_classes:
+        lines.append(f"the {num_shown} classes with the most mistakes, of {num_classes}")
+    if num_without_examples := len(metrics.confusion_matrix.labels) - num_classes:
+        lines.append(f"left out: {counted(num_without_examples, 'predicted label')} without examples")
+    return "\n".join([*lines, "color: fraction of the true class's examples"])
+
+
+def _name_cells(axes: Axes, rows: list[str], columns: list[str], points: float) -> None:
+    """Write the names beside rows and columns, and draw lines between the cells."""
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=points, parse_math=False)
+    axes.set_yticks(range(len(rows)), rows, fontsize=points, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true (examples)")
-    between = np.arange(-0.5, len(names))
-    axes.set_xticks(between, minor=True)
-    axes.set_yticks(between, minor=True)
+    axes.set_xticks(np.arange(-0.5, len(columns)), minor=True)
+    axes.set_yticks(np.arange(-0.5, len(rows)), minor=True)
     axes.grid(which="minor", color="#d8d8d8", linewidth=0.5)
     axes.tick_params(which="both", length=0)
 
@@ -93,17 +123,6 @@ def _write_counts(axes: Axes, counts: NDArray[Any], fractions: NDArray[Any], poi
         color = "white" if fractions[row, column] > 0.55 else "#202020"
         text = str(counts[row, column])
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=points)
-
-
-def _most_confused(matrix: ConfusionMatrix) -> ConfusionMatrix:
-    """Return the part of a matrix that can be read: the classes with the most mistakes in row and column."""
-    if len(matrix.labels) <= MAX_CLASSES:
-        return matrix
-    counts = np.array(matrix.counts)
-    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    kept = np.sort(np.argsort(-mistakes, kind="stable")[:MAX_CLASSES])
-    part = counts[np.ix_(kept, kept)]
-    return ConfusionMatrix(tuple(matrix.labels[index] for index in kept), tuple(map(tuple, part.tolist())))
 
 
 def _bars_figure(metrics: MultiLabelMetrics, title: str) -> Figure:

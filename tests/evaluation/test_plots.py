@@ -18,6 +18,8 @@ from ast_cli.evaluation.plots import (
     MAX_CLASSES,
     MEAN_COLOR,
     MIN_SIDE_INCHES,
+    _shown_part,
+    _single_label_subtitle,
     evaluation_picture,
 )
 from ast_cli.labels import audioset_mids
@@ -57,6 +59,41 @@ def test_a_confusion_matrix_is_drawn(num_labels: int) -> None:
         start = left + int(((row ^ 1) + 0.15) * cell)
         assert is_color(picture[lines, start : start + int(0.7 * cell)], "#ffffff").any()
         assert ink[lines, left - 30 : left - 3].any()
+
+
+def test_classes_without_examples_have_no_row_and_share_one_column() -> None:
+    """The data has labels 3 and 7 of ten; half of their examples are recognized, the others go to two labels each."""
+    targets = np.repeat([3, 7], 12)
+    predicted = np.concatenate([np.repeat([3, 0, 7], [6, 4, 2]), np.repeat([7, 9], [6, 6])])
+    metrics = single_label_metrics(np.eye(10)[predicted], targets, LABELS[:10])
+    supports = {result.label: result.support for result in metrics.per_class}
+    labels, counts = _shown_part(metrics.confusion_matrix, supports)
+    assert labels == [LABELS[3], LABELS[7]]
+    assert counts.tolist() == [[6, 2, 4], [0, 6, 6]]
+    subtitle = _single_label_subtitle(metrics, len(labels)).splitlines()
+    assert subtitle[0].startswith("accuracy 50.0% (")
+    assert subtitle[1] == "left out: 2 predicted labels without examples"
+    assert metrics.to_dict()["confusion_matrix"]["labels"] == [LABELS[i] for i in (0, 3, 7, 9)]  # JSON has them all
+    cells = pixels(evaluation_picture(metrics, "x"))
+    light = is_color(cells, LIGHTEST)  # the one cell that counts nothing
+    assert light.sum() == pytest.approx((MIN_SIDE_INCHES / 2 * DPI) ** 2, rel=0.03)
+
+
+def test_of_many_classes_those_with_the_most_mistakes_are_drawn_and_rows_add_up() -> None:
+    num_labels = MAX_CLASSES + 2
+    targets = np.repeat(np.arange(num_labels), 10)
+    predicted = targets.copy()
+    predicted[::10] = (targets[::10] + 1) % num_labels  # one mistake of each class
+    predicted[-1], predicted[-11] = 0, 0  # and one more of the last two
+    metrics = single_label_metrics(np.eye(num_labels)[predicted], targets, LABELS[:num_labels])
+    supports = {result.label: result.support for result in metrics.per_class}
+    labels, counts = _shown_part(metrics.confusion_matrix, supports)
+    left_out = num_labels - 4, num_labels - 3
+    assert labels == [label for i, label in enumerate(LABELS[:num_labels]) if i not in left_out]
+    np.testing.assert_array_equal(counts.sum(axis=1), 10)
+    assert np.flatnonzero(counts[:, -1]).tolist() == [num_labels - 5]  # the one that was taken for a class left out
+    subtitle = _single_label_subtitle(metrics, len(labels)).splitlines()
+    assert subtitle[1:-1] == [f"the {MAX_CLASSES} classes with the most mistakes, of {num_labels}"]
 
 
 @pytest.mark.parametrize("num_labels", [1, 14, 200])
