@@ -1,4 +1,4 @@
-"""``ast evaluate``: labeled recordings and models to a evaluation."""
+"""``ast evaluate``: measure models on labeled recordings."""
 
 from __future__ import annotations
 
@@ -30,39 +30,47 @@ def evaluate(
     ],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="As of classify; repeated: an ensemble, the mean of the models' scores."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model, as for classify. Several --model form an ensemble: the mean of their scores.",
+        ),
     ] = None,
     split: p.Split = None,
     fold: p.Fold = None,
     format_name: Annotated[
         Literal["table", "json"] | None,
-        typer.Option("--format", "-f", help="Of the result. By default by the suffix of --output, else a table."),
+        typer.Option("--format", "-f", help="Format of the result. [default: by the suffix of --output, else table]"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file, not to stdout.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File for the result, instead of stdout.")
     ] = None,
     thresholds_output: Annotated[
         Path | None,
         typer.Option(
             "--thresholds-output",
             metavar="FILE.json",
-            help="Write each label's threshold with the best F1, for classify --thresholds.",
+            help="File for the threshold of each label with the best F1, for classify --thresholds.",
         ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE.png", help="Draw the confusion matrix, or the classes' precisions."),
+        typer.Option(
+            "--plot", metavar="FILE.png", help="Picture of the confusion matrix, or of the average precisions."
+        ),
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option("--predictions", metavar="FILE", help="Write every example's scores (.jsonl or .csv)."),
+        typer.Option("--predictions", metavar="FILE", help="File for the scores of every example (.jsonl or .csv)."),
     ] = None,
     options: EvaluationOptions,
     load: LoadOptions,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     quiet: p.Quiet = False,
 ) -> None:
-    """Judge a model on labeled recordings: accuracy and confusions, or mAP, AUC and d-prime for several labels each.
+    """Evaluate models on labeled recordings.
+
+    Single-label data gives accuracy, F1 and a confusion matrix; multi-label data gives mAP, AUC and d-prime.
 
     Examples: `ast evaluate clips/ --model my-model`, `ast evaluate meta.csv --fold 1 --format json --plot matrix.png`
     """
@@ -87,13 +95,13 @@ def evaluate(
 
 
 class _Watch:
-    """Shows how far each model is, and tells what went wrong."""
+    """Shows the progress of each model, and prints errors and warnings."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
 
     def __call__(self, results: Iterable[TaggingResult], num_examples: int, model: str) -> Iterator[TaggingResult]:
-        """Pass results on."""
+        """Pass results on, and print a summary after the last one."""
         progress = RunProgress(Tally(num_examples))
         for result in watched(results, progress, quiet=self.quiet, to_stdout=False):
             assert isinstance(result, TaggingResult)

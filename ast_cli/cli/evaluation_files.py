@@ -1,4 +1,4 @@
-"""Where ``ast evaluate`` writes to: the result, and the files beside it that are asked for."""
+"""The output files of ``ast evaluate``."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFiles:
-    """What is written, and where.
+    """The files to write, as named on the command line; None for those not requested.
 
     Attributes:
-        format_name: ``table`` or ``json``.
-        output: The result; None for standard output.
-        thresholds: Each label's best threshold.
-        plot: A picture.
-        predictions: What was said about each example.
+        format_name: Format of the result: ``table`` or ``json``.
+        output: File for the result; None for standard output.
+        thresholds: File for the best threshold of each label.
+        plot: File for the picture.
+        predictions: File for the scores of each example.
     """
 
     format_name: str
@@ -37,10 +37,10 @@ class EvaluationFiles:
     predictions: Path | None = None
 
     def check(self, inputs: Iterable[str], *, force: bool) -> None:
-        """Refuse what cannot be written, or must not be, before anything heavy is done.
+        """Validate the file names before models are loaded.
 
         Raises:
-            UsageError: With what to do.
+            UsageError: If a file cannot be written, would replace another, or has the wrong suffix.
         """
         flags = {
             "--output": self.output,
@@ -60,10 +60,10 @@ class EvaluationFiles:
             raise UsageError(f"--predictions {self.predictions}: name a file that ends in .jsonl or .csv")
 
     def write(self, result: Evaluation) -> None:
-        """Write all that was asked for.
+        """Write the requested files.
 
         Raises:
-            AstError: A file cannot be written.
+            AstError: If a file cannot be written.
         """
         if self.thresholds is not None:
             from ast_cli.evaluation.thresholds import write_thresholds
@@ -89,7 +89,7 @@ class EvaluationFiles:
 
 
 def _title(result: Evaluation) -> str:
-    """Name models and data without the folders they lie in."""
+    """Return the names of models and data without their parent folders."""
     models = " + ".join(Path(model.name).name for model in result.models)
     return f"{models} on {Path(result.data).name}"
 

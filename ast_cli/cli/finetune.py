@@ -1,4 +1,4 @@
-"""``ast finetune``: a model of one's own from labeled recordings."""
+"""``ast finetune``: train a model on labeled recordings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command with ``**flags`` one flag for each field of `TrainOptions`; a flag not used is None."""
+    """Replace the ``**flags`` of a command by one flag for each field of `TrainOptions`; unused flags are None."""
 
     def run(**values: Any) -> None:
         own = {name: values.pop(name) for name in named}
@@ -56,7 +56,7 @@ def finetune(
         str, typer.Argument(metavar="DATA", help="A folder per class, or a manifest: .csv, .tsv or .jsonl.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the checkpoint goes, with its card.")
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the checkpoint and its model card.")
     ],
     model: Annotated[
         str,
@@ -71,45 +71,49 @@ def finetune(
     recipe: Annotated[
         str,
         typer.Option(
-            "--recipe", help="default, esc50, speech-commands, audioset, scratch, or a TOML file; flags go before it."
+            "--recipe",
+            help="Settings to start from: default, esc50, speech-commands, audioset, scratch, or a TOML file. "
+            "Flags override them.",
         ),
     ] = DEFAULT_RECIPE,
     folds: Annotated[
-        bool, typer.Option("--folds", help="Hold out every fold of the data in turn, each in a folder of its own.")
+        bool, typer.Option("--folds", help="Cross-validate: train once per fold, with that fold held out.")
     ] = False,
     device: Device = "auto",
     threads: Annotated[
-        int | None, typer.Option("--threads", help="Of torch on the CPU. [default: torch's choice, the cores]")
+        int | None, typer.Option("--threads", help="Threads of torch on the CPU. [default: one per core]")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes that decode. [default: the cores]")
+        int | None,
+        typer.Option("--workers", help="Processes that decode audio. [default: half of the cores, at most 16]"),
     ] = None,
     features: Annotated[
         Path | None,
         typer.Option(
             "--features",
             metavar="FOLDER",
-            help="Keep the spectrograms here for later runs on the same data. [default: in FOLDER, until the end]",
+            help="Folder that keeps the spectrograms for later runs on the same data. [default: inside the output, "
+            "deleted when the run ends]",
             show_default=False,
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run's output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output of an earlier run.")] = False,
     keep_checkpoint: Annotated[
-        bool, typer.Option("--keep-checkpoint", help="Leave the state for --resume in the output.")
+        bool, typer.Option("--keep-checkpoint", help="Keep optimizer and training state in the output.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only on stderr.")] = False,
     **flags: Any,
 ) -> None:
-    """Train a model on labeled recordings; writes a checkpoint that classify and transformers load.
+    """Train a model on labeled recordings and write a checkpoint that `ast classify` and transformers load.
 
     Examples: `ast finetune clips/ --output my-model`, `ast finetune esc50.csv --model audioset --recipe esc50 --folds
-    --output esc50`. Ctrl-C saves; the same command with --resume goes on.
+    --output esc50`. Ctrl-C saves the state; the same command with --resume continues.
     """
     base_model = choose_model(model, quiet=quiet)
     options = options_of(recipe, {name: value for name, value in flags.items() if value is not None})
     examples = read_examples(data)
-    with quiet_native_libraries(), told_how_to_go_on(output, quiet=quiet):
+    with quiet_native_libraries(), resume_hint(output, quiet=quiet):
         from ast_cli.cli.train_progress import TrainDisplay
         from ast_cli.engine.torch.device import set_num_threads
         from ast_cli.training.cross_validation import FoldsResult, finetune_folds
@@ -138,18 +142,18 @@ def finetune(
 
 
 @contextlib.contextmanager
-def told_how_to_go_on(output: Path, *, quiet: bool) -> Iterator[None]:
-    """Say at an interruption what is saved, if anything is."""
+def resume_hint(output: Path, *, quiet: bool) -> Iterator[None]:
+    """Print how to continue when the run is interrupted and its state was saved."""
     try:
         yield
     except BaseException as error:
         if not isinstance(error, Exception) and (output / "checkpoint" / "run.json").is_file():
-            note(f"stopped; the same command with --resume goes on from what is saved in {output}", quiet=quiet)
+            note(f"stopped; to continue, run the same command with --resume (state saved in {output})", quiet=quiet)
         raise
 
 
 def _print_result(result: FinetuneResult) -> int:
-    """Print where the checkpoint is and how good it is; return how many clips could not be read."""
+    """Print the output folder and the metrics of the model; return the number of clips that could not be read."""
     typer.echo(printable(str(result.output)))
     for name, metrics in (("validation", result.validation), ("test", result.test)):
         if metrics is not None:
@@ -159,7 +163,7 @@ def _print_result(result: FinetuneResult) -> int:
 
 
 def _print_folds(result: FoldsResult) -> int:
-    """Print each fold's metric and their mean; return how many clips could not be read."""
+    """Print the metric of each fold and their mean; return the number of clips that could not be read."""
     from ast_cli.evaluation.metrics import METRIC_NAMES
 
     title = METRIC_NAMES[result.metric]

@@ -1,4 +1,4 @@
-"""``ast stats``: mean and standard deviation of a training set, for the feature extractor."""
+"""``ast stats``: measure the mean and standard deviation of a training set for the feature extractor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stats(
         list[str],
         typer.Argument(
             metavar="DATA...",
-            help="A folder per class, a manifest (.csv, .tsv, .jsonl), or folders and files of any audio.",
+            help="A folder per class, a manifest (.csv, .tsv, .jsonl), or any audio files and folders.",
         ),
     ],
     model: Annotated[
@@ -37,29 +37,29 @@ def stats(
         typer.Option(
             "--model",
             "-m",
-            help="Whose feature extractor. [default: that of --apply, else AudioSet's]",
+            help="Model whose feature extractor is used. [default: that of --apply, else AudioSet's]",
             show_default=False,
         ),
     ] = None,
     num_mel_bins: Annotated[
-        int | None, typer.Option("--num-mel-bins", help="Of the filter bank. [default: the extractor's]")
+        int | None, typer.Option("--num-mel-bins", help="Mel bins of the filter bank. [default: the extractor's]")
     ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(
             "--max-length",
             metavar="FRAMES",
-            help="Count no more frames of each recording. [default: all; with --padded the extractor's length]",
+            help="Most frames counted per recording. [default: all; with --padded the extractor's length]",
         ),
     ] = None,
     front_end: p.FrontEnd = None,
     padded: Annotated[
-        bool, typer.Option("--padded", help="Count padding up to that length too, as the original project does.")
+        bool, typer.Option("--padded", help="Also count padding up to --max-length, as the original project does.")
     ] = False,
     split: p.Split = None,
     fold: p.Fold = None,
     apply: Annotated[
-        Path | None, typer.Option("--apply", metavar="FOLDER", help="Write mean and std into this checkpoint.")
+        Path | None, typer.Option("--apply", metavar="FOLDER", help="Checkpoint folder to write mean and std to.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     decode: DecodeOptions,
@@ -67,7 +67,7 @@ def stats(
 ) -> None:
     """Compute the mean and standard deviation of a training set's log-mel energies.
 
-    With these in preprocessor_config.json the model's inputs have mean 0 and standard deviation 0.5.
+    With these values in preprocessor_config.json the inputs of the model have mean 0 and standard deviation 0.5.
 
     Examples: `ast stats clips/`, `ast stats data.csv --split train --apply my-model/`
     """
@@ -80,7 +80,7 @@ def stats(
         from ast_cli.training.data.statistics import apply_statistics, compute_statistics, preprocessor_file
 
         if apply is not None:
-            preprocessor_file(apply)  # before hours of work
+            preprocessor_file(apply)  # raises before the recordings are decoded, which may take hours
         extractor = _feature_extractor(
             model or apply, front_end, {key: value for key, value in changes.items() if value is not None}
         )
@@ -107,7 +107,7 @@ def _feature_extractor(
 ) -> ASTFeatureExtractor:
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 
-    own = ASTFeatureExtractor(**changes)  # refuses flags that cannot be, as flags
+    own = ASTFeatureExtractor(**changes)  # validates the flags; the message then names no checkpoint
     return own if model is None else ASTFeatureExtractor.from_pretrained(model, front_end=front_end, **changes)
 
 

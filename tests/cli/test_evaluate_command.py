@@ -66,7 +66,7 @@ def test_several_labels_an_ensemble_and_a_table_in_a_file(folder: Path, run_ast:
     assert "12 labels have no example and count in no mean" in text
 
 
-def test_the_name_of_output_chooses_the_format_where_format_does_not(folder: Path, run_ast: Run) -> None:
+def test_the_suffix_of_output_chooses_the_format_unless_format_does(folder: Path, run_ast: Run) -> None:
     for name, arguments in (("by-name.json", ()), ("table.json", ("--format", "table")), ("x", ("--format", "json"))):
         done = run_ast("evaluate", "clips", "--model", "builtin", "--output", name, *arguments, cwd=folder.parent)
         assert done.returncode == 3  # one of the files is no audio
@@ -105,7 +105,7 @@ def test_usage_errors_are_one_sentence(folder: Path, run_ast: Run, arguments: li
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_run_that_scores_nothing_is_fatal(tmp_path: Path, run_ast: Run) -> None:
+def test_a_run_that_can_score_no_example_fails(tmp_path: Path, run_ast: Run) -> None:
     for name in ("Rain/a.wav", "Bark/b.wav"):
         path = tmp_path / "clips" / name
         path.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The command itself, in processes of its own: killed, interrupted, resumed, and fed with what cannot be."""
+"""``ast finetune`` in processes of its own: killed, interrupted, resumed, and given invalid arguments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def started(data: Path, output: Path, *arguments: str) -> subprocess.Popen[bytes
 
 
 def wait_for_epochs(process: subprocess.Popen[bytes], output: Path, num_epochs: int) -> None:
-    """Wait until the history has so many rows."""
+    """Wait until the history has ``num_epochs`` rows."""
     deadline = time.monotonic() + 100
     while process.poll() is None and time.monotonic() < deadline:
         history = output / "history.csv"
@@ -48,13 +48,15 @@ def wait_for_epochs(process: subprocess.Popen[bytes], output: Path, num_epochs: 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_killed_and_interrupted_runs_end_with_the_bits_of_a_whole_one(run_ast: Run, data: Path, tmp_path: Path) -> None:
+def test_killed_and_interrupted_runs_end_with_the_same_weights_as_an_uninterrupted_one(
+    run_ast: Run, data: Path, tmp_path: Path
+) -> None:
     epochs = ("--epochs", "24")
     whole = started(data, tmp_path / "whole", *epochs)
     output = tmp_path / "parts"
     with started(data, output, *epochs) as process:
         wait_for_epochs(process, output, 4)
-        process.send_signal(signal.SIGSTOP)  # so that it is still there, however slow the next line is
+        process.send_signal(signal.SIGSTOP)  # it keeps the lock, however slow the next line is
         second = run_ast("finetune", str(data), "-o", str(output), *TINY, *epochs, "--resume")
         assert second.returncode == 1
         assert f"is being written by another run, process {process.pid}" in second.stderr
@@ -68,7 +70,7 @@ def test_killed_and_interrupted_runs_end_with_the_bits_of_a_whole_one(run_ast: R
     assert process.returncode == 130, stderr
     assert re.search(r"going on after epoch \d+, update \d", stderr.decode())
     last = stderr.decode().splitlines()[-1]
-    assert last == f"stopped; the same command with --resume goes on from what is saved in {output}"
+    assert last == f"stopped; to continue, run the same command with --resume (state saved in {output})"
     done = run_ast("finetune", str(data), "-o", str(output), *TINY, *epochs, "--resume")
     assert done.returncode == 0, done.stderr
     _, stderr = whole.communicate(timeout=100)
@@ -80,7 +82,7 @@ def test_killed_and_interrupted_runs_end_with_the_bits_of_a_whole_one(run_ast: R
     assert re.fullmatch(r"validation accuracy  [01]\.\d{4}  \(2 clips\)", done.stdout.splitlines()[1])
 
 
-def test_from_the_built_in_model_to_tags_in_two_commands(run_ast: Run, data: Path, tmp_path: Path) -> None:
+def test_a_model_fine_tuned_from_the_built_in_one_tags_a_file(run_ast: Run, data: Path, tmp_path: Path) -> None:
     (data / "Low" / "bad.wav").write_bytes(b"no audio at all " * 9)
     output = tmp_path / "mine"
     settings = ("--freeze-encoder", "--epochs", "20", "--batch-size", "4", "--learning-rate", "0.01", "--threads", "1")
@@ -143,7 +145,7 @@ def test_folds_are_printed_with_their_mean(run_ast: Run, data: Path, tmp_path: P
         (["one", "-o", "out"], "one: all examples have the label 'Low'; at least two classes are needed"),
     ],
 )
-def test_what_cannot_be_is_a_usage_error_and_writes_nothing(
+def test_invalid_arguments_are_usage_errors_and_write_nothing(
     run_ast: Run, data: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()

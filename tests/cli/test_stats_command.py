@@ -81,7 +81,7 @@ def test_statistics_are_written_into_a_checkpoint_with_its_own_filter_bank(
     assert json.loads(file.read_text()) == {**before, "mean": printed["mean"], "std": printed["std"]}
 
 
-def test_folds_padding_and_lengths_are_taken(run_ast: Run, data: Path) -> None:
+def test_folds_padding_and_lengths_are_applied(run_ast: Run, data: Path) -> None:
     manifest = data / "data.csv"
     manifest.write_text("path,fold\ntrain/Dog/1.0.wav,1\ntrain/Cat/0.5.wav,2\ntest/Cat/2.0.wav,3\n")
     done = run_ast(
@@ -103,7 +103,7 @@ def test_folds_padding_and_lengths_are_taken(run_ast: Run, data: Path) -> None:
         (["--apply", "nowhere"], "nowhere: holds no preprocessor_config.json"),
     ],
 )
-def test_what_cannot_be_is_a_usage_error(run_ast: Run, data: Path, arguments: list[str], message: str) -> None:
+def test_invalid_arguments_are_usage_errors(run_ast: Run, data: Path, arguments: list[str], message: str) -> None:
     done = run_ast("stats", str(data), *arguments)
     assert done.returncode == 2
     assert message in done.stderr
