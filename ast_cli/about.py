@@ -1,4 +1,7 @@
-"""What is said of an option beside its field, once for library, recipes and command line. Standard library only."""
+"""Documentation of options, attached to their dataclass fields and shared by library, recipes and command line.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from typing import Annotated, Any
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is said of a field, in its type: ``Annotated[float, About("Where to start.", flag="--start")]``.
+    """Documentation of a field as part of its type: ``Annotated[float, About("Start in seconds.", flag="--start")]``.
 
     Attributes:
-        help: For the command line.
-        flag: Its name on the command line, where that is not the field's.
-        short: One letter for it, such as ``-k``.
-        metavar: What stands for its value in the help, such as ``SECONDS``.
-        choices: A Literal of what it may be on the command line, where the field's type is wider.
+        help: Help text on the command line.
+        flag: Name of the option on the command line, if it differs from the field's name.
+        short: One-letter form of the flag, such as ``-k``.
+        metavar: Placeholder for the value in the help, such as ``SECONDS``.
+        choices: ``Literal`` of the values allowed on the command line, if the field's type allows more.
     """
 
     help: str
@@ -30,7 +33,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class AboutField:
-    """A field with its type, what is said of it, and its default."""
+    """A documented field: its name, type, documentation and default value."""
 
     name: str
     kind: Any
@@ -39,15 +42,15 @@ class AboutField:
 
     @property
     def flag(self) -> str:
-        """Its name on the command line."""
+        """Name of the option on the command line."""
         return self.about.flag or "--" + self.name.replace("_", "-")
 
 
-_known: dict[type[Any], tuple[AboutField, ...]] = {}  # types are read by evaluating them, which takes a millisecond
+_known: dict[type[Any], tuple[AboutField, ...]] = {}  # a cache: evaluating the annotations takes a millisecond
 
 
 def documented_fields(options: type[Any]) -> tuple[AboutField, ...]:
-    """Return the fields of a dataclass that have an `About`, its own before those that it inherits."""
+    """Return the fields of a dataclass that have an `About`; the class's own fields precede inherited ones."""
     if options not in _known:
         _known[options] = tuple(_documented(options))
     return _known[options]
@@ -59,5 +62,5 @@ def _documented(options: type[Any]) -> Iterator[AboutField]:
     names = [name for kind in options.__mro__ for name in vars(kind).get("__annotations__", {}) if name in defaults]
     for name in dict.fromkeys(names):
         if typing.get_origin(hints[name]) is Annotated:
-            kind, *said = typing.get_args(hints[name])
-            yield from (AboutField(name, kind, each, defaults[name]) for each in said if isinstance(each, About))
+            kind, *metadata = typing.get_args(hints[name])
+            yield from (AboutField(name, kind, entry, defaults[name]) for entry in metadata if isinstance(entry, About))

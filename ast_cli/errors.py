@@ -1,11 +1,11 @@
-"""What can go wrong, and the exit code it ends in. Standard library only."""
+"""Exceptions of the library, codes for errors and warnings, and exit codes. Standard library only."""
 
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
-DEBUG_VARIABLE = "AST_DEBUG"  # set: traces of errors on standard error, those of worker processes included
-MESSAGE_LENGTH = 500  # characters of another library's own words in a message
+DEBUG_VARIABLE = "AST_DEBUG"  # if set, tracebacks go to standard error, including those of worker processes
+MESSAGE_LENGTH = 500  # maximum number of characters quoted from another library's message
 
 
 class ExitCode(IntEnum):
@@ -15,13 +15,13 @@ class ExitCode(IntEnum):
     FATAL = 1  # the run is not complete
     USAGE = 2  # the command line is wrong
     SOME_FAILED = 3  # the run is complete, some inputs failed
-    NO_INPUTS = 4  # nothing matched
+    NO_INPUTS = 4  # no input matched
     INTERRUPTED = 130  # 128 + SIGINT
     TERMINATED = 143  # 128 + SIGTERM
 
 
 class ErrorCode(StrEnum):
-    """Why one input has no scores: a closed list that scripts can rely on."""
+    """Reasons why an input has no scores: a closed list that scripts can rely on."""
 
     NOT_FOUND = "not_found"
     EMPTY_FILE = "empty_file"
@@ -43,38 +43,38 @@ class ErrorCode(StrEnum):
 
 
 class WarningCode(StrEnum):
-    """What was odd about an input that was scored all the same."""
+    """Problems of an input that was scored nevertheless."""
 
     TOO_SHORT = "too_short"  # fewer samples than one frame: padded with zeros
-    TRUNCATED = "truncated"  # the file ends before the length it claims
+    TRUNCATED = "truncated"  # the file ends before the length that its header states
     PARTIAL = "partial"  # damage in the middle was skipped
-    LENGTH_MISMATCH = "length_mismatch"  # more was decoded than the file claims
-    NON_FINITE_SAMPLES = "non_finite_samples"  # NaN, Inf or absurd samples were replaced by 0
+    LENGTH_MISMATCH = "length_mismatch"  # more audio was decoded than the header states
+    NON_FINITE_SAMPLES = "non_finite_samples"  # NaN, Inf and samples above 1e15 were replaced by 0
 
 
 class AstError(Exception):
-    """Base of all errors this library raises on purpose; its text is one sentence for the user."""
+    """Base class of all errors that this library raises on purpose; the message is one sentence for the user."""
 
     exit_code = ExitCode.FATAL
 
 
 class UsageError(AstError, ValueError):
-    """An argument or option that cannot be."""
+    """An argument or option is invalid."""
 
     exit_code = ExitCode.USAGE
 
 
 class NoInputsError(AstError):
-    """Nothing matched what was named."""
+    """No file matched the given inputs."""
 
     exit_code = ExitCode.NO_INPUTS
 
 
 class AudioError(AstError):
-    """One input that cannot be read or scored; in a batch it becomes that input's record.
+    """An input cannot be read or scored; in a batch, the error becomes part of that input's record.
 
     Attributes:
-        code: Which of the closed list of reasons.
+        code: Reason for the failure.
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:
@@ -83,31 +83,31 @@ class AudioError(AstError):
 
 
 def internal_error(path: str, error: Exception) -> AudioError:
-    """Return the error of a file whose decoding ended in a bug of this program, which says nothing about the file."""
+    """Return the error for a file whose decoding hit a bug of this program; the file itself may be fine."""
     reason = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
     return AudioError(
         ErrorCode.WORKER_CRASHED,
-        f"{path}: an internal error ended its decoding ({reason}); add --debug for the trace, and please report it",
+        f"{path}: decoding stopped with an internal error ({reason}); add --debug for the traceback and report it",
     )
 
 
 class CheckpointError(AstError):
-    """A checkpoint that is damaged, foreign, hostile or at odds with its configuration."""
+    """A checkpoint is damaged, malicious, of another architecture, or inconsistent with its configuration."""
 
 
 class HubError(AstError):
-    """A checkpoint that is not on this machine and could not be fetched."""
+    """A checkpoint is not on this machine and could not be downloaded."""
 
 
 class DeviceError(AstError):
-    """A device, data type or engine that this machine does not offer."""
+    """A device, data type or engine is not available on this machine."""
 
 
 class EngineMissingError(DeviceError):
-    """An engine whose package is not installed."""
+    """The package of an engine is not installed."""
 
     exit_code = ExitCode.USAGE
 
 
 class AstWarning(UserWarning):
-    """Something a user should know that stops nothing; the command line prints it on stderr."""
+    """A problem that does not stop the program; the command line prints it on stderr."""

@@ -1,7 +1,7 @@
-"""The 527 AudioSet classes, the 35 words of Speech Commands, and choosing labels by name.
+"""The 527 AudioSet classes, the 35 words of Speech Commands, and the selection of labels by name.
 
-The class list is AudioSet's own (Gemmeke et al., 2017; CC BY 4.0), in the order of its class indices, kept as
-``assets/audioset_labels.tsv``: one line a class, its machine identifier and its display name.
+The class list is AudioSet's own (Gemmeke et al., 2017; CC BY 4.0), in the order of the class indices. It is stored in
+``assets/audioset_labels.tsv``, one class per line: machine identifier and display name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SPEECH_COMMANDS = frozenset(
     "right seven sheila six stop three tree two up visual wow yes zero".split()
 )
 
-TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # overrides the direction it reads in
+# Unicode's embeddings, overrides and isolates, which change the direction in which text is displayed.
+BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @functools.cache
@@ -33,46 +34,46 @@ def audioset_mids() -> dict[str, str]:
 
 
 def audioset_id2label() -> dict[int, str]:
-    """Return AudioSet's class index to display name."""
+    """Return the mapping from AudioSet's class indices to display names."""
     return dict(enumerate(audioset_mids()))
 
 
 def mid_of(label: str) -> str | None:
-    """Return AudioSet's machine identifier of a display name, or None where the label is not AudioSet's."""
+    """Return AudioSet's machine identifier for a display name, or None if AudioSet has no such label."""
     return audioset_mids().get(label)
 
 
 def is_audioset(id2label: Mapping[int, str]) -> bool:
-    """Tell whether these are AudioSet's 527 classes, in whatever order."""
+    """Return whether the labels are AudioSet's 527 classes, in any order."""
     return len(id2label) == NUM_AUDIOSET_LABELS and set(id2label.values()) == set(audioset_mids())
 
 
 def counts_as_audioset(id2label: Mapping[int, str]) -> bool:
-    """Tell whether these are AudioSet's classes, or 527 without names, which are AudioSet's too."""
+    """Return whether the labels are AudioSet's classes, or 527 placeholders, which are taken for AudioSet's."""
     unnamed = placeholder_labels(NUM_AUDIOSET_LABELS).values()
     return is_audioset(id2label) or (len(id2label) == len(unnamed) and set(id2label.values()) == set(unnamed))
 
 
 def is_speech_commands(id2label: Mapping[int, str]) -> bool:
-    """Tell whether these are the 35 words of Speech Commands, in whatever order and case."""
+    """Return whether the labels are the 35 words of Speech Commands, in any order and case."""
     return len(id2label) == len(SPEECH_COMMANDS) and {name.casefold() for name in id2label.values()} == SPEECH_COMMANDS
 
 
 def is_plain(label: str) -> bool:
-    """Tell whether a label is text alone: no control character, which a terminal obeys, none that turns text around.
+    """Return whether a label is safe to print: no terminal control characters and no changes of text direction.
 
-    Characters that join or separate letters (U+200C, U+200D) belong to the spelling of several scripts.
+    The zero-width joiner and non-joiner (U+200D, U+200C) are allowed: several scripts need them for correct spelling.
     """
-    return not any(unicodedata.category(character) == "Cc" or character in TURNS_TEXT for character in label)
+    return not any(unicodedata.category(character) == "Cc" or character in BIDI_CONTROLS for character in label)
 
 
 def placeholder_labels(num_labels: int) -> dict[int, str]:
-    """Return the names that stand for none, as the reference has them: ``LABEL_0``, ``LABEL_1`` ..."""
+    """Return transformers' placeholders for labels without names: ``LABEL_0``, ``LABEL_1`` ..."""
     return {label_id: f"LABEL_{label_id}" for label_id in range(num_labels)}
 
 
 def label_ids_by_name(id2label: Mapping[int, str]) -> dict[str, int]:
-    """Return class indices by what a label is called, its name or its AudioSet identifier, both case-folded."""
+    """Return the class indices keyed by case-folded label name and by case-folded AudioSet identifier."""
     known: dict[str, int] = {}
     for label_id, label in id2label.items():
         known.setdefault(label.casefold(), label_id)
@@ -82,20 +83,20 @@ def label_ids_by_name(id2label: Mapping[int, str]) -> dict[str, int]:
 
 
 def select_label_ids(names: Iterable[str], id2label: Mapping[int, str]) -> list[int]:
-    """Find labels by what a person types.
+    """Return the class indices of labels named by the user.
 
-    Each name is a label (upper and lower case are the same) or an AudioSet machine identifier; several may stand in
-    one string with commas between them, although 75 of AudioSet's names hold commas themselves: the longest match wins.
+    Each name is a label (case does not matter) or an AudioSet machine identifier. One string may contain several names
+    separated by commas. As 75 of AudioSet's names contain commas themselves, the longest match wins.
 
     Args:
-        names: What was typed, e.g. ``["Speech,Waves, surf", "/m/04rlf"]``.
-        id2label: The checkpoint's labels.
+        names: Names as the user typed them, e.g. ``["Speech,Waves, surf", "/m/04rlf"]``.
+        id2label: Labels of the checkpoint.
 
     Returns:
-        Class indices in the order typed, each once.
+        Class indices in the given order, without duplicates.
 
     Raises:
-        UsageError: A name matches no label; the message offers the nearest ones.
+        UsageError: If a name matches no label; the message lists similar labels.
     """
     known = label_ids_by_name(id2label)
     chosen = [label_id for name in names for label_id in _split(name, known, id2label)]
@@ -103,7 +104,7 @@ def select_label_ids(names: Iterable[str], id2label: Mapping[int, str]) -> list[
 
 
 def _split(text: str, known: Mapping[str, int], id2label: Mapping[int, str]) -> list[int]:
-    """Cut one comma-separated string into known labels, the longest match first."""
+    """Split a comma-separated string into the class indices of known labels, trying the longest match first."""
     parts, chosen, first = text.split(","), [], 0
     while first < len(parts):
         for last in range(len(parts), first, -1):
@@ -118,11 +119,11 @@ def _split(text: str, known: Mapping[str, int], id2label: Mapping[int, str]) -> 
 
 
 def no_such_label(name: str, id2label: Mapping[int, str]) -> str:
-    """Say that a label does not exist and which ones come near."""
+    """Return the error message for an unknown label, which names similar labels."""
     by_fold = {label.casefold(): label for label in id2label.values()}
     folded = name.casefold()
     near = [label for fold, label in by_fold.items() if folded and folded in fold][:3]
     near += [by_fold[fold] for fold in difflib.get_close_matches(folded, by_fold, n=3, cutoff=0.6)]
     if not near:
-        return f"the model has no label {name!r}, nor one near it; its config.json lists them under id2label"
-    return f"the model has no label {name!r}; near ones: {', '.join(repr(label) for label in dict.fromkeys(near))}"
+        return f"the model has no label {name!r} and none similar to it; see id2label in the model's config.json"
+    return f"the model has no label {name!r}; similar labels: {', '.join(repr(label) for label in dict.fromkeys(near))}"

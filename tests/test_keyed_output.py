@@ -38,7 +38,7 @@ def test_a_declared_value_that_is_not_set_is_none_as_attribute_and_absent_as_key
         answer[1]
 
 
-def test_an_undeclared_attribute_is_an_error_that_lists_what_there_is() -> None:
+def test_an_undeclared_attribute_is_an_error_that_lists_the_keys() -> None:
     with pytest.raises(AttributeError, match="Answer has no 'fifth'; it has first, second"):
         Answer(first=1, second=2).fifth  # noqa: B018
     with pytest.raises(AttributeError, match="it has nothing"):

@@ -42,17 +42,17 @@ def test_75_names_contain_commas() -> None:
         (526, "Field recording", "/m/07hvw1"),
     ],
 )
-def test_names_stand_at_their_class_index_with_their_identifier(label_id: int, name: str, mid: str) -> None:
+def test_names_have_the_right_class_index_and_identifier(label_id: int, name: str, mid: str) -> None:
     assert AUDIOSET[label_id] == name
     assert mid_of(name) == mid
 
 
-def test_a_foreign_label_has_no_identifier() -> None:
+def test_a_label_unknown_to_audioset_has_no_identifier() -> None:
     assert mid_of("rain on tin") is None
     assert mid_of("speech") is None  # exact: labels are not guessed at
 
 
-def test_audioset_is_recognized_in_any_order_and_only_whole() -> None:
+def test_audioset_is_recognized_in_any_order_but_only_if_complete() -> None:
     turned = dict(enumerate(reversed(AUDIOSET.values())))
     assert is_audioset(AUDIOSET)
     assert is_audioset(turned)
@@ -85,7 +85,7 @@ def test_all_names_in_one_string_select_all_classes_despite_their_commas() -> No
         ([], []),
     ],
 )
-def test_labels_are_selected_by_what_a_person_types(names: list[str], expected: list[int]) -> None:
+def test_labels_are_selected_by_name_or_identifier(names: list[str], expected: list[int]) -> None:
     assert select_label_ids(names, FEW) == expected
 
 
@@ -99,16 +99,16 @@ def test_the_longest_match_wins() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Brak", "the model has no label 'Brak'; near ones: 'Bark'"),
-        ("rain on", "the model has no label 'rain on'; near ones: 'rain on tin', 'RAIN ON GLASS', 'Rain'"),
-        ("surf", "the model has no label 'surf'; near ones: 'Waves, surf'"),
-        ("Bark,zzz", "the model has no label 'zzz', nor one near it; its config.json lists them under id2label"),
-        ("", "the model has no label '', nor one near it; its config.json lists them under id2label"),
-        ("Bark,", "the model has no label '', nor one near it; its config.json lists them under id2label"),
-        ("Waves,  surf", "the model has no label 'Waves'; near ones: 'Waves, surf'"),  # two spaces
+        ("Brak", "the model has no label 'Brak'; similar labels: 'Bark'"),
+        ("rain on", "the model has no label 'rain on'; similar labels: 'rain on tin', 'RAIN ON GLASS', 'Rain'"),
+        ("surf", "the model has no label 'surf'; similar labels: 'Waves, surf'"),
+        ("Bark,zzz", "the model has no label 'zzz' and none similar to it; see id2label in the model's config.json"),
+        ("", "the model has no label '' and none similar to it; see id2label in the model's config.json"),
+        ("Bark,", "the model has no label '' and none similar to it; see id2label in the model's config.json"),
+        ("Waves,  surf", "the model has no label 'Waves'; similar labels: 'Waves, surf'"),  # two spaces
     ],
 )
-def test_an_unknown_label_is_refused_with_near_ones(name: str, message: str) -> None:
+def test_an_unknown_label_is_an_error_that_lists_similar_labels(name: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         select_label_ids([name], FEW)
     assert str(caught.value) == message
@@ -120,7 +120,7 @@ def test_text_of_any_script_is_plain(label: str) -> None:
 
 
 @pytest.mark.parametrize("character", [*"\x00\t\n\r\x1b\x7f\x9b\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"])
-def test_what_controls_a_terminal_or_turns_text_around_is_not(character: str) -> None:
+def test_terminal_controls_and_changes_of_text_direction_are_not_plain(character: str) -> None:
     assert not is_plain(f"a{character}b")
 
 

@@ -1,1 +1,1 @@
-"""Files and folders: whole or not at all, one writer at a time, JSON, the user's cache."""
+"""File handling: atomic writes, locks, append-only files, JSON, and the user's cache."""

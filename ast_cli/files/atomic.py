@@ -1,4 +1,4 @@
-"""Files that are old or new, never half. Standard library only."""
+"""Atomic writes: a file has either its old or its new content, never a part. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from typing import BinaryIO
 
 from ast_cli.errors import AstError
 
-ABANDONED_S = 3600.0  # since a shared file in the making was last written to
-_numbers = itertools.count()  # of shared files in the making, of this process
+ABANDONED_S = 3600.0  # a shared temporary file that was not written to for this long is deleted
+_numbers = itertools.count()  # numbers the shared temporary files of this process
 
 
 @contextlib.contextmanager
 def replacing(file: Path, *, is_shared: bool = False) -> Iterator[BinaryIO]:
-    """Write a file that takes its name only when all of it is on the disk; its folder is made if needed.
+    """Write a file atomically: it gets its final name only when all of its content is on the disk.
+
+    The folder is created if needed.
 
     Args:
-        file: To write, or to replace; what was there before stays until the end, and if anything is raised.
-        is_shared: Whether other processes may write the same file now, as in a cache: the last one to end wins.
+        file: File to create or replace; an existing file stays until the end of the block, or if the block raises.
+        is_shared: Whether other processes may write the same file at the same time, as in a cache; the last one wins.
 
     Yields:
-        The stream to write to.
+        Binary stream for the content.
 
     Raises:
-        OSError: It cannot be written; see `writing`.
+        OSError: If the file cannot be written; see `writing`.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     if is_shared:
         _clear_abandoned(file)
         temporary = file.with_name(f".{file.name}.{os.getpid()}-{next(_numbers)}.tmp")
-    else:  # what a process that was killed has left is written over
+    else:  # overwrites what a killed process may have left
         temporary = file.with_name(f".{file.name}.tmp")
     try:
         with open(temporary, "wb") as stream:
@@ -50,7 +52,7 @@ def replacing(file: Path, *, is_shared: bool = False) -> Iterator[BinaryIO]:
 
 
 def _clear_abandoned(file: Path) -> None:
-    """Delete what processes that were killed have left of a shared file."""
+    """Delete temporary files that killed processes have left of a shared file."""
     for old in file.parent.glob(f".{glob.escape(file.name)}.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > ABANDONED_S:
@@ -59,12 +61,12 @@ def _clear_abandoned(file: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path, remedy: str = "", error_kind: type[AstError] = AstError) -> Iterator[None]:
-    """Turn a failure of the file system into a sentence.
+    """Convert an `OSError` into an error with a one-sentence message.
 
     Args:
-        path: What is being written.
-        remedy: What can be done, for the end of the sentence.
-        error_kind: What is raised.
+        path: File that is written, for the message.
+        remedy: End of the message: what the user can do.
+        error_kind: Class of the error.
     """
     try:
         yield
@@ -73,15 +75,15 @@ def writing(path: Path, remedy: str = "", error_kind: type[AstError] = AstError)
 
 
 def write_whole(file: Path, content: bytes, error_kind: type[AstError] = AstError) -> None:
-    """Write a file that takes its name only when all of it is on the disk; its folder is made if needed.
+    """Write a file atomically, as `replacing` does; the folder is created if needed.
 
     Args:
-        file: To write, or to replace.
-        content: Of it.
-        error_kind: What is raised.
+        file: File to create or replace.
+        content: New content of the file.
+        error_kind: Class of the error.
 
     Raises:
-        AstError: It cannot be written; what was there before stays.
+        AstError: If the file cannot be written; an existing file then stays as it was.
     """
     with writing(file, error_kind=error_kind), replacing(file) as stream:
         stream.write(content)

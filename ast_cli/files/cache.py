@@ -1,10 +1,10 @@
-"""The user's cache folder, and digests of files remembered in it. Standard library only.
+"""The user's cache folder, and a cache of file digests in it. Standard library only.
 
-A digest is remembered with all that the file system says of the file: device, inode, size, the times of the last change
-of its content and of its entry; and with a digest of samples of its content, for file systems whose times say little.
-So does version control know an unchanged file. A base-size checkpoint, of 346 MB, is hashed once instead of at each
-start. What this does not see: a few bytes that are changed through a memory map, or on the disk itself, between two
-samples.
+A digest is stored together with the file's metadata (device, inode, size, times of the last change of content and of
+inode) and with a digest of samples of the content, as the times of some file systems are unreliable. Version control
+systems recognize unchanged files in the same way. A base-size checkpoint of 346 MB is thus hashed once instead of at
+each start. The cache misses a change of a few bytes between two samples if it was made through a memory map or directly
+on the disk.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from ast_cli.files.atomic import write_whole
 CACHE_VARIABLE = "AST_CACHE"
 DIGESTS = "digests"
 BLOCK_BYTES = 1 << 20
-SMALLEST_REMEMBERED = 1 << 22  # bytes; what is smaller is hashed as fast as looked up
+SMALLEST_REMEMBERED = 1 << 22  # bytes; hashing a smaller file is as fast as a lookup
 NUM_SAMPLES, SAMPLE_BYTES = 64, 4096  # spread evenly over the file
-SETTLED_NS = 2_000_000_000  # since the last change: younger files may change again within one tick of their clock
+# A digest is stored only if the last change is older: a younger file may change again within one tick of the file
+# system's clock.
+SETTLED_NS = 2_000_000_000
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for this program: ``AST_CACHE``, else ``ast`` in the system's.
+    """Return the user's cache folder for this program: ``AST_CACHE``, or else ``ast`` in the system's cache folder.
 
     Raises:
-        RuntimeError: There is no home folder.
+        RuntimeError: If there is no home folder.
     """
     if folder := os.environ.get(CACHE_VARIABLE):
         return Path(folder)
@@ -40,14 +42,14 @@ def cache_folder() -> Path:
 
 
 def file_digest(file: Path, leave_out: int = 0) -> bytes:
-    """Return the SHA-256 of a file, read now or remembered from when it was the same.
+    """Return the SHA-256 of a file, from the cache if the file has not changed since it was hashed.
 
     Args:
-        file: Of any size.
-        leave_out: How many bytes at its end do not count.
+        file: File of any size.
+        leave_out: Number of bytes at the end of the file to leave out.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: If the file cannot be read.
     """
     with file.open("rb") as stream:
         status = os.fstat(stream.fileno())
@@ -62,13 +64,13 @@ def file_digest(file: Path, leave_out: int = 0) -> bytes:
         stream.seek(0)
         digest = _digest(stream, num_bytes)
         if is_settled and identity == _identity(stream, leave_out):
-            with contextlib.suppress(Exception):  # a folder that cannot be written remembers nothing
+            with contextlib.suppress(Exception):  # the cache folder may be read-only
                 write_whole(memo, json.dumps([identity, digest.hex()]).encode())
     return digest
 
 
 def _identity(stream: BinaryIO, leave_out: int) -> list[int | str]:
-    """Return what tells one state of a file from another without reading all of it."""
+    """Return values that change whenever the file changes, without reading all of it."""
     status = os.fstat(stream.fileno())
     samples = hashlib.sha256()
     for i in range(NUM_SAMPLES):
@@ -79,7 +81,7 @@ def _identity(stream: BinaryIO, leave_out: int) -> list[int | str]:
 
 
 def _memo_file(file: Path) -> Path | None:
-    """Return where a file's digest is remembered; None on Windows, where the second time is that of its making."""
+    """Return the cache file for a file's digest; None on Windows, where ``st_ctime`` is the time of creation."""
     if os.name == "nt":
         return None
     with contextlib.suppress(OSError, RuntimeError):
@@ -89,6 +91,7 @@ def _memo_file(file: Path) -> Path | None:
 
 
 def _remembered(memo: Path, identity: list[int | str]) -> bytes | None:
+    """Return the digest in a cache file, or None if it belongs to another state of the file or is damaged."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         found, digest = json.loads(memo.read_bytes())
         if found == identity and len(digest) == 2 * hashlib.sha256().digest_size:
@@ -97,7 +100,7 @@ def _remembered(memo: Path, identity: list[int | str]) -> bytes | None:
 
 
 def _digest(stream: BinaryIO, num_bytes: int) -> bytes:
-    """Return the SHA-256 of so many bytes, read block by block."""
+    """Return the SHA-256 of the next ``num_bytes`` bytes, read block by block."""
     digest = hashlib.sha256()
     while num_bytes:
         block = stream.read(min(BLOCK_BYTES, num_bytes))

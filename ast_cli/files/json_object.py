@@ -1,4 +1,4 @@
-"""Reading and writing the JSON files of a checkpoint; what is read may come from anywhere."""
+"""Reading and writing the JSON files of a checkpoint; the content that is read is not trusted."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ast_cli.errors import CheckpointError
 from ast_cli.files.atomic import write_whole
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
-MAX_SHOWN = 80  # characters of a value in a message
-FEATURE_EXTRACTOR_TYPE = "ASTFeatureExtractor"  # of a checkpoint's preprocessor_config.json
+MAX_SHOWN = 80  # maximum number of characters of a value in a message
+FEATURE_EXTRACTOR_TYPE = "ASTFeatureExtractor"  # as written to preprocessor_config.json
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
-    """Read a file that must hold one JSON object.
+    """Read a file that contains one JSON object.
 
     Raises:
-        CheckpointError: It cannot be read, or holds something else; the message says what.
+        CheckpointError: If the file cannot be read or does not contain one JSON object.
     """
     try:
         if file.stat().st_size > MAX_JSON_BYTES:
@@ -31,40 +31,40 @@ def read_json_object(file: Path) -> dict[str, Any]:
 
 
 def parse_json_object(content: bytes, where: str) -> dict[str, Any]:
-    """Read bytes that must hold one JSON object.
+    """Parse bytes that contain one JSON object.
 
     Raises:
-        CheckpointError: They hold something else; the message begins with ``where``.
+        CheckpointError: If the bytes contain something else; the message begins with ``where``.
     """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where}: {foreign_content(content) or f'no valid JSON ({error})'}") from error
+        raise CheckpointError(f"{where}: {foreign_content(content) or f'not valid JSON ({error})'}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where}: a JSON object is needed, not a {type(value).__name__}")
+        raise CheckpointError(f"{where}: must contain a JSON object, not a {type(value).__name__}")
     return value
 
 
 def write_json_object(file: Path, value: dict[str, Any]) -> None:
-    """Write one JSON object into a folder that is made if needed; the file is old or new, never half.
+    """Write one JSON object to a file atomically; the folder is created if needed.
 
     Raises:
-        CheckpointError: The folder cannot be written, or strict JSON cannot hold the value.
+        CheckpointError: If the file cannot be written, or if strict JSON cannot represent the value.
     """
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: JSON cannot hold a value of it ({error})") from error
+        raise CheckpointError(f"{file}: JSON cannot represent one of its values ({error})") from error
     write_whole(file, f"{text}\n".encode(), CheckpointError)
 
 
 def refuse_foreign_front_end(preprocessor: Mapping[str, Any], where: str) -> None:
-    """Refuse the ``preprocessor_config.json`` of a checkpoint that needs other features, such as MAEST's.
+    """Reject a ``preprocessor_config.json`` of another feature extractor, such as MAEST's.
 
-    Its model may be of the same type and shape: nothing else tells that its scores would be wrong.
+    The model may have the same type and shape, so this is the only sign that its scores would be wrong.
 
     Raises:
-        CheckpointError: Naming the front end.
+        CheckpointError: If the file names another feature extractor.
     """
     kind = preprocessor.get("feature_extractor_type")
     if kind not in (None, FEATURE_EXTRACTOR_TYPE):
@@ -72,13 +72,13 @@ def refuse_foreign_front_end(preprocessor: Mapping[str, Any], where: str) -> Non
 
 
 def shown(value: object) -> str:
-    """Return a foreign value as a message can show it: on one line, printable, and short."""
+    """Return an untrusted value as text for a message: on one line, printable, and short."""
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def foreign_content(head: bytes) -> str | None:
-    """Say what stands in place of a checkpoint's file after a download that went wrong, if that is what it is."""
+    """Return a message if the bytes are a Git LFS pointer or a web page, as left by a failed download, else None."""
     start = head[:512].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer, not the file itself: fetch it with `git lfs pull` or `ast download`"

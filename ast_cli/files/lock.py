@@ -1,4 +1,4 @@
-"""One run at a time on an output: a lock that a dead holder loses. Standard library only."""
+"""A lock that lets one run at a time write an output, and that ends with its process. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pathlib import Path
 from ast_cli.errors import AstError, AstWarning
 from ast_cli.files.atomic import writing
 
-_held_locks: set[str] = set()  # the system's locks do not keep a process from itself
+_held_locks: set[str] = set()  # the system's locks do not exclude a second run in the same process
 
 
 def lock_file(output: Path) -> Path:
-    """Return the file that is locked while an output, or a folder of outputs, is written."""
+    """Return the path of the lock file for an output file or a folder of outputs."""
     return output.with_name(f"{output.name}.ast-lock")
 
 
 @contextlib.contextmanager
 def only_run(output: Path) -> Iterator[None]:
-    """Hold the lock of an output.
+    """Hold the lock of an output for the duration of a ``with`` block.
 
     Raises:
-        AstError: Another run has it, which is named.
+        AstError: If another run holds the lock; the message names its process.
     """
     lock = lock_file(output)
     identity = os.path.realpath(lock)
     if identity in _held_locks:
-        raise AstError(f"{output} is being written already, by this process")
+        raise AstError(f"{output} is already being written by this process")
     with writing(lock):
         descriptor = _locked(output, lock)
     _held_locks.add(identity)
@@ -49,17 +49,17 @@ def only_run(output: Path) -> Iterator[None]:
 
 
 def _locked(output: Path, lock: Path) -> int:
-    """Open and lock the lock file; a dead holder's lock is free."""
+    """Open and lock the lock file; the lock of a process that has ended is free."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _try_lock(descriptor):
                 holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
-                raise AstError(f"{output} is being written by another run, {holder}: wait for it, or stop it")
+                raise AstError(f"{output} is being written by another run ({holder}): wait for it or stop it")
             if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                 return descriptor
         except FileNotFoundError:
-            pass  # its last holder removed it between our opening and locking
+            pass  # the previous holder removed the file after we opened it and before we locked it
         except BaseException:
             os.close(descriptor)
             raise
@@ -67,21 +67,25 @@ def _locked(output: Path, lock: Path) -> int:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Lock an open file for this process; the system unlocks it when the process ends, however it does."""
+    """Lock an open file for this process; the system releases the lock whenever the process ends, even if killed."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # far behind the text: what is locked there cannot be read
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # far beyond the text: locked bytes cannot be read
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
             os.lseek(descriptor, 0, os.SEEK_SET)
         else:
             import fcntl
 
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: forked workers would inherit it
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which forked workers would inherit
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             os.lseek(descriptor, 0, os.SEEK_SET)
             return False
-        warnings.warn(f"two runs on one output cannot be kept apart here: {error.strerror}", AstWarning, stacklevel=2)
+        warnings.warn(
+            f"locks do not work in this folder ({error.strerror}): do not start a second run with the same output",
+            AstWarning,
+            stacklevel=2,
+        )
     return True

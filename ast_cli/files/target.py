@@ -1,4 +1,4 @@
-"""Whether a file may be written: asked early, before anything heavy is loaded. Standard library only."""
+"""Early validation of output files, before anything slow is loaded. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from ast_cli.errors import UsageError
 
 
 class ReadFiles:
-    """Files that must not be written over, under whatever name; looked at only when something exists that might be one.
+    """Files that the command reads and must not overwrite, recognized under any name.
+
+    The files are looked up only when an existing file is tested for membership.
 
     Args:
-        paths: Of files; what is no file is left out.
-        name: What one of them is, for messages.
+        paths: Paths of the files; paths that do not exist are ignored.
+        name: Description of one of these files, for messages.
     """
 
     def __init__(self, paths: Iterable[str], name: str = "one of the inputs") -> None:
@@ -24,7 +26,7 @@ class ReadFiles:
         self._paths = paths
 
     def __contains__(self, file: Path) -> bool:
-        """Tell whether a file is one of them: links and hard links count."""
+        """Return whether a path, which may be a symbolic or hard link, leads to one of these files."""
         try:
             status = os.stat(file)
         except OSError:
@@ -51,19 +53,19 @@ def check_target(
     may_be_pipe: bool = False,
     makes_folder: bool = False,
 ) -> None:
-    """Refuse to write over a source, a link, a folder, or what exists unless that was asked for.
+    """Validate an output file: it must not be a folder, a link, one of the inputs, or an existing file by accident.
 
     Args:
-        file: To be written.
-        sources: Which the command reads.
-        force: Whether a file that exists may be replaced.
-        flag: That named it.
-        resume: Whether a file that exists is gone on with; None where that cannot be asked for.
-        may_be_pipe: Whether something else than a regular file will do, such as a named pipe.
-        makes_folder: Whether its folder is made where it is missing.
+        file: Output file.
+        sources: Files that the command reads.
+        force: Whether an existing file may be replaced.
+        flag: Option that named the file, for messages.
+        resume: Whether a run continues with an existing file; None if the command has no ``--resume``.
+        may_be_pipe: Whether the output may be something other than a regular file, such as a named pipe.
+        makes_folder: Whether the command creates the folder if it is missing.
 
     Raises:
-        UsageError: With what to do.
+        UsageError: If the file must not be written; the message says what to do.
     """
     what = f"{flag} {file}"
     if file.is_dir():
@@ -73,9 +75,9 @@ def check_target(
     if file.is_symlink():
         raise UsageError(f"{what} is a link: name the file itself")
     if file.exists() and not file.is_file() and not may_be_pipe:
-        raise UsageError(f"{what} is no regular file, and would be replaced by one: name another")
+        raise UsageError(f"{what} is not a regular file and would be replaced by one: name another file")
     if file.is_file() and not (force or resume):
-        remedy = "--force to replace it" if resume is None else "--resume to go on with it, or --force to replace it"
+        remedy = "--force to replace it" if resume is None else "--resume to continue it, or --force to replace it"
         raise UsageError(f"{what} exists: add {remedy}")
     if not makes_folder and not file.parent.is_dir():
-        raise UsageError(f"{what}: there is no folder {file.parent}")
+        raise UsageError(f"{what}: the folder {file.parent} does not exist")

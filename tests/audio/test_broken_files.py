@@ -708,8 +708,8 @@ def test_a_bug_is_never_called_damaged_audio(
     assert raised.value.code == "worker_crashed"
     assert raised.value.__cause__ is error
     assert str(raised.value) == (
-        f"{path}: an internal error ended its decoding ({type(error).__name__}: {error}); "
-        "add --debug for the trace, and please report it"
+        f"{path}: decoding stopped with an internal error ({type(error).__name__}: {error}); "
+        "add --debug for the traceback and report it"
     )
 
 

@@ -90,7 +90,7 @@ def test_timestamps_labels_and_threshold_reach_the_result(run_ast: Run, write_wa
     assert json.loads(none.stdout)[0]["tags"] == []
     unknown = run_ast("classify", path, *BUILTIN, "--labels", "Rainn")
     assert (unknown.returncode, unknown.stdout) == (ExitCode.USAGE, "")
-    assert unknown.stderr == "error: the model has no label 'Rainn'; near ones: 'Rain'\n"
+    assert unknown.stderr == "error: the model has no label 'Rainn'; similar labels: 'Rain'\n"
 
 
 def test_output_file_is_never_overwritten_unasked(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
@@ -101,9 +101,7 @@ def test_output_file_is_never_overwritten_unasked(run_ast: Run, write_wav: Write
     assert len(json.loads(written)) == 1
     second = run_ast("classify", path, *BUILTIN, "--json", "--output", str(output))
     assert second.returncode == ExitCode.USAGE
-    assert (
-        second.stderr == f"error: --output {output} exists: add --resume to go on with it, or --force to replace it\n"
-    )
+    assert second.stderr == f"error: --output {output} exists: add --resume to continue it, or --force to replace it\n"
     assert output.read_bytes() == written
     assert run_ast("classify", path, *BUILTIN, "--json", "-o", str(output), "--force").returncode == ExitCode.OK
     onto_input = run_ast("classify", path, *BUILTIN, "--json", "-o", path, "--force")

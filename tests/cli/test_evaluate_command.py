@@ -82,7 +82,7 @@ def test_the_suffix_of_output_chooses_the_format_unless_format_does(folder: Path
         (["--fold", "one"], "--fold takes whole numbers with commas between them, not 'one'"),
         (["--plot", "x.jpg"], "name a file that ends in .png"),
         (["--predictions", "x.txt"], "name a file that ends in .jsonl or .csv"),
-        (["--output", "no/such/x.json"], "there is no folder no/such"),
+        (["--output", "no/such/x.json"], "the folder no/such does not exist"),
         (["--output", "clips"], "is a folder"),
         (
             ["--output", "x.jsonl"],
@@ -90,7 +90,7 @@ def test_the_suffix_of_output_chooses_the_format_unless_format_does(folder: Path
         ),
         (["--output", "old.json"], "exists: add --force"),
         (["--output", "clips/Rain/a.wav", "--format", "json", "--force"], "is part of the data"),
-        (["--plot", os.devnull, "--force"], "is no regular file"),
+        (["--plot", os.devnull, "--force"], "is not a regular file"),
         (["--output", "new.json", "--thresholds-output", "new.json"], "name the same file"),
         (["--workers", "-1"], "workers must be from 0"),
         (["--model", ""], "--model names nothing"),

@@ -59,7 +59,7 @@ def test_killed_and_interrupted_runs_end_with_the_same_weights_as_an_uninterrupt
         process.send_signal(signal.SIGSTOP)  # it keeps the lock, however slow the next line is
         second = run_ast("finetune", str(data), "-o", str(output), *TINY, *epochs, "--resume")
         assert second.returncode == 1
-        assert f"is being written by another run, process {process.pid}" in second.stderr
+        assert f"is being written by another run (process {process.pid}" in second.stderr
         process.send_signal(signal.SIGKILL)
     assert (process.returncode, (output / "model.safetensors").exists()) == (-signal.SIGKILL, False)
     num_rows = len((output / "history.csv").read_text().splitlines())

@@ -60,8 +60,8 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no valid JSON"),
-        ("[]", "a JSON object is needed"),
+        ("{", "not valid JSON"),
+        ("[]", "must contain a JSON object"),
         ('{"labels": {}}', "holds no thresholds"),
         ('{"schema_version": 2, "labels": {"Rain": 0.5}}', "schema version 2"),
         ('{"labels": {"Rain": NaN}}', "'Rain' must be a number from 0 to 1, not nan"),
@@ -127,7 +127,7 @@ def test_the_fingerprint_holds_the_values_and_not_their_order() -> None:
 @pytest.mark.parametrize(
     ("thresholds", "message"),
     [
-        ({"Rian": 0.5}, "thresholds: the model has no label 'Rian'; near ones: 'Rain'"),
+        ({"Rian": 0.5}, "thresholds: the model has no label 'Rian'; similar labels: 'Rain'"),
         ({"Rain": 0.5, "rain": 0.4}, "two thresholds are given for the label 'Rain'"),
         ({"Rain": -0.1}, "the threshold of 'Rain' must be a number from 0 to 1, not -0.1"),
         ({"Rain": "high"}, "not 'high'"),

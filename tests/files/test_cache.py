@@ -1,4 +1,4 @@
-"""Digests are remembered for the very file that they are of, and for no other state of it."""
+"""The cache of digests returns a digest only for the same state of the same file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from ast_cli.files import cache
 from ast_cli.files.cache import cache_folder, file_digest
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="nothing is remembered on Windows")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="digests are not cached on Windows")
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def memos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that grows with each file that is really read."""
+    """Return a list to which the number of bytes of each file read is appended."""
     counted: list[int] = []
     read = cache._digest
 
@@ -56,7 +56,7 @@ def test_an_unchanged_file_is_read_once(tmp_path: Path, reads: list[int]) -> Non
 
 
 @pytest.mark.parametrize("how", ["in place", "replaced", "longer"])
-def test_other_content_is_noticed_although_size_and_time_are_set_back(tmp_path: Path, how: str) -> None:
+def test_changed_content_is_noticed_although_size_and_time_are_restored(tmp_path: Path, how: str) -> None:
     file = tmp_path / "weights"
     file.write_bytes(b"content")
     assert file_digest(file) == sha256(b"content")
@@ -72,8 +72,10 @@ def test_other_content_is_noticed_although_size_and_time_are_set_back(tmp_path: 
     assert file_digest(file) == sha256(content)
 
 
-def test_other_content_is_noticed_where_times_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on an image whose files all have the same times and, one after another, the same numbers."""
+def test_changed_content_is_noticed_although_the_metadata_is_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some disk images give all files the same times, and successive files the same inode number."""
     file = tmp_path / "weights"
     file.write_bytes(b"content")
     status = file.stat()
@@ -83,7 +85,7 @@ def test_other_content_is_noticed_where_times_say_nothing(tmp_path: Path, monkey
     assert file_digest(file) == sha256(b"CONTENT")
 
 
-def test_a_file_that_just_changed_or_is_small_is_not_remembered(
+def test_digests_of_small_and_recently_changed_files_are_not_cached(
     tmp_path: Path, memos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "weights"
@@ -96,7 +98,7 @@ def test_a_file_that_just_changed_or_is_small_is_not_remembered(
 
 
 @pytest.mark.parametrize("memo", [b"", b"[]", b"[[1], 2]", b'{"a": 1}', b"\xff", b'[[], "00"]', b'["x", "y", "z"]'])
-def test_a_memo_that_is_damaged_is_made_anew(tmp_path: Path, memos: Path, memo: bytes, reads: list[int]) -> None:
+def test_a_damaged_cache_file_is_replaced(tmp_path: Path, memos: Path, memo: bytes, reads: list[int]) -> None:
     file = tmp_path / "weights"
     file.write_bytes(b"content")
     file_digest(file)
@@ -108,7 +110,7 @@ def test_a_memo_that_is_damaged_is_made_anew(tmp_path: Path, memos: Path, memo: 
     assert reads == [7, 7]
 
 
-def test_without_a_cache_folder_every_file_is_read(
+def test_without_a_cache_folder_files_are_read_every_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[int]
 ) -> None:
     monkeypatch.setenv("AST_CACHE", os.devnull)
@@ -120,7 +122,7 @@ def test_without_a_cache_folder_every_file_is_read(
         file_digest(tmp_path / "missing")
 
 
-def test_the_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_folder_follows_environment_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("AST_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))

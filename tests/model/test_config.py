@@ -116,7 +116,7 @@ def test_keys_that_name_code_are_neither_kept_nor_written_back(key: str) -> None
 
 def test_a_value_json_cannot_hold_is_refused_when_saving_and_leaves_no_file(tmp_path: Path) -> None:
     for value in (math.nan, {1, 2}):
-        with pytest.raises(CheckpointError, match=r"config\.json: JSON cannot hold"):
+        with pytest.raises(CheckpointError, match=r"config\.json: JSON cannot represent"):
             ASTConfig(foo=value).save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -280,12 +280,12 @@ def test_another_kind_of_model_is_refused(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[1, 2]", "a JSON object is needed, not a list"),
-        (b"{", "no valid JSON"),
-        (b"", "no valid JSON"),
-        (b"\xff\xfe\xfa", "no valid JSON"),
-        (b"[" * 100_000, "no valid JSON"),
-        (b'{"hidden_size": ' + b"9" * 10_000 + b"}", "no valid JSON"),
+        (b"[1, 2]", "must contain a JSON object, not a list"),
+        (b"{", "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b"\xff\xfe\xfa", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"hidden_size": ' + b"9" * 10_000 + b"}", "not valid JSON"),
         (b'{"layer_norm_eps": NaN}', "layer_norm_eps must be a number from 0 to 1, not nan"),
         (b'{"hidden_size": 1e7}', "hidden_size must be a whole number from 1 to 16384, not 10000000.0"),
         (b'{"self": 1}', "self"),

@@ -271,7 +271,7 @@ def test_exceptions_own_words_are_cut(make: Callable[..., list[Path]]) -> None:
     (path,) = make("bug")
     with faulty_pool(1) as pool:
         for _, open_stream in open_streams(pool, [Input(str(path))]):
-            with pytest.raises(AudioError, match=r"an internal error ended its decoding \(KeyError: 'xxx") as raised:
+            with pytest.raises(AudioError, match=r"decoding stopped with an internal error \(KeyError: 'xxx") as raised:
                 open_stream()
     assert len(str(raised.value)) <= len(str(internal_error(str(path), KeyError()))) + 500
 

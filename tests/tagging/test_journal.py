@@ -741,7 +741,7 @@ def test_a_second_run_stops_at_once_and_names_the_first(output: Path) -> None:
     child = start_child(output, 3)
     try:
         for wish in ({"resume": True}, {"force": True}, {}):
-            with pytest.raises(AstError, match=rf"written by another run, process {child.pid} on \S+: wait for it"):
+            with pytest.raises(AstError, match=rf"written by another run \(process {child.pid} on \S+\): wait for it"):
                 begin(output, **wish)
     finally:
         kill(child)
@@ -772,7 +772,7 @@ def test_a_lock_file_that_its_holder_removes_while_we_lock_it_is_not_taken_for_a
 
 def test_a_process_is_kept_from_itself_too(output: Path) -> None:
     with begin(output) as journal:
-        with pytest.raises(AstError, match="is being written already, by this process"):
+        with pytest.raises(AstError, match="is already being written by this process"):
             begin(output, force=True)
         journal.write(tagged(inputs()[0]), inputs()[0])
     assert run(begin(output, resume=True), inputs(2)) == inputs(2)[1:]

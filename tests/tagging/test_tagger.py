@@ -248,7 +248,7 @@ def test_threshold_labels_and_exclusions_choose_the_tags(tagger: Tagger, write_w
     assert {tag.label for tag in chosen} == {"Speech", "Waves, surf"}
     rest = tagger.classify(path, exclude_labels=("Speech",)).tags
     assert {tag.label for tag in rest} == {"Rain", "Music", "Waves, surf"}
-    with pytest.raises(UsageError, match="no label 'Ran'; near ones: 'Rain'"):
+    with pytest.raises(UsageError, match="no label 'Ran'; similar labels: 'Rain'"):
         tagger.classify(path, labels=("Ran",))
 
 

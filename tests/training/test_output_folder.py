@@ -84,7 +84,7 @@ def test_beginning_removes_the_folders_of_earlier_folds_that_hold_nothing_else(o
 
 
 def test_two_runs_cannot_write_one_folder(output: Path) -> None:
-    with writing(output), pytest.raises(AstError, match="is being written already"), writing(output):
+    with writing(output), pytest.raises(AstError, match="is already being written"), writing(output):
         pass
     with writing(output):
         assert output.is_dir()
