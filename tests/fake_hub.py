@@ -1,6 +1,6 @@
-"""A hub on loopback: the few routes and headers that the hub client needs, with faults to order.
+"""A hub on the loopback interface: the few routes and headers that the hub client needs, with configurable faults.
 
-Also how to run a command against it: in a process of its own, because the client reads its environment on import.
+Commands run against it in separate processes, because the client reads its environment when it is imported.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from urllib.parse import unquote, urlsplit
 REPO = "org/tiny"
 TOKEN = "hf_secretThatMustNotShow"
 SIGNATURE = "signature-that-must-not-show"
-# `download` in a process without torch: arguments in, folder or error out as the command would. What the client
-# would sleep between attempts goes to a file instead, to be compared with a bound.
+# Runs `download` in a process without torch and prints the folder or the error as the command does. Sleeps between
+# attempts are replaced by writing their length to a file, which tests compare with a bound.
 DOWNLOAD_WITHOUT_SLEEP = """
 import os, sys, time
 def sleep(seconds):
@@ -47,15 +47,15 @@ except AstError as error:
 
 @dataclass
 class Fault:
-    """What goes wrong with the body of a file or, as "status", with any request.
+    """A fault in the body of a file or, if of kind "status", in the answer to any request.
 
     Attributes:
-        kind: status: answer that status; cut: close after half the body; reset: the same, but as a crash closes;
-            wrong_size: a shorter body that is announced as such; wrong_bytes: the right size; stall: half the body,
-            then nothing until the hub is released.
-        times: How many requests it spoils.
-        status: For kind "status".
-        headers: To add to that answer.
+        kind: status: answer with an HTTP status; cut: close the connection after half the body; reset: reset it there,
+            like a crash; wrong_size: a shorter body with a matching Content-Length; wrong_bytes: a wrong body of the
+            right size; stall: half the body, then nothing until the hub is released.
+        times: Number of requests that the fault affects.
+        status: HTTP status for kind "status".
+        headers: Additional headers for kind "status".
     """
 
     kind: Literal["status", "cut", "reset", "wrong_size", "wrong_bytes", "stall"]
@@ -66,7 +66,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """One request the hub received."""
+    """A request that the hub received."""
 
     method: str
     path: str
@@ -77,13 +77,13 @@ class FakeHub:
     """Checkpoints served from memory.
 
     Attributes:
-        repos: Content by repository and file name.
-        revisions: Commit by branch or tag, of every repository.
-        faults: By file name, or "api" for the list of files.
-        redirect_to: Host that large files are served from, as the real hub does, or None.
-        states_hashes: Whether the list of files holds sizes and hashes.
-        requests: What was asked, in order.
-        listed: Set whenever a list of files was asked for.
+        repos: Content of the files by repository and file name.
+        revisions: Commit of each branch or tag, the same for all repositories.
+        faults: Faults by file name, or by "api" for the list of files.
+        redirect_to: Host to which requests for large files are redirected, as on the real hub, or None.
+        states_hashes: Whether the list of files contains sizes and hashes.
+        requests: Requests received, in order.
+        listed: Set whenever a list of files was requested.
         stalled: Set once a stall has begun; `released` ends it.
     """
 
@@ -104,7 +104,7 @@ class FakeHub:
         self.thread.start()
 
     def stop(self) -> None:
-        """Close the port: what comes now is refused."""
+        """Close the port, so that connections are refused."""
         if self.thread.is_alive():
             self.released.set()
             self.server.shutdown()
@@ -112,11 +112,11 @@ class FakeHub:
             self.thread.join()
 
     def asked(self, method: str, ending: str) -> int:
-        """Count the requests of a method whose path, without its query, ends so."""
+        """Count the requests of a method whose path, without the query string, has this ending."""
         return sum(request.method == method and request.path.endswith(ending) for request in self.requests)
 
     def list_files(self, repo_id: str, commit: str) -> dict[str, Any]:
-        """Return what /api/models answers."""
+        """Return the answer of /api/models."""
         siblings: list[dict[str, Any]] = []
         for name, content in self.repos[repo_id].items():
             sibling: dict[str, Any] = {"rfilename": name}
@@ -135,7 +135,7 @@ def git_hash(content: bytes) -> str:
 
 
 def is_large(name: str) -> bool:
-    """Tell whether the hub keeps a file outside Git, by its SHA-256."""
+    """Return whether the hub stores a file outside Git (LFS), with its SHA-256."""
     return name.endswith((".safetensors", ".bin"))
 
 
@@ -144,7 +144,7 @@ def _handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_: Any) -> None:
-            """Stay silent."""
+            """Log nothing."""
 
         def do_HEAD(self) -> None:
             self.answer()
@@ -269,7 +269,7 @@ def running_hub() -> Iterator[FakeHub]:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished process; ``slept_s`` is what it would have waited between attempts."""
+    """A finished process; ``slept_s`` lists the waits between attempts, which were recorded instead of slept."""
 
     exit_code: int
     stdout: str
@@ -278,7 +278,7 @@ class Run:
 
 
 def client_environment(hub: FakeHub, hf_home: Path, **extra: str) -> dict[str, str]:
-    """Return the environment of a process that knows this hub only, with a token."""
+    """Return the environment of a process that uses only this hub, with a token."""
     unwanted = ("HF_", "HUGGINGFACE", "TRANSFORMERS_", "AST_MODEL")
     proxies = {"http_proxy", "https_proxy", "all_proxy"}
     inherited = {
@@ -296,12 +296,12 @@ def client_environment(hub: FakeHub, hf_home: Path, **extra: str) -> dict[str, s
 
 
 def start(environment: dict[str, str], *args: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """Start Python with arguments."""
+    """Start a Python process with these arguments."""
     return subprocess.Popen([sys.executable, *args], env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 def finish(process: subprocess.Popen[str], slept: Path | None = None) -> Run:
-    """Wait for a started process; neither the token nor a signature may be in what it printed."""
+    """Wait for a started process, and check that its output contains neither the token nor a signature."""
     stdout, stderr = process.communicate(timeout=120)
     assert TOKEN not in stdout + stderr
     assert SIGNATURE not in stdout + stderr
@@ -310,7 +310,7 @@ def finish(process: subprocess.Popen[str], slept: Path | None = None) -> Run:
 
 
 def run_ast(hub: FakeHub, hf_home: Path, *args: str, **extra: str) -> Run:
-    """Run ``ast`` against the fake hub."""
+    """Run ``ast`` with the fake hub and wait for it."""
     return finish(start(client_environment(hub, hf_home, **extra), "-m", "ast_cli", *args))
 
 
@@ -325,14 +325,14 @@ def start_download(
 def run_download(
     hub: FakeHub, hf_home: Path, *, revision: str = "main", output_dir: Path | None = None, **extra: str
 ) -> Run:
-    """Run what `start_download` starts."""
+    """Run the process of `start_download` and wait for it."""
     slept = hf_home.with_suffix(".slept")
     slept.unlink(missing_ok=True)
     return finish(start_download(hub, hf_home, revision=revision, output_dir=output_dir, **extra), slept)
 
 
 def final_files(folder: Path) -> dict[str, bytes]:
-    """Return the content of every file a cache or folder holds under a final name: no locks, no temporary files."""
+    """Return the contents of all files with final names in a cache or folder, without locks and temporary files."""
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in sorted(folder.rglob("*"))

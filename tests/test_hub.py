@@ -61,14 +61,14 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub client's cache of this process, empty; and no AST_MODEL."""
+    """Point the hub client of this process at an empty cache, and unset AST_MODEL."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("AST_MODEL", raising=False)
     return tmp_path
 
 
 def put_into_cache(cache: Path, repo_id: str, files: dict[str, bytes]) -> Path:
-    """Lay files out as the hub client does."""
+    """Store files in the layout of the hub client's cache."""
     repo = cache / f"models--{repo_id.replace('/', '--')}"
     snapshot = repo / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
@@ -98,7 +98,7 @@ def test_the_eight_published_checkpoints_are_known_by_alias() -> None:
     assert aliases["speech-commands"] == "MIT/ast-finetuned-speech-commands-v2"
 
 
-def test_a_misspelt_alias_is_refused_with_the_near_ones() -> None:
+def test_a_misspelled_alias_is_an_error_that_lists_similar_aliases() -> None:
     with pytest.raises(UsageError, match=r"'audiosett'; did you mean audioset"):
         repo_id_of("audiosett")
 
@@ -106,23 +106,23 @@ def test_a_misspelt_alias_is_refused_with_the_near_ones() -> None:
 @pytest.mark.parametrize(
     "name", ["a/b--c", "../x", "a/b/c", "-a/b", "a/b.git", "ä/b", "a/b.", "a", "", "a/" + "b" * 97]
 )
-def test_what_is_no_hub_id_is_refused_before_any_request(name: str) -> None:
+def test_invalid_hub_ids_are_refused_before_any_request(name: str) -> None:
     with pytest.raises(UsageError, match="no checkpoint folder or name"):
         repo_id_of(name)
 
 
 @pytest.mark.parametrize("name", [AUDIOSET, "a/b", "a_1/b.c-d", "a/" + "b" * 96])
-def test_a_hub_id_stands_for_itself(name: str) -> None:
+def test_a_hub_id_is_returned_as_it_is(name: str) -> None:
     assert repo_id_of(name) == name
 
 
-def test_an_address_is_refused() -> None:
-    with pytest.raises(UsageError, match="is an address; name a checkpoint by its alias or as org/name"):
+def test_a_url_is_refused() -> None:
+    with pytest.raises(UsageError, match="is a URL; use an alias or a hub id such as org/name"):
         checkpoint_folder("https://example.org/model")
 
 
 @pytest.mark.usefixtures("cache")
-def test_an_alias_that_was_not_fetched_names_the_command() -> None:
+def test_the_error_for_a_missing_checkpoint_names_the_download_command() -> None:
     with pytest.raises(HubError, match=r"^'fast' is not on this machine: fetch it with `ast download fast`$"):
         checkpoint_folder("fast")
 
@@ -132,14 +132,14 @@ def test_a_folder_of_recordings_called_audioset_does_not_hide_the_checkpoint(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "audioset").mkdir()
-    with pytest.raises(HubError, match=r"ast download audioset` \(or say ./audioset for the folder\)"):
+    with pytest.raises(HubError, match=r"ast download audioset` \(or use ./audioset for the folder\)"):
         checkpoint_folder("audioset")
     assert checkpoint_folder("./audioset") == Path("audioset")
     snapshot = put_into_cache(cache, AUDIOSET, FETCHED)
     assert checkpoint_folder("audioset") == snapshot
 
 
-def test_the_default_model_is_what_ast_model_says_else_audioset_once_fetched_else_builtin(
+def test_the_default_model_is_ast_model_else_downloaded_audioset_else_builtin(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert default_model() == "builtin"
@@ -168,7 +168,7 @@ def test_the_default_model_is_what_ast_model_says_else_audioset_once_fetched_els
         ),
     ],
 )
-def test_a_checkpoint_counts_as_cached_only_when_it_is_whole(cache: Path, files: list[str], whole: bool) -> None:
+def test_a_checkpoint_counts_as_cached_only_if_it_is_complete(cache: Path, files: list[str], whole: bool) -> None:
     index = b'{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     snapshot = put_into_cache(cache, REPO, {name: index if "index" in name else b"{}" for name in files})
     assert cached_folder(REPO) == (snapshot if whole else None)
@@ -210,7 +210,7 @@ def test_weights_in_shards_are_fetched_with_their_index(hub: FakeHub, home: Path
     assert snapshot_files(home) == files
 
 
-def test_what_is_here_already_is_not_fetched_again_and_serves_offline(hub: FakeHub, home: Path) -> None:
+def test_cached_files_are_not_downloaded_again_and_work_offline(hub: FakeHub, home: Path) -> None:
     first = run_download(hub, home)
     hub.requests.clear()
     second = run_download(hub, home)
@@ -221,26 +221,26 @@ def test_what_is_here_already_is_not_fetched_again_and_serves_offline(hub: FakeH
     assert (offline.exit_code, offline.stdout, offline.stderr) == (0, first.stdout, "")
 
 
-def test_offline_it_says_what_is_missing_and_how_to_bring_it(hub: FakeHub, home: Path) -> None:
+def test_offline_the_error_lists_the_missing_files_and_how_to_copy_them(hub: FakeHub, home: Path) -> None:
     run = run_download(hub, home, HF_HUB_OFFLINE="1")
     assert (run.exit_code, run.stdout) == (1, "")
     assert run.stderr == (
-        "error: org/tiny: HF_HUB_OFFLINE forbids the network, and config.json and model.safetensors must be fetched; "
-        "where there is a network, run `ast download org/tiny --output-dir FOLDER`, copy FOLDER/tiny here and name it "
-        "with --model\n"
+        "error: org/tiny: HF_HUB_OFFLINE is set, and config.json and model.safetensors must be downloaded; "
+        "on a machine with a network, run `ast download org/tiny --output-dir FOLDER`, copy FOLDER/tiny here "
+        "and pass it with --model\n"
     )
     assert hub.requests == []
 
 
-def test_an_unreachable_hub_is_given_up_after_three_attempts_saying_what_is_missing(hub: FakeHub, home: Path) -> None:
+def test_after_three_attempts_an_unreachable_hub_is_an_error_that_lists_missing_files(hub: FakeHub, home: Path) -> None:
     hub.stop()
     run = run_download(hub, home)
     assert (run.exit_code, run.stdout, run.slept_s) == (1, "", [1, 2])
     assert "the hub cannot be reached" in run.stderr
-    assert "config.json and model.safetensors must be fetched" in run.stderr
+    assert "config.json and model.safetensors must be downloaded" in run.stderr
 
 
-def test_a_revision_is_fetched_and_pointed_at_by_its_own_name(hub: FakeHub, home: Path) -> None:
+def test_a_revision_is_downloaded_and_gets_its_own_reference(hub: FakeHub, home: Path) -> None:
     hub.revisions["v1"] = NEXT_COMMIT
     assert run_download(hub, home, revision="v1").exit_code == 0
     assert snapshot_files(home, NEXT_COMMIT) == FETCHED
@@ -249,8 +249,8 @@ def test_a_revision_is_fetched_and_pointed_at_by_its_own_name(hub: FakeHub, home
 
 
 @pytest.mark.parametrize("revision", ["../../../evil", "a/../b", "/etc", "", "-x"])
-def test_a_revision_that_leads_out_of_the_cache_is_refused(revision: str) -> None:
-    with pytest.raises(UsageError, match="is no revision"):
+def test_a_revision_whose_path_leaves_the_cache_is_refused(revision: str) -> None:
+    with pytest.raises(UsageError, match="is not a valid revision"):
         download(REPO, revision)
 
 
@@ -258,13 +258,13 @@ def test_a_revision_that_leads_out_of_the_cache_is_refused(revision: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("file", "fault", "told"),
+    ("file", "fault", "message"),
     [
         ("model.safetensors", Fault("cut"), "the hub cannot be reached"),
         ("model.safetensors", Fault("reset"), "the hub cannot be reached"),
         ("model.safetensors", Fault("wrong_size"), "the hub cannot be reached (Consistency check failed"),
-        ("model.safetensors", Fault("wrong_bytes"), "its SHA-256 is not the one the hub states"),
-        ("config.json", Fault("wrong_bytes"), "its Git hash is not the one the hub states"),
+        ("model.safetensors", Fault("wrong_bytes"), "its SHA-256 differs from the hub's"),
+        ("config.json", Fault("wrong_bytes"), "its Git hash differs from the hub's"),
         ("model.safetensors", Fault("status", status=404), "the hub answered 404"),
         ("model.safetensors", Fault("status", status=429), "the hub answered 429"),
         ("model.safetensors", Fault("status", status=500), "the hub answered 500"),
@@ -272,21 +272,21 @@ def test_a_revision_that_leads_out_of_the_cache_is_refused(revision: str) -> Non
         ("api", Fault("status", status=429), "the hub answered 429"),
         ("api", Fault("status", status=500), "the hub answered 500"),
         ("api", Fault("status", status=401), "the hub answered 401; check HF_TOKEN"),
-        ("api", Fault("status", status=200), "what answers is not the hub: check HF_ENDPOINT"),
+        ("api", Fault("status", status=200), "the server that answered is not the hub: check HF_ENDPOINT"),
         ("api", Fault("status", status=403, headers={"X-Error-Code": "GatedRepo"}), "its owner must grant you access"),
     ],
     ids=lambda value: f"{value.kind}-{value.status}" if isinstance(value, Fault) else None,
 )
-def test_a_lasting_fault_ends_in_one_sentence_and_no_wrong_file(
-    hub: FakeHub, home: Path, file: str, fault: Fault, told: str
+def test_a_permanent_fault_gives_a_one_line_error_and_leaves_no_wrong_file(
+    hub: FakeHub, home: Path, file: str, fault: Fault, message: str
 ) -> None:
     hub.faults[file] = replace(fault)
     run = run_download(hub, home)
     assert (run.exit_code, run.stdout) == (1, "")
     error = run.stderr.splitlines()[-1]
     assert error.startswith("error: org/tiny: ")
-    assert told in error
-    # What arrived before the fault may stay, for it is right; the faulty file may not, nor be pointed at.
+    assert message in error
+    # Correct files that arrived before the fault may stay; the faulty file and a reference to it must not exist.
     assert set(final_files(home).values()) <= set(FETCHED.values()) - {FILES.get(file)}
     assert not (home / "hub" / "models--org--tiny" / "refs").exists()
     assert all(hub.asked(method, file) <= MOST_REQUESTS for method in ("GET", "HEAD"))
@@ -308,7 +308,7 @@ def test_a_lasting_fault_ends_in_one_sentence_and_no_wrong_file(
     ],
     ids=lambda value: f"{value.kind}-{value.status}" if isinstance(value, Fault) else None,
 )
-def test_a_passing_fault_is_overcome(hub: FakeHub, home: Path, file: str, fault: Fault) -> None:
+def test_a_transient_fault_is_overcome(hub: FakeHub, home: Path, file: str, fault: Fault) -> None:
     hub.faults[file] = replace(fault)
     run = run_download(hub, home, HF_HUB_DOWNLOAD_TIMEOUT="1")
     assert run.exit_code == 0, run.stderr
@@ -316,7 +316,7 @@ def test_a_passing_fault_is_overcome(hub: FakeHub, home: Path, file: str, fault:
     assert reference(home) == COMMIT
 
 
-def test_a_hub_that_never_answers_is_given_up(hub: FakeHub, home: Path) -> None:
+def test_a_hub_that_never_answers_is_an_error_after_three_attempts(hub: FakeHub, home: Path) -> None:
     hub.faults["api"] = Fault("stall")
     run = run_download(hub, home, HF_HUB_DOWNLOAD_TIMEOUT="1")
     assert run.exit_code == 1
@@ -324,9 +324,7 @@ def test_a_hub_that_never_answers_is_given_up(hub: FakeHub, home: Path) -> None:
     assert hub.asked("GET", "/revision/main") == 3
 
 
-def test_a_wrong_file_that_is_in_the_cache_already_is_found_and_replaced(
-    hub: FakeHub, home: Path, tmp_path: Path
-) -> None:
+def test_a_wrong_file_in_the_cache_is_detected_and_replaced(hub: FakeHub, home: Path, tmp_path: Path) -> None:
     run_download(hub, home)
     weights = home / "hub" / "models--org--tiny" / "snapshots" / COMMIT / "model.safetensors"
     weights.write_bytes(WEIGHTS[:-1] + b"?")
@@ -360,15 +358,17 @@ def test_a_download_killed_in_the_middle_leaves_nothing_final_and_can_be_run_aga
     assert finish(process).exit_code == -9
     hub.released.set()
     root = folder or home
-    assert list(root.rglob("*.incomplete"))  # part of the weights had come
+    assert list(root.rglob("*.incomplete"))  # a part of the weights had arrived
     assert [name for name in final_files(root) if ".download-" not in name] == []  # staging is hidden
     assert run_download(hub, home, output_dir=folder).exit_code == 0
     now = {name: content for name, content in final_files(root).items() if ".download-" not in name}
     assert {Path(name).name: content for name, content in now.items() if "blobs" not in name} == FETCHED
 
 
-def test_two_downloads_at_once_both_end_with_the_whole_checkpoint(hub: FakeHub, home: Path) -> None:
-    hub.faults["model.safetensors"] = Fault("stall", times=1)  # the first waits in mid-file until the second is there
+def test_two_simultaneous_downloads_both_end_with_the_complete_checkpoint(hub: FakeHub, home: Path) -> None:
+    hub.faults["model.safetensors"] = Fault(
+        "stall", times=1
+    )  # the first waits in the middle of a file until the second starts
     first = start_download(hub, home, SLEPT="")
     assert hub.stalled.wait(timeout=60)
     hub.listed.clear()
@@ -381,7 +381,7 @@ def test_two_downloads_at_once_both_end_with_the_whole_checkpoint(hub: FakeHub, 
     assert snapshot_files(home) == FETCHED
 
 
-def test_a_cache_that_cannot_be_made_is_named_with_the_remedy(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_created_is_named_with_a_remedy(hub: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     run = run_download(hub, tmp_path / "hf", HF_HOME=str(tmp_path / "file" / "hf"))
     assert run.exit_code == 1
@@ -390,7 +390,7 @@ def test_a_cache_that_cannot_be_made_is_named_with_the_remedy(hub: FakeHub, tmp_
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_cache_is_refused_when_empty_and_serves_when_whole(hub: FakeHub, home: Path) -> None:
+def test_a_read_only_cache_is_an_error_if_empty_and_works_if_complete(hub: FakeHub, home: Path) -> None:
     home.mkdir()
     home.chmod(0o500)
     refused = run_download(hub, home)
@@ -416,7 +416,7 @@ def test_a_redirect_to_another_host_gets_no_token_and_its_signature_is_not_shown
         hub.faults["model.safetensors"] = replace(fault)
     run = run_download(hub, home, HF_HUB_DOWNLOAD_TIMEOUT="1")
     assert (run.exit_code, snapshot_files(home)) == (0, FETCHED)
-    if fault is None or fault.kind == "stall":  # which every client warns about, with the address; of a cut some do
+    if fault is None or fault.kind == "stall":  # every client warns about a stall, with the URL; some warn about a cut
         assert ("?..." in run.stderr) == bool(fault)
     assert SIGNATURE not in run.stderr
     weights = [request for request in hub.requests if request.method == "GET" and request.path.endswith("safetensors")]
@@ -425,11 +425,11 @@ def test_a_redirect_to_another_host_gets_no_token_and_its_signature_is_not_shown
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
-        (lambda hub: hub.repos.pop(REPO), "no such folder here and no such checkpoint on the hub"),
-        (lambda hub: hub.revisions.pop("main"), "the hub has no revision 'main' of it"),
-        (lambda hub: hub.repos[REPO].pop("config.json"), "has no config.json; it is no model checkpoint"),
+        (lambda hub: hub.repos.pop(REPO), "neither a local folder nor a public checkpoint on the hub; set HF_TOKEN"),
+        (lambda hub: hub.revisions.pop("main"), "the hub has no revision 'main' of this checkpoint"),
+        (lambda hub: hub.repos[REPO].pop("config.json"), "has no config.json, so it is not a model checkpoint"),
         (
             lambda hub: [hub.repos[REPO].pop(name) for name in ("model.safetensors", "pytorch_model.bin")],
             "has neither model.safetensors nor pytorch_model.bin",
@@ -438,14 +438,14 @@ def test_a_redirect_to_another_host_gets_no_token_and_its_signature_is_not_shown
     ],
     ids=["no-repo", "no-revision", "no-config", "no-weights", "no-hashes"],
 )
-def test_what_the_hub_does_not_have_or_does_not_state_is_said_and_nothing_is_fetched(
-    hub: FakeHub, home: Path, spoil: object, told: str
+def test_files_or_hashes_missing_on_the_hub_are_an_error_and_nothing_is_downloaded(
+    hub: FakeHub, home: Path, spoil: object, message: str
 ) -> None:
     assert callable(spoil)
     spoil(hub)
     run = run_download(hub, home)
     assert run.exit_code == 1
-    assert told in run.stderr
+    assert message in run.stderr
     assert run.slept_s == []
     assert len(hub.requests) == 1
 
@@ -455,7 +455,7 @@ def test_what_the_hub_does_not_have_or_does_not_state_is_said_and_nothing_is_fet
 
 @pytest.mark.parametrize("kind", ["cut", "wrong_size", "wrong_bytes"])
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
-def test_a_lasting_fault_leaves_nothing_in_the_folder(
+def test_a_permanent_fault_leaves_nothing_in_the_folder(
     hub: FakeHub, home: Path, tmp_path: Path, file: str, kind: Literal["cut", "wrong_size", "wrong_bytes"]
 ) -> None:
     hub.faults[file] = Fault(kind)
@@ -466,7 +466,7 @@ def test_a_lasting_fault_leaves_nothing_in_the_folder(
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("kind", ["cut", "status", "wrong_bytes"])
-def test_a_passing_fault_is_overcome_in_a_folder_too(
+def test_a_transient_fault_is_overcome_in_a_folder_too(
     hub: FakeHub, home: Path, tmp_path: Path, kind: Literal["cut", "status", "wrong_bytes"], times: int
 ) -> None:
     hub.faults["model.safetensors"] = Fault(kind, times=times)
@@ -475,16 +475,14 @@ def test_a_passing_fault_is_overcome_in_a_folder_too(
     assert final_files(tmp_path / "out") == FETCHED
 
 
-def test_a_hub_that_stays_busy_is_given_up_for_a_folder_with_its_own_answer(
-    hub: FakeHub, home: Path, tmp_path: Path
-) -> None:
+def test_the_error_for_a_busy_hub_quotes_its_answer_in_a_folder_too(hub: FakeHub, home: Path, tmp_path: Path) -> None:
     hub.faults["model.safetensors"] = Fault("status", status=500)
     run = run_download(hub, home, output_dir=tmp_path / "out")
     assert run.stderr.endswith("error: org/tiny: the hub answered 500; try again later\n")
     assert sum(run.slept_s) <= MOST_WAITING_S
 
 
-def test_a_folder_gets_plain_files_and_keeps_what_is_right(hub: FakeHub, home: Path, tmp_path: Path) -> None:
+def test_a_folder_gets_regular_files_and_correct_ones_are_kept(hub: FakeHub, home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "models" / "tiny"
     assert run_download(hub, home, output_dir=folder).stdout == f"{folder}\n"
     assert final_files(folder) == FETCHED
@@ -503,6 +501,6 @@ def test_files_of_another_checkpoint_are_neither_overwritten_nor_mixed_with(
     (tmp_path / name).write_bytes(b"mine")
     run = run_download(hub, home, output_dir=tmp_path)
     assert run.exit_code == 2
-    assert f"{tmp_path / name}: is there already and is not org/tiny's; remove it or choose" in run.stderr
+    assert f"{tmp_path / name}: already exists and does not belong to org/tiny; remove it or choose" in run.stderr
     assert {path.name for path in tmp_path.iterdir()} == {name}
     assert (tmp_path / name).read_bytes() == b"mine"

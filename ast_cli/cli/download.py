@@ -1,4 +1,4 @@
-"""``ast download``: fetch published checkpoints, verified, and load each once."""
+"""``ast download``: download checkpoints, verify them, and load each once."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ def download(
         typer.Argument(metavar="NAME", help="Aliases (see --list) or hub ids such as org/name.", show_default=False),
     ] = None,
     list_checkpoints: Annotated[
-        bool, typer.Option("--list", help="List the published checkpoints and which are here; uses no network.")
+        bool,
+        typer.Option(
+            "--list", help="List the published checkpoints and whether each is on this machine; uses no network."
+        ),
     ] = False,
     revision: Annotated[
-        str, typer.Option(help="Branch, tag or commit; for any but main, give the printed folder to --model.")
+        str, typer.Option(help="Branch, tag or commit; for any but main, pass the printed folder to --model.")
     ] = DEFAULT_REVISION,
     output_dir: Annotated[
         Path | None,
@@ -42,7 +45,7 @@ def download(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch checkpoints (by default audioset), verify sizes and hashes, and load each once to prove it."""
+    """Download checkpoints (by default audioset), verify sizes and hashes, and load each once as a test."""
     if list_checkpoints:
         if names:
             raise UsageError("--list takes no names")
@@ -59,18 +62,18 @@ def download(
 
 
 def _repo_id(name: str) -> str:
-    """Return the hub id of a name, refusing what cannot be fetched before anything is."""
+    """Return the hub id of a name; raises before any download if one of the names is invalid."""
     if name == BUILTIN:
         raise UsageError(f"{BUILTIN!r} ships with the package: there is nothing to fetch")
     return repo_id_of(name)
 
 
 def _load_once(folder: Path) -> int:
-    """Load model and feature extractor as every command will, and return the number of labels."""
+    """Load the model and its feature extractor as the other commands do, and return the number of labels."""
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
     from ast_cli.model.transformer import ASTForAudioClassification
 
-    # A checkpoint without front end or label names is whole all the same; the commands that need them will ask.
+    # A checkpoint without a front end or label names is complete; the commands that need them report what is missing.
     if (folder / PREPROCESSOR_NAME).is_file():
         ASTFeatureExtractor.from_pretrained(folder)
     return ASTForAudioClassification.from_pretrained(folder, unnamed_labels=True).config.num_labels

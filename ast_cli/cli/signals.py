@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: the first unwinds the run, so that files are flushed and closed, a second ends it at once.
+"""Ctrl-C and SIGTERM: the first signal unwinds the run so that files are flushed and closed, a second ends it at once.
 
-Libraries swallow exceptions that a signal raises while they are being imported or call back into Python, or abort the
-process over them. While a model is loaded there is nothing to save, so the first signal already ends the process; a
-long run asks now and then whether it should have ended.
+An exception that a signal handler raises while a library is being imported, or calls back into Python, may be swallowed
+by the library or may abort the process. While a model is loaded there is nothing to save, so the first signal ends the
+process at once. A long run regularly calls `raise_if_ended`, in case the exception was swallowed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ast_cli.training.stop_request import SAME_SIGNAL_S
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived; unwinds like Ctrl-C."""
+    """SIGTERM was received; unwinds the stack like KeyboardInterrupt."""
 
 
 _EXCEPTIONS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
-_first: list[tuple[int, float]] = []  # the signal that ends this process, and when it came
-_nothing_to_save: list[bool] = []  # not empty: no files are open, and workers end with this process
+_first: list[tuple[int, float]] = []  # number and time of the first signal, if any
+_nothing_to_save: list[bool] = []  # not empty while no files are open; workers end with this process
 
 
 def end_on_signals() -> None:
-    """Have both signals end this process; one that is ignored, as Ctrl-C is under nohup, stays ignored."""
+    """Install the handlers of both signals; a signal that is ignored, as under nohup, stays ignored."""
     for number in _EXCEPTIONS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
@@ -35,7 +35,7 @@ def end_on_signals() -> None:
 
 @contextmanager
 def nothing_to_save() -> Iterator[None]:
-    """End at once on a signal, without unwinding."""
+    """End the process at once, without unwinding, if a signal arrives inside the ``with`` block."""
     _nothing_to_save.append(True)
     try:
         yield
@@ -44,7 +44,7 @@ def nothing_to_save() -> Iterator[None]:
 
 
 def raise_if_ended() -> None:
-    """Raise what a signal raised before, in case a library has swallowed it."""
+    """Raise the exception of an earlier signal again, in case a library swallowed it."""
     if _first:
         raise _EXCEPTIONS[_first[0][0]]
 

@@ -14,14 +14,14 @@ from ast_cli.results import FileError
 
 
 def note(text: str, *, quiet: bool = False) -> None:
-    """Tell the user something on standard error, unless ``--quiet``; names in it may come from anywhere."""
+    """Print a line on standard error unless ``quiet``; control characters, e.g. of file names, are escaped."""
     if not quiet:
-        sys.stderr.write(f"{printable(text)}\n")  # in one piece: progress comes from another thread
+        sys.stderr.write(f"{printable(text)}\n")  # in one write, as another thread prints the progress
         sys.stderr.flush()
 
 
 def tell_faults(path: str | None, error: FileError | None, warnings: Sequence[str], *, quiet: bool) -> None:
-    """Say what went wrong with one input: an error even if ``quiet``."""
+    """Print the error or the warnings of one input; errors are printed even if ``quiet``."""
     if error is not None:
         note(f"error: {error.message}")
     elif warnings:
@@ -30,23 +30,23 @@ def tell_faults(path: str | None, error: FileError | None, warnings: Sequence[st
 
 @contextlib.contextmanager
 def results_stream() -> Iterator[TextIO]:
-    """Give standard output for results: UTF-8 and plain line ends on every system."""
+    """Yield standard output for results, with UTF-8 and LF line ends on every system."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")
     yield sys.stdout
 
 
 def abandon_stdout() -> None:
-    """Send what is left of standard output nowhere, so that the interpreter does not fail on it at its end."""
+    """Redirect standard output to the null device, so that the interpreter's final flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
 def writing_stdout() -> Iterator[None]:
-    """Turn a failing write to standard output into one sentence; a closed pipe passes as it is.
+    """Convert a failed write to standard output into an `AstError`; the error of a closed pipe passes unchanged.
 
     Raises:
-        AstError: The disk behind it is full, for example.
+        AstError: If standard output cannot be written, for example because it goes to a full disk.
     """
     try:
         yield
@@ -59,9 +59,9 @@ def writing_stdout() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_native_libraries() -> Iterator[None]:
-    """Keep C libraries off the terminal: mpg123 and others write to file descriptor 2 about broken files.
+    """Hide the messages that C libraries such as mpg123 write to file descriptor 2 about broken files.
 
-    Python's own ``sys.stderr`` goes on to where it went. With ``--debug`` their words are wanted.
+    Python's own ``sys.stderr`` still writes to the original destination. With ``--debug`` nothing is hidden.
     """
     if os.environ.get(DEBUG_VARIABLE):
         yield

@@ -1,1 +1,1 @@
-"""Which checkpoint, where it lies, and fetching it, verified. No torch here."""
+"""Names of checkpoints, their local folders, and verified downloads. Does not import torch."""

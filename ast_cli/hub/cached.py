@@ -1,4 +1,4 @@
-"""What of a checkpoint is in the hub client's cache. Never uses the network."""
+"""Checkpoints in the hub client's cache. Never uses the network."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from ast_cli.hub.names import CONFIG_NAME, DEFAULT_REVISION, INDEX_NAME, PICKLE_
 
 
 def cached_folder(repo_id: str, revision: str = DEFAULT_REVISION) -> Path | None:
-    """Return the folder of a checkpoint that is whole in the hub client's cache, or None. Never uses the network."""
+    """Return the folder of a checkpoint in the hub client's cache, or None if it is missing or incomplete."""
     config = cached_file(repo_id, CONFIG_NAME, revision)
     return config.parent if config and holds_weights(config.parent) else None
 
 
 def cached_file(repo_id: str, name: str, revision: str) -> Path | None:
-    """Return one file of a checkpoint in the cache, or None."""
+    """Return the path of a checkpoint's file in the cache, or None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
         file = try_to_load_from_cache(repo_id, name, revision=revision)
-    except OSError:  # a cache that may not be read holds nothing for us
+    except OSError:  # an unreadable cache counts as empty
         return None
     return Path(file) if isinstance(file, str) else None
 
 
 def holds_weights(folder: Path) -> bool:
-    """Tell whether a folder holds one file of weights, or every shard that its index names."""
+    """Return whether a folder contains a file of weights or every shard that its index lists."""
     if any((folder / name).is_file() for name in (WEIGHTS_NAME, PICKLE_NAME)):
         return True
     if not (folder / INDEX_NAME).is_file():

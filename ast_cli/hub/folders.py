@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: the built-in one, a folder, a known alias or a hub id; and what an exported model is."""
+"""Local folders of checkpoints (built-in, folder, alias or hub id), and the files of exported models."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from ast_cli.hub.names import (
 
 
 def builtin_folder() -> Path:
-    """Return the folder of the model that ships in the package."""
+    """Return the folder of the model that ships with the package."""
     return Path(str(resources.files("ast_cli").joinpath("assets", "builtin")))
 
 
 def default_model() -> str:
-    """Return what to load when nobody says: ``AST_MODEL``, the AudioSet checkpoint if it was fetched, else built-in."""
+    """Return the default model: ``AST_MODEL``, else the AudioSet checkpoint if it was downloaded, else ``builtin``."""
     if chosen := os.environ.get("AST_MODEL"):
         return chosen
     return DEFAULT_ALIAS if cached_folder(known_aliases()[DEFAULT_ALIAS]) else BUILTIN
 
 
 def checkpoint_folder(model: str | Path) -> Path:
-    """Find the folder of a checkpoint, fetching it only if it is a hub id that is not in the cache.
+    """Return the folder of a checkpoint; a hub id that is not in the cache is downloaded.
 
-    ``builtin`` and the aliases always mean the checkpoint: a folder of recordings called ``audioset`` must not take
-    the place of the default model. A folder of such a name is ``./audioset``.
+    ``builtin`` and the aliases always mean the checkpoint: a folder of recordings called ``audioset`` must not hide the
+    default model. Use ``./audioset`` for such a folder.
 
     Args:
         model: ``builtin``, a folder, an alias, or a hub id such as ``MIT/ast-finetuned-audioset-10-10-0.4593``.
 
     Raises:
-        UsageError: Nothing of that name; near aliases are offered.
-        HubError: Known, but not on this machine; the message says how to get it.
+        UsageError: If there is no folder or checkpoint of that name; the message lists similar aliases.
+        HubError: If the checkpoint is known but not on this machine; the message says how to get it.
     """
     name = os.fspath(model)
     if name == BUILTIN:
@@ -57,7 +57,7 @@ def checkpoint_folder(model: str | Path) -> Path:
     if name in known_aliases():
         if folder := cached_folder(repo_id_of(name)):
             return folder
-        elsewhere = f" (or say ./{name} for the folder)" if Path(name).is_dir() else ""
+        elsewhere = f" (or use ./{name} for the folder)" if Path(name).is_dir() else ""
         raise HubError(f"{name!r} is not on this machine: fetch it with `ast download {name}`{elsewhere}")
     path = Path(name).expanduser()
     if path.is_dir():
@@ -68,10 +68,11 @@ def checkpoint_folder(model: str | Path) -> Path:
 
 
 def exported_file(model: str | Path) -> Path | None:
-    """Return the file that a runtime is given of a model that ``ast export`` wrote; None for a checkpoint.
+    """Return the file of an exported model that a runtime loads; None for a checkpoint.
 
     Args:
-        model: The folder, unless it holds a checkpoint's weights too, or the file itself.
+        model: Folder that ``ast export`` wrote, or the file itself. A folder with a checkpoint's weights counts as a
+            checkpoint.
     """
     name = os.fspath(model)
     if name == BUILTIN or name in known_aliases():
@@ -85,9 +86,9 @@ def exported_file(model: str | Path) -> Path | None:
 
 
 def describing_folder(exported: Path) -> Path | None:
-    """Return the folder that says of an exported model what goes in and comes out; None where the file itself does.
+    """Return the folder whose files describe the inputs and outputs of an exported model; None if the file itself does.
 
-    A file of the name that ``ast export`` gives it in a folder of its own is that folder; its neighbors count.
+    Neighboring files count only if the file has the name that ``ast export`` uses and lies in such a folder.
     """
     folder = exported.parent
     is_the_folders = exported.name in EXPORTED_NAMES and (folder / CONFIG_NAME).is_file() and not holds_weights(folder)
@@ -95,7 +96,7 @@ def describing_folder(exported: Path) -> Path | None:
 
 
 def checkpoint_digest(name: str) -> str:
-    """Return the SHA-256 of all files of a checkpoint that its scores depend on, wherever it lies."""
+    """Return one SHA-256 for all files of a checkpoint that affect its scores, independent of their location."""
     whole = hashlib.sha256()
     for file in _files_of(name):
         whole.update(file_digest(file))
@@ -103,7 +104,7 @@ def checkpoint_digest(name: str) -> str:
 
 
 def _files_of(name: str) -> list[Path]:
-    """Return all files of a checkpoint that its scores depend on."""
+    """Return all files of a checkpoint that affect its scores."""
     exported = exported_file(name)
     if exported is not None and describing_folder(exported) is None:
         weights = exported.with_suffix(".bin")

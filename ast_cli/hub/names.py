@@ -1,4 +1,4 @@
-"""What checkpoints and their files are called: the published ones, aliases, hub ids. Standard library only."""
+"""Names of checkpoints and of their files: published checkpoints, aliases, hub ids. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREPROCESSOR_NAME = "preprocessor_config.json"
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
 PICKLE_NAME = "pytorch_model.bin"
-ONNX_NAME = "model.onnx"  # what `ast export` writes, and OpenVINO's two files
+ONNX_NAME = "model.onnx"  # written by `ast export`, as are OpenVINO's model.xml and model.bin
 OPENVINO_NAME = "model.xml"
 EXPORTED_NAMES = (ONNX_NAME, OPENVINO_NAME, "model.bin")
 EXPORTED_SUFFIXES = (".onnx", ".xml")
@@ -26,14 +26,14 @@ HUB_ID = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w
 
 @dataclass(frozen=True, slots=True)
 class PublishedCheckpoint:
-    """One of the eight checkpoints its authors published (BSD-3-Clause).
+    """One of the eight checkpoints that AST's authors published (BSD-3-Clause).
 
     Attributes:
-        repo_id: On the hub.
-        num_labels: 527 for AudioSet, 35 for Speech Commands.
-        max_length: Frames of a window.
-        stride: Of the patches, in mel bins and frames: the smaller, the slower and the better.
-        quality: As its authors report it.
+        repo_id: Hub id.
+        num_labels: Number of labels: 527 for AudioSet, 35 for Speech Commands.
+        max_length: Length of a window in frames.
+        stride: Stride of the patches in mel bins and in frames; a smaller stride is slower and more accurate.
+        quality: Metric and value as the authors report them.
     """
 
     repo_id: str
@@ -63,16 +63,16 @@ SHORT_ALIASES = {DEFAULT_ALIAS: "audioset-10-10-0.4593", "fast": "audioset-16-16
 
 
 def known_aliases() -> dict[str, str]:
-    """Return every alias and the hub id it stands for, the short ones first."""
+    """Return the hub id of every alias, short aliases first."""
     full = {alias: checkpoint.repo_id for alias, checkpoint in CHECKPOINTS.items()}
     return {alias: full[name] for alias, name in SHORT_ALIASES.items()} | full
 
 
 def repo_id_of(name: str) -> str:
-    """Return the hub id that an alias stands for, or the hub id itself.
+    """Return the hub id of an alias; a hub id is returned as it is.
 
     Raises:
-        UsageError: Neither; near aliases are offered.
+        UsageError: If the name is neither an alias nor a hub id; the message lists similar aliases.
     """
     aliases = known_aliases()
     if name in aliases:
@@ -80,7 +80,7 @@ def repo_id_of(name: str) -> str:
     if HUB_ID.fullmatch(name):
         return name
     if "://" in name:
-        raise UsageError(f"{name!r} is an address; name a checkpoint by its alias or as org/name")
+        raise UsageError(f"{name!r} is a URL; use an alias or a hub id such as org/name")
     near = difflib.get_close_matches(name, [*aliases, BUILTIN], n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {BUILTIN}, {', '.join(aliases)}"
     raise UsageError(f"no checkpoint folder or name {name!r}; {hint}")

@@ -78,7 +78,7 @@ def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     return all(name == other and torch.equal(value, equal) for (name, value), (other, equal) in pairs)
 
 
-def test_bare_it_fetches_audioset_which_is_then_the_default_model_without_any_hub(
+def test_without_arguments_audioset_is_downloaded_and_becomes_the_default_model(
     fake_hub: FakeHub,
     home: Path,
     model: ASTForAudioClassification,
@@ -98,9 +98,7 @@ def test_bare_it_fetches_audioset_which_is_then_the_default_model_without_any_hu
     assert ASTFeatureExtractor.from_pretrained(AUDIOSET).max_length == 64
 
 
-def test_a_checkpoint_that_brings_no_front_end_is_whole_all_the_same(
-    fake_hub: FakeHub, home: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_without_a_front_end_counts_as_complete(fake_hub: FakeHub, home: Path, tmp_path: Path) -> None:
     ASTForAudioClassification(small_config(id2label={0: "eurbla", 1: "comcha"})).save_pretrained(tmp_path / "birds")
     fake_hub.repos[REPO] = files = final_files(tmp_path / "birds")
     run = run_ast(fake_hub, home, "download", REPO, "--output-dir", str(tmp_path), "--quiet")
@@ -151,7 +149,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(
     assert not harm.exists()
 
 
-def test_a_checkpoint_that_arrives_whole_but_cannot_be_loaded_is_an_error(
+def test_a_complete_checkpoint_that_cannot_be_loaded_is_an_error(
     fake_hub: FakeHub, home: Path, checkpoint: dict[str, bytes]
 ) -> None:
     config = checkpoint["config.json"].replace(b'"hidden_size": 16', b'"hidden_size": 24')
@@ -176,20 +174,20 @@ def test_the_list_is_a_plain_table_made_without_network_or_torch(fake_hub: FakeH
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
-        ("http://example.org/model", "is an address; name a checkpoint by its alias or as org/name"),
+        ("http://example.org/model", "is a URL; use an alias or a hub id such as org/name"),
         ("builtin", "ships with the package: there is nothing to fetch"),
         ("audiosett", "did you mean audioset"),
     ],
 )
-def test_a_name_that_cannot_be_fetched_is_refused_before_the_others_are(
-    fake_hub: FakeHub, home: Path, name: str, told: str
+def test_an_invalid_name_is_refused_before_anything_is_downloaded(
+    fake_hub: FakeHub, home: Path, name: str, message: str
 ) -> None:
     run = run_ast(fake_hub, home, "download", REPO, name)
     assert (run.exit_code, run.stdout) == (2, "")
     assert run.stderr.startswith("error: ")
-    assert told in run.stderr
+    assert message in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert fake_hub.requests == []
 

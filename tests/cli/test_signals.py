@@ -30,7 +30,7 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @NUMBERS
-def test_signal_that_a_library_swallows_is_raised_again_when_asked(number: int, code: int) -> None:
+def test_raise_if_ended_raises_a_signal_that_a_library_swallowed(number: int, code: int) -> None:
     program = """
     try:
         os.kill(os.getpid(), int(sys.argv[1]))
@@ -74,7 +74,7 @@ def test_first_signal_ends_at_once_while_there_is_nothing_to_save(number: int, c
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
-def test_later_signal_unwinds_again() -> None:
+def test_signal_after_nothing_to_save_unwinds() -> None:
     program = """
     with signals.nothing_to_save():
         pass
@@ -86,7 +86,7 @@ def test_later_signal_unwinds_again() -> None:
     assert run(program).stdout == "flushed\n"
 
 
-def test_signal_to_a_process_and_its_group_is_one_signal() -> None:
+def test_two_signals_within_a_moment_count_as_one() -> None:
     program = """
     try:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What is said on standard error cannot move a terminal's cursor."""
+"""Messages on standard error are escaped, and C libraries write to it only with --debug."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sys.stderr.write("said by the program\\n")
 
 
 @pytest.mark.parametrize(("debug", "expected"), [({}, b""), ({"AST_DEBUG": "1"}, b"leaked 64 types!")])
-def test_what_c_libraries_say_at_the_end_of_the_process_is_for_debug(debug: dict[str, str], expected: bytes) -> None:
+def test_output_of_c_libraries_at_process_exit_is_shown_only_with_debug(debug: dict[str, str], expected: bytes) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "AST_DEBUG"} | debug
     done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, env=environment, check=True)
     assert done.stderr == b"said by the program\n" + expected
