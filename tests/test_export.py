@@ -253,7 +253,7 @@ def test_an_exported_model_whose_runtime_is_missing_names_it(tmp_path: Path, mon
 @pytest.mark.parametrize("name", ["out", "out/model.onnx", "tagger.onnx"])
 def test_an_exported_model_is_no_checkpoint(tmp_path: Path, run_ast: Callable[..., Any], name: str) -> None:
     names_of(tmp_path, "onnx")
-    message = "a model that `ast export` wrote, which tags but is no checkpoint: name the one it was made from"
+    message = "written by `ast export` and not a checkpoint: use the checkpoint that it was made from"
     with pytest.raises(CheckpointError, match=message):
         ASTForAudioClassification.from_pretrained(tmp_path / name)
     write_tone_folders(tmp_path / "data")

@@ -1,1 +1,1 @@
-"""From input_values to logits."""
+"""The AST model: configuration, layers, and reading and writing checkpoints."""

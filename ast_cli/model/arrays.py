@@ -1,4 +1,4 @@
-"""A checkpoint's weights as NumPy arrays: what engines that need no torch are built from."""
+"""Load the weights of a checkpoint as NumPy arrays, for the engines that run without torch."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 def load_arrays(model: str | Path, *, unnamed_labels: bool = False) -> tuple[Weights, ASTConfig]:
-    """Load a checkpoint as strictly as ``ASTForAudioClassification.from_pretrained`` does, without torch.
+    """Load a checkpoint without torch, with the same checks as ``ASTForAudioClassification.from_pretrained``.
 
     Args:
-        model: As there.
-        unnamed_labels: As there.
+        model: Name, folder or file of the checkpoint, as in ``from_pretrained``.
+        unnamed_labels: Use the labels ``LABEL_n`` where the checkpoint does not name its labels.
 
     Returns:
-        The classifier's tensors in float32, by the names of our state dictionary, and its configuration.
+        The tensors of the classifier in float32, keyed by the names of our state dictionary, and its configuration.
 
     Raises:
-        CheckpointError: The checkpoint is damaged, foreign, or at odds with its configuration.
-        HubError: It is not on this machine and cannot be fetched.
+        CheckpointError: If the checkpoint is damaged, belongs to another model, or contradicts its configuration.
+        HubError: If the checkpoint is not on this machine and cannot be downloaded.
     """
     where = str(model)
     tensors, config = _read(Path(model).expanduser(), model, forget_bad_labels=unnamed_labels)
@@ -51,7 +51,7 @@ def load_arrays(model: str | Path, *, unnamed_labels: bool = False) -> tuple[Wei
 
 
 def _read(path: Path, model: str | Path, *, forget_bad_labels: bool) -> tuple[dict[str, NDArray[Any]], ASTConfig]:
-    """Read renamed tensors and the configuration: from one file of weights, or from a folder."""
+    """Read the tensors, under our names, and the configuration of a checkpoint folder or a single file of weights."""
     if path.is_file():
         tensors = rename(read_weights(path, "numpy"))
         if has_config(path.parent):

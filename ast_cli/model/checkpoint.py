@@ -1,7 +1,8 @@
-"""Reading and writing checkpoint folders; whatever the names in the file, one pure function renames them.
+"""Read and write checkpoint folders.
 
-A checkpoint may come from anywhere: everything is compared with the configuration before a model exists, and a head
-that was not in the file is impossible.
+Files from different libraries name the tensors differently; `ast_cli.model.layout.rename` translates all of them.
+Checkpoints are untrusted input: every tensor is compared with the configuration before a model is built, and a model
+never gets a head that was not in the file.
 """
 
 from __future__ import annotations
@@ -67,7 +68,11 @@ HUB_RENAMES = [
 
 
 def resolve_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """Return a torch data type from itself or its name (``float16``, ``fp16``, ...)."""
+    """Return the torch data type for a data type or its name (``float16``, ``fp16``, ...).
+
+    Raises:
+        UsageError: If the type is unknown or unsupported.
+    """
     found = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
     if found not in (*DTYPES.values(), torch.float64):
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, not {str(dtype)!r}")
@@ -75,14 +80,14 @@ def resolve_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 class PretrainedAST(nn.Module):
-    """A model that is read from checkpoints and written to them.
+    """A model that can be loaded from checkpoints and saved to them.
 
-    A subclass is built from a configuration alone, and says which attention it uses.
+    The constructor of a subclass takes a configuration as its only required argument.
 
     Attributes:
-        config: Its configuration.
-        has_head: Whether it is a classifier; the bare encoder leaves a checkpoint's head out.
-        attn_implementation: ``sdpa`` or ``eager``.
+        config: Configuration of the model.
+        has_head: Whether the model is a classifier; the bare encoder ignores the head of a checkpoint.
+        attn_implementation: Attention implementation, ``sdpa`` or ``eager``.
     """
 
     config: ASTConfig
@@ -91,12 +96,12 @@ class PretrainedAST(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Data type of the weights."""
         return next(self.parameters()).dtype
 
     @classmethod
@@ -110,33 +115,34 @@ class PretrainedAST(nn.Module):
         config: ASTConfig | None = None,
         unnamed_labels: bool = False,
     ) -> Self:
-        """Load a checkpoint, strictly: what is missing, unexpected, misshapen or not finite is refused.
+        """Load a checkpoint strictly: missing, unexpected, misshapen and non-finite tensors are errors.
 
         Args:
             model: ``builtin``, a folder in the hub's layout, an alias (``audioset``), a hub id, or an original
                 ``.pth`` file.
-            attn_implementation: ``sdpa`` or ``eager``.
-            dtype: To convert the weights to: ``torch.float16`` or ``"float16"``, ``"fp16"`` and so on.
-            device: To put them on.
-            config: Instead of the checkpoint's own; for a ``.pth`` whose strides cannot be told from its tensors.
-            unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
+            attn_implementation: Attention implementation, ``sdpa`` or ``eager``.
+            dtype: Data type of the loaded weights: ``torch.float16`` or ``"float16"``, ``"fp16"`` and so on.
+            device: Device of the loaded weights.
+            config: Configuration to use instead of the checkpoint's own; required for a ``.pth`` file whose strides
+                cannot be inferred from its tensors.
+            unnamed_labels: Use the labels ``LABEL_n`` where the checkpoint does not name its labels.
 
         Returns:
             The model, in evaluation mode.
 
         Raises:
-            CheckpointError: The checkpoint is damaged, foreign, or at odds with its configuration.
-            HubError: It is not on this machine and cannot be fetched.
+            CheckpointError: If the checkpoint is damaged, belongs to another model, or contradicts its configuration.
+            HubError: If the checkpoint is not on this machine and cannot be downloaded.
         """
         loaded = load_checkpoint(cls, model, dtype=dtype, device=device, config=config, unnamed_labels=unnamed_labels)
         loaded.attn_implementation = attn_implementation
         return loaded
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` in the hub's layout, which the reference library loads.
+        """Write ``config.json`` and ``model.safetensors`` in the hub's layout, which transformers loads too.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            CheckpointError: If the folder cannot be written.
         """
         save_checkpoint(self, folder)
 
@@ -150,13 +156,13 @@ def load_checkpoint(
     config: ASTConfig | None,
     unnamed_labels: bool,
 ) -> Model:
-    """Load a model; see ``from_pretrained`` of the models, which is this."""
+    """Load a model of the class ``kind``; `PretrainedAST.from_pretrained` describes the arguments and errors."""
     target_dtype = resolve_dtype(dtype)
     where = str(model)
     tensors, found_config = _read(model, config, forget_bad_labels=unnamed_labels)
     if kind.has_head:
         found_config = name_labels(found_config, tensors, where, allow_unnamed=unnamed_labels)
-    with torch.device("meta"):  # shapes without memory: nothing is built before the tensors fit
+    with torch.device("meta"):  # shapes only: no memory is allocated before the tensors are checked
         skeleton = kind(found_config)
     state = own_names(tensors, with_head=kind.has_head)
     compare(state, {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}, where)
@@ -164,7 +170,7 @@ def load_checkpoint(
     for name, tensor in state.items():
         try:
             converted[name] = tensor.to(device=device, dtype=target_dtype)
-        except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a missing device
             raise DeviceError(f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
         _refuse_non_finite(converted[name], tensor, f"{where}: {name}")
         give_back([tensor])
@@ -175,7 +181,7 @@ def load_checkpoint(
 def _read(
     model: str | Path, config: ASTConfig | None, *, forget_bad_labels: bool
 ) -> tuple[dict[str, Tensor], ASTConfig]:
-    """Read renamed tensors, and the configuration unless it is given: from a folder, or from one file of weights."""
+    """Read the tensors, under our names, and the configuration unless it is given, of a folder or a file of weights."""
     path = Path(model).expanduser()
     if path.is_file():
         if config is None and has_config(path.parent):
@@ -189,16 +195,16 @@ def _read(
 
 
 def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
-    """Write ``config.json`` and ``model.safetensors`` in the hub's layout; each is old or new, never half.
+    """Write ``config.json`` and ``model.safetensors`` in the hub's layout, replacing each file atomically.
 
     Raises:
-        CheckpointError: The folder cannot be written.
+        CheckpointError: If the folder cannot be written.
     """
     folder = Path(folder)
     config = model.config.to_dict() | {
         "architectures": [type(model).__name__],
         "dtype": str(model.dtype).removeprefix("torch."),
-        "problem_type": implied_problem_type(model.config),  # readers take the activation from it
+        "problem_type": implied_problem_type(model.config),  # readers derive the activation from it
     }
     config.pop("torch_dtype", None)
     tensors = {name.removeprefix(ENCODER_PREFIX): tensor.detach() for name, tensor in model.state_dict().items()}
@@ -209,7 +215,7 @@ def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
 
 
 def hub_names(tensors: Mapping[str, Tensor], encoder_prefix: str = "") -> dict[str, Tensor]:
-    """Translate our names to the hub's; the inverse of `rename`."""
+    """Translate our tensor names to the names used on the hub; the inverse of `rename`."""
     split: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if ".attn.qkv." not in name:
@@ -227,8 +233,9 @@ def hub_names(tensors: Mapping[str, Tensor], encoder_prefix: str = "") -> dict[s
 
 
 def _refuse_non_finite(converted: Tensor, source: Tensor, which: str) -> None:
-    # One pass without a copy: what is not finite stays so in a sum. The sum of large weights may overflow, too.
+    # The sum needs one pass and no copy, and NaN and infinity carry over to it. It may also overflow for large but
+    # finite weights, so only then every element is checked.
     if not math.isfinite(converted.sum().item()) and not torch.isfinite(converted).all():
         if torch.isfinite(source.double()).all():
-            raise CheckpointError(f"{which} holds weights too large for {converted.dtype}; use float32")
-        raise CheckpointError(f"{which} holds NaN or infinite weights")
+            raise CheckpointError(f"{which} contains weights too large for {converted.dtype}; use float32")
+        raise CheckpointError(f"{which} contains NaN or infinite weights")

@@ -1,4 +1,4 @@
-"""ASTConfig: the content of a checkpoint's ``config.json``. No torch here."""
+"""The configuration of a checkpoint, as stored in its ``config.json``. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MODEL_TYPE = "audio-spectrogram-transformer"
 HIDDEN_ACTS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 LABEL_KEYS = ("id2label", "label2id", "num_labels")
-CODE_KEYS = ("auto_map", "custom_pipelines")  # name code to import: never followed, and not passed on
+CODE_KEYS = ("auto_map", "custom_pipelines")  # these keys name code to import: ignored, and not written back
 MAX_LABELS = 100_000
 NUM_PREFIX_TOKENS = 2  # the classification and the distillation token
-MAX_TOKENS = 1_000_000  # position embeddings above this are no model but an attack on the memory
-# Far above every published AST (hidden 768, 12 layers); a configuration beyond is refused before anything is built.
+MAX_TOKENS = 1_000_000  # limit on position embeddings; a larger number can only be an attack on the memory
+# Far above every published AST (hidden_size 768, 12 layers). Larger values are rejected before anything is built.
 LIMITS = {
     "hidden_size": 16_384,
     "num_hidden_layers": 512,
@@ -37,30 +37,30 @@ LIMITS = {
 
 
 class ASTConfig:
-    """The architecture and the labels of an AST; the defaults are those of the 10-10 AudioSet checkpoints.
+    """Architecture and labels of an AST; the defaults are those of the AudioSet checkpoints with strides of 10.
 
     Args:
-        hidden_size: Width of the encoder.
+        hidden_size: Width of the encoder, in features.
         num_hidden_layers: Number of blocks.
-        num_attention_heads: Heads per block; divides ``hidden_size``.
-        intermediate_size: Width of the MLP inside a block.
+        num_attention_heads: Number of attention heads per block; must divide ``hidden_size``.
+        intermediate_size: Width of the hidden layer of the MLP in a block.
         hidden_act: Activation of the MLP: ``gelu``, ``relu``, ``selu``, ``gelu_new``, or a function of a tensor.
-        hidden_dropout_prob: Dropout after the embeddings, the attention and the MLP, in training.
-        attention_probs_dropout_prob: Dropout of the attention probabilities, in training.
-        initializer_range: Standard deviation of the truncated normal that weights start from.
+        hidden_dropout_prob: Dropout rate after the embeddings, the attention and the MLP, in training.
+        attention_probs_dropout_prob: Dropout rate of the attention probabilities, in training.
+        initializer_range: Standard deviation of the truncated normal distribution of initial weights.
         layer_norm_eps: Epsilon of every layer normalization.
-        patch_size: Side of the square patches, in mel bins and frames.
+        patch_size: Side length of the square patches, in mel bins and frames.
         qkv_bias: Whether queries, keys and values have biases.
-        frequency_stride: Mel bins from one patch to the next.
-        time_stride: Frames from one patch to the next.
-        max_length: Frames of the input.
-        num_mel_bins: Mel bins of the input.
+        frequency_stride: Distance between patches along frequency, in mel bins.
+        time_stride: Distance between patches along time, in frames.
+        max_length: Length of the input, in frames.
+        num_mel_bins: Number of mel bins of the input.
         **kwargs: ``id2label``, ``label2id``, ``num_labels``, ``problem_type``, ``output_attentions``,
             ``output_hidden_states`` and ``return_dict``; any other key is kept in ``extra`` and written back, unless
             it names code to import.
 
     Raises:
-        UsageError: A value that cannot be; the message names it.
+        UsageError: If a value is invalid; the message names the field.
     """
 
     model_type = MODEL_TYPE
@@ -119,38 +119,38 @@ class ASTConfig:
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
-        if num_labels != len(self.id2label):  # as in the reference: other labels, without names
+        if num_labels != len(self.id2label):  # as in transformers: placeholder names replace the labels
             self.id2label = placeholder_labels(num_labels)
 
     @property
     def label2id(self) -> dict[str, int]:
-        """Label to class index."""
+        """Mapping from label to class index."""
         return {label: label_id for label_id, label in self.id2label.items()}
 
     @property
     def num_patches(self) -> tuple[int, int]:
-        """Patches along frequency and along time: (12, 101) by default."""
+        """Number of patches along frequency and along time; (12, 101) by default."""
         frequency = (self.num_mel_bins - self.patch_size) // self.frequency_stride + 1
         time = (self.max_length - self.patch_size) // self.time_stride + 1
         return frequency, time
 
     @property
     def num_tokens(self) -> int:
-        """Length of the sequence: two tokens and the patches; 1214 by default."""
+        """Length of the sequence: two special tokens and the patches; 1214 by default."""
         frequency, time = self.num_patches
         return NUM_PREFIX_TOKENS + frequency * time
 
     def validate(self) -> None:
-        """Check every value, before anything is built from it.
+        """Validate every value before a model is built from it.
 
         Raises:
-            UsageError: Naming the field, its value and what it may be.
+            UsageError: If a value is invalid; the message names the field, its value and the allowed values.
         """
         for name, limit in LIMITS.items():
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= limit:
                 raise UsageError(f"{name} must be a whole number from 1 to {limit}, not {shown(value)}")
-        for name, low, high in (  # NaN lies in no range
+        for name, low, high in (  # NaN fails every comparison
             ("hidden_dropout_prob", 0.0, 1.0),
             ("attention_probs_dropout_prob", 0.0, 1.0),
             ("initializer_range", 0.0, 10.0),
@@ -176,17 +176,19 @@ class ASTConfig:
                 f"and max_length {self.max_length}"
             )
         if self.num_tokens > MAX_TOKENS:
-            raise UsageError(f"these strides and lengths give {self.num_tokens} tokens; at most {MAX_TOKENS} can be")
+            raise UsageError(
+                f"these strides and lengths give {self.num_tokens} tokens; at most {MAX_TOKENS} are allowed"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``config.json``.
 
         Raises:
-            UsageError: ``hidden_act`` is a function, which JSON cannot hold.
+            UsageError: If ``hidden_act`` is a function, which JSON cannot represent.
         """
         if callable(self.hidden_act):
             raise UsageError(
-                f"hidden_act is a function: name one of {', '.join(HIDDEN_ACTS)} to write the configuration"
+                f"hidden_act is a function and cannot be written to JSON; set it to one of {', '.join(HIDDEN_ACTS)}"
             )
         return {
             **self.extra,
@@ -213,16 +215,18 @@ class ASTConfig:
         }
 
     def _output_flags(self) -> dict[str, bool]:
-        """Return the flags that differ from the reference's defaults, which it leaves out too."""
+        """Return the output flags that differ from their defaults; transformers leaves out the others too."""
         flags = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
         return {name: getattr(self, name) for name, default in flags.items() if getattr(self, name) != default}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> ASTConfig:
-        """Build from the content of ``config.json``; an override of the labels takes the place of all it says of them.
+        """Build a configuration from the content of ``config.json``.
+
+        An override of ``id2label``, ``label2id`` or ``num_labels`` replaces all three values of the file.
 
         Raises:
-            CheckpointError: It describes another kind of model, or holds what cannot be.
+            CheckpointError: If the content describes another kind of model or contains an invalid value.
         """
         kind = values.get("model_type", MODEL_TYPE)
         if kind != MODEL_TYPE:
@@ -239,21 +243,21 @@ class ASTConfig:
         """Read the configuration of a checkpoint: a folder, an alias or a hub id.
 
         Raises:
-            CheckpointError: No valid AST configuration.
-            HubError: The checkpoint is not on this machine and cannot be fetched.
+            CheckpointError: If the file is missing or is not a valid AST configuration.
+            HubError: If the checkpoint is not on this machine and cannot be downloaded.
         """
         return read_config(checkpoint_folder(model), **overrides)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` into a folder, which is made if needed.
+        """Write ``config.json`` into a folder, creating the folder if needed.
 
         Raises:
-            CheckpointError: The folder cannot be written, or JSON cannot hold a value of ``extra``.
+            CheckpointError: If the folder cannot be written, or JSON cannot represent a value of ``extra``.
         """
         write_json_object(Path(folder) / CONFIG_NAME, self.to_dict())
 
     def __eq__(self, other: object) -> bool:
-        """Compare field by field; where the label names came from does not count."""
+        """Compare field by field; it makes no difference where the label names came from."""
         if not isinstance(other, ASTConfig):
             return NotImplemented
         return vars(self) | {"has_own_labels": None} == vars(other) | {"has_own_labels": None}
@@ -268,15 +272,15 @@ class ASTConfig:
 
 
 def read_config(folder: Path, *, forget_bad_labels: bool = False, **overrides: Any) -> ASTConfig:
-    """Read a folder's ``config.json``.
+    """Read the ``config.json`` of a folder.
 
     Args:
-        folder: Of the checkpoint.
-        forget_bad_labels: Whether a label map with gaps, duplicates or other faults counts as none at all.
-        **overrides: Take the place of what the file says.
+        folder: Folder of the checkpoint.
+        forget_bad_labels: Whether to ignore a label map with gaps, duplicates or other errors.
+        **overrides: Values that replace those of the file.
 
     Raises:
-        CheckpointError: No valid AST configuration; the message begins with the path.
+        CheckpointError: If the file is not a valid AST configuration; the message begins with the path.
     """
     values = read_json_object(folder / CONFIG_NAME)
     return config_from(values, str(folder), forget_bad_labels=forget_bad_labels, **overrides)
@@ -285,7 +289,10 @@ def read_config(folder: Path, *, forget_bad_labels: bool = False, **overrides: A
 def config_from(
     values: Mapping[str, Any], where: str, *, forget_bad_labels: bool = False, **overrides: Any
 ) -> ASTConfig:
-    """Build from the content of a ``config.json`` that lies anywhere; arguments and errors as in `read_config`."""
+    """Build a configuration from the content of a ``config.json``, wherever it was stored.
+
+    The other arguments and the errors are those of `read_config`; ``where`` begins the error messages.
+    """
     if forget_bad_labels:
         try:
             named_labels(*(values.get(key) for key in LABEL_KEYS))
@@ -300,18 +307,18 @@ def config_from(
 def named_labels(
     id2label: Mapping[Any, Any] | None, label2id: Mapping[Any, Any] | None, num_labels: int | None
 ) -> dict[int, str]:
-    """Return class index to label, in index order, from whatever a configuration holds.
+    """Return the mapping from class index to label, in index order, from the label fields of a configuration.
 
     Indices may be integers or, as in JSON, strings, in any order.
 
     Raises:
-        UsageError: Gaps, duplicates, keys that are no integers, labels that are not plain text, or a count at odds with
-            ``num_labels``.
+        UsageError: If there are gaps or duplicates, an index is not an integer, a label is not plain text, or the
+            number of labels differs from ``num_labels``.
     """
     if num_labels is not None and (type(num_labels) is not int or not 1 <= num_labels <= MAX_LABELS):
         raise UsageError(f"num_labels must be a whole number from 1 to {MAX_LABELS}, not {shown(num_labels)}")
     if id2label is None and label2id is None:
-        return placeholder_labels(2 if num_labels is None else num_labels)  # the reference's default
+        return placeholder_labels(2 if num_labels is None else num_labels)  # 2 is the default of transformers
     field, labels = ("label2id", label2id) if id2label is None else ("id2label", id2label)
     if not isinstance(labels, Mapping) or not 1 <= len(labels) <= MAX_LABELS:
         raise UsageError(f"{field} must map 1 to {MAX_LABELS} labels, not {shown(labels)}")
@@ -329,7 +336,7 @@ def named_labels(
 
 
 def _class_index(value: Any, field: str) -> int:
-    """Read a class index: a whole number, or its decimal digits, which is how JSON writes keys."""
+    """Return a class index given as a whole number or, as in the keys of JSON, as decimal digits."""
     if type(value) is int:
         return value
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
@@ -338,20 +345,20 @@ def _class_index(value: Any, field: str) -> int:
 
 
 def _label_name(value: Any, field: str) -> str:
-    """Read a label: text, or a number that serves as a name."""
+    """Return a label given as text or as a number."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UsageError(f"the labels of {field} must be text, not {shown(value)}")
     name = str(value)
     if not is_plain(name):
         raise UsageError(
             f"{field} names {shown(name)}: a label with characters that control a terminal or turn text around; "
-            "correct it, or ask for unnamed labels (--unnamed-labels)"
+            "correct it, or use --unnamed-labels"
         )
     return name
 
 
 def activation_of(config: ASTConfig) -> str:
-    """Return which activation turns this checkpoint's logits into scores: ``sigmoid``, ``softmax`` or ``none``."""
+    """Return the activation that turns logits into scores: ``sigmoid``, ``softmax`` or ``none``."""
     by_problem_type = {
         "regression": "none",
         "single_label_classification": "softmax",
@@ -361,16 +368,16 @@ def activation_of(config: ASTConfig) -> str:
 
 
 def implied_problem_type(config: ASTConfig) -> str:
-    """Return the problem type; where nothing tells it, one label a recording, which is what the reference takes."""
+    """Return the problem type; if it is unknown, single-label classification, the default of transformers."""
     return known_problem_type(config) or "single_label_classification"
 
 
 def known_problem_type(config: ASTConfig) -> str | None:
-    """Return the problem type, told from the labels where the configuration leaves it empty; None if they do not tell.
+    """Return the problem type of a configuration, inferred from the labels if the field is empty; None if unknown.
 
     AudioSet is multi-label: its published checkpoints leave ``problem_type`` empty, and a softmax over 527 classes that
-    occur together is a well-known mistake. 527 labels without names are AudioSet's. The words of Speech Commands are
-    single-label. One label is a regression, as in the loss.
+    occur together is a well-known mistake. 527 labels without names count as AudioSet's. The words of Speech Commands
+    are single-label. A single label is a regression, as in the loss.
     """
     if config.problem_type is not None:
         return config.problem_type

@@ -1,7 +1,8 @@
-"""The names and shapes of an AST's tensors, whatever library holds them: renaming, comparing, telling sizes. No torch.
+"""The names and shapes of the tensors in AST checkpoints: rename them, compare them, infer a configuration from them.
 
-Tensors may be torch's or NumPy's. A checkpoint may come from anywhere: its tensors are compared with its configuration
-before a model exists, and a head that was not in the file is impossible.
+Works on tensors of torch and NumPy alike, and imports torch only to concatenate tensors of torch. Checkpoints are
+untrusted input: every tensor is compared with the configuration before a model is built, and a model never gets a head
+that was not in the file.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ ENCODER_PREFIX = "audio_spectrogram_transformer."
 HEAD_PREFIX = "head."
 PUBLISHED_STRIDES = (10, 12, 14, 16)
 PUBLISHED_MEL_BINS = 128
-PUBLISHED_LENGTHS = (1024, 512, 128, 256, 998, 2048)  # frames, likeliest first
-TIMM_HEAD_DIM = 64  # of every DeiT size, which the original checkpoints start from
-MAX_SHOWN_NAME = 120  # characters of a tensor's name in a message
+PUBLISHED_LENGTHS = (1024, 512, 128, 256, 998, 2048)  # frames, most likely first
+TIMM_HEAD_DIM = 64  # the same for every DeiT size; the original checkpoints were trained from DeiT
+MAX_SHOWN_NAME = 120  # characters of a tensor name shown in an error message
 
-# Hub names (both layouts of the reference library) and original names to ours, applied in this order.
+# Patterns that turn hub names (both layouts of transformers) and original names into ours, applied in this order.
 RENAMES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -64,34 +65,37 @@ RENAMES = [
     )
 ]
 
-# What `rename` puts together with others, in names before it and in ours.
+# Names, before and after renaming, of the tensors that `rename` fuses into ``qkv``.
 IS_FUSED = re.compile(r"\.(?:query|key|value|[qkv]_proj)\.")
 
 
 def rename(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Translate any known layout to our names, with queries, keys and values fused.
+    """Translate the tensor names of any known layout to ours, and fuse queries, keys and values.
 
-    Names it does not know pass through, so that the strict comparison can report them.
+    Unknown names are kept, so that `compare` can report them.
     """
     is_original = any(re.match(r"(module\.)?v\.", name) for name in tensors)
     renamed: dict[str, Array] = {}
     for original, tensor in tensors.items():
         if is_original and re.match(r"(module\.)?v\.head", original):
-            continue  # the ImageNet head of the vision model that training started from
+            continue  # the ImageNet head of the vision model that the checkpoint was trained from
         name = original
         for pattern, replacement in RENAMES:
             name = pattern.sub(replacement, name)
         renamed[name if name not in renamed else f"{original} (twice)"] = tensor
     for name in [name for name in renamed if ".attn.query." in name]:
         parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        if _are_alike([renamed.get(part) for part in parts]):
+        if _can_be_fused([renamed.get(part) for part in parts]):
             fused = [renamed.pop(part) for part in parts]
             renamed[name.replace(".query.", ".qkv.")] = _concatenated(fused)
     return renamed
 
 
-def _are_alike(tensors: list[Any]) -> bool:
-    """Tell whether tensors are all there and of one shape and type; others might fuse to what only looks right."""
+def _can_be_fused(tensors: list[Any]) -> bool:
+    """Return whether all tensors exist and have the same shape and type.
+
+    Tensors of different shapes could add up to a fused tensor that has the expected shape but is wrong.
+    """
     first = tensors[0]
     return first is not None and all(
         tensor is not None and tensor.ndim > 0 and tensor.shape == first.shape and tensor.dtype == first.dtype
@@ -100,7 +104,7 @@ def _are_alike(tensors: list[Any]) -> bool:
 
 
 def _concatenated(tensors: Sequence[Array]) -> Array:
-    """Put tensors together along their first axis."""
+    """Concatenate tensors along their first axis."""
     if isinstance(tensors[0], np.ndarray):
         return np.concatenate(tensors)
     import torch
@@ -109,7 +113,7 @@ def _concatenated(tensors: Sequence[Array]) -> Array:
 
 
 def expected_shapes(config: ASTConfig) -> dict[str, Shape]:
-    """Return the shape of every tensor of a classifier, by our names, without building it."""
+    """Return the shape of every tensor of a classifier, keyed by our names, without building the model."""
     C, M, L, p = config.hidden_size, config.intermediate_size, config.num_labels, config.patch_size
     shapes: dict[str, Shape] = {
         "cls_token": (1, 1, C),
@@ -137,12 +141,14 @@ def _linear_shapes(name: str, num_in: int, num_out: int, *, has_bias: bool = Tru
 
 
 def infer_config(tensors: Mapping[str, Any], where: str) -> ASTConfig:
-    """Tell the architecture of an original ``.pth`` from the shapes of its (renamed) tensors.
+    """Infer the architecture of an original ``.pth`` file from the shapes of its (renamed) tensors.
 
-    The strides are those published ones whose patch grid fits the table of position embeddings at a common length.
+    The strides are the published ones whose number of patches matches the number of position embeddings at a common
+    input length.
 
     Raises:
-        CheckpointError: No AST, or a table that fits no published stride: then the configuration must be given.
+        CheckpointError: If the tensors are not those of an AST classifier, or their shapes match no published
+            architecture; the caller must then pass a configuration.
     """
     try:
         hidden_size = tensors["cls_token"].shape[-1]
@@ -151,10 +157,10 @@ def infer_config(tensors: Mapping[str, Any], where: str) -> ASTConfig:
         intermediate_size = tensors["blocks.0.mlp.fc1.weight"].shape[0]
         num_labels = tensors["head.fc.weight"].shape[0]
     except (KeyError, IndexError) as error:
-        raise CheckpointError(f"{where}: holds no AST classifier (no usable tensor {error})") from error
+        raise CheckpointError(f"{where}: contains no AST classifier (no usable tensor {error})") from error
     if hidden_size % TIMM_HEAD_DIM:
         raise CheckpointError(
-            f"{where}: the number of attention heads cannot be told from a width of {hidden_size}; "
+            f"{where}: the number of attention heads cannot be inferred from a width of {hidden_size}; "
             f"put its {CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
         )
     stride, max_length = _published_geometry(num_patches, patch_size, where)
@@ -176,31 +182,37 @@ def infer_config(tensors: Mapping[str, Any], where: str) -> ASTConfig:
 
 
 def _published_geometry(num_patches: int, patch_size: int, where: str) -> tuple[int, int]:
-    """Return the stride and the length in frames that give this number of patches."""
+    """Return the published stride, and the input length in frames, that give this number of patches.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
     for max_length in PUBLISHED_LENGTHS:
         for stride in PUBLISHED_STRIDES:
             frequency = (PUBLISHED_MEL_BINS - patch_size) // stride + 1
             if frequency * ((max_length - patch_size) // stride + 1) == num_patches:
                 return stride, max_length
     raise CheckpointError(
-        f"{where}: {num_patches} position embeddings fit no published stride and length; "
+        f"{where}: {num_patches} position embeddings match no published stride and length; "
         f"put its {CONFIG_NAME} beside it, or pass config=ASTConfig(...)"
     )
 
 
 def name_labels(config: ASTConfig, tensors: Mapping[str, Any], where: str, *, allow_unnamed: bool) -> ASTConfig:
-    """Return the configuration with the label names that the head's size calls for, or refuse to guess.
+    """Return the configuration with one label for each output of the head.
 
-    527 outputs without names are AudioSet's; published configurations leave the names out or say ``LABEL_n``.
+    527 outputs without names get AudioSet's labels, because published configurations leave the names out or use
+    ``LABEL_n``.
 
     Raises:
-        CheckpointError: Names and outputs do not go together, or there are no names and ``allow_unnamed`` is false.
+        CheckpointError: If the number of labels differs from the number of outputs, or there are no names, and
+            ``allow_unnamed`` is false.
     """
     head = tensors.get("head.fc.weight")
     if head is None or head.ndim != 2 or not head.shape[0]:
-        return config  # the strict comparison will report it
+        return config  # `compare` reports it
     num_outputs, num_labels = head.shape[0], config.num_labels
-    says_nothing = not config.has_own_labels and num_labels == 2  # two is the reference's default
+    says_nothing = not config.has_own_labels and num_labels == 2  # 2 is the default of transformers
     has_names = config.id2label != audioset.placeholder_labels(num_labels)
     config = copy.copy(config)
     if num_outputs == audioset.NUM_AUDIOSET_LABELS and not has_names and (num_labels == num_outputs or says_nothing):
@@ -210,23 +222,23 @@ def name_labels(config: ASTConfig, tensors: Mapping[str, Any], where: str, *, al
             named = f"names {num_labels} labels" if config.has_own_labels else "names no labels"
             raise CheckpointError(
                 f"{where}: {CONFIG_NAME} {named} for {num_outputs} outputs; correct its id2label, "
-                "or ask for unnamed labels (--unnamed-labels)"
+                "or use --unnamed-labels"
             )
         config.id2label = audioset.placeholder_labels(num_outputs)
     return config
 
 
 def has_config(folder: Path) -> bool:
-    """Tell whether an AST's configuration lies beside a file of weights; another program's does not count."""
+    """Return whether a folder contains the configuration of an AST; a ``config.json`` of other programs is ignored."""
     file = folder / CONFIG_NAME
     return file.is_file() and read_json_object(file).get("model_type") == MODEL_TYPE
 
 
 def check_front_end(folder: Path) -> None:
-    """Refuse a checkpoint folder that says it needs another front end.
+    """Check that the ``preprocessor_config.json`` of a checkpoint folder, if there is one, describes our front end.
 
     Raises:
-        CheckpointError: Naming the front end.
+        CheckpointError: If the checkpoint needs another front end; the message names it.
     """
     file = folder / PREPROCESSOR_NAME
     if file.is_file():
@@ -234,17 +246,18 @@ def check_front_end(folder: Path) -> None:
 
 
 def own_names(tensors: Mapping[str, Array], *, with_head: bool) -> dict[str, Array]:
-    """Put renamed tensors under the attribute names of a classifier, or drop the head for a bare encoder."""
+    """Return renamed tensors under the attribute names of a classifier or, without the head, of a bare encoder."""
     if not with_head:
         return {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD_PREFIX)}
     return {name if name.startswith(HEAD_PREFIX) else ENCODER_PREFIX + name: tensor for name, tensor in tensors.items()}
 
 
 def compare(state: Mapping[str, Any], expected: Mapping[str, Shape], where: str) -> None:
-    """Refuse missing, unexpected, misshapen and non-floating tensors, listing them.
+    """Compare names, shapes and types of tensors with the expected ones.
 
     Raises:
-        CheckpointError: Naming the first of each kind.
+        CheckpointError: If a tensor is missing, unexpected, misshapen or not floating point; the message lists the
+            first tensors of each kind.
     """
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
@@ -254,9 +267,9 @@ def compare(state: Mapping[str, Any], expected: Mapping[str, Shape], where: str)
         if name in state and (tuple(state[name].shape) != shape or not _is_floating_point(state[name]))
     ]
     faults = {"missing": missing, "unexpected": unexpected, "of the wrong shape or type": misshapen}
-    told = [f"{len(names)} {fault}: {_first(names)}" for fault, names in faults.items() if names]
-    if told:
-        raise CheckpointError(f"{where}: its tensors do not fit its configuration; {'; '.join(told)}")
+    problems = [f"{len(names)} {fault}: {_first(names)}" for fault, names in faults.items() if names]
+    if problems:
+        raise CheckpointError(f"{where}: its tensors do not match its configuration; {'; '.join(problems)}")
 
 
 def _first(names: list[str], most: int = 3) -> str:
@@ -269,11 +282,11 @@ def _is_floating_point(tensor: Any) -> bool:
 
 
 def refuse_non_finite(tensors: Mapping[str, NDArray[Any]], where: str) -> None:
-    """Refuse weights that are no numbers.
+    """Check that all weights are finite.
 
     Raises:
-        CheckpointError: Naming the tensor.
+        CheckpointError: If a tensor contains NaN or infinity; the message names the tensor.
     """
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise CheckpointError(f"{where}: {name} holds NaN or infinite weights")
+            raise CheckpointError(f"{where}: {name} contains NaN or infinite weights")

@@ -1,4 +1,7 @@
-"""Tensors that lie in a mapped file: their pages come when they are looked at, and can be given back."""
+"""Tensors in memory-mapped files.
+
+The system reads a page of the file when it is first accessed, and can take it back when it is no longer needed.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Every mapping that a tensor still lies in, with its address. Nothing else may be given back: of memory that no file
-# stands behind, the content would be gone.
+# Every mapping that is still in use by a tensor, with its address. Only pages of these mappings may be given back:
+# memory without a file behind it would lose its content.
 _addresses: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
 _lock = threading.Lock()
 
-# What Linux says of a page in /proc/self/pagemap (its Documentation/admin-guide/mm/pagemap.rst).
+# Flags of a page in /proc/self/pagemap of Linux (Documentation/admin-guide/mm/pagemap.rst).
 PAGEMAP = "/proc/self/pagemap"
 ENTRY_BYTES = 8
 PRESENT, SWAPPED, OF_A_FILE = (np.uint64(1 << bit) for bit in (63, 62, 61))
 
 
 def map_file(stream: IO[bytes]) -> mmap.mmap:
-    """Map a whole file; what is written to the mapping does not reach the file."""
+    """Map a whole file into memory, copy-on-write: writing to the mapping does not change the file."""
     mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     address = torch.frombuffer(mapping, dtype=torch.uint8, count=1).data_ptr()
     with _lock:
@@ -36,20 +39,21 @@ def map_file(stream: IO[bytes]) -> mmap.mmap:
 
 
 def tensor_at(mapping: mmap.mmap, offset: int, like: Tensor) -> Tensor:
-    """Return the tensor whose bytes begin at an offset of a mapping, of the shape and type of another."""
+    """Return the tensor whose bytes begin at an offset of a mapping, with the shape and type of ``like``."""
     if not like.numel():
         return torch.empty_like(like)
     return torch.frombuffer(mapping, dtype=like.dtype, count=like.numel(), offset=offset).view(like.shape)
 
 
 def give_back(tensors: Iterable[Tensor]) -> int:
-    """Give the pages of tensors in mapped files back to the system, which has them in its cache for who looks next.
+    """Give the pages of tensors in mapped files back to the system, which reads them again on the next access.
 
-    Tensors elsewhere stay as they are, and so do those that were written to since: their pages are not the file's any
-    more. Where the system has no such call, or refuses it, everything stays.
+    The system keeps the pages in its file cache. Tensors outside mapped files are left alone, and so are tensors that
+    were modified, as their pages no longer match the file. On systems other than Linux, or where the system refuses
+    the call, nothing happens.
 
     Returns:
-        How many bytes were the system's to take; pages at either end may be shared with other tensors, and stay.
+        Number of bytes given back. Pages at either end of a tensor may be shared with other tensors and are kept.
     """
     if sys.platform != "linux":
         return 0
@@ -65,10 +69,10 @@ def give_back(tensors: Iterable[Tensor]) -> int:
 
 
 def _give_back(mapping: mmap.mmap, address: int, start: int, end: int) -> int:
-    """Give back the whole pages between two offsets of a mapping, unless one was written to; return their bytes."""
+    """Give back the whole pages between two offsets of a mapping unless one was modified; return their size."""
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     length = end // mmap.PAGESIZE * mmap.PAGESIZE - first
-    with contextlib.suppress(OSError):  # memory that is locked, a system that hides its pages
+    with contextlib.suppress(OSError):  # locked memory, or a system that hides its page map
         if length > 0 and not _was_written(address + first, length):
             mapping.madvise(mmap.MADV_DONTNEED, first, length)
             return length
@@ -76,10 +80,10 @@ def _give_back(mapping: mmap.mmap, address: int, start: int, end: int) -> int:
 
 
 def _was_written(address: int, length: int) -> bool:
-    """Tell whether a page was written to: then it is a copy, and the file's own is no longer there.
+    """Return whether a page was modified, which makes it a private copy that the file cannot restore.
 
     Raises:
-        OSError: The system does not say.
+        OSError: If the system does not provide the information.
     """
     descriptor = os.open(PAGEMAP, os.O_RDONLY)
     try:

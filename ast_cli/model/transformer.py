@@ -1,7 +1,8 @@
-"""The Audio Spectrogram Transformer (Gong, Chung, Glass, 2021), bottom up, in the words of timm's vision transformer.
+"""The Audio Spectrogram Transformer (Gong, Chung, Glass, 2021), bottom up, with the names of timm's vision transformer.
 
-A spectrogram is cut into overlapping square patches; each becomes a token; a classification and a distillation token
-go before them, as in DeiT; pre-norm transformer blocks follow; the mean of the two first tokens goes to the head.
+The model cuts a spectrogram into overlapping square patches and embeds each as a token. A classification and a
+distillation token are prepended, as in DeiT. The tokens pass through pre-norm transformer blocks, and the head reads
+the mean of the first two tokens.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class ASTModelOutput(KeyedOutput):
-    """What `ASTModel` returns.
+    """Output of `ASTModel`.
 
     Attributes:
-        last_hidden_state: After the last layer normalization, shape (batch, num_tokens, hidden_size).
-        pooler_output: Mean of the two first tokens, shape (batch, hidden_size).
-        hidden_states: If asked for: the embeddings and every block's output, num_hidden_layers + 1 tensors shaped as
-            ``last_hidden_state``, before the last normalization.
-        attentions: If asked for: one tensor a block, shape (batch, num_heads, num_tokens, num_tokens).
+        last_hidden_state: Tokens after the final layer normalization, shape (batch, num_tokens, hidden_size).
+        pooler_output: Mean of the first two tokens, shape (batch, hidden_size).
+        hidden_states: With ``output_hidden_states``, the embeddings and the output of every block before the final
+            normalization: num_hidden_layers + 1 tensors, shape as ``last_hidden_state``.
+        attentions: With ``output_attentions``, the attention probabilities of every block: num_hidden_layers tensors,
+            shape (batch, num_heads, num_tokens, num_tokens).
     """
 
     last_hidden_state: Tensor
@@ -46,13 +48,13 @@ class ASTModelOutput(KeyedOutput):
 
 
 class ASTClassifierOutput(KeyedOutput):
-    """What `ASTForAudioClassification` returns.
+    """Output of `ASTForAudioClassification`.
 
     Attributes:
-        loss: If labels were given: a scalar.
-        logits: Before softmax or sigmoid, shape (batch, num_labels).
-        hidden_states: As in `ASTModelOutput`.
-        attentions: As in `ASTModelOutput`.
+        loss: Loss, a scalar, if labels were given.
+        logits: Scores before softmax or sigmoid, shape (batch, num_labels).
+        hidden_states: Hidden states, as in `ASTModelOutput`.
+        attentions: Attention probabilities, as in `ASTModelOutput`.
     """
 
     loss: Tensor | None
@@ -62,7 +64,7 @@ class ASTClassifierOutput(KeyedOutput):
 
 
 class PatchEmbed(nn.Module):
-    """Cut a spectrogram into overlapping square patches and embed each."""
+    """Cut a spectrogram into overlapping square patches and embed each patch."""
 
     def __init__(self, config: ASTConfig) -> None:
         super().__init__()
@@ -71,13 +73,13 @@ class PatchEmbed(nn.Module):
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Map (B, max_length, num_mel_bins) to (B, num_patches, hidden_size), frequency-major."""
-        x = input_values.to(self.proj.weight.dtype)  # features are float32, whatever the weights are
+        x = input_values.to(self.proj.weight.dtype)  # features are float32, the weights may have another type
         x = x.transpose(1, 2).unsqueeze(1)  # (B, 1, num_mel_bins, max_length)
         return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with fused query, key and value."""
+    """Multi-head self-attention with one fused linear layer for queries, keys and values."""
 
     def __init__(self, config: ASTConfig) -> None:
         super().__init__()
@@ -90,9 +92,9 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, head_mask: Tensor | None, output_attentions: bool, num_queries: int | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend from the first ``num_queries`` tokens (None: from all) to all tokens.
+        """Compute the attention of the first ``num_queries`` tokens, or of all if None, to all tokens.
 
-        B is the batch, N the tokens, Q the queries, C the width.
+        In the shapes, B is the batch size, N the number of tokens, Q of queries, and C the hidden size.
         """
         dropout_p = self.dropout_p if self.training else 0.0
         probabilities = None
@@ -106,7 +108,7 @@ class Attention(nn.Module):
         return self.proj(output), probabilities if output_attentions else None
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project tokens (B, N, C) to queries, keys and values by head, (B, heads, N, C / heads) each."""
+        """Project tokens (B, N, C) to queries, keys and values, each of shape (B, heads, N, C / heads)."""
         B, N, C = x.shape
         qkv = self._linear(x, self.qkv.weight, self.qkv.bias).view(B, N, 3, self.num_heads, C // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -115,22 +117,22 @@ class Attention(nn.Module):
     def _from_first(
         self, x: Tensor, num_queries: int, head_mask: Tensor | None, dropout_p: float
     ) -> tuple[Tensor, Tensor]:
-        """Attend from the first tokens, which needs no keys and values; returns as `pooled_query_attention`."""
+        """Compute the attention of the first tokens without keys and values; see `pooled_query_attention`."""
         B, _, C = x.shape
         H, D = self.num_heads, C // self.num_heads
-        weight, bias = self.qkv.weight, self.qkv.bias  # rows: queries, keys, values
+        weight, bias = self.qkv.weight, self.qkv.bias  # the rows are queries, keys, values
         q = self._linear(x[:, :num_queries], weight[:C], None if bias is None else bias[:C])  # (B, Q, C)
         q = q.view(B, num_queries, H, D).transpose(1, 2)
-        of_keys, of_values = weight[C:].view(2, H, D, C)
-        bias_of_values = None if bias is None else bias[2 * C :].view(H, D)
-        return pooled_query_attention(q, x, of_keys, of_values, bias_of_values, head_mask, dropout_p)
+        key_weight, value_weight = weight[C:].view(2, H, D, C)
+        value_bias = None if bias is None else bias[2 * C :].view(H, D)
+        return pooled_query_attention(q, x, key_weight, value_weight, value_bias, head_mask, dropout_p)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Map (B, N, C) to (B, N, rows of weight); engines have other ways."""
+        """Apply a linear layer to (B, N, C), returning (B, N, rows of weight); engines override this."""
         return F.linear(x, weight, bias)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, head_mask: Tensor | None, dropout_p: float) -> Tensor:
-        """Attend without showing probabilities; engines have other ways."""
+        """Compute attention without returning probabilities; engines override this."""
         return sdpa_attention(q, k, v, head_mask, dropout_p)
 
 
@@ -166,7 +168,7 @@ class Block(nn.Module):
         output_attentions: bool = False,
         num_queries: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Map (B, N, C) to (B, N, C), or to (B, num_queries, C): the first tokens' rows alone."""
+        """Map (B, N, C) to (B, N, C), or to (B, num_queries, C) to compute the first tokens only."""
         attended, probabilities = self.attn(self.norm1(x), head_mask, output_attentions, num_queries)
         x = x[:, :num_queries] + self.drop(attended)
         x = x + self.drop(self.mlp(self.norm2(x)))
@@ -174,11 +176,11 @@ class Block(nn.Module):
 
 
 class ASTBase(PretrainedAST):
-    """What both public models share: the choice of attention, and weights to start from."""
+    """Base class of the two public models: attention implementation and weight initialization."""
 
     @property
     def attn_implementation(self) -> str:
-        """``sdpa`` or ``eager``, of all blocks; may be set at any time."""
+        """Attention implementation of all blocks, ``sdpa`` or ``eager``; can be set at any time."""
         return next(m.attn_implementation for m in self.modules() if isinstance(m, Attention))
 
     @attn_implementation.setter
@@ -191,7 +193,7 @@ class ASTBase(PretrainedAST):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Start afresh: truncated normal weights, zero biases and tokens, as the reference does."""
+        """Initialize all weights as transformers does: truncated normal weights, zero biases and special tokens."""
         for module in self.modules():
             self._init_module(module)
 
@@ -200,7 +202,7 @@ class ASTBase(PretrainedAST):
         if isinstance(module, nn.Linear | nn.Conv2d):
             if self.config.initializer_range:
                 nn.init.trunc_normal_(module.weight, std=self.config.initializer_range)
-            else:  # trunc_normal_ divides by it
+            else:  # trunc_normal_ divides by the standard deviation
                 nn.init.zeros_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -213,11 +215,11 @@ class ASTBase(PretrainedAST):
 
 
 class ASTModel(ASTBase):
-    """The bare encoder.
+    """The encoder without a classification head.
 
     Args:
-        config: The architecture.
-        attn_implementation: ``sdpa`` or ``eager``.
+        config: Architecture of the model.
+        attn_implementation: Attention implementation, ``sdpa`` or ``eager``.
     """
 
     def __init__(self, config: ASTConfig, attn_implementation: str = "sdpa") -> None:
@@ -261,19 +263,20 @@ class ASTModel(ASTBase):
         """Encode spectrograms.
 
         Args:
-            input_values: From `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins), of any type.
-            head_mask: Between 0 (head off) and 1, shape (num_heads,) or (num_layers, num_heads).
-            attention_mask: Taken so that ``model(**features)`` works, and not used: AST hears padding as a part of
-                its input, in training as well.
-            output_attentions: Return every block's probabilities; the eager branch computes them.
-            output_hidden_states: Return every block's output.
-            return_dict: False for a tuple. These three default to the configuration's.
+            input_values: Features from `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins), of any type.
+            head_mask: Factors from 0 (head switched off) to 1, shape (num_heads,) or (num_layers, num_heads).
+            attention_mask: Ignored; accepted so that ``model(**features)`` works. AST processes padding like any
+                other input, in training as well.
+            output_attentions: Whether to return the attention probabilities of every block, which uses the eager
+                implementation. Default: ``config.output_attentions``.
+            output_hidden_states: Whether to return the output of every block. Default: ``config.output_hidden_states``.
+            return_dict: Whether to return an `ASTModelOutput` instead of a tuple. Default: ``config.return_dict``.
 
         Raises:
-            UsageError: A shape that does not fit the configuration.
+            UsageError: If a shape does not match the configuration.
         """
         x = self.embed(input_values)
-        want = _wanted(self.config, output_attentions, output_hidden_states)
+        want = _extra_outputs(self.config, output_attentions, output_hidden_states)
         x, hidden_states, attentions = self.run_blocks(x, head_mask, *want)
         x = self.norm(x)
         output = ASTModelOutput(last_hidden_state=x, pooler_output=pool(x))
@@ -291,10 +294,10 @@ class ASTModel(ASTBase):
         output_hidden_states: bool = False,
         num_queries: int | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        """Send tokens (B, N, C) through the blocks.
+        """Pass tokens (B, N, C) through the blocks.
 
-        With ``num_queries`` the last block computes the rows of the first tokens alone, (B, num_queries, C): the same
-        numbers for 8 % fewer operations at base size, as the head reads two rows.
+        With ``num_queries`` the last block computes the first tokens only, (B, num_queries, C). As the head reads two
+        tokens, this gives the same logits with 8 % fewer operations at base size.
         """
         masks = self._head_masks(head_mask)
         hidden_states, attentions = [x], []
@@ -311,7 +314,7 @@ class ASTModel(ASTBase):
         )
 
     def _head_masks(self, head_mask: Tensor | None) -> list[Tensor | None]:
-        """Return one mask (num_heads,) a block."""
+        """Return one mask (num_heads,), or None, for each block."""
         num_layers, num_heads = len(self.blocks), self.config.num_attention_heads
         if head_mask is None:
             return [None] * num_layers
@@ -322,7 +325,7 @@ class ASTModel(ASTBase):
 
 
 class Head(nn.Module):
-    """Layer normalization and a linear layer on the pooled token."""
+    """Classification head: layer normalization and a linear layer on the pooled tokens."""
 
     def __init__(self, config: ASTConfig) -> None:
         super().__init__()
@@ -338,8 +341,8 @@ class ASTForAudioClassification(ASTBase):
     """The encoder with a classification head.
 
     Args:
-        config: The architecture and the labels.
-        attn_implementation: ``sdpa`` or ``eager``.
+        config: Architecture and labels of the model.
+        attn_implementation: Attention implementation, ``sdpa`` or ``eager``.
     """
 
     has_head = True
@@ -349,7 +352,7 @@ class ASTForAudioClassification(ASTBase):
         self.config = config
         self.audio_spectrogram_transformer = ASTModel(config, attn_implementation)
         self.head = Head(config)
-        for module in self.head.modules():  # the encoder has done its own
+        for module in self.head.modules():  # the encoder has initialized its own modules
             self._init_module(module)
 
     def forward(
@@ -363,22 +366,22 @@ class ASTForAudioClassification(ASTBase):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> ASTClassifierOutput | tuple[Any, ...]:
-        """Compute logits and, with labels, the loss.
+        """Compute logits and, if labels are given, the loss.
 
         Args:
-            input_values: From `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins).
-            head_mask: As in `ASTModel.forward`.
+            input_values: Features from `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins), of any type.
+            head_mask: Factors for attention heads, as in `ASTModel.forward`.
             labels: Class indices (batch,), multi-hot floats (batch, num_labels), or values for a regression.
-            attention_mask: As in `ASTModel.forward`.
-            output_attentions: As in `ASTModel.forward`.
-            output_hidden_states: As in `ASTModel.forward`.
-            return_dict: As in `ASTModel.forward`.
+            attention_mask: Ignored, as in `ASTModel.forward`.
+            output_attentions: Whether to return attention probabilities, as in `ASTModel.forward`.
+            output_hidden_states: Whether to return the output of every block, as in `ASTModel.forward`.
+            return_dict: Whether to return an `ASTClassifierOutput` instead of a tuple.
 
         Raises:
-            UsageError: A shape that does not fit the configuration.
+            UsageError: If a shape does not match the configuration.
         """
         encoder = self.audio_spectrogram_transformer
-        want = _wanted(self.config, output_attentions, output_hidden_states)
+        want = _extra_outputs(self.config, output_attentions, output_hidden_states)
         x = encoder.embed(input_values)
         num_queries = None if any(want) else NUM_PREFIX_TOKENS
         x, hidden_states, attentions = encoder.run_blocks(x, head_mask, *want, num_queries=num_queries)
@@ -395,23 +398,23 @@ class ASTForAudioClassification(ASTBase):
 
 
 def pool(x: Tensor) -> Tensor:
-    """Average the classification and the distillation token of (B, N, C): (B, C)."""
+    """Return the mean of the classification and the distillation token: (B, N, C) to (B, C)."""
     return (x[:, 0] + x[:, 1]) / 2
 
 
 def classification_loss(logits: Tensor, labels: Tensor, config: ASTConfig) -> Tensor:
-    """Compute the loss that the problem calls for.
+    """Compute the loss for the problem type of a configuration.
 
-    ``config.problem_type`` decides; where it is None: mean squared error for one label, cross-entropy for class
-    indices, binary cross-entropy for floating-point (multi-hot) targets.
+    If ``config.problem_type`` is None, the loss is the mean squared error for a single label, cross-entropy for class
+    indices, and binary cross-entropy for floating-point (multi-hot) targets.
 
     Args:
-        logits: Shape (batch, num_labels).
-        labels: Shape (batch,) or (batch, num_labels).
-        config: Whose ``problem_type`` and ``num_labels`` count.
+        logits: Logits, shape (batch, num_labels).
+        labels: Targets, shape (batch,) or (batch, num_labels).
+        config: Configuration with ``problem_type`` and ``num_labels``.
 
     Returns:
-        A scalar.
+        The loss, a scalar.
     """
     problem_type = config.problem_type
     if problem_type is None:
@@ -428,8 +431,10 @@ def classification_loss(logits: Tensor, labels: Tensor, config: ASTConfig) -> Te
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
-def _wanted(config: ASTConfig, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
-    """Return what is to be returned beside the output, by argument or by configuration."""
+def _extra_outputs(
+    config: ASTConfig, output_attentions: bool | None, output_hidden_states: bool | None
+) -> tuple[bool, bool]:
+    """Return whether to output attentions and hidden states; the configuration fills in arguments that are None."""
     attentions = config.output_attentions if output_attentions is None else output_attentions
     hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
     return attentions, hidden_states

@@ -1,7 +1,7 @@
-"""Reading tensors from files that may come from anywhere: safetensors, or pickles of nothing but tensors.
+"""Read tensors from untrusted files: safetensors, or pickles that contain only tensors.
 
-Nothing in a file is executed, and nothing is unpacked that could fill the memory. Tensors are torch's or NumPy's, as
-asked for; NumPy's need torch only where the file is a pickle.
+No code in a file is executed, and nothing is unpacked that could fill the memory. The caller chooses between tensors of
+torch and arrays of NumPy; the latter need torch only if the file is a pickle.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from ast_cli.model.layout import IS_FUSED
 if TYPE_CHECKING:
     from torch import Tensor
 
-# All that a pickled dictionary of plain tensors names. torch's own list is longer: with `bytearray` on it, a file of a
-# hundred bytes can fill the memory.
+# Every global that a pickled dictionary of plain tensors refers to. torch's own list of safe globals is longer: it
+# contains `bytearray`, with which a file of a hundred bytes can fill the memory.
 TENSOR_GLOBALS = re.compile(
     r"collections\.OrderedDict"
     r"|torch\._utils\._rebuild_(?:tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
     r"|torch\.(?:cuda\.|storage\.)?[A-Z]\w*Storage"
     r"|torch\.(?:float|bfloat|int|uint)\w+|torch\.(?:Size|device|bool)"
 )
-SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4"}  # beside BF16
+SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4"}  # and BF16
 Framework = Literal["torch", "numpy"]
 ZIP_MAGIC = b"PK\x03\x04"
-LEGACY_PICKLES = 5  # magic number, protocol, system, content, storage keys: what torch wrote before version 1.6
+LEGACY_PICKLES = 5  # magic number, protocol, system, content, storage keys: the format of torch before 1.6
 
 
 @overload
@@ -51,17 +51,17 @@ def read_weights_folder(folder: Path, framework: Literal["numpy"]) -> dict[str, 
 
 
 def read_weights_folder(folder: Path, framework: Framework = "torch") -> Any:
-    """Read the weights of a checkpoint folder: safetensors in one file or several, else a pickle of tensors.
+    """Read the weights of a checkpoint folder from safetensors files or, if there are none, from pickles.
 
     Args:
-        folder: Of the checkpoint.
-        framework: Whose tensors to return.
+        folder: Folder of the checkpoint.
+        framework: Library of the returned tensors.
 
     Returns:
-        Tensors by the names the files give them.
+        Tensors keyed by their names in the files.
 
     Raises:
-        CheckpointError: There are none, or a file is damaged, foreign or hostile.
+        CheckpointError: If there are no weights, or a file is damaged, has another format or is unsafe.
     """
     if (folder / WEIGHTS_NAME).is_file():
         return read_weights(folder / WEIGHTS_NAME, framework)
@@ -71,18 +71,18 @@ def read_weights_folder(folder: Path, framework: Framework = "torch") -> Any:
     if (folder / PICKLE_NAME).is_file():
         return read_weights(folder / PICKLE_NAME, framework)
     refuse_exported(folder)
-    raise CheckpointError(f"{folder}: holds neither {WEIGHTS_NAME} nor {PICKLE_NAME}")
+    raise CheckpointError(f"{folder}: contains neither {WEIGHTS_NAME} nor {PICKLE_NAME}")
 
 
 def refuse_exported(model: Path) -> None:
-    """Refuse to take a model that ``ast export`` wrote for a checkpoint.
+    """Check that a path is not a model written by ``ast export``.
 
     Raises:
-        CheckpointError: It is one.
+        CheckpointError: If it is one.
     """
     if exported_file(model) is not None:
         raise CheckpointError(
-            f"{model}: a model that `ast export` wrote, which tags but is no checkpoint: name the one it was made from"
+            f"{model}: written by `ast export` and not a checkpoint: use the checkpoint that it was made from"
         )
 
 
@@ -111,18 +111,18 @@ def read_weights(file: Path, framework: Framework) -> dict[str, Any]: ...
 
 
 def read_weights(file: Path, framework: Framework = "torch") -> Any:
-    """Read the tensors of one file: safetensors by its suffix, else a pickle.
+    """Read the tensors of one file: safetensors if the suffix says so, else a pickle.
 
     Args:
-        file: To read.
-        framework: Whose tensors to return; NumPy has no bfloat16, and such tensors become float32.
+        file: File of weights.
+        framework: Library of the returned tensors; NumPy has no bfloat16, so such tensors become float32.
 
     Raises:
-        CheckpointError: The file is damaged, foreign or hostile.
+        CheckpointError: If the file is damaged, has another format or is unsafe.
     """
     refuse_exported(file)
     try:
-        if not file.is_file():  # a pipe would be waited for without end
+        if not file.is_file():  # reading from a pipe could block forever
             raise CheckpointError(f"{file}: there is no such file")
         with file.open("rb") as opened:
             head = opened.read(512)
@@ -137,7 +137,7 @@ def read_weights(file: Path, framework: Framework = "torch") -> Any:
 
 
 def _as_array(tensor: Tensor) -> NDArray[Any]:
-    """Return a tensor as an array, half precision as float32."""
+    """Return a tensor as an array; half precision becomes float32."""
     array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     return array
 
@@ -146,19 +146,20 @@ def _read_safetensors(file: Path, framework: Framework) -> dict[str, Any]:
     try:
         return _map_tensors(file) if framework == "torch" else _read_arrays(file)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{file}: no valid safetensors file ({shown(str(error))})") from error
+        raise CheckpointError(f"{file}: not a valid safetensors file ({shown(str(error))})") from error
 
 
 def _map_tensors(file: Path) -> dict[str, Tensor]:
-    """Map a safetensors file into memory, apart from what will be fused: that is read.
+    """Map a safetensors file into memory, but read the tensors that will be fused.
 
-    Of a mapping, pages that were looked at stay in memory until they are given back, which not every system can.
-    Queries, keys and values would be there twice, 85 MB at base size; of their own, they go once they are fused.
+    Pages of a mapping that were accessed stay in memory until they are given back, which not every system supports.
+    Mapped queries, keys and values would therefore be in memory twice after they are fused, 85 MB at base size. Tensors
+    that were read are freed once they are fused.
     """
     from ast_cli.model.mapped_file import map_file, tensor_at
 
-    with safe_open(file, "pt") as opened, file.open("rb") as stream:  # the former checks the header
-        content = 8 + int.from_bytes(stream.read(8), "little")  # where it begins: the header's size stands before it
+    with safe_open(file, "pt") as opened, file.open("rb") as stream:  # `safe_open` validates the header
+        content = 8 + int.from_bytes(stream.read(8), "little")  # the tensors follow the header and its size (8 bytes)
         header = json.loads(stream.read(content - 8))
         mapping = map_file(stream)
         tensors = {}
@@ -174,12 +175,12 @@ def _map_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _read_like(tensor: Tensor, stream: IO[bytes]) -> Tensor:
-    """Read a tensor's bytes into memory of its own."""
+    """Read the bytes of a tensor from a stream into newly allocated memory."""
     import torch
 
     own = torch.empty_like(tensor)
     if stream.readinto(own.flatten().view(torch.uint8).numpy()) != own.nbytes:  # type: ignore[attr-defined]
-        raise ValueError("it ends within a tensor")
+        raise ValueError("the file ends within a tensor")
     return own
 
 
@@ -193,7 +194,7 @@ def _read_arrays(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def _decoded(view: Mapping[str, Any]) -> NDArray[Any]:
-    """Return a tensor from its bytes; bfloat16 is the upper half of float32."""
+    """Return an array from the bytes of a tensor; bfloat16 is the upper half of float32."""
     if view["dtype"] == "BF16":
         wide = np.frombuffer(view["data"], "<u2").astype(np.uint32) << 16
         return wide.view(np.float32).reshape(view["shape"])
@@ -201,25 +202,25 @@ def _decoded(view: Mapping[str, Any]) -> NDArray[Any]:
 
 
 def _read_pickle(file: Path, head: bytes) -> dict[str, Tensor]:
-    """Read a state dictionary with ``weights_only=True``, after a look at what it would import."""
+    """Read a state dictionary with ``weights_only=True``, after checking which names it would import."""
     import torch
 
     try:
         named = _globals_of_archive(file) if head.startswith(ZIP_MAGIC) else _globals_of_legacy(file)
         if strange := sorted(name for name in named if not TENSOR_GLOBALS.fullmatch(name)):
             raise CheckpointError(
-                f"{file}: refused, because it holds {shown(strange[0])}: more than tensors, which could run code; "
-                "ask its author for a safetensors file"
+                f"{file}: refused, because it contains {shown(strange[0])}, which is not a tensor and could run code; "
+                "use a safetensors file instead"
             )
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except pickle.UnpicklingError as error:  # not quoted: torch's message advises to switch the protection off
+    except pickle.UnpicklingError as error:  # not quoted: torch's message recommends disabling the protection
         raise CheckpointError(
-            f"{file}: refused, because it holds something else than tensors, or is damaged"
+            f"{file}: refused, because it contains something other than tensors, or is damaged"
         ) from error
-    except Exception as error:  # a broken archive or pickle causes whatever it happens to cause
-        raise CheckpointError(f"{file}: no valid PyTorch checkpoint; it is damaged or something else") from error
+    except Exception as error:  # a broken archive or pickle can raise any exception
+        raise CheckpointError(f"{file}: not a valid PyTorch checkpoint; it is damaged or has another format") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -228,24 +229,24 @@ def _read_pickle(file: Path, head: bytes) -> dict[str, Tensor]:
         or not content
         or not all(isinstance(value, torch.Tensor) for value in content.values())
     ):
-        raise CheckpointError(f"{file}: holds something else than a dictionary of tensors")
+        raise CheckpointError(f"{file}: contains something other than a dictionary of tensors")
     return {str(name): tensor for name, tensor in content.items()}
 
 
 def _globals_of(opened: IO[bytes]) -> Iterator[str]:
-    """List what one pickle imports, as ``module.name``, without running it."""
+    """Yield the names that one pickle imports, as ``module.name``, without running it."""
     words: list[str] = []
     for opcode, argument, _ in pickletools.genops(opened):
         if opcode.name in ("GLOBAL", "INST"):
             yield str(argument).replace(" ", ".")
-        elif opcode.name == "STACK_GLOBAL":  # most likely the last two strings; torch writes none
+        elif opcode.name == "STACK_GLOBAL":  # usually takes the last two strings; torch never writes it
             yield ".".join(words[-2:]) + " (protocol 4)"
         elif isinstance(argument, str):
             words.append(argument)
 
 
 def _globals_of_legacy(file: Path) -> set[str]:
-    """Look through the pickles that a file of the old format is a row of."""
+    """Return the names that a file in the format of torch before 1.6, a sequence of pickles, imports."""
     found: set[str] = set()
     with file.open("rb") as opened:
         for _ in range(LEGACY_PICKLES):
@@ -255,26 +256,29 @@ def _globals_of_legacy(file: Path) -> set[str]:
 
 
 def _globals_of_archive(file: Path) -> set[str]:
-    """Look at an archive's directory before torch unpacks anything (torch itself never compresses), then its pickle.
+    """Return the names that the pickles of an archive import, after validating the directory of the archive.
+
+    The directory is checked before torch unpacks anything. torch itself never compresses the parts of a checkpoint.
 
     Raises:
-        CheckpointError: Parts that are compressed, claim more than the file holds, or bear strange names.
+        CheckpointError: If a part is compressed, claims to be larger than the file, or has an unsafe name, or if the
+            archive is a TorchScript program.
     """
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise CheckpointError(
-                f"{file}: refused, because it holds compressed parts, which no PyTorch checkpoint does"
+                f"{file}: refused, because it contains compressed parts, which PyTorch checkpoints never do"
             )
         if sum(member.file_size for member in members) > file.stat().st_size:
             raise CheckpointError(f"{file}: refused, because its parts claim to be larger than the file")
         names = [member.filename for member in members]
         if any(name.startswith("/") or ".." in Path(name).parts for name in names):
-            raise CheckpointError(f"{file}: refused, because of a file name in it that points elsewhere")
+            raise CheckpointError(f"{file}: refused, because a file name in it points outside the archive")
         if any(name.endswith("constants.pkl") for name in names):
             raise CheckpointError(f"{file}: refused, because it is a TorchScript program; a state dictionary is needed")
         found: set[str] = set()
-        for member in members:  # not by name, which two of them may bear
+        for member in members:  # iterate over members, not names: two members can have the same name
             if member.filename.casefold().endswith(".pkl"):
                 with archive.open(member) as opened:
                     found.update(_globals_of(opened))

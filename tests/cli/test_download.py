@@ -145,7 +145,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(
     fake_hub.repos[REPO] = pickled_checkpoint | {"pytorch_model.bin": pickle.dumps({"a": _Payload(harm)})}
     run = run_ast(fake_hub, home, "download", REPO)
     assert (run.exit_code, run.stdout) == (1, "")
-    assert "pytorch_model.bin: refused, because it holds" in run.stderr
+    assert "pytorch_model.bin: refused, because it contains" in run.stderr
     assert not harm.exists()
 
 
@@ -158,7 +158,7 @@ def test_a_complete_checkpoint_that_cannot_be_loaded_is_an_error(
     run = run_ast(fake_hub, home, "download", REPO, "--quiet")
     assert (run.exit_code, run.stdout) == (1, "")
     assert run.stderr.startswith("error: ")
-    assert "its tensors do not fit its configuration" in run.stderr
+    assert "its tensors do not match its configuration" in run.stderr
 
 
 def test_the_list_is_a_plain_table_made_without_network_or_torch(fake_hub: FakeHub, home: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Iterator[None]:
-    """Handing a tiny model's work to a second thread takes longer than doing it."""
+    """Run torch on one thread: for a tiny model, a second thread costs more than it gains."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -58,12 +58,12 @@ def logits(model: ASTForAudioClassification) -> Tensor:
 
 
 def plain_names(model: ASTForAudioClassification | ASTModel) -> dict[str, Tensor]:
-    """Our names, the encoder's without its prefix: what `rename` makes of every layout."""
+    """Return the tensors under our names without the encoder's prefix, which is what `rename` returns."""
     return {n.removeprefix("audio_spectrogram_transformer."): t.detach() for n, t in model.state_dict().items()}
 
 
 def original_names(model: ASTForAudioClassification) -> dict[str, Tensor]:
-    """The layout of the authors' own files: timm's names, one fused product, and the prefix of `DataParallel`."""
+    """Return the layout of the authors' files: timm's names, a fused qkv layer, and the prefix of `DataParallel`."""
     renamed = {}
     for name, tensor in plain_names(model).items():
         name = re.sub(r"^head\.norm\.", "mlp_head.0.", name)
@@ -76,7 +76,7 @@ def original_names(model: ASTForAudioClassification) -> dict[str, Tensor]:
 
 
 def names_in_memory(model: ASTForAudioClassification) -> dict[str, Tensor]:
-    """The layout that version 5 of the reference has in memory, made by hand from the one on disk."""
+    """Return the in-memory layout of transformers 5, converted from the layout on disk."""
     renamed = {}
     for name, tensor in hub_names(plain_names(model), "audio_spectrogram_transformer.").items():
         for pattern, replacement in (
@@ -115,7 +115,7 @@ def folder(tmp_path: Path, model: ASTForAudioClassification) -> Path:
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])
-def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path, qkv_bias: bool) -> None:
+def test_saved_weights_load_bit_for_bit(tmp_path: Path, qkv_bias: bool) -> None:
     model = classifier(qkv_bias=qkv_bias, problem_type="multi_label_classification")
     model.train().save_pretrained(str(tmp_path / "a" / "b"))
     again = ASTForAudioClassification.from_pretrained(str(tmp_path / "a" / "b"))
@@ -131,7 +131,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path, qkv_bias: bool) -> 
     assert all(parameter.requires_grad for parameter in again.parameters())
 
 
-def test_a_folder_holds_the_hubs_names_and_nothing_else(folder: Path) -> None:
+def test_a_saved_folder_contains_only_the_hubs_tensor_names(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
@@ -150,7 +150,7 @@ def test_the_rows_of_the_fused_product_are_queries_keys_and_values(
         assert torch.equal(saved[f"{BLOCK}.attention.attention.{part}.weight"], rows)
 
 
-def test_a_second_save_replaces_the_first_whole(folder: Path) -> None:
+def test_a_second_save_replaces_the_first_completely(folder: Path) -> None:
     other = randomize(ASTForAudioClassification(tiny_config()), seed=9)
     other.save_pretrained(folder)
     assert torch.equal(logits(ASTForAudioClassification.from_pretrained(folder)), logits(other))
@@ -223,7 +223,7 @@ def test_auto_map_is_neither_followed_nor_written_back(folder: Path, tmp_path: P
         (torch.float64, torch.float64),
     ],
 )
-def test_weights_are_converted_to_the_type_asked_for(
+def test_weights_are_converted_to_the_requested_type(
     folder: Path, model: ASTForAudioClassification, dtype: Any, expected: torch.dtype
 ) -> None:
     loaded = ASTForAudioClassification.from_pretrained(folder, dtype=dtype)
@@ -238,7 +238,7 @@ def test_another_type_is_refused(folder: Path, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16, torch.int64])
-def test_what_will_be_fused_is_read_and_the_rest_mapped(tmp_path: Path, stored: torch.dtype) -> None:
+def test_tensors_to_be_fused_are_read_and_the_others_mapped(tmp_path: Path, stored: torch.dtype) -> None:
     names = ("blocks.0.attn.query.weight", "x.attention.k_proj.bias", "layers.3.attention.attention.value.weight")
     tensors = {name: (100 * torch.randn(5, 7)).to(stored) for name in (*names, "other.weight")}
     tensors |= {"a.query.scale": torch.tensor(3).to(stored), "a.key.none": torch.empty(0, 4, dtype=stored)}
@@ -254,7 +254,7 @@ def test_what_will_be_fused_is_read_and_the_rest_mapped(tmp_path: Path, stored: 
 
 
 def is_mapped(tensor: Tensor) -> bool:
-    """Tell whether a tensor lies in a file that is mapped into memory."""
+    """Return whether a tensor lies in a memory-mapped file."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         begin, end = (int(bound, 16) for bound in line.split()[0].split("-"))
         if begin <= tensor.data_ptr() < end:
@@ -292,7 +292,7 @@ def test_a_device_that_is_not_there_is_refused(folder: Path, device: Any) -> Non
         ASTForAudioClassification.from_pretrained(folder, device=device)
 
 
-def test_a_configuration_given_takes_the_place_of_the_folders_and_stays_as_it_was(
+def test_a_given_configuration_replaces_the_folders_and_is_not_modified(
     folder: Path, model: ASTForAudioClassification
 ) -> None:
     (folder / "config.json").unlink()
@@ -320,7 +320,7 @@ def test_an_unknown_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # --- encoder and classifier --------------------------------------------------------------------------------------
 
 
-def test_the_encoder_of_a_classification_checkpoint_leaves_the_head_aside(
+def test_the_encoder_ignores_the_head_of_a_classification_checkpoint(
     folder: Path, model: ASTForAudioClassification
 ) -> None:
     encoder = ASTModel.from_pretrained(folder)
@@ -346,7 +346,7 @@ def test_an_encoders_folder_loads_as_encoder_and_is_refused_as_classifier(
     with pytest.raises(CheckpointError) as caught:
         ASTForAudioClassification.from_pretrained(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: its tensors do not fit its configuration; "
+        f"{tmp_path}: its tensors do not match its configuration; "
         "4 missing: head.fc.bias, head.fc.weight, head.norm.bias, ..."
     )
 
@@ -354,7 +354,7 @@ def test_an_encoders_folder_loads_as_encoder_and_is_refused_as_classifier(
 # --- layouts -----------------------------------------------------------------------------------------------------
 
 
-def test_hub_names_and_back_are_the_same_tensors(model: ASTForAudioClassification) -> None:
+def test_hub_names_and_rename_round_trip(model: ASTForAudioClassification) -> None:
     tensors = plain_names(model)
     for prefix in ("", "audio_spectrogram_transformer."):
         again = rename(hub_names(tensors, prefix))
@@ -402,7 +402,7 @@ def test_a_pickle_in_half_precision_loads_as_float32(folder: Path, stored: torch
     assert torch.equal(logits(ASTForAudioClassification.from_pretrained(folder)), logits(model.float()))
 
 
-def test_safetensors_go_before_a_pickle(folder: Path, model: ASTForAudioClassification) -> None:
+def test_safetensors_take_precedence_over_a_pickle(folder: Path, model: ASTForAudioClassification) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"not even a pickle")
     assert torch.equal(logits(ASTForAudioClassification.from_pretrained(folder)), logits(model))
 
@@ -468,7 +468,7 @@ def test_an_original_file_of_unknown_strides_needs_a_configuration(tmp_path: Pat
     model = randomize(ASTForAudioClassification(config), scale=0.1)
     file = tmp_path / "own.pth"
     torch.save(original_names(model), file)
-    with pytest.raises(CheckpointError, match="position embeddings fit no published stride and length; put its"):
+    with pytest.raises(CheckpointError, match="position embeddings match no published stride and length; put its"):
         ASTForAudioClassification.from_pretrained(file)
     loaded = ASTForAudioClassification.from_pretrained(file, config=config)
     assert torch.equal(logits(loaded), logits(model))
@@ -476,16 +476,18 @@ def test_an_original_file_of_unknown_strides_needs_a_configuration(tmp_path: Pat
     assert ASTForAudioClassification.from_pretrained(file).config == config
 
 
-def test_an_original_file_without_a_tellable_number_of_heads_needs_a_configuration(tmp_path: Path) -> None:
+def test_an_original_file_whose_number_of_heads_is_unknown_needs_a_configuration(tmp_path: Path) -> None:
     config = ASTConfig(**{**TIMM_LIKE, "hidden_size": 96, "num_attention_heads": 3}, num_labels=527)
     torch.save(original_names(randomize(ASTForAudioClassification(config))), tmp_path / "own.pth")
-    with pytest.raises(CheckpointError, match="the number of attention heads cannot be told from a width of 96; put"):
+    with pytest.raises(
+        CheckpointError, match="the number of attention heads cannot be inferred from a width of 96; put"
+    ):
         ASTForAudioClassification.from_pretrained(tmp_path / "own.pth")
     loaded = ASTForAudioClassification.from_pretrained(tmp_path / "own.pth", config=config)
     assert loaded.config.num_attention_heads == 3
 
 
-def test_another_programs_config_json_beside_an_original_file_does_not_count(tmp_path: Path) -> None:
+def test_another_programs_config_json_beside_an_original_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"theme": "dark", "hidden_size": 7}')
     config = ASTConfig(**TIMM_LIKE, max_length=128, num_labels=527)
     torch.save(original_names(randomize(ASTForAudioClassification(config))), tmp_path / "audioset.pth")
@@ -503,7 +505,7 @@ def test_a_training_checkpoint_that_wraps_its_tensors_loads(tmp_path: Path, wrap
 
 def test_a_pickle_of_another_model_is_refused(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"other\.pth: holds no AST classifier \(no usable tensor 'cls_token'\)"):
+    with pytest.raises(CheckpointError, match=r"other\.pth: contains no AST classifier \(no usable tensor 'cls_token'\)"):
         ASTForAudioClassification.from_pretrained(tmp_path / "other.pth")
 
 
@@ -511,7 +513,7 @@ def test_a_pickle_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [None, {str(index): f"LABEL_{index}" for index in range(527)}])
-def test_527_outputs_without_names_are_audiosets(tmp_path: Path, given: dict[str, str] | None) -> None:
+def test_527_outputs_without_names_get_audiosets_labels(tmp_path: Path, given: dict[str, str] | None) -> None:
     classifier(num_labels=527).save_pretrained(tmp_path)
     rewrite_config(tmp_path, id2label=given, label2id=None, problem_type=None)
     loaded = ASTForAudioClassification.from_pretrained(tmp_path)
@@ -537,7 +539,7 @@ def test_527_outputs_with_names_of_their_own_keep_them(tmp_path: Path) -> None:
         (527, {"num_labels": 4}, "names no labels"),
     ],
 )
-def test_names_and_outputs_that_do_not_go_together_are_refused_unless_unnamed_labels_are_asked_for(
+def test_names_that_do_not_match_the_outputs_are_refused_without_unnamed_labels(
     tmp_path: Path, num_outputs: int, labels: dict[str, Any], named: str
 ) -> None:
     classifier(num_labels=num_outputs).save_pretrained(tmp_path)
@@ -545,8 +547,7 @@ def test_names_and_outputs_that_do_not_go_together_are_refused_unless_unnamed_la
     with pytest.raises(CheckpointError) as caught:
         ASTForAudioClassification.from_pretrained(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: config.json {named} for {num_outputs} outputs; correct its id2label, "
-        "or ask for unnamed labels (--unnamed-labels)"
+        f"{tmp_path}: config.json {named} for {num_outputs} outputs; correct its id2label, or use --unnamed-labels"
     )
     loaded = ASTForAudioClassification.from_pretrained(tmp_path, unnamed_labels=True)
     assert loaded.config.id2label == {index: f"LABEL_{index}" for index in range(num_outputs)}
@@ -563,7 +564,7 @@ def test_names_and_outputs_that_do_not_go_together_are_refused_unless_unnamed_la
     ],
     ids=["gap", "duplicate", "no integer", "list", "escape"],
 )
-def test_a_faulty_label_map_is_refused_unless_unnamed_labels_are_asked_for(folder: Path, id2label: Any) -> None:
+def test_a_faulty_label_map_is_refused_without_unnamed_labels(folder: Path, id2label: Any) -> None:
     rewrite_config(folder, id2label=id2label)
     with pytest.raises(CheckpointError, match=r"config\.json: .*id2label"):
         ASTForAudioClassification.from_pretrained(folder)
@@ -571,12 +572,12 @@ def test_a_faulty_label_map_is_refused_unless_unnamed_labels_are_asked_for(folde
     assert loaded.config.id2label == {index: f"LABEL_{index}" for index in range(5)}
 
 
-def test_asking_for_unnamed_labels_leaves_good_names_alone(folder: Path) -> None:
+def test_unnamed_labels_keep_valid_names(folder: Path) -> None:
     loaded = ASTForAudioClassification.from_pretrained(folder, unnamed_labels=True)
     assert loaded.config.id2label == FIVE_LABELS
 
 
-def test_two_outputs_need_no_names_because_that_is_what_a_missing_map_says(tmp_path: Path) -> None:
+def test_two_outputs_need_no_names_as_two_is_the_default(tmp_path: Path) -> None:
     classifier(num_labels=2).save_pretrained(tmp_path)
     rewrite_config(tmp_path, id2label=None, label2id=None)
     assert ASTForAudioClassification.from_pretrained(tmp_path).config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
@@ -586,14 +587,14 @@ def test_two_outputs_need_no_names_because_that_is_what_a_missing_map_says(tmp_p
 
 
 @pytest.mark.parametrize("changes", [{}, {"qkv_bias": False}, {"num_hidden_layers": 1, "num_labels": 2}])
-def test_shapes_are_told_without_building_a_model(changes: dict[str, Any]) -> None:
+def test_expected_shapes_are_those_of_a_built_model(changes: dict[str, Any]) -> None:
     model = classifier(**changes)
     assert expected_shapes(model.config) == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("form", ["safetensors", "pickle"])
-def test_arrays_are_the_models_own_weights(tmp_path: Path, dtype: torch.dtype, form: str) -> None:
+def test_load_arrays_returns_the_models_weights(tmp_path: Path, dtype: torch.dtype, form: str) -> None:
     model = classifier().to(dtype)
     model.save_pretrained(tmp_path)
     if form == "pickle":
@@ -607,12 +608,12 @@ def test_arrays_are_the_models_own_weights(tmp_path: Path, dtype: torch.dtype, f
         np.testing.assert_array_equal(weights[name], tensor.float().numpy())
 
 
-def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_load_arrays_refuses_tensors_that_do_not_match_the_configuration(tmp_path: Path) -> None:
     classifier().save_pretrained(tmp_path)
     tensors = load((tmp_path / "model.safetensors").read_bytes())  # not mapped: the file is written over
     name = "classifier.dense.bias"
     for content, message in (
-        ({**tensors, name: torch.full((5,), float("nan"))}, "head.fc.bias holds NaN"),
+        ({**tensors, name: torch.full((5,), float("nan"))}, "head.fc.bias contains NaN"),
         ({**tensors, name: torch.zeros(4)}, r"head.fc.bias \(4,\) instead of \(5,\)"),
         ({**tensors, name: torch.zeros(5, dtype=torch.int64)}, "of the wrong shape or type"),
         ({key: tensor for key, tensor in tensors.items() if key != name}, "1 missing: head.fc.bias"),

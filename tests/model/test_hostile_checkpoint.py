@@ -1,4 +1,4 @@
-"""Checkpoints from anywhere: whatever is in the folder, one clear sentence, nothing executed, no memory filled."""
+"""Untrusted checkpoints: every bad file gives one clear error, runs no code and does not fill the memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ast_cli.model.layout import rename
 
 
 class RunsCode:
-    """What an attacker pickles: loading it would make a file."""
+    """A malicious pickle: loading it would create a file."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -41,13 +41,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pickle_file(folder: Path) -> Path:
-    """Return where a folder's pickle would be; its safetensors are gone."""
+    """Return the path of a folder's pickle, after removing its safetensors file."""
     (folder / "model.safetensors").unlink()
     return folder / "pytorch_model.bin"
 
 
 def refusal(folder: Path, **options: Any) -> str:
-    """Load as both kinds, which must refuse for the same reason; return the message, one printable line."""
+    """Load the folder as classifier and as encoder; both must fail with the same message, one printable line."""
     with pytest.raises(CheckpointError) as caught:
         ASTForAudioClassification.from_pretrained(folder, **options)
     message = str(caught.value)
@@ -64,7 +64,7 @@ def rewrite_config(folder: Path, **changes: Any) -> None:
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors in memory of their own, not mapped: their file is about to be written over."""
+    """Return the tensors in memory instead of mapped, as the test overwrites their file."""
     return load((folder / "model.safetensors").read_bytes())
 
 
@@ -100,8 +100,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
 def test_a_forbidden_import_is_named_and_safetensors_are_advised(folder: Path, pickle_file: Path) -> None:
     torch.save({"evil": RunsCode(Path("canary"))}, pickle_file)
     assert refusal(folder) == (
-        f"{pickle_file}: refused, because it holds '__builtin__.getattr': more than tensors, which could run code; "
-        "ask its author for a safetensors file"
+        f"{pickle_file}: refused, because it contains '__builtin__.getattr', which is not a tensor and could run code; "
+        "use a safetensors file instead"
     )
 
 
@@ -137,7 +137,9 @@ def test_a_few_bytes_that_would_fill_the_memory_are_refused(folder: Path, pickle
     ],
     ids=["sparse", "meta", "complex", "int", "bool", "str", "number", "none", "list", "dict"],
 )
-def test_anything_but_plain_floating_point_tensors_is_refused(folder: Path, pickle_file: Path, value: Any) -> None:
+def test_a_pickle_of_anything_but_floating_point_tensors_is_refused(
+    folder: Path, pickle_file: Path, value: Any
+) -> None:
     model = randomize(ASTForAudioClassification(tiny_config()))
     torch.save(model.state_dict() | {"audio_spectrogram_transformer.cls_token": value}, pickle_file)
     assert "checkpoint" in refusal(folder)
@@ -189,7 +191,7 @@ def test_a_compressed_archive_is_refused_without_being_unpacked(
     assert pickle_file.stat().st_size < 100_000
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch unpacks what it opens"))
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("a part was unpacked"))
-    assert "refused, because it holds compressed parts, which no PyTorch checkpoint does" in refusal(folder)
+    assert "refused, because it contains compressed parts, which PyTorch checkpoints never do" in refusal(folder)
 
 
 def test_parts_that_claim_more_than_the_file_holds_are_refused(folder: Path, pickle_file: Path) -> None:
@@ -201,15 +203,15 @@ def test_parts_that_claim_more_than_the_file_holds_are_refused(folder: Path, pic
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "model/../../outside"])
-def test_parts_whose_names_point_elsewhere_are_refused(folder: Path, pickle_file: Path, name: str) -> None:
+def test_parts_whose_names_point_outside_the_archive_are_refused(folder: Path, pickle_file: Path, name: str) -> None:
     with zipfile.ZipFile(pickle_file, "w") as archive:
         archive.writestr("model/data.pkl", b"\x80\x02}.")
         archive.writestr(name, b"x")
-    assert "refused, because of a file name in it that points elsewhere" in refusal(folder)
+    assert "refused, because a file name in it points outside the archive" in refusal(folder)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # of zipfile, making the file
-def test_every_pickle_of_an_archive_is_looked_at_whichever_bears_the_name(folder: Path, pickle_file: Path) -> None:
+def test_every_pickle_of_an_archive_is_checked_even_with_duplicate_names(folder: Path, pickle_file: Path) -> None:
     evil = pickle.dumps(RunsCode(Path("canary")), protocol=2)
     for order in ([evil, b"\x80\x02}."], [b"\x80\x02}.", evil]):
         with zipfile.ZipFile(pickle_file, "w") as archive:
@@ -218,7 +220,7 @@ def test_every_pickle_of_an_archive_is_looked_at_whichever_bears_the_name(folder
         assert "could run code" in refusal(folder)
 
 
-def test_what_torch_itself_writes_is_on_the_list_of_plain_tensors(tmp_path: Path) -> None:
+def test_files_written_by_torch_import_only_allowed_globals(tmp_path: Path) -> None:
     dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
     for zipped in (True, False):
         file = tmp_path / f"{zipped}.bin"
@@ -271,14 +273,14 @@ def entry(start: int, end: int, dtype: str = "F32", shape: Any = None) -> dict[s
 )  # fmt: skip
 def test_malformed_safetensors_are_refused(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
-    assert refusal(folder).startswith(f"{folder / 'model.safetensors'}: no valid safetensors file (")
+    assert refusal(folder).startswith(f"{folder / 'model.safetensors'}: not a valid safetensors file (")
 
 
 def test_safetensors_cut_anywhere_are_refused(folder: Path) -> None:
     whole = (folder / "model.safetensors").read_bytes()
     for part in range(16):
         (folder / "model.safetensors").write_bytes(whole[: len(whole) * part // 16])
-        assert "no valid safetensors file" in refusal(folder)
+        assert "not a valid safetensors file" in refusal(folder)
 
 
 def test_safetensors_without_tensors_are_refused(folder: Path) -> None:
@@ -306,7 +308,7 @@ def test_tensors_that_are_not_floating_point_are_refused(folder: Path, dtype: st
         (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "this is a web page"),
     ],
 )
-def test_a_download_that_went_wrong_is_called_what_it_is(folder: Path, name: str, content: bytes, message: str) -> None:
+def test_a_failed_download_is_identified_in_the_message(folder: Path, name: str, content: bytes, message: str) -> None:
     if name == "pytorch_model.bin":
         (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(content)
@@ -324,7 +326,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_listed(folder: Path) -> No
 
     rewrite_tensors(folder, spoil)
     assert refusal(folder) == (
-        f"{folder}: its tensors do not fit its configuration; "
+        f"{folder}: its tensors do not match its configuration; "
         "1 missing: audio_spectrogram_transformer.norm.bias; 1 unexpected: audio_spectrogram_transformer.foo; "
         "1 of the wrong shape or type: head.fc.weight (5, 13) instead of (5, 12)"
     )
@@ -352,10 +354,10 @@ def test_every_single_misshapen_tensor_is_refused(folder: Path) -> None:
             (ours,) = rename({name: whole[name]})
             full = ours if ours.startswith("head.") else f"audio_spectrogram_transformer.{ours}"
             wrong = f"1 of the wrong shape or type: {full} {shape} instead of {tuple(whole[name].shape)}"
-        assert refusal(folder).startswith(f"{folder}: its tensors do not fit its configuration; {wrong}")
+        assert refusal(folder).startswith(f"{folder}: its tensors do not match its configuration; {wrong}")
 
 
-def test_queries_keys_and_values_that_only_sum_up_to_the_right_shape_are_refused(folder: Path) -> None:
+def test_queries_keys_and_values_of_unequal_shapes_are_refused_even_if_the_sum_matches(folder: Path) -> None:
     def shift(tensors: dict[str, torch.Tensor]) -> None:
         part = "audio_spectrogram_transformer.encoder.layer.0.attention.attention"
         tensors[f"{part}.query.weight"] = torch.zeros(8, 12)
@@ -379,14 +381,14 @@ def test_a_head_of_another_rank_or_without_outputs_is_refused(folder: Path, shap
 def test_weights_that_are_not_finite_are_refused(folder: Path, value: float, kind: Any) -> None:
     name = "audio_spectrogram_transformer.encoder.layer.1.output.dense.weight"
     rewrite_tensors(folder, lambda tensors: tensors[name][3].fill_(value))
-    with pytest.raises(CheckpointError, match=r"blocks\.1\.mlp\.fc2\.weight holds NaN or infinite weights"):
+    with pytest.raises(CheckpointError, match=r"blocks\.1\.mlp\.fc2\.weight contains NaN or infinite weights"):
         kind.from_pretrained(folder)
 
 
-def test_weights_too_large_for_half_precision_are_refused_there_and_nowhere_else(folder: Path) -> None:
+def test_weights_too_large_for_half_precision_are_refused_in_half_precision_only(folder: Path) -> None:
     rewrite_tensors(folder, lambda tensors: tensors["classifier.dense.bias"].fill_(1e5))
     with pytest.raises(
-        CheckpointError, match=r"head\.fc\.bias holds weights too large for torch\.float16; use float32"
+        CheckpointError, match=r"head\.fc\.bias contains weights too large for torch\.float16; use float32"
     ):
         ASTForAudioClassification.from_pretrained(folder, dtype="float16")
     for dtype in ("bfloat16", "float32"):
@@ -437,7 +439,7 @@ ABSURD = [
 
 
 @pytest.mark.parametrize("changes", ABSURD, ids=[str(changes)[:50] for changes in ABSURD])
-def test_an_absurd_configuration_is_refused_before_anything_is_read_or_built(
+def test_a_configuration_beyond_the_limits_is_refused_before_anything_is_read_or_built(
     folder: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rewrite_config(folder, **changes)
@@ -447,10 +449,10 @@ def test_an_absurd_configuration_is_refused_before_anything_is_read_or_built(
     assert refusal(folder).startswith(f"{folder}: config.json: ")
 
 
-def test_a_large_but_possible_configuration_costs_no_memory_before_the_tensors_are_compared(folder: Path) -> None:
+def test_a_large_configuration_takes_no_memory_before_the_tensors_are_compared(folder: Path) -> None:
     """4096 x 100 blocks would be 80 GB."""
     rewrite_config(folder, hidden_size=4096, num_hidden_layers=100, intermediate_size=16384, num_attention_heads=32)
-    assert "its tensors do not fit its configuration" in refusal(folder)
+    assert "its tensors do not match its configuration" in refusal(folder)
 
 
 def test_a_checkpoint_with_another_front_end_is_refused(folder: Path) -> None:
@@ -469,7 +471,7 @@ def test_a_checkpoint_with_another_front_end_is_refused(folder: Path) -> None:
 
 def test_a_folder_without_weights_or_configuration_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    assert refusal(folder) == f"{folder}: holds neither model.safetensors nor pytorch_model.bin"
+    assert refusal(folder) == f"{folder}: contains neither model.safetensors nor pytorch_model.bin"
     (folder / "config.json").unlink()
     assert f"{folder / 'config.json'}: cannot be read" in refusal(folder)
 
@@ -491,17 +493,17 @@ def test_a_folder_without_weights_or_configuration_is_refused(folder: Path) -> N
         {"weight_map": {}},
     ],
 )
-def test_an_index_of_shards_that_points_elsewhere_or_nowhere_is_refused(folder: Path, index: dict[str, Any]) -> None:
+def test_a_shard_index_with_bad_or_missing_file_names_is_refused(folder: Path, index: dict[str, Any]) -> None:
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert str(folder) in refusal(folder)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder: Path) -> None:
+def test_a_pipe_instead_of_a_file_is_refused_without_blocking(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     os.mkfifo(folder / "model.safetensors")
-    assert "holds neither" in refusal(folder)
+    assert "contains neither" in refusal(folder)
     os.mkfifo(folder / "shard.safetensors")
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "shard.safetensors"}}')
     assert "there is no such file" in refusal(folder)

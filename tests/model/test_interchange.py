@@ -1,4 +1,4 @@
-"""Folders that go between this package and the reference library, in both directions."""
+"""Folders saved by this package load in transformers, and the other way round."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GEOMETRY = {**TINY, "max_length": FRAMES, "num_mel_bins": BINS, "patch_size": 7}
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """The reference draws progress bars on stderr."""
+    """Disable the progress bars that transformers draws on stderr."""
     logging = transformers.utils.logging
     logging.disable_progress_bar()
     yield
@@ -77,7 +77,7 @@ def our_scores(model: ASTForAudioClassification) -> dict[str, float]:
     ],
     ids=["single-label", "multi-label", "AudioSet", "regression", "odd"],
 )
-def test_a_folder_saved_here_gives_the_same_scores_in_the_references_pipeline(
+def test_a_folder_saved_here_gives_the_same_scores_in_the_pipeline_of_transformers(
     tmp_path: Path, changes: dict[str, Any], activation: str, given_as: str
 ) -> None:
     model = save_ours(tmp_path, **changes)
@@ -91,7 +91,7 @@ def test_a_folder_saved_here_gives_the_same_scores_in_the_references_pipeline(
     torch.testing.assert_close(scores[0], scores[1], **SAME_SCORES)
 
 
-def test_a_folder_saved_here_loads_there_without_a_missing_or_unexpected_tensor(tmp_path: Path) -> None:
+def test_a_folder_saved_here_loads_in_transformers_without_missing_or_unexpected_tensors(tmp_path: Path) -> None:
     model = save_ours(tmp_path)
     theirs, report = transformers.ASTForAudioClassification.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
@@ -101,7 +101,7 @@ def test_a_folder_saved_here_loads_there_without_a_missing_or_unexpected_tensor(
     assert {name: getattr(theirs.config, name) for name in GEOMETRY} == GEOMETRY
 
 
-def test_an_encoder_saved_here_loads_there(tmp_path: Path) -> None:
+def test_an_encoder_saved_here_loads_in_transformers(tmp_path: Path) -> None:
     model = randomize(ASTModel(ASTConfig(**TINY)))
     model.save_pretrained(tmp_path)
     theirs, report = transformers.ASTModel.from_pretrained(tmp_path, output_loading_info=True)
@@ -111,7 +111,7 @@ def test_an_encoder_saved_here_loads_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_folder_in_half_precision_loads_there_as_it_is(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_a_folder_in_half_precision_loads_unchanged_in_transformers(tmp_path: Path, dtype: torch.dtype) -> None:
     model = save_ours(tmp_path).to(dtype)
     model.save_pretrained(tmp_path)
     theirs = transformers.ASTForAudioClassification.from_pretrained(tmp_path)
@@ -121,7 +121,7 @@ def test_a_folder_in_half_precision_loads_there_as_it_is(tmp_path: Path, dtype: 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("shard_size", ["1GB", "5KB"], ids=["one file", "shards"])
-def test_a_folder_saved_there_loads_here(tmp_path: Path, dtype: torch.dtype, shard_size: str) -> None:
+def test_a_folder_saved_by_transformers_loads_here(tmp_path: Path, dtype: torch.dtype, shard_size: str) -> None:
     config = transformers.ASTConfig(**TINY, id2label=FIVE_LABELS, label2id={v: k for k, v in FIVE_LABELS.items()})
     theirs = randomize(transformers.ASTForAudioClassification(config)).to(dtype)
     theirs.save_pretrained(tmp_path, max_shard_size=shard_size)
@@ -135,7 +135,7 @@ def test_a_folder_saved_there_loads_here(tmp_path: Path, dtype: torch.dtype, sha
     torch.testing.assert_close(ours(x).logits, theirs.float()(x).logits, **PARITY)
 
 
-def test_an_encoder_saved_there_loads_here_and_is_refused_as_classifier(tmp_path: Path) -> None:
+def test_an_encoder_saved_by_transformers_loads_here_and_is_refused_as_classifier(tmp_path: Path) -> None:
     theirs = randomize(transformers.ASTModel(transformers.ASTConfig(**TINY)))
     theirs.save_pretrained(tmp_path)
     x = spectrograms(theirs.config)
@@ -145,7 +145,7 @@ def test_an_encoder_saved_there_loads_here_and_is_refused_as_classifier(tmp_path
         ASTForAudioClassification.from_pretrained(tmp_path)
 
 
-def test_a_configuration_saved_there_comes_back_unchanged_from_here(tmp_path: Path) -> None:
+def test_a_configuration_of_transformers_round_trips_unchanged(tmp_path: Path) -> None:
     label2id = {label: label_id for label_id, label in FIVE_LABELS.items()}
     theirs = transformers.ASTConfig(**TINY, id2label=FIVE_LABELS, label2id=label2id, foo="bar")
     theirs.save_pretrained(tmp_path / "theirs")

@@ -34,7 +34,7 @@ def resident_kb(file: Path) -> int:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A checkpoint whose blocks are of many pages."""
+    """Return a checkpoint whose blocks span many pages."""
     model = randomize(ASTForAudioClassification(tiny_config(hidden_size=384, intermediate_size=1536)))
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
@@ -47,7 +47,7 @@ def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @linux
-def test_pages_are_given_back_and_come_again_with_the_same_numbers(tmp_path: Path) -> None:
+def test_pages_that_were_given_back_are_read_again_with_the_same_values(tmp_path: Path) -> None:
     file = tmp_path / "some.safetensors"
     tensors = {"a": torch.randn(3), "b": torch.randn(300, 100), "none": torch.zeros(0, 2), "c": torch.randn(7, 1000)}
     save_file(tensors, file)
@@ -62,7 +62,7 @@ def test_pages_are_given_back_and_come_again_with_the_same_numbers(tmp_path: Pat
     torch.testing.assert_close(mapped, tensors, rtol=0, atol=0)
 
 
-def test_what_is_written_to_a_mapped_tensor_does_not_reach_the_file(tmp_path: Path) -> None:
+def test_writing_to_a_mapped_tensor_does_not_change_the_file(tmp_path: Path) -> None:
     file = tmp_path / "some.safetensors"
     save_file({"a": torch.ones(5000)}, file)
     before = file.read_bytes()
@@ -72,7 +72,7 @@ def test_what_is_written_to_a_mapped_tensor_does_not_reach_the_file(tmp_path: Pa
 
 
 @linux
-def test_loading_leaves_hardly_a_page_of_the_weights_in_memory(checkpoint: Path) -> None:
+def test_loading_keeps_hardly_any_page_of_the_weights_in_memory(checkpoint: Path) -> None:
     model = ASTForAudioClassification.from_pretrained(checkpoint)
     # What is looked at brings its neighbors along, 16 pages or more at once.
     assert resident_kb(checkpoint) * 1024 < 0.1 * sum(weight.nbytes for weight in model.parameters())
@@ -130,7 +130,7 @@ def test_weights_that_were_changed_are_not_given_back(checkpoint: Path, change: 
 
 
 @linux
-def test_neighbors_that_share_a_page_keep_what_was_written_to_them(tmp_path: Path) -> None:
+def test_changes_to_neighbors_that_share_a_page_are_kept(tmp_path: Path) -> None:
     file = tmp_path / "some.safetensors"
     save_file({name: torch.zeros(3000) for name in "abc"}, file)
     mapped = read_weights(file)
@@ -142,7 +142,7 @@ def test_neighbors_that_share_a_page_keep_what_was_written_to_them(tmp_path: Pat
 
 
 @linux
-def test_memory_that_the_system_does_not_take_back_stays(tmp_path: Path) -> None:
+def test_memory_that_the_system_refuses_to_take_back_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "some.safetensors"
     save_file({"a": torch.ones(100_000)}, file)
     mapped = read_weights(file)

@@ -1,4 +1,4 @@
-"""Live comparison with the reference implementation: the same weights, the same inputs, the same numbers."""
+"""Comparison with transformers at run time: the same weights and inputs give the same numbers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tiny_reference(**changes: Any) -> Any:
 
 
 def our_copy(reference: Any, attn: str) -> ASTForAudioClassification:
-    """Build ours from the reference's configuration and its names in memory."""
+    """Build our model from the configuration and the in-memory tensor names of transformers."""
     model = ASTForAudioClassification(ASTConfig.from_dict(reference.config.to_dict()), attn)
     model.load_state_dict(with_our_names(reference.state_dict()))
     return model.eval()
@@ -154,8 +154,8 @@ def test_losses_equal_the_references(num_labels: int, problem_type: str | None, 
 
 
 @pytest.mark.parametrize("field", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
-def test_dropout_falls_where_the_references_falls(field: str) -> None:
-    """One seed, the same draws in the same order: only dropout at the same places gives the same numbers."""
+def test_dropout_drops_the_same_elements_as_the_references(field: str) -> None:
+    """With one seed, the logits are equal only if dropout draws in the same order at the same places."""
     reference = with_attention(tiny_reference(**{field: 0.4}), "eager").train()
     ours, x = our_copy(reference, "eager").train(), spectrograms(reference.config)
     torch.manual_seed(7)
@@ -168,8 +168,8 @@ def test_dropout_falls_where_the_references_falls(field: str) -> None:
 
 @ATTENTION_PATHS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_as_near_to_float32_as_the_references(attn: str, dtype: torch.dtype) -> None:
-    """Both round at the same places, by and large: measured 0.93 to 1.07 times the reference's error; 2 are allowed."""
+def test_half_precision_is_as_close_to_float32_as_the_references(attn: str, dtype: torch.dtype) -> None:
+    """Both round at mostly the same places: the error was 0.93 to 1.07 times the reference's; twice is allowed."""
     reference = with_attention(tiny_reference(), attn)
     ours, x = our_copy(reference, attn), spectrograms(reference.config, batch=32)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_half_precision_is_as_near_to_float32_as_the_references(attn: str, dtype
 
 @pytest.fixture(scope="module")
 def base_reference() -> Any:
-    """The published size, 768 x 12 over 1214 tokens, with random weights of the published scale."""
+    """Return a model of the published size, 768 x 12 over 1214 tokens, with random weights of the published scale."""
     config = transformers.ASTConfig(num_labels=527)
     return randomize(transformers.ASTForAudioClassification(config), scale=0.02)
 
@@ -199,7 +199,7 @@ def test_the_base_size_equals_the_reference(base_reference: Any, attn: str) -> N
 
 
 def test_the_base_sizes_gradients_equal_the_references() -> None:
-    """All blocks at full width, over the 146 tokens of Speech Commands: 1214 would take a minute and 5 GB."""
+    """Compare all blocks at full width over the 146 tokens of Speech Commands; 1214 would take a minute and 5 GB."""
     config = transformers.ASTConfig(num_labels=527, max_length=128)
     reference = with_attention(randomize(transformers.ASTForAudioClassification(config), scale=0.02), "sdpa")
     ours, x = our_copy(reference, "sdpa"), spectrograms(config, batch=1)
@@ -212,7 +212,7 @@ def test_the_base_sizes_gradients_equal_the_references() -> None:
 
 
 def test_attentions_of_a_base_sized_block_equal_the_references() -> None:
-    """One block of it: twelve would be 849 MB on either side."""
+    """Compare a single block; the attentions of twelve would be 849 MB on either side."""
     config = transformers.ASTConfig(num_labels=10, num_hidden_layers=1)
     reference = with_attention(randomize(transformers.ASTForAudioClassification(config), scale=0.02), "eager")
     ours, x = our_copy(reference, "sdpa"), spectrograms(config, batch=1)
@@ -222,7 +222,7 @@ def test_attentions_of_a_base_sized_block_equal_the_references() -> None:
     torch.testing.assert_close(found.attentions, tuple(expected.attentions), rtol=0, atol=1e-7)  # each is about 1/1214
 
 
-def test_the_same_fields_and_defaults_as_the_references() -> None:
+def test_fields_and_defaults_equal_the_references() -> None:
     theirs = transformers.ASTConfig().to_dict()
     ours = ASTConfig().to_dict()
     assert {name: theirs[name] for name in ours if name in theirs and name not in ("id2label", "label2id")} == {
@@ -233,7 +233,7 @@ def test_the_same_fields_and_defaults_as_the_references() -> None:
 
 
 def test_initialization_has_the_references_deviations() -> None:
-    """Of the same draws' number: standard deviations within 5 %, everything constant equal."""
+    """Compare tensors of the same size: standard deviations within 5 %, constant tensors equal."""
     torch.manual_seed(0)
     config = transformers.ASTConfig(
         hidden_size=96, num_hidden_layers=1, num_attention_heads=2, intermediate_size=200, max_length=64, num_labels=150
@@ -246,7 +246,7 @@ def test_initialization_has_the_references_deviations() -> None:
             assert torch.equal(ours[name], tensor), name
 
 
-def test_a_bare_encoder_of_theirs_fits_ours() -> None:
+def test_the_tensors_of_the_references_encoder_match_ours() -> None:
     config = transformers.ASTConfig(**TINY)
     reference = randomize(transformers.ASTModel(config))
     ours = ASTModel(ASTConfig.from_dict(config.to_dict()))

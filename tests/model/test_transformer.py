@@ -27,7 +27,7 @@ def classifier(attn: str = "sdpa", seed: int = 0, **changes: Any) -> ASTForAudio
 
 
 def encode_by_formula(model: ASTModel, x: Tensor, head_masks: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Compute the last hidden state and the attentions, written out: probabilities times mask, head by head."""
+    """Compute the last hidden state and the attentions explicitly: probabilities times mask, head by head."""
     x, attentions = model.embed(x), []
     for block, masks in zip(model.blocks, head_masks, strict=True):
         y = block.norm1(x)
@@ -72,7 +72,7 @@ def test_the_classifier_returns_what_its_documentation_says(attn: str) -> None:
 
 @ATTENTION_PATHS
 @pytest.mark.parametrize("by_config", [False, True], ids=["by argument", "by configuration"])
-def test_hidden_states_and_attentions_are_returned_when_asked_for(attn: str, by_config: bool) -> None:
+def test_hidden_states_and_attentions_are_returned_on_request(attn: str, by_config: bool) -> None:
     flags = {"output_hidden_states": True, "output_attentions": True}
     model = classifier(attn, **(flags if by_config else {}))
     x = spectrograms(model.config)
@@ -89,7 +89,7 @@ def test_hidden_states_and_attentions_are_returned_when_asked_for(attn: str, by_
         torch.testing.assert_close(attention.sum(dim=-1), torch.ones(3, 3, N))
 
 
-def test_an_argument_goes_before_the_configuration() -> None:
+def test_an_argument_overrides_the_configuration() -> None:
     model = classifier(output_hidden_states=True, output_attentions=True, return_dict=False)
     x = spectrograms(model.config)
     output = model(x, output_hidden_states=False, output_attentions=False, return_dict=True)
@@ -97,7 +97,7 @@ def test_an_argument_goes_before_the_configuration() -> None:
 
 
 @pytest.mark.parametrize("kind", [ASTModel, ASTForAudioClassification])
-def test_without_return_dict_a_tuple_comes_in_the_same_order(kind: Any) -> None:
+def test_without_return_dict_the_output_is_a_tuple_in_the_same_order(kind: Any) -> None:
     model = randomize(kind(tiny_config()))
     x = spectrograms(model.config)
     full = model(x, output_hidden_states=True, output_attentions=True)
@@ -120,7 +120,7 @@ def test_eager_equals_sdpa(changes: dict[str, Any]) -> None:
     torch.testing.assert_close(eager(x).logits, sdpa(x).logits, **ROUNDING)
 
 
-def test_attentions_asked_for_under_sdpa_are_those_of_eager() -> None:
+def test_output_attentions_with_sdpa_returns_those_of_eager() -> None:
     eager, sdpa = classifier("eager"), classifier("sdpa")
     x = spectrograms(eager.config)
     expected, found = eager(x, output_attentions=True), sdpa(x, output_attentions=True)
@@ -237,7 +237,7 @@ def test_the_trimmed_last_block_gives_the_logits_and_gradients_of_the_whole_one(
 @pytest.mark.parametrize("dropout_p", [0.0, 0.4])
 @pytest.mark.parametrize("is_masked", [False, True])
 @pytest.mark.parametrize("is_biased", [False, True])
-def test_a_few_queries_attend_to_tokens_as_to_their_keys_and_values(
+def test_pooled_query_attention_equals_attention_with_keys_and_values(
     dropout_p: float, is_masked: bool, is_biased: bool
 ) -> None:
     def random(*shape: int) -> Tensor:
@@ -246,22 +246,22 @@ def test_a_few_queries_attend_to_tokens_as_to_their_keys_and_values(
         )
 
     q, x = random(3, 4, 2, 5), random(3, 7, 20)  # 3 clips, 4 heads of 5, 2 queries, 7 tokens
-    of_keys, of_values = random(2, 4, 5, 20)
-    bias_of_keys, bias_of_values = random(2, 4, 1, 5) if is_biased else (torch.zeros(()), torch.zeros(()))
+    key_weight, value_weight = random(2, 4, 5, 20)
+    key_bias, value_bias = random(2, 4, 1, 5) if is_biased else (torch.zeros(()), torch.zeros(()))
     mask = torch.tensor([1.0, 0.5, 0.0, 2.0], dtype=torch.float64) if is_masked else None
-    k = torch.einsum("bnc,hdc->bhnd", x, of_keys) + bias_of_keys
-    v = torch.einsum("bnc,hdc->bhnd", x, of_values) + bias_of_values
+    k = torch.einsum("bnc,hdc->bhnd", x, key_weight) + key_bias
+    v = torch.einsum("bnc,hdc->bhnd", x, value_weight) + value_bias
 
     torch.manual_seed(1)
     expected = eager_attention(q, k, v, mask, dropout_p)
     torch.manual_seed(1)
-    bias = bias_of_values[:, 0] if is_biased else None
-    found = pooled_query_attention(q, x, of_keys, of_values, bias, mask, dropout_p)
+    bias = value_bias[:, 0] if is_biased else None
+    found = pooled_query_attention(q, x, key_weight, value_weight, bias, mask, dropout_p)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # softmax is in float32
 
 
 @pytest.mark.parametrize(("flags", "rows"), [({}, 2), ({"output_hidden_states": True}, 32)])
-def test_the_last_block_computes_two_rows_unless_more_was_asked_for(flags: dict[str, bool], rows: int) -> None:
+def test_the_last_block_computes_two_rows_unless_more_outputs_are_requested(flags: dict[str, bool], rows: int) -> None:
     model = classifier()
     seen: list[int] = []
     for block in model.audio_spectrogram_transformer.blocks:
@@ -275,7 +275,7 @@ def test_the_last_block_computes_two_rows_unless_more_was_asked_for(flags: dict[
 
 
 @ATTENTION_PATHS
-def test_a_batch_gives_what_its_members_give_alone(attn: str) -> None:
+def test_a_batch_gives_the_same_logits_as_single_inputs(attn: str) -> None:
     model = classifier(attn)
     x = spectrograms(model.config, batch=4)
     alone = torch.cat([model(row[None]).logits for row in x])
@@ -291,7 +291,7 @@ def test_frequency_and_time_are_not_confused() -> None:
     assert model.patch_embed(x)[0, :, 0].tolist() == [1, 13, 3, 15, 5, 17]  # frequency-major
 
 
-def test_features_of_the_extractor_go_straight_into_the_model() -> None:
+def test_the_model_accepts_the_output_of_the_feature_extractor() -> None:
     model = classifier()
     extractor = ASTFeatureExtractor(num_mel_bins=18, max_length=31, return_attention_mask=True)
     waveform = torch.randn(3000, generator=torch.Generator().manual_seed(0)).numpy() * 0.1
@@ -447,7 +447,7 @@ def test_initialization_is_as_documented(std: float) -> None:
     }
 
 
-def test_initialization_goes_by_the_seed() -> None:
+def test_initialization_depends_on_the_seed() -> None:
     def fresh(seed: int) -> Tensor:
         torch.manual_seed(seed)
         return torch.cat([p.flatten() for p in ASTForAudioClassification(tiny_config()).parameters()])
@@ -456,7 +456,7 @@ def test_initialization_goes_by_the_seed() -> None:
     assert not torch.equal(fresh(1), fresh(2))
 
 
-def test_weights_can_be_started_afresh_and_from_zero() -> None:
+def test_weights_can_be_initialized_again_and_with_zeros() -> None:
     model = classifier()
     torch.manual_seed(1)
     model.init_weights()
@@ -503,7 +503,7 @@ def test_device_and_dtype_are_those_of_the_weights() -> None:
     assert (moved.device, moved.dtype) == (torch.device("meta"), torch.bfloat16)
 
 
-def test_a_configuration_spoilt_after_its_making_builds_nothing() -> None:
+def test_a_configuration_made_invalid_after_construction_is_refused() -> None:
     config = tiny_config()
     config.hidden_size = 13
     for kind in (ASTModel, ASTForAudioClassification):
@@ -511,7 +511,7 @@ def test_a_configuration_spoilt_after_its_making_builds_nothing() -> None:
             kind(config)
 
 
-def test_building_and_running_leave_the_configuration_as_it_was() -> None:
+def test_building_and_running_do_not_change_the_configuration() -> None:
     config = tiny_config()
     ASTForAudioClassification(config)(spectrograms(config), labels=INDICES)
     assert config == tiny_config()
