@@ -226,7 +226,7 @@ def test_a_model_that_does_not_say_what_it_is_is_refused(tmp_path: Path, format_
     with pytest.raises(CheckpointError) as raised:
         Tagger.from_pretrained(silent)
     assert str(raised.value) == (
-        f"{silent}: holds no config.json, which `ast export` writes into a model; export it again, or put it beside "
+        f"{silent}: contains no config.json, which `ast export` writes into a model; export it again, or put it beside "
         f"its config.json and preprocessor_config.json under the name model{silent.suffix}"
     )
 
@@ -237,7 +237,7 @@ def test_half_of_an_openvino_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.bin").unlink()
     with pytest.raises(CheckpointError) as raised:
         Tagger.from_pretrained(file)
-    assert str(raised.value) == f"{file}: a.bin is missing beside it, which holds the weights: copy both files"
+    assert str(raised.value) == f"{file}: its file of weights, a.bin, is missing beside it: copy both files"
 
 
 def test_an_exported_model_whose_runtime_is_missing_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

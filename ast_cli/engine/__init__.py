@@ -1,1 +1,1 @@
-"""How a loaded model is run."""
+"""Engines that run a loaded model: PyTorch, ONNX Runtime and OpenVINO."""

@@ -1,4 +1,4 @@
-"""How many windows a run gives to the model at once."""
+"""The number of windows that the model processes at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from ast_cli.engine.interface import Engine
 
 
 class BatchSize:
-    """The number of windows that one run gives to the model at once.
+    """The batch size of one run, with the reason for it.
 
     Attributes:
-        num_windows: To be run together.
-        origin: Where the number comes from, for people.
+        num_windows: Number of windows per batch.
+        origin: Reason for the number, as text for progress messages.
     """
 
     def __init__(self, num_windows: int, origin: str) -> None:
@@ -18,22 +18,22 @@ class BatchSize:
         self.origin = origin
 
     def lower(self, num_windows: int) -> None:
-        """Run no more than so many windows from now on: the device's memory is too small for more."""
-        self.num_windows, self.origin = num_windows, "what the memory holds"
+        """Reduce the batch size, because the memory of the device is too small for the present one."""
+        self.num_windows, self.origin = num_windows, "limited by memory"
 
     def __str__(self) -> str:
-        """Return the number with its origin: ``batches of 8 windows (by the model's size)``."""
+        """Return the number with its reason: ``batches of 8 windows (by the model's size)``."""
         return f"batches of {self.num_windows} window{'s' * (self.num_windows != 1)} ({self.origin})"
 
 
-def choose_batch_size(engine: Engine, asked_for: int | None) -> BatchSize:
-    """Return how many windows to run at once: as asked for, else as suits the engine.
+def choose_batch_size(engine: Engine, requested: int | None) -> BatchSize:
+    """Return the requested batch size or, if there is none, the default of the engine.
 
     Args:
-        engine: The loaded model.
-        asked_for: Windows a batch; None to choose.
+        engine: Engine with the loaded model.
+        requested: Number of windows per batch, or None.
     """
-    if asked_for is not None:
-        return BatchSize(asked_for, "as asked for")
-    origin = "by the model's size" if engine.device_name == "cpu" else f"as suits {engine.device_name}"
+    if requested is not None:
+        return BatchSize(requested, "as requested")
+    origin = "by the model's size" if engine.device_name == "cpu" else f"default for {engine.device_name}"
     return BatchSize(engine.default_batch_size, origin)

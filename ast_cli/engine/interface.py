@@ -1,4 +1,7 @@
-"""What every engine offers: a loaded model, from features to logits, whatever runs it. NumPy alone is imported here."""
+"""The interface of all engines, and helpers that they share. Imports NumPy, but no runtime.
+
+An engine holds a loaded model and computes logits from features.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,35 @@ from ast_cli.model.config import ASTConfig
 
 
 class Engine(Protocol):
-    """A loaded classifier that is only run, never trained."""
+    """A loaded classifier for inference."""
 
     @property
     def name(self) -> str:
-        """One of `ast_cli.engine.options.EngineName`, ``auto`` apart."""
+        """Name of the engine: one of `ast_cli.engine.options.EngineName` except ``auto``."""
 
     @property
     def config(self) -> ASTConfig:
-        """The model's configuration, labels included."""
+        """Configuration of the model, including its labels."""
 
     @property
     def device_name(self) -> str:
-        """Where it runs: ``cpu``, ``cuda:0`` or ``mps``."""
+        """Device that runs the model, such as ``cpu``, ``cuda:0`` or ``mps``."""
 
     @property
     def dtype_name(self) -> str:
-        """In which type it computes: ``float32``, ``float16``, ``bfloat16``, ``int8`` or ``int8+bfloat16``."""
+        """Data type of the computation, such as ``float32``, ``tf32``, ``bfloat16``, ``int8`` or ``int8+bfloat16``."""
 
     @property
     def default_batch_size(self) -> int:
-        """Windows to run at once when nobody says."""
+        """Number of windows per batch unless the user chooses one."""
 
     @property
     def facts(self) -> dict[str, str]:
-        """What its speed depends on beside the processor and the model's sizes: versions, threads, kinds of kernels."""
+        """Facts that the speed depends on besides processor and model size: versions, threads, kinds of kernels."""
 
     @property
     def out_of_memory(self) -> tuple[type[Exception], ...]:
-        """What `logits` raises where the device's memory is too small for so many windows."""
+        """Exceptions that `logits` raises if a batch does not fit into the memory of the device."""
 
     def logits(self, input_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute logits.
@@ -52,29 +55,30 @@ class Engine(Protocol):
             input_values: Normalized features, shape (batch, max_length, num_mel_bins).
 
         Returns:
-            Shape (batch, num_labels).
+            Logits, shape (batch, num_labels).
 
         Raises:
-            CheckpointError: They are not finite: weights out of proportion, or too large for half precision.
+            CheckpointError: If the logits are not finite, because weights are far too large or overflow half precision.
         """
 
 
-CPU_BATCH_SIZE = 8  # of a larger one, a small model loses beside the process that decodes what it gains alone
-CPU_BATCH_ACTIVATIONS = 700_000  # numbers in one layer's output that still suit a processor's cache
+# A small model alone gains from larger batches, but loses as much beside the process that decodes.
+CPU_BATCH_SIZE = 8
+CPU_BATCH_ACTIVATIONS = 700_000  # numbers in the output of one layer; more do not fit into the processor's cache
 
 
 def cpu_batch_size(config: ASTConfig) -> int:
-    """Return how many windows suit a CPU by the model's size.
+    """Return the batch size for a CPU, which depends on the size of the model.
 
-    A batch that outgrows the cache is slower per window (measured: base size 1.7 s alone, 2.0 s in a batch of 4), and a
-    tiny model gains from a larger one (26 ms alone, 16 ms in a batch of 8). To measure the best size gains nothing over
-    this (benchmarks/batch_size.py).
+    A batch that does not fit into the cache takes longer per window (measured at base size: 1.7 s alone, 2.0 s in a
+    batch of 4), while a tiny model gains from larger batches (26 ms alone, 16 ms in a batch of 8). Measuring the best
+    batch size at run time gains nothing over this rule (benchmarks/batch_size.py).
     """
     return max(1, min(CPU_BATCH_SIZE, CPU_BATCH_ACTIVATIONS // (config.num_tokens * config.hidden_size)))
 
 
 def cpu_name() -> str:
-    """Return the processor's model; on Linux `platform.processor` knows the architecture alone."""
+    """Return the model name of the processor; `platform.processor` returns only the architecture on Linux."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -83,13 +87,13 @@ def cpu_name() -> str:
 
 
 def finite(logits: NDArray[Any], dtype_name: str) -> NDArray[np.float32]:
-    """Return logits as float32, or say why they are no numbers.
+    """Return logits as float32 after checking that they are finite.
 
     Raises:
-        CheckpointError: They are not finite.
+        CheckpointError: If they are not; the message says what to try.
     """
     logits = np.asarray(logits, np.float32)
     if not np.isfinite(logits).all():
-        remedy = "; try --dtype float32" if dtype_name != "float32" else ": its weights are out of all proportion"
-        raise CheckpointError(f"the model's outputs are not numbers in {dtype_name}{remedy}")
+        remedy = "; try --dtype float32" if dtype_name != "float32" else ": its weights are far too large"
+        raise CheckpointError(f"the model's outputs are not finite in {dtype_name}{remedy}")
     return logits

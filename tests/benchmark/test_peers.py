@@ -154,7 +154,7 @@ def test_the_compile_engine_compiles_before_the_clock_runs(
     report = run_benchmark(options, heard.append)
     assert [m.peer for m in report.measurements] == ["compile sdpa", "compile eager"]
     assert [(s.baseline, s.peer) for s in report.speed_ups] == [("compile eager", "compile sdpa")]
-    assert heard.count("compiling for batches of 1; kept for later runs") == 2
+    assert heard.count("compiling for batches of 1; the code is kept for later runs") == 2
 
 
 # --- the reference

@@ -32,7 +32,7 @@ SAMPLE = Path(__file__).resolve().parents[2] / "sample_audio" / "dog.wav"
 
 @each_engine
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
-def test_logits_are_the_torch_engines_for_any_architecture_and_batch(
+def test_logits_equal_the_torch_engines_for_every_architecture_and_batch_size(
     tmp_path: Path, engine: Any, changes: dict[str, Any]
 ) -> None:
     folder = save_tiny(tmp_path, **changes)
@@ -48,7 +48,7 @@ def test_logits_are_the_torch_engines_for_any_architecture_and_batch(
 
 
 @each_engine
-def test_logits_of_the_builtin_model_are_the_torch_engines(engine: Any) -> None:
+def test_logits_of_the_builtin_model_equal_the_torch_engines(engine: Any) -> None:
     torch_engine = TorchEngine.load("builtin", device="cpu")
     other = load_engine("builtin", EngineOptions(engine, num_threads=1))
     x = features(other.config, 3)
@@ -77,19 +77,19 @@ def test_classify_gives_the_same_and_imports_no_torch(engine: str, run_ast: Call
 
 
 @each_engine
-def test_outputs_that_are_not_numbers_are_an_error(tmp_path: Path, engine: Any) -> None:
+def test_logits_that_are_not_finite_are_an_error(tmp_path: Path, engine: Any) -> None:
     import torch
 
     model = ASTForAudioClassification.from_pretrained(save_tiny(tmp_path))
     torch.nn.init.constant_(model.head.fc.weight, 3e38)
     model.save_pretrained(tmp_path)
     loaded = load_engine(tmp_path, EngineOptions(engine))
-    with pytest.raises(CheckpointError, match="outputs are not numbers in float32"):
+    with pytest.raises(CheckpointError, match="outputs are not finite in float32"):
         loaded.logits(features(loaded.config, 1))
 
 
 @each_engine
-def test_what_an_engine_does_not_offer_is_refused_with_a_way_out(engine: Any) -> None:
+def test_unsupported_devices_and_types_are_refused_naming_an_alternative(engine: Any) -> None:
     with pytest.raises(DeviceError, match=f"the {engine} engine runs on the CPU, not on cuda:0; use --engine torch"):
         load_engine("builtin", EngineOptions(engine, device="cuda:0"))
     with pytest.raises(DeviceError, match=f"the {engine} engine computes in .*, not in float16; use --engine torch"):
@@ -101,7 +101,7 @@ def test_what_an_engine_does_not_offer_is_refused_with_a_way_out(engine: Any) ->
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_engine_that_is_not_installed_is_one_sentence_with_the_remedy(
+def test_an_engine_that_is_not_installed_is_an_error_naming_the_remedy(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "is_installed", lambda _package: False)
@@ -161,7 +161,7 @@ def test_auto_never_chooses_a_data_type_that_openvino_refuses() -> None:
     assert resolve_engine(EngineOptions("auto", "cpu", "bfloat16")) == "torch"
 
 
-def test_engine_that_does_not_exist_is_refused(run_ast: Callable[..., Any]) -> None:
+def test_an_unknown_engine_is_refused(run_ast: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match="engine must be one of torch, compile"):
         EngineOptions("tensorflow")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="threads must be from 1 to 1024, not 0"):
@@ -185,7 +185,7 @@ def test_files_are_valid_onnx(tmp_path: Path, changes: dict[str, Any], dtype: st
     assert [d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim] == ["batch", 3]
 
 
-def test_weights_in_a_file_of_their_own_are_the_same_model(tmp_path: Path) -> None:
+def test_a_model_with_weights_in_a_second_file_gives_the_same_logits(tmp_path: Path) -> None:
     weights, config = load_arrays(save_tiny(tmp_path / "model"))
     graph = GraphBuilder(config, weights).build()
     whole = onnx.load_from_string(b"".join(onnx_chunks(graph, "ast")))
@@ -203,7 +203,7 @@ def test_weights_in_a_file_of_their_own_are_the_same_model(tmp_path: Path) -> No
         np.testing.assert_array_equal(onnx.numpy_helper.to_array(ours), onnx.numpy_helper.to_array(expected))
 
 
-def test_activation_that_is_a_function_is_left_to_torch(tmp_path: Path) -> None:
+def test_an_activation_function_is_refused_by_engines_without_torch(tmp_path: Path) -> None:
     weights, config = load_arrays(save_tiny(tmp_path))
     config.hidden_act = abs
     with pytest.raises(CheckpointError, match="only the torch engine can run"):
@@ -212,7 +212,7 @@ def test_activation_that_is_a_function_is_left_to_torch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
-def test_compiled_logits_are_the_torch_engines_and_kernels_are_kept(
+def test_compiled_logits_equal_the_torch_engines_and_kernels_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AST_CACHE", str(tmp_path / "cache"))
@@ -228,7 +228,7 @@ def test_compiled_logits_are_the_torch_engines_and_kernels_are_kept(
     assert any((tmp_path / "cache" / "kernels").iterdir())
 
 
-def test_without_a_compiler_the_compile_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compile_engine_without_a_compiler_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(EngineMissingError, match="needs a C\\+\\+ compiler"):
@@ -236,13 +236,13 @@ def test_without_a_compiler_the_compile_engine_says_so(monkeypatch: pytest.Monke
 
 
 @each_engine
-def test_number_of_threads_is_honored_and_part_of_what_speed_depends_on(engine: Any) -> None:
+def test_the_number_of_threads_is_used_and_reported_in_facts(engine: Any) -> None:
     one, two = (load_engine("builtin", EngineOptions(engine, num_threads=number)) for number in (1, 2))
     assert (one.facts["threads"], two.facts["threads"]) == ("1", "2")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is missing")
-def test_openvino_is_given_something_to_fuse_behind_the_mlp_in_float32_alone(tmp_path: Path) -> None:
+def test_only_float32_graphs_for_openvino_have_an_operation_after_the_mlp(tmp_path: Path) -> None:
     from ast_cli.engine.graph.openvino_engine import OpenVinoEngine
 
     weights, config = load_arrays(save_tiny(tmp_path))

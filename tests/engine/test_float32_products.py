@@ -1,4 +1,4 @@
-"""TF32 is for whom asks for it: products of float32 are exact on CUDA devices otherwise, whatever torch's defaults."""
+"""TF32 is used only on request; otherwise CUDA devices multiply float32 exactly, whatever the defaults of torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def settings() -> tuple[str, bool]:
 
 
 @pytest.mark.parametrize(("tf32", "expected"), [(False, ("highest", False)), (True, ("high", True))])
-def test_products_are_as_asked_for_within_and_as_before_afterwards(tf32: bool, expected: tuple[str, bool]) -> None:
+def test_precision_is_set_within_the_block_and_restored_afterwards(tf32: bool, expected: tuple[str, bool]) -> None:
     before = settings()
     with contextlib.suppress(KeyError), float32_products(CUDA, tf32=tf32):
         assert settings() == expected
@@ -30,18 +30,18 @@ def test_products_are_as_asked_for_within_and_as_before_afterwards(tf32: bool, e
     assert settings() == before
 
 
-def test_a_cpus_settings_are_left_alone() -> None:
+def test_the_settings_of_a_cpu_are_not_changed() -> None:
     before = settings()
     with float32_products(torch.device("cpu"), tf32=True):
         assert settings() == before
 
 
-def test_tf32_is_refused_where_there_is_none() -> None:
-    with pytest.raises(DeviceError, match="tf32 is arithmetic of CUDA devices"):
+def test_tf32_is_refused_without_a_cuda_device() -> None:
+    with pytest.raises(DeviceError, match="--dtype tf32 needs a CUDA device"):
         TorchEngine.load("builtin", device="cpu", dtype="tf32")
 
 
-def test_queries_keys_and_values_come_as_the_flash_kernels_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_keys_and_values_have_the_layout_of_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, object]] = []
     sdpa = F.scaled_dot_product_attention
 
@@ -60,7 +60,7 @@ def test_queries_keys_and_values_come_as_the_flash_kernels_take_them(monkeypatch
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_flash_attention_takes_them(dtype: torch.dtype) -> None:
+def test_flash_attention_accepts_queries_keys_and_values(dtype: torch.dtype) -> None:
     engine = TorchEngine(ASTForAudioClassification(ASTConfig(num_hidden_layers=2)), "cuda", dtype)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # raises where the kernel refuses
         assert torch.isfinite(torch.as_tensor(engine.logits(torch.zeros(2, 1024, 128)))).all()

@@ -1,4 +1,4 @@
-"""Converted models are found again by content, and a file that is torn, damaged, stale or foreign is made anew."""
+"""Converted models are found by content, and incomplete, damaged, outdated or foreign files are written again."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ SUFFIXES = {"onnxruntime": {".onnx", ".weights"}, "openvino": {".openvino"}}  # 
 
 
 def load(folder: Path, engine: Any, **changes: Any) -> tuple[Any, list[str]]:
-    """Load an engine; return it and what it said took long."""
+    """Load an engine; return it and its progress messages."""
     said: list[str] = []
     return load_engine(folder, EngineOptions(engine, **changes), said.append), said
 
 
-def test_what_was_kept_is_found_by_the_same_facts_alone(cache: Path) -> None:
+def test_a_model_is_found_only_by_the_facts_that_it_was_kept_with(cache: Path) -> None:
     assert cached_model({"a": "1"}, ".x") is None
     file = keep_model({"a": "1", "b": "2"}, ".x", [b"con", memoryview(b"tent")], {"labels": ["ü"]})
     assert file is not None
@@ -55,7 +55,7 @@ def test_what_was_kept_is_found_by_the_same_facts_alone(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 3, 7, 9, 12, 20, 30, -41, -40, -33, -32, -1])
-def test_one_wrong_bit_anywhere_is_noticed_and_the_file_removed(cache: Path, position: int) -> None:
+def test_a_file_with_one_wrong_bit_is_removed(cache: Path, position: int) -> None:
     file = keep_model({}, ".x", [b"content"], {"fact": 1})
     assert file is not None
     data = bytearray(file.read_bytes())
@@ -65,7 +65,7 @@ def test_one_wrong_bit_anywhere_is_noticed_and_the_file_removed(cache: Path, pos
     assert not file.exists()
 
 
-def test_a_torn_file_is_noticed_at_every_length(cache: Path) -> None:
+def test_a_truncated_file_is_detected_at_every_length(cache: Path) -> None:
     file = keep_model({}, ".x", [b"content"], {"fact": 1})
     assert file is not None
     data = file.read_bytes()
@@ -84,7 +84,7 @@ def test_a_failing_writer_leaves_nothing_behind(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_second_load_converts_nothing_and_gives_the_same(tmp_path: Path, cache: Path, engine: str) -> None:
+def test_a_second_load_converts_nothing_and_gives_the_same_logits(tmp_path: Path, cache: Path, engine: str) -> None:
     folder = save_tiny(tmp_path / "model")
     first, said = load(folder, engine)
     assert [text.split()[0] for text in said] in (["converting"], ["compiling"])
@@ -109,7 +109,7 @@ def test_second_load_converts_nothing_and_gives_the_same(tmp_path: Path, cache: 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is missing")
-def test_onnx_runtime_is_given_its_own_attention_and_weights_to_map(tmp_path: Path, cache: Path) -> None:
+def test_cached_models_have_onnx_runtimes_attention_and_weights_in_a_second_file(tmp_path: Path, cache: Path) -> None:
     load(save_tiny(tmp_path / "model"), "onnxruntime")
     (file,) = cache.glob("*.onnx")
     model = onnx.load(file, load_external_data=False)
@@ -119,7 +119,7 @@ def test_onnx_runtime_is_given_its_own_attention_and_weights_to_map(tmp_path: Pa
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is missing")
-def test_weights_without_a_model_are_not_left_behind_and_a_file_that_vanishes_is_no_fault(
+def test_weights_without_a_model_are_removed_and_a_vanished_file_is_no_error(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ast_cli.engine.graph import onnxruntime_engine
@@ -148,7 +148,7 @@ def test_weights_without_a_model_are_not_left_behind_and_a_file_that_vanishes_is
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_whole_file_that_the_runtime_refuses_is_made_anew(tmp_path: Path, cache: Path, engine: str) -> None:
+def test_a_complete_file_that_the_runtime_rejects_is_written_again(tmp_path: Path, cache: Path, engine: str) -> None:
     folder = save_tiny(tmp_path / "model")
     first, _ = load(folder, engine)
     file = next(file for file in cache.iterdir() if file.suffix != ".weights")
@@ -165,7 +165,7 @@ def test_whole_file_that_the_runtime_refuses_is_made_anew(tmp_path: Path, cache:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_model_kept_of_another_graph_is_made_anew(
+def test_a_model_cached_from_another_graph_version_is_converted_again(
     tmp_path: Path, cache: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save_tiny(tmp_path / "model")
@@ -175,7 +175,7 @@ def test_a_model_kept_of_another_graph_is_made_anew(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_other_weights_under_the_same_name_size_and_time_are_another_model(
+def test_other_weights_with_the_same_name_size_and_time_are_another_model(
     tmp_path: Path, cache: Path, engine: str
 ) -> None:
     import os
@@ -196,7 +196,7 @@ def test_other_weights_under_the_same_name_size_and_time_are_another_model(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_two_processes_at_once_make_one_model(tmp_path: Path, cache: Path, engine: str) -> None:
+def test_two_processes_at_once_write_one_model(tmp_path: Path, cache: Path, engine: str) -> None:
     folder = save_tiny(tmp_path / "model")
     program = (
         "import sys, json; import numpy as np\n"

@@ -1,4 +1,4 @@
-"""A model run through oneDNN gives the plain model's numbers, and leaves the plain model alone."""
+"""A model that runs through oneDNN gives the logits of the plain model and does not change it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_engine_uses_it_and_leaves_the_callers_model_trainable() -> None:
 
 
 @pytest.mark.parametrize(("capability", "expected"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
-def test_attention_in_blocks_is_for_processors_that_gain_from_it(
+def test_attention_in_blocks_is_used_only_on_processors_with_avx512(
     monkeypatch: pytest.MonkeyPatch, capability: str, expected: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
@@ -102,7 +102,7 @@ def test_attention_in_blocks_is_for_processors_that_gain_from_it(
 
 
 @pytest.mark.parametrize("min_tokens", [0, 10_000], ids=["own attention", "torch's attention"])
-def test_nothing_is_dropped_where_nothing_is_learned(monkeypatch: pytest.MonkeyPatch, min_tokens: int) -> None:
+def test_dropout_is_off_in_evaluation_mode(monkeypatch: pytest.MonkeyPatch, min_tokens: int) -> None:
     monkeypatch.setattr(onednn, "MIN_TOKENS", min_tokens)
     model = small_model(attention_probs_dropout_prob=0.4, hidden_dropout_prob=0.4)
     engine = TorchEngine(model)
@@ -121,7 +121,7 @@ def test_weights_are_shared_and_keep_their_names() -> None:
     assert all(mine is theirs for mine, theirs in pairs)
 
 
-def test_where_the_operator_is_missing_the_model_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_operator_the_model_is_returned_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
 
@@ -131,7 +131,7 @@ def test_where_the_operator_is_missing_the_model_is_left_alone(monkeypatch: pyte
     assert with_onednn(model) is model
 
 
-def test_a_type_that_this_processor_does_not_know_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_type_that_this_processor_does_not_support_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     linear = onednn.linear
 
     def float32_alone(x: torch.Tensor, *arguments: object) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The texts of an ONNX file are read without its weights, from files of any origin."""
+"""Metadata texts of ONNX files are read without the weights, also from untrusted files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def write(folder: Path, content: bytes) -> Path:
     return file
 
 
-def test_texts_come_back(tmp_path: Path) -> None:
+def test_metadata_texts_round_trip(tmp_path: Path) -> None:
     texts = {"config.json": '{"a": "Ü"}', "long": "x" * 100_000, "": "nameless", "empty": ""}
     graph = Graph(17, constants={"weights": np.zeros(10_000, np.float32)}, metadata=texts)
     assert read_metadata(write(tmp_path, b"".join(onnx_chunks(graph, "ast 1")))) == texts
 
 
-def test_texts_behind_the_graph_are_found_too(tmp_path: Path) -> None:
+def test_metadata_after_the_graph_is_found(tmp_path: Path) -> None:
     node = helper.make_node("Identity", ["x"], ["y"])
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]))
@@ -37,7 +37,7 @@ def test_texts_behind_the_graph_are_found_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no model", "a field of no known kind"),
+        (b"no model", "a field of an unknown kind"),
         (bytes([14 << 3 | 2, 100]), "a field beyond the end"),
         (bytes([14 << 3 | 2]), "a number beyond the end"),
         (bytes([14 << 3 | 2]) + varint(2**63), "a field beyond the end"),
@@ -47,17 +47,17 @@ def test_texts_behind_the_graph_are_found_too(tmp_path: Path) -> None:
         (bytes([14 << 3 | 2, 4, 2 << 3 | 2, 2, 0xFF, 0xFE]), "utf-8"),
     ],
 )
-def test_what_is_no_model_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_model_is_an_error(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_metadata(write(tmp_path, content))
 
 
-def test_an_empty_file_and_fields_of_other_kinds_hold_no_text(tmp_path: Path) -> None:
+def test_an_empty_file_and_other_fields_contain_no_texts(tmp_path: Path) -> None:
     assert read_metadata(write(tmp_path, b"")) == {}
     assert read_metadata(write(tmp_path, bytes([1 << 3, 7, 2 << 3 | 5, 0, 0, 0, 0, 3 << 3 | 1, *range(8)]))) == {}
 
 
-def test_a_text_too_long_to_be_a_checkpoints_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_above_the_size_limit_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "MAX_METADATA_BYTES", 50)
     graph = Graph(17, metadata={"short": "text", "long": "x" * 100})
     assert read_metadata(write(tmp_path, b"".join(onnx_chunks(graph, "ast 1")))) == {"short": "text"}

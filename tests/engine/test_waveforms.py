@@ -1,4 +1,4 @@
-"""From samples to logits as on a GPU: the features of the usual way, one batch ahead. On the CPU the same steps run."""
+"""Logits from samples as on a GPU: the usual features, one batch ahead. The CPU runs the same steps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plain_logits(engine: TorchEngine, waveforms: list[NDArray[np.float32]]) -> N
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_logits_are_those_of_features_computed_the_usual_way(device: str) -> None:
+def test_logits_equal_those_of_the_feature_extractor(device: str) -> None:
     engine = make_engine(device)
     lengths = [WINDOW_SAMPLES, 400, WINDOW_SAMPLES - 160, WINDOW_SAMPLES]
     waveforms = [noise(length, seed) for seed, length in enumerate(lengths)]
@@ -58,7 +58,7 @@ def test_batches_started_one_after_another_keep_their_logits(device: str) -> Non
         np.testing.assert_allclose(batch.logits(), plain_logits(engine, waveforms), rtol=0, atol=tolerance)
 
 
-def test_a_shorter_window_hears_nothing_of_the_one_before_in_its_slot() -> None:
+def test_a_shorter_window_contains_no_samples_of_the_previous_batch() -> None:
     engine = make_engine()
     waveform_engine = WaveformEngine(engine, EXTRACTOR)
     short = noise(4_000, 1)
@@ -68,7 +68,7 @@ def test_a_shorter_window_hears_nothing_of_the_one_before_in_its_slot() -> None:
     np.testing.assert_array_equal(waveform_engine.start([short]).logits(), alone)
 
 
-def test_an_engine_that_keeps_its_batch_size_gets_the_last_batch_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_batch_is_padded_for_an_engine_that_keeps_its_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine()
     monkeypatch.setattr(engine, "keeps_batch_size", True)
     sizes, device_logits = list[int](), engine.device_logits
@@ -81,7 +81,7 @@ def test_an_engine_that_keeps_its_batch_size_gets_the_last_batch_filled_up(monke
     assert sizes == [4, 4, 4, 4]
 
 
-def test_after_the_memory_ran_out_a_smaller_batch_is_not_filled_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_smaller_batch_is_not_padded_after_the_memory_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine()
     monkeypatch.setattr(engine, "keeps_batch_size", True)
     device_logits = engine.device_logits
@@ -101,12 +101,12 @@ def test_after_the_memory_ran_out_a_smaller_batch_is_not_filled_up_again(monkeyp
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="not numbers"):
+    with pytest.raises(CheckpointError, match="not finite"):
         WaveformEngine(make_engine(scale=1e30), EXTRACTOR).start([noise(WINDOW_SAMPLES, 0)]).logits()
 
 
 @pytest.mark.gpu
-def test_a_batch_is_started_before_the_one_before_is_computed() -> None:
+def test_a_batch_is_started_before_the_previous_one_is_computed() -> None:
     engine = make_engine("cuda")
     waveform_engine = WaveformEngine(engine, EXTRACTOR)
     # What waits for the device at its first use: kernels, each slot's memory, page-locked memory for logits.

@@ -1,4 +1,4 @@
-"""Small models in folders for the engines, what they are given, and which of the engines are here."""
+"""Small checkpoints and features for tests of engines, and a parametrization over the installed engines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def features(config: ASTConfig, batch: int) -> NDArray[np.float32]:
 
 
 def int8_name(engine: str) -> str:
-    """Return what an int8 model in an engine says it computes in: OpenVINO adds bfloat16 where the processor has it."""
+    """Return the data type that an engine reports for an int8 model; OpenVINO adds bfloat16 if supported."""
     if engine == "openvino":
         from ast_cli.engine.graph.openvino_engine import has_bfloat16, the_core
 

@@ -505,7 +505,9 @@ def test_a_training_checkpoint_that_wraps_its_tensors_loads(tmp_path: Path, wrap
 
 def test_a_pickle_of_another_model_is_refused(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"other\.pth: contains no AST classifier \(no usable tensor 'cls_token'\)"):
+    with pytest.raises(
+        CheckpointError, match=r"other\.pth: contains no AST classifier \(no usable tensor 'cls_token'\)"
+    ):
         ASTForAudioClassification.from_pretrained(tmp_path / "other.pth")
 
 

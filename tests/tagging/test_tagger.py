@@ -343,7 +343,7 @@ def test_another_sampling_rate_in_the_checkpoint_warns(tagger: Tagger) -> None:
 def test_outputs_that_are_not_numbers_are_an_error() -> None:
     tagger = tiny_tagger()
     torch.nn.init.constant_(tagger.engine.model.head.fc.weight, 3e38)
-    with pytest.raises(CheckpointError, match="outputs are not numbers in float32"):
+    with pytest.raises(CheckpointError, match="outputs are not finite in float32"):
         tagger.classify(np.full(8000, 0.1, np.float32), sampling_rate=16000)
 
 

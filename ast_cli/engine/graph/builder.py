@@ -1,7 +1,7 @@
-"""The model as a graph of ONNX operators: the one description behind ONNX Runtime, OpenVINO and exported files.
+"""Build the model as a graph of ONNX operators, for ONNX Runtime, OpenVINO and exported files.
 
-It follows `ast_cli.model.transformer` line by line, with the last block computing the rows that the head reads. The
-order of a block's operations is the model's; what may differ is how a runtime fuses and rounds them.
+The code follows `ast_cli.model.transformer` line by line; the last block computes only the rows that the head reads.
+The operations of a block have the same order as in the model; runtimes may fuse and round them differently.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ast_cli.model.layout import ENCODER_PREFIX
 
 INPUT, OUTPUT = "input_values", "logits"
 OPSET = 20  # the first with Gelu
-GRAPH_FORM = "3"  # raised with every change of the graph, so that what engines have kept of another is not used
+GRAPH_FORM = "3"  # version of the graph; increase it with every change, so that cached models are not used again
 ACTIVATIONS: dict[str, tuple[str, dict[str, Attribute]]] = {
     "gelu": ("Gelu", {}),
     "gelu_new": ("Gelu", {"approximate": "tanh"}),
@@ -29,17 +29,18 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Attribute]]] = {
 
 
 class GraphBuilder:
-    """Describes a classifier, operation by operation, bottom up; methods return the names of values.
+    """Builds the graph of a classifier, operation by operation; most methods return the name of their result.
 
-    B is the batch, N the tokens, H the heads, D the width of one, C the width of all, Q the rows that the head reads.
+    In the shapes, B is the batch size, N the number of tokens, H of heads, D the width of a head, C the hidden size,
+    and Q the number of rows that the head reads.
 
     Args:
-        config: Its architecture.
-        weights: By the names of our state dictionary.
-        dtype: To compute in, ``float32`` or ``float16``; input and output are float32 in any case.
+        config: Architecture of the model.
+        weights: Weights, keyed by the names of our state dictionary.
+        dtype: Data type of the computation, ``float32`` or ``float16``; input and output are always float32.
 
     Raises:
-        CheckpointError: The activation is a function, which no graph can hold.
+        CheckpointError: If the activation is a function, which a graph cannot represent.
     """
 
     def __init__(self, config: ASTConfig, weights: Weights, dtype: str = "float32") -> None:
@@ -53,7 +54,7 @@ class GraphBuilder:
         self.head_dim = config.hidden_size // config.num_attention_heads
 
     def build(self) -> Graph:
-        """Describe the whole way from input_values (B, max_length, num_mel_bins) to logits (B, num_labels)."""
+        """Return the graph from input_values (B, max_length, num_mel_bins) to logits (B, num_labels)."""
         config = self.config
         self.graph.inputs[INPUT] = ("batch", config.max_length, config.num_mel_bins)
         self.graph.outputs[OUTPUT] = ("batch", config.num_labels)
@@ -67,7 +68,7 @@ class GraphBuilder:
         return self.graph
 
     def embed(self, x: str) -> str:
-        """Map spectrograms to tokens (B, N, C): patches with their positions, two learned tokens before them."""
+        """Map spectrograms to tokens (B, N, C): two learned tokens, then the patches, plus position embeddings."""
         config, C = self.config, self.config.hidden_size
         x = self.add("Unsqueeze", self.add("Transpose", x, perm=(0, 2, 1)), self.integers(1))  # (B, 1, bins, frames)
         x = self.add(
@@ -78,7 +79,7 @@ class GraphBuilder:
             kernel_shape=(config.patch_size, config.patch_size),
             strides=(config.frequency_stride, config.time_stride),
         )
-        # Runtimes hold the result of a convolution in this order anyway, and need not move it.
+        # Runtimes store the result of a convolution in this order anyway, so the transpose moves no data.
         x = self.add("Reshape", self.add("Transpose", x, perm=(0, 2, 3, 1)), self.integers(0, -1, C))
         positions = self.weights[f"{ENCODER_PREFIX}pos_embed"]
         x = self.add("Add", x, self.constant("patch_positions", positions[:, NUM_PREFIX_TOKENS:]))
@@ -99,57 +100,57 @@ class GraphBuilder:
         return self.add("Add", x, self.linear(hidden, f"{name}.mlp.fc2"))
 
     def attention(self, tokens: str, name: str) -> str:
-        """Attend from all tokens (B, N, C) to all: (B, N, C)."""
+        """Compute self-attention of all tokens: (B, N, C) to (B, N, C)."""
         q, k, v = (self.linear(tokens, f"{name}.qkv", part) for part in range(3))
         return self.linear(self.attend(q, k, v, name), f"{name}.proj")
 
     def pooled_query_attention(self, tokens: str, name: str) -> str:
-        """Attend from the rows that the head reads to all tokens (B, N, C): (B, Q, C).
+        """Compute attention of the rows that the head reads to all tokens: (B, N, C) to (B, Q, C).
 
-        No token becomes key or value; see `ast_cli.model.attention.pooled_query_attention`.
+        Tokens are not projected to keys and values; see `ast_cli.model.attention.pooled_query_attention`.
         """
         H, D, Q, C = self.config.num_attention_heads, self.head_dim, NUM_PREFIX_TOKENS, self.config.hidden_size
-        _, of_keys, of_values = self.weights[f"{name}.qkv.weight"].reshape(3, H, D, C)
+        _, key_weight, value_weight = self.weights[f"{name}.qkv.weight"].reshape(3, H, D, C)
         q = self.heads(self.linear(self.first_tokens(tokens), f"{name}.qkv", 0), (0, 2, 1, 3))  # (B, H, Q, D)
-        q = self.add("MatMul", q, self.constant(f"{name}.qkv.k.weight", of_keys * D**-0.5))
+        q = self.add("MatMul", q, self.constant(f"{name}.qkv.k.weight", key_weight * D**-0.5))
         q = self.add("Reshape", q, self.integers(0, H * Q, C))
         probabilities = self.add(
             "Softmax", self.add("MatMul", q, self.add("Transpose", tokens, perm=(0, 2, 1))), axis=-1
         )
         means = self.add("Reshape", self.add("MatMul", probabilities, tokens), self.integers(0, H, Q, C))
-        x = self.add("MatMul", means, self.constant(f"{name}.qkv.v.weight", of_values.transpose(0, 2, 1)))
+        x = self.add("MatMul", means, self.constant(f"{name}.qkv.v.weight", value_weight.transpose(0, 2, 1)))
         if (bias := self.weights.get(f"{name}.qkv.bias")) is not None:
             x = self.add("Add", x, self.constant(f"{name}.qkv.v.bias", bias[2 * C :].reshape(H, 1, D)))
         return self.linear(self.join(self.add("Transpose", x, perm=(0, 2, 1, 3)), name), f"{name}.proj")
 
     def attend(self, q: str, k: str, v: str, name: str) -> str:
-        """Attend head by head: queries, keys and values (B, N, C) to (B, N, C)."""
+        """Compute attention head by head: queries, keys and values (B, N, C) to (B, N, C)."""
         probabilities = self.add("Softmax", self.scores(q, k, name), axis=-1)
         x = self.add("MatMul", probabilities, self.heads(v, (0, 2, 1, 3)))  # (B, H, N, D)
         return self.join(self.add("Transpose", x, perm=(0, 2, 1, 3)), name)
 
     def scores(self, q: str, k: str, name: str) -> str:
-        """Compare queries and keys (B, N, C): (B, H, N, N), scaled."""
+        """Return the scaled products of queries and keys: (B, N, C) to (B, H, N, N)."""
         scale = self.constant("scale", np.array(self.head_dim**-0.5))
         return self.compared(self.add("Mul", self.heads(q, (0, 2, 1, 3)), scale), k)
 
     def compared(self, q: str, k: str) -> str:
-        """Multiply queries (B, H, N, D) by keys (B, N, C): (B, H, N, N)."""
+        """Multiply queries (B, H, N, D) by keys (B, N, C), giving (B, H, N, N)."""
         by_head = self.heads(k, (0, 2, 1, 3))
-        # In two steps runtimes take the second into the product: in OpenVINO 0.99 of the time of the whole model.
+        # Runtimes fuse the second of two transposes into the product: in OpenVINO 0.99 of the time of the whole model.
         return self.add("MatMul", q, self.add("Transpose", by_head, perm=(0, 1, 3, 2)))
 
     def heads(self, x: str, perm: tuple[int, ...]) -> str:
-        """Take (B, N, C) apart by head, as (B, N, H, D), in another order of axes."""
+        """Split (B, N, C) by head into (B, N, H, D), and permute the axes."""
         by_head = self.integers(0, 0, self.config.num_attention_heads, self.head_dim)
         return self.add("Transpose", self.add("Reshape", x, by_head), perm=perm)
 
     def join(self, x: str, name: str) -> str:
-        """Put heads (B, N, H, D) together: (B, N, C)."""
+        """Concatenate the heads: (B, N, H, D) to (B, N, C)."""
         return self.add("Reshape", x, self.integers(0, 0, self.config.hidden_size))
 
     def linear(self, x: str, name: str, part: int | None = None) -> str:
-        """Map (..., in_features) to (..., out_features); of ``qkv`` the part 0, 1 or 2."""
+        """Apply a linear layer, or part 0, 1 or 2 of ``qkv``: (..., in_features) to (..., out_features)."""
         weight, bias, suffix = self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"), ""
         if part is not None:
             rows = slice(part * self.config.hidden_size, (part + 1) * self.config.hidden_size)
@@ -163,39 +164,39 @@ class GraphBuilder:
         return self.add("MatMul", x, self.constant(name, weight.T))
 
     def norm(self, x: str, name: str) -> str:
-        """Normalize the last axis."""
+        """Apply layer normalization to the last axis."""
         parameters = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
         return self.add("LayerNormalization", x, *parameters, axis=-1, epsilon=float(self.config.layer_norm_eps))
 
     def first_tokens(self, x: str) -> str:
-        """Keep the rows that the head reads: (B, N, C) to (B, Q, C)."""
+        """Return the rows that the head reads: (B, N, C) to (B, Q, C)."""
         return self.add("Slice", x, self.integers(0), self.integers(NUM_PREFIX_TOKENS), self.integers(1))
 
     def cast(self, x: str, dtype: np.dtype[Any], output: str | None = None) -> str:
-        """Convert a value, or give it another name."""
+        """Convert a value to a data type or, if nothing is to convert, give it a new name."""
         if self.dtype == np.float32:
             return x if output is None else self.add("Identity", x, output=output)
         return self.add("Cast", x, output=output, to=10 if dtype == np.float16 else 1)
 
     def weight(self, name: str) -> str:
-        """Take a tensor of the checkpoint as it is."""
+        """Add a tensor of the checkpoint as a constant."""
         return self.constant(name, self.weights[name])
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
-        """Hold an array, in the type the model computes in."""
+        """Add an array as a constant, in the data type of the computation."""
         return self.hold(name, np.ascontiguousarray(array, self.dtype))
 
     def integers(self, *values: int) -> str:
-        """Hold a short list of integers: axes, shapes."""
+        """Add a short list of integers, such as axes or a shape, as a constant."""
         return self.hold("_".join(["integers", *map(str, values)]), np.array(values, np.int64))
 
     def hold(self, name: str, array: NDArray[Any]) -> str:
-        """Hold an array as it is, once."""
+        """Add an array as a constant, without conversion; a name is added only once."""
         self.graph.constants.setdefault(name, array)
         return name
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Attribute) -> str:
-        """Add an operation; return the name of its result."""
+        """Add an operation, and return the name of its result."""
         if output is None:
             self.num_values += 1
             output = f"value_{self.num_values}"

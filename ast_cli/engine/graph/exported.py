@@ -1,6 +1,6 @@
-"""What a model that ``ast export`` wrote says of itself: labels and sizes, the type it computes in, its front end.
+"""Read the description of a model written by ``ast export``: labels, sizes, data type and front end.
 
-In a folder of its own that lies beside it; a file that was named alone holds it.
+A model in a folder is described by the JSON files beside it. A model written as a single file contains them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ast_cli.model.config import ASTConfig, config_from, read_config
 
 
 def read_exported(file: Path, options: EngineOptions) -> tuple[ASTConfig, str]:
-    """Read the configuration of an exported model, and in which type it computes.
+    """Read the configuration of an exported model and the data type that it computes in.
 
     Raises:
-        CheckpointError: There is none, it holds what cannot be, or the model's weights are missing.
+        CheckpointError: If the configuration is missing or invalid, or the file of weights is missing.
     """
     refuse_without_weights(file)
     folder, forget = describing_folder(file), options.unnamed_labels
@@ -35,15 +35,15 @@ def read_exported(file: Path, options: EngineOptions) -> tuple[ASTConfig, str]:
 
 
 def extractor_inside(file: Path, fbank_backend: FbankBackend, front_end: FrontEndName | None) -> ASTFeatureExtractor:
-    """Return the feature extractor that an exported model holds.
+    """Return the feature extractor described inside an exported model.
 
     Args:
-        file: The model.
-        fbank_backend: Which filter bank.
-        front_end: Of checkpoints that bring none; with this one it is not used, as a warning says.
+        file: File of the model.
+        fbank_backend: Implementation of the filter bank.
+        front_end: Front end chosen for checkpoints without one. It is ignored with a warning, as the model has its own.
 
     Raises:
-        CheckpointError: There is none, or it holds what cannot be.
+        CheckpointError: If the description is missing or invalid, or the file of weights is missing.
     """
     refuse_without_weights(file)
     values = text_inside(file, PREPROCESSOR_NAME)
@@ -52,21 +52,25 @@ def extractor_inside(file: Path, fbank_backend: FbankBackend, front_end: FrontEn
 
 
 def refuse_without_weights(file: Path) -> None:
-    """Refuse half of an OpenVINO model, which is two files.
+    """Check that an OpenVINO model, which consists of two files, is complete.
 
     Raises:
-        CheckpointError: The other half is not beside it.
+        CheckpointError: If the file of weights is missing.
     """
     weights = file.with_suffix(".bin")
     if file.suffix == ".xml" and not weights.is_file():
-        raise CheckpointError(f"{file}: {weights.name} is missing beside it, which holds the weights: copy both files")
+        raise CheckpointError(f"{file}: its file of weights, {weights.name}, is missing beside it: copy both files")
 
 
 def text_inside(file: Path, name: str) -> dict[str, Any]:
     """Return one of the two JSON objects that ``ast export`` writes into a model.
 
+    Args:
+        file: File of the model.
+        name: ``config.json`` or ``preprocessor_config.json``.
+
     Raises:
-        CheckpointError: The file is damaged, foreign, or does not hold it.
+        CheckpointError: If the file is damaged, has another format, or does not contain the object.
     """
     try:
         text = _text_of(file, name)
@@ -74,14 +78,14 @@ def text_inside(file: Path, name: str) -> dict[str, Any]:
         raise refused(file, error) from error
     if text is None:
         raise CheckpointError(
-            f"{file}: holds no {name}, which `ast export` writes into a model; export it again, or put it beside its "
-            f"{CONFIG_NAME} and {PREPROCESSOR_NAME} under the name model{file.suffix}"
+            f"{file}: contains no {name}, which `ast export` writes into a model; export it again, or put it beside "
+            f"its {CONFIG_NAME} and {PREPROCESSOR_NAME} under the name model{file.suffix}"
         )
     return parse_json_object(text.encode(), f"{file}: {name}")
 
 
 def _text_of(file: Path, name: str) -> str | None:
-    """Return a text inside a model as its format keeps it; None where there is none of that name."""
+    """Return the text stored in a model under a name, or None if there is none."""
     if file.suffix == ".onnx":
         return read_metadata(file).get(name)
     from ast_cli.engine.graph.openvino_core import read_rt_info
@@ -90,6 +94,6 @@ def _text_of(file: Path, name: str) -> str | None:
 
 
 def refused(file: Path, error: Exception) -> CheckpointError:
-    """Say that a runtime does not take a file."""
+    """Return the error for a file that a runtime cannot load."""
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
     return CheckpointError(f"{file}: cannot be loaded ({reason[:200]}); export it again")

@@ -1,9 +1,9 @@
-"""Models that were converted or compiled once, in files of the user's cache folder, found again by content.
+"""Keep converted or compiled models in the user's cache folder, and find them again by content.
 
-The name of a file is a hash of all that it depends on: the checkpoint's content, versions, processor, options. It
-is written under a name of its own and then renamed, so that two processes may make the same one at once, and it ends
-in a seal, the SHA-256 of all before it: what is torn or damaged is made anew. Where the folder cannot be written,
-nothing is kept.
+The name of a file is a hash of everything it depends on: the content of the checkpoint, versions, processor and
+options. A file is written under a temporary name and then renamed, so two processes can write the same one at once. It
+ends in a seal, the SHA-256 of everything before it; incomplete and damaged files are written again. If the folder is
+not writable, nothing is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ast_cli.files.atomic import replacing
 from ast_cli.files.cache import cache_folder, file_digest
 
 FOLDER = "models"
-# To readers of Protocol Buffers the end of the file is one more field, of a number that no ONNX message has: skipped.
+# Readers of Protocol Buffers see the footer as one more field and skip it, as no ONNX message has this field number.
 FIELD_TAG = b"\xc2\xa9\x07"  # number 15000, bytes
 DIGEST_BYTES = hashlib.sha256().digest_size
 FOOTER_BYTES = DIGEST_BYTES + 8  # the digest, and the length of the facts before it
@@ -31,17 +31,17 @@ MAX_FACTS_BYTES = 1 << 24
 
 
 def cached_model(depends_on: Mapping[str, str], suffix: str) -> tuple[Path, dict[str, Any]] | None:
-    """Return the file that depends on these facts, and what was written down with it; None if there is none.
+    """Return the file that depends on these facts, and the facts stored in it; None if there is none.
 
-    A file that is damaged is removed.
+    A damaged file is removed.
     """
     with contextlib.suppress(OSError, RuntimeError):
         file = _file(depends_on, suffix)
         if file.is_file():
-            judged = file.stat()
+            checked = file.stat()
             if (facts := _facts_if_whole(file)) is not None:
                 return file, facts
-            if os.path.samestat(judged, file.stat()):  # no other process has made it anew meanwhile
+            if os.path.samestat(checked, file.stat()):  # no other process has replaced it meanwhile
                 file.unlink()
     return None
 
@@ -49,13 +49,13 @@ def cached_model(depends_on: Mapping[str, str], suffix: str) -> tuple[Path, dict
 def keep_model(
     depends_on: Mapping[str, str], suffix: str, chunks: Iterable[bytes | memoryview], facts: Mapping[str, Any]
 ) -> Path | None:
-    """Write a file for later runs, and for this one; None where it cannot be written.
+    """Write a file for this and later runs, and return its path; None if it cannot be written.
 
     Args:
-        depends_on: All that the content depends on.
-        suffix: Of the file's name.
-        chunks: The content.
-        facts: To be written down with it, as JSON.
+        depends_on: Everything that the content depends on.
+        suffix: Suffix of the file name.
+        chunks: Content of the file, in pieces.
+        facts: Facts to store in the file, as JSON.
     """
     with contextlib.suppress(OSError, RuntimeError):
         file = _file(depends_on, suffix)
@@ -66,7 +66,7 @@ def keep_model(
 
 
 def content_of(file: Path) -> memoryview:
-    """Map a cached file into memory, and return its content without its end; what is written to it stays there."""
+    """Map a cached file copy-on-write into memory, and return its content without the footer."""
     with file.open("rb") as stream:
         mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     return memoryview(mapping)[: len(mapping) - _end_length(mapping[-FOOTER_BYTES:])]
@@ -78,7 +78,7 @@ def _file(depends_on: Mapping[str, str], suffix: str) -> Path:
 
 
 def _write_sealed(stream: BinaryIO, chunks: Iterable[bytes | memoryview], facts: bytes) -> None:
-    """Write the content, then one field of facts, their length and the seal."""
+    """Write the content, then one field with the facts, their length and the seal."""
     end = [FIELD_TAG, varint(len(facts) + FOOTER_BYTES), facts, len(facts).to_bytes(8, "little")]
     seal = hashlib.sha256()
     for chunk in itertools.chain(chunks, end):
@@ -88,7 +88,7 @@ def _write_sealed(stream: BinaryIO, chunks: Iterable[bytes | memoryview], facts:
 
 
 def _facts_if_whole(file: Path) -> dict[str, Any] | None:
-    """Return the facts of a file whose seal is right."""
+    """Return the facts stored in a file, or None if its seal does not match."""
     with file.open("rb") as stream:
         num_bytes = stream.seek(0, os.SEEK_END)
         if num_bytes < FOOTER_BYTES:

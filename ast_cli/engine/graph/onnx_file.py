@@ -1,8 +1,8 @@
-"""The few parts of the ONNX format that a model of ours is made of, written and read without the ``onnx`` package.
+"""Write and read the parts of the ONNX format that our models use, without the ``onnx`` package.
 
-ONNX is Protocol Buffers (github.com/onnx/onnx, ``onnx.proto``): each field is a tag, which is its number and its wire
-type, and its value. What is written here is checked by ``onnx.checker`` in tests/engine/test_engines.py. Weights go
-from their arrays to the file without a copy, so a model never lies in memory twice.
+ONNX files are Protocol Buffers (github.com/onnx/onnx, ``onnx.proto``): each field is a tag, which combines a number and
+a wire type, and a value. tests/engine/test_engines.py validates the files with ``onnx.checker``. Weights are written
+from their arrays without a copy, so a model is never in memory twice.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-IR_VERSION = 10  # the file format of ONNX 1.16, which every runtime that knows our operators reads
+IR_VERSION = 10  # file format of ONNX 1.16, which every runtime with our operators can read
 DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16": 10}  # TensorProto.DataType
-MAX_BYTES = 2**31 - 1  # of one Protocol Buffers message
-SMALLEST_OUTSIDE = 1024  # bytes; smaller arrays, shapes among them, stay in the model, where runtimes look for them
-METADATA_PROPS = 14  # of ModelProto: one free text
-MAX_METADATA_BYTES = 64 * 2**20  # of one that is read: more than any checkpoint's JSON
-MAX_FIELDS = 100_000  # of a message that is read; ours have a dozen, and 2 GB of empty fields would take minutes
-FIXED_BYTES = {1: 8, 5: 4}  # of numbers, by the wire type that they are written in
-ALIGNMENT = 64  # bytes, of each array outside: a cache line, and the widest vector
+MAX_BYTES = 2**31 - 1  # size limit of a Protocol Buffers message
+SMALLEST_OUTSIDE = 1024  # bytes; smaller arrays, such as shapes, stay in the model, where runtimes expect them
+METADATA_PROPS = 14  # field of ModelProto with one named text
+MAX_METADATA_BYTES = 64 * 2**20  # size limit of a text that is read; the JSON of any checkpoint is smaller
+MAX_FIELDS = 100_000  # limit of fields to read; ours have a dozen, and 2 GB of empty fields would take minutes
+FIXED_BYTES = {1: 8, 5: 4}  # size of fixed-size numbers, by wire type
+ALIGNMENT = 64  # bytes, for arrays in the file of weights: a cache line, and the widest vector
 Attribute = int | float | str | Sequence[int]
-Dimension = int | str  # a number, or the name of one that may vary
+Dimension = int | str  # a size, or the name of a dimension of variable size
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation: from named values to named values; ``domain.Operator`` where it is not ONNX's own."""
+    """One operation on named values; an operator outside the ONNX standard is written ``domain.Operator``."""
 
     operator: str
     inputs: tuple[str, ...]
@@ -41,7 +41,7 @@ class Node:
 
     @property
     def domain(self) -> str:
-        """Whose operator it is; empty for ONNX's own."""
+        """Domain of the operator; empty for operators of the ONNX standard."""
         return self.operator.rpartition(".")[0]
 
 
@@ -51,11 +51,11 @@ class Graph:
 
     Attributes:
         opset: Version of the operators.
-        inputs: Names of the inputs, with their shapes; all float32.
-        outputs: Likewise.
-        nodes: In an order in which they can be computed.
-        constants: The weights and other arrays by name.
-        metadata: Free texts by name.
+        inputs: Shapes of the inputs by name; all are float32.
+        outputs: Shapes of the outputs by name; all are float32.
+        nodes: Operations, in an order in which they can be computed.
+        constants: Weights and other arrays by name.
+        metadata: Texts by name.
     """
 
     opset: int
@@ -67,16 +67,16 @@ class Graph:
 
 
 def onnx_chunks(graph: Graph, producer: str, weights_file: str | None = None) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of an ONNX file, piece by piece.
+    """Yield the content of an ONNX file in pieces.
 
     Args:
-        graph: The model.
-        producer: Name and version of who made it.
-        weights_file: Name of a file beside it that holds what `weight_chunks` yields, which runtimes map instead of
-            reading it; None to have all in one file.
+        graph: Model to write.
+        producer: Name and version of the program that writes it.
+        weights_file: Name of the file, in the same folder, with the output of `weight_chunks`, which runtimes map
+            instead of reading it; None to write everything into one file.
 
     Raises:
-        ValueError: A model above 2 GB, which one ONNX file cannot hold.
+        ValueError: If the model is larger than 2 GB, the limit of an ONNX file.
     """
     inner = _graph_parts(graph, weights_file)
     num_bytes = sum(len(part) for part in inner)
@@ -94,7 +94,7 @@ def onnx_chunks(graph: Graph, producer: str, weights_file: str | None = None) ->
 
 
 def weight_chunks(graph: Graph) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of the file beside a model: its large arrays one after another, each at an aligned place."""
+    """Yield the content of the file of weights: the large arrays of a model, each at an aligned offset."""
     for array in graph.constants.values():
         if _is_outside(array):
             yield _data(array)
@@ -102,11 +102,11 @@ def weight_chunks(graph: Graph) -> Iterator[bytes | memoryview]:
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-    """Return the free texts of an ONNX file by name; its graph and weights are passed over.
+    """Return the metadata texts of an ONNX file by name, without reading its graph and weights.
 
     Raises:
-        ValueError: This is no ONNX file.
-        OSError: It cannot be read.
+        ValueError: If the file is not an ONNX file.
+        OSError: If the file cannot be read.
     """
     metadata = {}
     with open(file, "rb") as stream:
@@ -118,17 +118,17 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def _entry(message: bytes) -> tuple[str, str]:
-    """Return key and value of a StringStringEntryProto."""
+    """Return the key and the value of a StringStringEntryProto."""
     stream = io.BytesIO(message)
     texts = {number: stream.read(num_bytes).decode() for number, num_bytes in _fields(stream)}
     return texts.get(1, ""), texts.get(2, "")
 
 
 def _fields(stream: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Yield number and size in bytes of each field of a message that holds bytes; the stream then stands before them.
+    """Yield the number and the size in bytes of each field of wire type "bytes"; the stream is at its first byte.
 
     Raises:
-        ValueError: This is no Protocol Buffers message.
+        ValueError: If the content is not a Protocol Buffers message.
     """
     end = stream.seek(0, os.SEEK_END)
     stream.seek(0)
@@ -140,7 +140,7 @@ def _fields(stream: BinaryIO) -> Iterator[tuple[int, int]]:
             _read_varint(stream)
             continue
         if wire_type not in (2, *FIXED_BYTES):
-            raise ValueError("a field of no known kind")
+            raise ValueError("a field of an unknown kind")
         num_bytes = FIXED_BYTES[wire_type] if wire_type in FIXED_BYTES else _read_varint(stream)
         start = stream.tell()
         if start + num_bytes > end:
@@ -153,7 +153,7 @@ def _fields(stream: BinaryIO) -> Iterator[tuple[int, int]]:
 
 def _read_varint(stream: BinaryIO) -> int:
     value = 0
-    for position in range(10):  # of seven bits each: 64 bits
+    for position in range(10):  # ten groups of seven bits cover 64 bits
         group = stream.read(1)
         if not group:
             raise ValueError("a number beyond the end")
@@ -168,7 +168,7 @@ def _is_outside(array: NDArray[Any]) -> bool:
 
 
 def _padding(array: NDArray[Any]) -> int:
-    """Return how many bytes lie between the end of an array outside and the place of the next."""
+    """Return the number of bytes between the end of an array in the file of weights and the next array."""
     return -array.nbytes % ALIGNMENT
 
 
@@ -177,7 +177,7 @@ def _data(array: NDArray[Any]) -> memoryview:
 
 
 def _graph_parts(graph: Graph, weights_file: str | None) -> list[bytes | memoryview]:
-    """Return the pieces of GraphProto: nodes, name, initializers, inputs, outputs."""
+    """Return GraphProto in pieces: nodes, name, initializers, inputs, outputs."""
     parts: list[bytes | memoryview] = [_message(1, _node(node)) for node in graph.nodes]
     parts.append(_text(2, "ast"))
     offset = 0
@@ -207,7 +207,7 @@ def _node(node: Node) -> bytes:
 
 
 def _attribute(name: str, value: Attribute) -> bytes:
-    """Return AttributeProto; its kinds are 1 float, 2 integer, 3 text, 7 integers."""
+    """Return an AttributeProto; its types are 1 float, 2 integer, 3 text, 7 integers."""
     if isinstance(value, float):
         return _text(1, name) + _tag(2, 5) + np.float32(value).tobytes() + _integer(20, 1)
     if isinstance(value, int):
@@ -228,7 +228,7 @@ def _tag(number: int, wire_type: int) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """Return an integer in groups of seven bits, the lowest first."""
+    """Return an integer as a varint: groups of seven bits, the lowest first."""
     value &= 2**64 - 1  # negative numbers are written as their 64-bit complement
     groups = bytearray()
     while value > 127:

@@ -1,4 +1,4 @@
-"""The ONNX Runtime engine: a CPU, no torch, a start in a fraction of a second."""
+"""The ONNX Runtime engine: runs on a CPU without torch and starts in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from ast_cli.engine.options import EngineOptions
 from ast_cli.hub.folders import exported_file
 from ast_cli.model.config import ASTConfig
 
-onnxruntime: Any = importlib.import_module("onnxruntime")  # which exports nothing explicitly, as mypy sees it
+onnxruntime: Any = importlib.import_module("onnxruntime")  # it has no explicit exports for mypy
 DTYPES = ("float32", "fp32")
 SUFFIX, WEIGHTS_SUFFIX = ".onnx", ".weights"
-FORM = "2"  # of what is kept: another order or place of weights must raise it
+FORM = "2"  # version of the cached files; increase it when order or place of the weights change
 
 
 class FusedAttentionBuilder(GraphBuilder):
-    """Attends by ONNX Runtime's own operator, which goes block by block and need not hold all scores.
+    """Builds graphs with ONNX Runtime's attention operator, which works in blocks and does not store all scores.
 
-    Exported models do without, for other runtimes' sake. What it gains stands in docs/performance.md.
+    Exported models do not use it, so that other runtimes can load them. docs/performance.md has the gain.
     """
 
     def attend(self, q: str, k: str, v: str, name: str) -> str:
-        """Attend head by head: queries, keys and values (B, N, C) to (B, N, C)."""
+        """Compute attention head by head: queries, keys and values (B, N, C) to (B, N, C)."""
         num_heads = self.config.num_attention_heads
         return self.add("com.microsoft.MultiHeadAttention", q, k, v, num_heads=num_heads)
 
 
 class OnnxRuntimeEngine:
-    """A loaded classifier in ONNX Runtime.
+    """An engine that runs the model in ONNX Runtime.
 
     Args:
-        model: An ONNX file, or its bytes.
-        config: The model's configuration.
-        num_threads: On the CPU; None for as many as there are cores.
-        dtype_name: In which it computes.
+        model: ONNX file or its content.
+        config: Configuration of the model.
+        num_threads: Number of CPU threads; None for one per core.
+        dtype_name: Data type of the computation.
     """
 
     name = "onnxruntime"
@@ -62,21 +62,21 @@ class OnnxRuntimeEngine:
         self.num_threads = num_threads or os.cpu_count() or 1
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.num_threads
-        options.enable_mem_pattern = False  # one block of memory planned for all takes more (docs/performance.md)
-        options.log_severity_level = 3  # errors, which are raised as well
+        options.enable_mem_pattern = False  # planning one block for all tensors takes more memory (docs/performance.md)
+        options.log_severity_level = 3  # errors only, which are also raised
         source = model if isinstance(model, bytes) else os.fspath(model)
         self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     @staticmethod
     def builder_for(_dtype: str) -> type[GraphBuilder]:
-        """Return what describes a model that is to be run in a data type."""
+        """Return the class that builds the graph for a data type."""
         return FusedAttentionBuilder
 
     @classmethod
     def load(
         cls, model: str | Path, options: EngineOptions, report_progress: Callable[[str], None]
     ) -> OnnxRuntimeEngine:
-        """Convert a checkpoint, or find it converted, and load it; see `ast_cli.engine.choice.load_engine`."""
+        """Load a checkpoint, converting it unless the cache has it; see `ast_cli.engine.choice.load_engine`."""
         refuse_device(cls.name, options, DTYPES)
         if named := exported_file(model):
             return cls._exported(named, options)
@@ -86,48 +86,48 @@ class OnnxRuntimeEngine:
             and prepared.config is not None
             and cached_model(prepared.depends_on, WEIGHTS_SUFFIX) is not None
         ):
-            with contextlib.suppress(Exception):  # ONNX Runtime's own exceptions: a file of another make
+            with contextlib.suppress(Exception):  # exceptions of ONNX Runtime, for a file that it does not accept
                 return cls(prepared.file, prepared.config, options.num_threads)
-        report_progress(f"converting {model} for ONNX Runtime; done once")
+        report_progress(f"converting {model} for ONNX Runtime; this is done once")
         graph, prepared = converted(prepared, options, cls.builder_for(options.dtype))
         assert prepared.config is not None
         file = _kept(graph, prepared)
         if file is not None:
-            with contextlib.suppress(Exception):  # it may be gone already, or lie where nothing can be mapped
+            with contextlib.suppress(Exception):  # the file may be gone, or on a file system without mapping
                 return cls(file, prepared.config, options.num_threads)
         return cls(as_bytes(graph), prepared.config, options.num_threads)
 
     @classmethod
     def from_graph(cls, graph: Graph, config: ASTConfig, options: EngineOptions) -> OnnxRuntimeEngine:
-        """Load a graph from memory; nothing of it is kept.
+        """Load a graph from memory without caching it.
 
         Raises:
-            DeviceError: A device or data type that the engine does not offer.
+            DeviceError: If the engine does not support the device or data type.
         """
         refuse_device(cls.name, options, DTYPES)
         return cls(as_bytes(graph), config, options.num_threads)
 
     @classmethod
     def _exported(cls, file: Path, options: EngineOptions) -> OnnxRuntimeEngine:
-        """Load what `ast export` wrote.
+        """Load a model written by `ast export`.
 
         Raises:
-            CheckpointError: The file is damaged or foreign.
+            CheckpointError: If the file is damaged or has another format.
         """
         config, dtype_name = read_exported(file, options)
         try:
             return cls(file, config, options.num_threads, dtype_name)
-        except Exception as error:  # ONNX Runtime's own exceptions
+        except Exception as error:  # exceptions of ONNX Runtime
             raise refused(file, error) from error
 
     @property
     def facts(self) -> dict[str, str]:
-        """What its speed depends on; see `Engine`."""
+        """Facts that the speed depends on; see `Engine`."""
         return {"threads": str(self.num_threads), "onnxruntime": onnxruntime.__version__}
 
     @property
     def default_batch_size(self) -> int:
-        """Windows to run at once when nobody says; on one thread single ones are 5 % faster (benchmarks)."""
+        """Number of windows per batch unless the user chooses one; on one thread, 1 is 5 % faster than more."""
         return 1 if self.num_threads == 1 else cpu_batch_size(self.config)
 
     def logits(self, input_values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -137,7 +137,7 @@ class OnnxRuntimeEngine:
 
 
 def _kept(graph: Graph, prepared: Prepared) -> Path | None:
-    """Keep a model for later runs, its weights in a file beside it, which is mapped: half the time to load it."""
+    """Keep a model for later runs, with the weights in a second file; mapping that file halves the loading time."""
     weights = keep_model(prepared.depends_on, WEIGHTS_SUFFIX, weight_chunks(graph), {})
     if weights is None:
         return None

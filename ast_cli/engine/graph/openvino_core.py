@@ -1,4 +1,4 @@
-"""The one OpenVINO runtime of this process, and what can be asked of it without an engine."""
+"""The OpenVINO runtime of this process, and functions that need it but no engine."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-openvino: Any = importlib.import_module("openvino")  # which exports nothing explicitly, as mypy sees it
+openvino: Any = importlib.import_module("openvino")  # it has no explicit exports for mypy
 
-RT_INFO = "ast"  # of a model's free texts, those of `ast export`
+RT_INFO = "ast"  # section of a model's runtime information that contains the texts of `ast export`
 
 
 @cache
 def the_core() -> Any:
-    """Return the one OpenVINO runtime of this process, which lives as long as it.
+    """Return the single OpenVINO runtime of this process, which exists until the process ends.
 
-    Its CPU plugin gives the thread that loads it another signal stack and unmaps that stack when it is destroyed. Of
-    two plugins, or of one destroyed by another thread, the thread is left with an unmapped stack: its next signal,
-    Ctrl-C too, is a segmentation fault.
+    The CPU plugin installs another signal stack in the thread that loads it, and unmaps that stack when the plugin is
+    destroyed. With two plugins, or a plugin destroyed by another thread, the thread keeps an unmapped signal stack, and
+    its next signal, including Ctrl-C, causes a segmentation fault.
     """
     return openvino.Core()
 
 
 def read_rt_info(file: Path, name: str) -> str | None:
-    """Return a text that ``ast export`` wrote into a model; None where there is none of that name.
+    """Return the text that ``ast export`` stored in a model under a name, or None if there is none.
 
     Raises:
-        RuntimeError: The file is damaged or foreign.
+        RuntimeError: If the file is damaged or has another format.
     """
     model = the_core().read_model(file)
     path = [RT_INFO, name]
@@ -35,5 +35,5 @@ def read_rt_info(file: Path, name: str) -> str | None:
 
 
 def has_bfloat16(core: Any) -> bool:
-    """Tell whether this processor multiplies bfloat16 itself."""
+    """Return whether this processor has instructions for bfloat16 products."""
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,4 +1,4 @@
-"""The OpenVINO engine: a CPU, no torch, kernels for every vector width from AVX2 to AMX."""
+"""The OpenVINO engine: runs on a CPU without torch, with kernels for every vector width from AVX2 to AMX."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ SUFFIX = ".openvino"
 
 
 class Float32Builder(GraphBuilder):
-    """Has OpenVINO multiply by oneDNN where it would choose MLAS, which is slower there.
+    """Builds float32 graphs in which OpenVINO uses oneDNN for a product where it would choose the slower MLAS.
 
-    In float32 it takes MLAS for every product that no operation follows but the addition of a bias. Of base size's
-    largest, the second of the MLP, that takes 28.4 ms, and oneDNN 25.8 (docs/performance.md). So an operation follows
-    which leaves each number as it is, as OpenVINO does not notice.
+    In float32, OpenVINO uses MLAS for every product that is followed only by the addition of a bias. The largest such
+    product at base size, the second of the MLP, takes 28.4 ms in MLAS and 25.8 ms in oneDNN (docs/performance.md). The
+    builder therefore adds an operation that changes no number, which OpenVINO does not recognize as such.
     """
 
     def linear(self, x: str, name: str, part: int | None = None) -> str:
-        """Map (..., in_features) to (..., out_features); of ``qkv`` the part 0, 1 or 2."""
+        """Apply a linear layer, or part 0, 1 or 2 of ``qkv``: (..., in_features) to (..., out_features)."""
         x = super().linear(x, name, part)
         return self.add("LeakyRelu", x, alpha=1.0) if name.endswith(".mlp.fc2") else x
 
 
 class OpenVinoEngine:
-    """A loaded classifier in OpenVINO.
+    """An engine that runs the model in OpenVINO.
 
     Args:
-        compiled: The compiled model.
-        config: The model's configuration.
-        dtype_name: In which it computes.
+        compiled: Compiled model of OpenVINO.
+        config: Configuration of the model.
+        dtype_name: Data type of the computation.
     """
 
     name = "openvino"
@@ -59,18 +59,18 @@ class OpenVinoEngine:
         self.config = config
         self.dtype_name = dtype_name
         self.num_threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
-        self._compiled = compiled  # which holds the memory that its weights may lie in
+        self._compiled = compiled  # keeps the memory of its weights alive
         self._request = compiled.create_infer_request()
         self._output = compiled.output(OUTPUT)
 
     @staticmethod
     def builder_for(dtype: str) -> type[GraphBuilder]:
-        """Return what describes a model that is to be run in a data type."""
+        """Return the class that builds the graph for a data type."""
         return Float32Builder if DTYPES.get(dtype) == "f32" else GraphBuilder
 
     @classmethod
     def load(cls, model: str | Path, options: EngineOptions, report_progress: Callable[[str], None]) -> OpenVinoEngine:
-        """Compile a checkpoint, or find it compiled, and load it; see `ast_cli.engine.choice.load_engine`."""
+        """Load a checkpoint, compiling it unless the cache has it; see `ast_cli.engine.choice.load_engine`."""
         refuse_device(cls.name, options, tuple(DTYPES))
         precision = DTYPES[options.dtype]
         if file := exported_file(model):
@@ -81,7 +81,7 @@ class OpenVinoEngine:
         core = the_core()
         compiled = imported(core, prepared, properties)
         if compiled is None:
-            report_progress(f"compiling {model} for OpenVINO; done once")
+            report_progress(f"compiling {model} for OpenVINO; this is done once")
             graph, prepared = converted(prepared, options, cls.builder_for(options.dtype))
             compiled = compiled_graph(graph, properties)
             exported = io.BytesIO()
@@ -93,10 +93,10 @@ class OpenVinoEngine:
 
     @classmethod
     def from_graph(cls, graph: Graph, config: ASTConfig, options: EngineOptions) -> OpenVinoEngine:
-        """Compile a graph from memory; nothing of it is kept.
+        """Compile a graph from memory without caching it.
 
         Raises:
-            DeviceError: A device or data type that the engine, or this processor, does not offer.
+            DeviceError: If the engine or this processor does not support the device or data type.
         """
         refuse_device(cls.name, options, tuple(DTYPES))
         precision = DTYPES[options.dtype]
@@ -106,14 +106,15 @@ class OpenVinoEngine:
 
     @classmethod
     def _exported(cls, file: Path, options: EngineOptions) -> OpenVinoEngine:
-        """Load what `ast export` wrote.
+        """Load a model written by `ast export`.
 
-        What is not in integers in an int8 model is in bfloat16 where the processor has that: 0.77 of the time, with a
-        difference far below that of the integers. ``--dtype float32`` leaves it in float32.
+        The parts of an int8 model that are not in integers run in bfloat16 if the processor supports it. That takes
+        0.77 of the time, and changes the results far less than the integers do. ``--dtype float32`` keeps these parts
+        in float32.
 
         Raises:
-            CheckpointError: The file is damaged or foreign.
-            DeviceError: This processor has no bfloat16, and it was asked for.
+            CheckpointError: If the file is damaged or has another format.
+            DeviceError: If bfloat16 is requested and this processor does not support it.
         """
         config, dtype_name = read_exported(file, options)
         core = the_core()
@@ -131,12 +132,12 @@ class OpenVinoEngine:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What its speed depends on; see `Engine`."""
+        """Facts that the speed depends on; see `Engine`."""
         return {"threads": str(self.num_threads), "openvino": openvino.__version__}
 
     @property
     def default_batch_size(self) -> int:
-        """Windows to run at once when nobody says."""
+        """Number of windows per batch unless the user chooses one."""
         return cpu_batch_size(self.config)
 
     def logits(self, input_values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -146,40 +147,40 @@ class OpenVinoEngine:
 
 
 def properties_for(precision: str, num_threads: int | None) -> dict[str, str]:
-    """Return how OpenVINO is to run: one window after another, each as fast as it can be."""
+    """Return the properties with which OpenVINO runs batches one after another, each as fast as possible."""
     return {
-        "PERFORMANCE_HINT": "LATENCY",  # one stream of all threads
+        "PERFORMANCE_HINT": "LATENCY",  # one stream that uses all threads
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": str(num_threads or os.cpu_count() or 1),
     }
 
 
 def compiled_graph(graph: Graph, properties: dict[str, str]) -> Any:
-    """Compile a graph."""
+    """Compile a graph for the CPU."""
     core = the_core()
     return core.compile_model(core.read_model(as_bytes(graph)), "CPU", properties)
 
 
 def imported(core: Any, prepared: Prepared, properties: dict[str, str]) -> Any | None:
-    """Return the model that was compiled before; None if there is none, or OpenVINO refuses it."""
+    """Return the compiled model from the cache, or None if there is none or OpenVINO rejects it."""
     if prepared.file is None:
         return None
     try:
         content = np.frombuffer(content_of(prepared.file), np.uint8)
         compiled = core.import_model(openvino.Tensor(content, shared_memory=True), "CPU", properties)
-        compiled.content = content  # in which weights may lie as long as the model lives
+        compiled.content = content  # the weights may lie in it, so it must live as long as the model
         return compiled
     except (RuntimeError, OSError, ValueError, TypeError):
         return None
 
 
 def refuse_other_precision(compiled: Any, precision: str) -> None:
-    """Make sure that the processor computes as asked: OpenVINO itself goes back to float32 in silence.
+    """Check that the model computes in the requested precision, as OpenVINO silently falls back to float32.
 
     Raises:
-        DeviceError: It does not.
+        DeviceError: If it does not, or only by emulation.
     """
     found = compiled.get_property("INFERENCE_PRECISION_HINT")
-    is_emulated = precision == "bf16" and not has_bfloat16(the_core())  # AVX-512 alone: slower than float32
+    is_emulated = precision == "bf16" and not has_bfloat16(the_core())  # with AVX-512 only, slower than float32
     if found.to_string() != precision or is_emulated:
         raise DeviceError(f"this processor does not compute in {DTYPE_NAMES[precision]}; use --dtype float32")

@@ -1,4 +1,4 @@
-"""What the engines without torch share: a checkpoint on its way into a graph, kept in the cache."""
+"""Convert checkpoints for the engines without torch, and find converted models in the cache."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PRODUCER = f"ast {__version__}"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A checkpoint for an engine, found in the cache or not.
+    """A checkpoint for an engine, which may have been converted before.
 
     Attributes:
-        model: The checkpoint.
-        depends_on: All that the engine's form of it depends on.
-        file: That form, if it was kept.
-        config: The model's configuration, if that is known.
+        model: Name, folder or file of the checkpoint.
+        depends_on: Everything that the converted model depends on.
+        file: Converted model in the cache, or None.
+        config: Configuration of the model, or None until the checkpoint is read.
     """
 
     model: str | Path
@@ -38,20 +38,20 @@ class Prepared:
     config: ASTConfig | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Return what is to be written down with the kept form."""
+        """Return the facts to store with the converted model."""
         assert self.config is not None
         return self.config.to_dict()
 
 
 def prepare(model: str | Path, options: EngineOptions, engine: str, facts: Mapping[str, str], suffix: str) -> Prepared:
-    """Look for a checkpoint in the form that an engine made of it before.
+    """Look in the cache for the model that an engine has converted from a checkpoint.
 
     Args:
-        model: As in ``ASTForAudioClassification.from_pretrained``.
-        options: How it is loaded.
+        model: Checkpoint, as in ``ASTForAudioClassification.from_pretrained``.
+        options: Options to load it with.
         engine: Name of the engine.
-        facts: Versions, processor and options that its form depends on.
-        suffix: Of the file in the cache.
+        facts: Versions, processor and options that the converted model depends on.
+        suffix: Suffix of the file in the cache.
     """
     depends_on = {
         "engine": engine,
@@ -65,27 +65,27 @@ def prepare(model: str | Path, options: EngineOptions, engine: str, facts: Mappi
     if found is not None:
         try:
             return Prepared(model, depends_on, found[0], ASTConfig.from_dict(found[1]))
-        except CheckpointError:  # not written by this version: made anew
+        except CheckpointError:  # written by another version: convert it again
             pass
     return Prepared(model, depends_on)
 
 
 def converted(prepared: Prepared, options: EngineOptions, builder: type[GraphBuilder]) -> tuple[Graph, Prepared]:
-    """Load the checkpoint and describe it as a graph; return it, and what is known now."""
+    """Load the checkpoint, and return its graph and the `Prepared` with its configuration."""
     weights, config = load_arrays(prepared.model, unnamed_labels=options.unnamed_labels)
     return builder(config, weights).build(), dataclasses.replace(prepared, config=config)
 
 
 def as_bytes(graph: Graph) -> bytes:
-    """Return an ONNX file in memory."""
+    """Return the content of an ONNX file."""
     return b"".join(onnx_chunks(graph, PRODUCER))
 
 
 def refuse_device(engine: str, options: EngineOptions, dtypes: tuple[str, ...]) -> None:
-    """Refuse a device or a data type that an engine of the CPU does not offer.
+    """Check that an engine for the CPU supports the requested device and data type.
 
     Raises:
-        DeviceError: With what to do.
+        DeviceError: If it does not; the message names the alternative.
     """
     if options.device not in ("auto", "cpu"):
         raise DeviceError(f"the {engine} engine runs on the CPU, not on {options.device}; use --engine torch there")

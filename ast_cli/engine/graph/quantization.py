@@ -1,12 +1,16 @@
-"""The graph with linear layers in 8-bit integers: symmetric weights per output; activations per token, or calibrated.
+"""Build graphs whose linear layers compute in 8-bit integers.
 
-Weights take the integers from -110 to 110, one scale an output: processors with AVX2 and no VNNI add products in pairs
-in 16 bits, which larger ones make overflow far more often (docs/performance.md). Activations are either measured as
-they come, one scale a token, or have a fixed range a layer, found on real audio. With a fixed range the features of a
-layer share one scale, so they are first made alike: what a feature is divided by, its weights are multiplied by
-(SmoothQuant, Xiao et al., 2023, https://arxiv.org/abs/2211.10438). Queries and keys have a fixed range then as well,
-and are compared in integers. Patches, softmax, its product with the values, normalization, most of the last block's
-attention and the head stay in floating point: they are a sixth of the work and most of the error.
+Weights are quantized symmetrically to integers from -110 to 110, with one scale per output. Processors with AVX2 but
+without VNNI add pairs of products in 16 bits, and larger integers would overflow far more often (docs/performance.md).
+
+Activations are quantized in one of two ways: dynamically, with one scale per token, or calibrated, with a fixed range
+per layer that is measured on real audio. With a fixed range all features of a layer share one scale, so their ranges
+are equalized first: each feature is divided by a number by which its weights are multiplied (SmoothQuant, Xiao et al.,
+2023, https://arxiv.org/abs/2211.10438). In the calibrated graph, queries and keys have a fixed range as well, and are
+multiplied in integers.
+
+Patch embedding, softmax, its product with the values, normalization, most of the attention of the last block, and the
+head stay in floating point: they are a sixth of the work and would cause most of the error.
 """
 
 from __future__ import annotations
@@ -25,31 +29,31 @@ from ast_cli.model.layout import ENCODER_PREFIX
 
 LARGEST = 127
 LARGEST_WEIGHT = 110
-SMALLEST_SCALE = 1e-12  # of a token of zeros alone
-SMOOTHING = 0.5  # how much of a feature's width goes into the weights: alpha of SmoothQuant, and its value there
+SMALLEST_SCALE = 1e-12  # lower limit of scales, for a token of zeros
+SMOOTHING = 0.5  # share of a feature's range that moves into the weights: alpha of SmoothQuant, with the paper's value
 Range = tuple[float, float]
 FeatureRanges = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def quantized_weight(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round a weight (out_features, in_features) to integers.
+    """Round a weight of shape (out_features, in_features) to integers.
 
     Returns:
-        The integers, shape (in_features, out_features), and one scale an output, shape (out_features,).
+        The integers, shape (in_features, out_features), and one scale per output, shape (out_features,).
     """
     scales = np.maximum(np.abs(weight).max(axis=1), SMALLEST_SCALE).astype(np.float32) / np.float32(LARGEST_WEIGHT)
     return np.rint(weight / scales[:, None]).astype(np.int8).T, scales
 
 
 class DynamicBuilder(GraphBuilder):
-    """Quantizes each token by its own largest value, as it comes."""
+    """Builds graphs that quantize each token by its own largest value."""
 
     def __init__(self, config: ASTConfig, weights: Weights) -> None:
         super().__init__(config, weights)
-        self._tokens: dict[str, tuple[str, str]] = {}  # a value, as integers and scales
+        self._tokens: dict[str, tuple[str, str]] = {}  # by name of a value: the names of its integers and scales
 
     def product(self, x: str, weight: NDArray[Any], name: str) -> str:
-        """Multiply (..., in_features) by a weight of shape (out_features, in_features), in integers."""
+        """Multiply (..., in_features) by a weight of shape (out_features, in_features) in integers."""
         if name.startswith("head."):
             return super().product(x, weight, name)
         integers, scale = self._quantized(x)
@@ -59,7 +63,7 @@ class DynamicBuilder(GraphBuilder):
         return self.add("Mul", sums, self.hold(f"{name}.scales", scales))
 
     def _quantized(self, x: str) -> tuple[str, str]:
-        """Round (..., features) to integers, with one scale a token (..., 1)."""
+        """Round (..., features) to integers, with one scale per token, shape (..., 1)."""
         if x not in self._tokens:
             largest = self.add("ReduceMax", self.add("Abs", x), self.integers(-1), keepdims=1)
             largest = self.add("Max", largest, self.constant("smallest", np.array(SMALLEST_SCALE)))
@@ -70,12 +74,14 @@ class DynamicBuilder(GraphBuilder):
 
 
 class CalibratedBuilder(GraphBuilder):
-    """Quantizes each layer's input by a fixed range: pairs of QuantizeLinear and DequantizeLinear, as runtimes expect.
+    """Builds graphs that quantize the input of each layer by a fixed range.
+
+    Quantized values are pairs of QuantizeLinear and DequantizeLinear, which runtimes recognize.
 
     Args:
-        config: The architecture.
-        weights: By the names of our state dictionary.
-        ranges: Of each linear layer's input, of queries and of keys; see `calibrate`.
+        config: Architecture of the model.
+        weights: Weights, keyed by the names of our state dictionary.
+        ranges: Ranges of the input of each linear layer, of queries and of keys; see `calibrate`.
     """
 
     def __init__(self, config: ASTConfig, weights: Weights, ranges: Mapping[str, FeatureRanges]) -> None:
@@ -87,7 +93,7 @@ class CalibratedBuilder(GraphBuilder):
         self._restored: dict[str, str] = {}
 
     def product(self, x: str, weight: NDArray[Any], name: str) -> str:
-        """Multiply (..., in_features) by a weight of shape (out_features, in_features), both rounded."""
+        """Multiply (..., in_features) by a weight of shape (out_features, in_features), both quantized."""
         layer = name.removesuffix(".weight").removesuffix(".q").removesuffix(".k").removesuffix(".v")
         if layer not in self.ranges:
             return super().product(x, weight, name)
@@ -101,21 +107,21 @@ class CalibratedBuilder(GraphBuilder):
         return self.add("MatMul", self._restored[x], restored)
 
     def scores(self, q: str, k: str, name: str) -> str:
-        """Compare queries and keys (B, N, C), both rounded: (B, H, N, N), scaled."""
+        """Return the scaled products of queries and keys, both quantized: (B, N, C) to (B, H, N, N)."""
         q = self._balanced(q, f"{name}.q", self.head_dim**-0.5)
         return self.compared(self.heads(q, (0, 2, 1, 3)), self._balanced(k, f"{name}.k"))
 
     def join(self, x: str, name: str) -> str:
-        """Put heads (B, N, H, D) together: (B, N, C), rounded for the layer that comes next.
+        """Quantize the heads for the layer that follows, and concatenate them: (B, N, H, D) to (B, N, C).
 
-        Rounded before and not behind the change of shape, that layer's input is handed to it in integers.
+        Because they are quantized before the reshape and not after it, that layer receives its input in integers.
         """
         joined = super().join(self._rounded(x, f"{name}.proj"), name)
         self._restored[joined] = joined
         return joined
 
     def _balanced(self, x: str, name: str, factor: float = 1.0) -> str:
-        """Round a value to integers from -127 to 127, and back, times a factor."""
+        """Quantize a value to integers from -127 to 127, and dequantize it times a factor."""
         step = max(*map(abs, self.ranges[name]), SMALLEST_SCALE) / LARGEST
         scale = self.hold(f"{name}.scale", np.array(step, np.float32))
         back = self.hold(f"{name}.scale_back", np.array(step * factor, np.float32))
@@ -123,7 +129,7 @@ class CalibratedBuilder(GraphBuilder):
         return self.add("DequantizeLinear", self.add("QuantizeLinear", x, scale, zero), back, zero)
 
     def _rounded(self, x: str, layer: str) -> str:
-        """Round a value to the 256 steps of its range, and back."""
+        """Quantize a value to the 256 steps of its range, and dequantize it."""
         low, high = self.ranges[layer]
         step = max((high - low) / 255, SMALLEST_SCALE)
         scale = self.hold(f"{layer}.input_scale", np.array(step, np.float32))
@@ -134,13 +140,14 @@ class CalibratedBuilder(GraphBuilder):
 def smoothed(
     config: ASTConfig, weights: Weights, ranges: Mapping[str, FeatureRanges]
 ) -> tuple[Weights, dict[str, FeatureRanges]]:
-    """Make the features of linear layers' inputs alike in width, without changing what a model computes.
+    """Equalize the ranges of the features of linear layers' inputs, without changing the output of the model.
 
-    A feature's divisor goes into what makes it: the normalization before ``qkv`` and ``fc1``, the values before
-    ``proj``. What comes before ``fc2`` is not linear, and stays.
+    Each feature is divided by a number. The division is folded into the weights that compute the feature: those of the
+    normalization before ``qkv`` and ``fc1``, and those of the values before ``proj``. The operation before ``fc2`` is
+    not linear, so the input of ``fc2`` is not changed.
 
     Returns:
-        Weights and ranges anew; what was given stays as it is.
+        New weights and ranges; the arguments are not modified.
     """
     weights, ranges = dict(weights), dict(ranges)
     for i in range(config.num_hidden_layers):
@@ -152,7 +159,7 @@ def smoothed(
             divisors = _divisors(np.maximum(np.abs(low), np.abs(high)), np.abs(weight).max(axis=0))
             weights[f"{name}.weight"] = weight * divisors
             ranges[name] = low / divisors, high / divisors
-            values = slice(-len(divisors), None)  # of a normalization all there is; of qkv the last third, the values
+            values = slice(-len(divisors), None)  # all of a normalization; the last third of qkv, which is the values
             for part in ("weight", "bias"):
                 if (made := weights.get(f"{made_by}.{part}")) is not None:
                     made = made.copy()
@@ -162,7 +169,7 @@ def smoothed(
 
 
 def _divisors(of_features: NDArray[np.float32], of_weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what to divide each feature by; 1 where it, or all its weights, are nothing."""
+    """Return the divisor of each feature; 1 for a feature that is zero or has only zero weights."""
     divisors = of_features**SMOOTHING / np.maximum(of_weights, SMALLEST_SCALE) ** (1 - SMOOTHING)
     is_used = (of_features > SMALLEST_SCALE) & (of_weights > SMALLEST_SCALE)
     return np.where(is_used, divisors, 1).astype(np.float32)
@@ -171,16 +178,16 @@ def _divisors(of_features: NDArray[np.float32], of_weights: NDArray[np.float32])
 def calibrate(
     model: str, batches: Iterable[NDArray[np.float32]], *, unnamed_labels: bool = False
 ) -> dict[str, FeatureRanges]:
-    """Find the range of every linear layer's input, and of queries and keys, by running a model on real features.
+    """Measure the ranges of the inputs of all linear layers, and of queries and keys, on real features.
 
     Args:
-        model: The checkpoint.
-        batches: Features, shape (batch, max_length, num_mel_bins) each.
-        unnamed_labels: As in ``ASTForAudioClassification.from_pretrained``.
+        model: Checkpoint to run.
+        batches: Batches of features, each of shape (batch, max_length, num_mel_bins).
+        unnamed_labels: Whether to accept labels without names, as in ``ASTForAudioClassification.from_pretrained``.
 
     Returns:
-        The smallest and the largest value of each feature, at most and at least 0, by the layer's name in our state
-        dictionary; of queries and keys as ``attn.q`` and ``attn.k``.
+        Minimum and maximum of each feature, extended to include 0, keyed by the name of the layer in our state
+        dictionary; queries and keys have the names ``attn.q`` and ``attn.k``.
     """
     import torch
 
@@ -195,7 +202,7 @@ def calibrate(
         ranges[layer] = np.minimum(low, features.min(axis=0)), np.maximum(high, features.max(axis=0))
 
     def note_attention(block: str, x: torch.Tensor) -> None:
-        """Note what goes into attention, which takes its weights apart, and the queries and keys made of it."""
+        """Record the input of ``qkv``, whose weights attention uses in parts, and the queries and keys."""
         qkv = classifier.get_submodule(f"{block}.attn.qkv")
         note(f"{block}.attn.qkv", x)
         for part, made in zip("qk", qkv(x).chunk(3, dim=-1), strict=False):

@@ -1,4 +1,4 @@
-"""The compile engine: the torch engine's model through ``torch.compile``, kernels kept in the cache folder."""
+"""The compile engine: runs the model through ``torch.compile`` and keeps the kernels in the cache folder."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from ast_cli.files.cache import cache_folder
 from ast_cli.model.transformer import ASTForAudioClassification
 
 COMPILERS = ("c++", "g++", "clang++")
-KERNELS = "kernels"  # their folder in the cache
-KERNELS_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # torch's own; its entries are found by content and written atomically
+KERNELS = "kernels"  # name of their folder in the cache
+KERNELS_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # read by torch, which finds entries by content and writes them atomically
 
 
 class CompileEngine(TorchEngine):
-    """A loaded classifier whose logits are computed by compiled code; all else as in the torch engine.
+    """A torch engine whose logits are computed by compiled code.
 
-    The first batch of each size is compiled, which takes a minute, or seconds where an earlier run has done so.
+    The model is compiled for each batch size when the first batch of that size arrives. This takes a minute, or a few
+    seconds if an earlier run has compiled it.
 
     Raises:
-        EngineMissingError: There is no C++ compiler, which code for a CPU needs.
+        EngineMissingError: If there is no C++ compiler, which the CPU needs.
     """
 
     name = "compile"
-    gives_back_weights = False  # compiled code does not stop behind each block
+    gives_back_weights = False  # compiled code runs no hooks after each block
     keeps_batch_size = True
 
     def _prepared(self, model: ASTForAudioClassification) -> ASTForAudioClassification:
-        """Make ready to compile a model; what is not compiled of it runs as in the torch engine."""
+        """Set up the compilation of a model; outputs other than logits run as in the torch engine."""
         if self.device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", ""), *COMPILERS))):
             raise EngineMissingError("the compile engine needs a C++ compiler, such as g++; use --engine torch")
         _keep_kernels()
-        # The model itself, not its form for oneDNN: the compiler finds the same kernels and fuses more around them.
+        # Compile the plain model, not its oneDNN form: the compiler finds the same kernels and fuses more around them.
         self._plain = model
-        on_gpu = self.device.type == "cuda"  # where launches are recorded as CUDA graphs, one for each size
+        on_gpu = self.device.type == "cuda"  # there, launches are recorded as CUDA graphs, one for each batch size
         self._compiled = torch.compile(self._logits, dynamic=False, mode="reduce-overhead" if on_gpu else None)
         self._sizes: set[int] = set()
         return super()._prepared(model)
@@ -59,20 +60,20 @@ class CompileEngine(TorchEngine):
 
     @torch.inference_mode()
     def device_logits(self, input_values: Tensor) -> Tensor:
-        """Compute logits and leave them where they are, valid until the next call; see `TorchEngine`."""
+        """Compute logits and leave them on the device, valid until the next call; see `TorchEngine`."""
         values = self._on_device(input_values)
         if len(values) not in self._sizes:
             self._sizes.add(len(values))
-            self.report_progress(f"compiling for batches of {len(values)}; kept for later runs")
+            self.report_progress(f"compiling for batches of {len(values)}; the code is kept for later runs")
         if self.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # the logits of the call before are not needed any more
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # the logits of the previous call are no longer needed
         with float32_products(self.device, tf32=self.tf32):
             logits: Tensor = self._compiled(values)
         return logits
 
 
 def _keep_kernels() -> None:
-    """Let torch keep what it compiles in our cache folder, unless the user has chosen another or it cannot be made."""
+    """Have torch keep compiled kernels in our cache folder, unless the user set one or it cannot be created."""
     if KERNELS_VARIABLE not in os.environ:
         with contextlib.suppress(OSError, RuntimeError):
             folder = cache_folder() / KERNELS

@@ -1,4 +1,4 @@
-"""Which device and which data type: what was asked for, checked, or what suits the machine."""
+"""Resolve the names of devices and data types, and set the number of threads and the precision of products."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ast_cli.model.checkpoint import resolve_dtype
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the first CUDA device if there is one, else Apple's GPU, else the CPU.
+    """Return the device for a name; ``auto`` is the first CUDA device, else Apple's GPU, else the CPU.
 
     Args:
-        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        name: Name of the device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        UsageError: No such name.
-        DeviceError: Asked for by name, and not there.
+        UsageError: If the name is unknown.
+        DeviceError: If this machine does not have the device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -45,10 +45,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_num_threads(num_threads: int | None) -> None:
-    """Have torch use so many threads on the CPU; None leaves its choice, one a core.
+    """Set the number of threads that torch uses on the CPU; None keeps torch's choice, one per core.
 
     Raises:
-        UsageError: No number of threads.
+        UsageError: If the number is out of range.
     """
     check_num_threads(num_threads)
     if num_threads is not None:
@@ -57,10 +57,10 @@ def set_num_threads(num_threads: int | None) -> None:
 
 @contextlib.contextmanager
 def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
-    """Have a CUDA device multiply float32 matrices in full, or as TF32: with 10 bits of mantissa, several times faster.
+    """Make a CUDA device multiply float32 matrices in full precision or as TF32 within a ``with`` block.
 
-    torch's own default is TF32 in convolutions, such as the one that embeds patches, and full products elsewhere.
-    Other devices have no TF32.
+    TF32 has 10 bits of mantissa and is several times faster. By default torch uses TF32 for convolutions, such as the
+    patch embedding, and full precision for other products. Other devices do not support TF32 and are left alone.
     """
     if device.type != "cuda":
         yield
@@ -76,12 +76,12 @@ def float32_products(device: torch.device, *, tf32: bool) -> Iterator[None]:
 
 
 def resolve_dtype_for(name: str, device: torch.device) -> torch.dtype:
-    """Return the data type of a name; ``auto`` is float16 on CUDA and float32 elsewhere.
+    """Return the data type for a name; ``auto`` is float16 on CUDA and float32 elsewhere.
 
-    float16 on a CPU works, and warns: there are no fast kernels for it.
+    float16 works on a CPU but has no fast kernels there, so this function warns.
 
     Raises:
-        UsageError: No such name.
+        UsageError: If the name is unknown.
     """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32

@@ -1,9 +1,10 @@
-"""Linear layers and attention through oneDNN: how the torch engine runs a model on a CPU.
+"""Run linear layers and attention through oneDNN on a CPU.
 
-torch's CPU build holds two libraries of matrix products. For float32 it asks MKL, which on AMD processors takes code of
-half their vector width; oneDNN takes the full width (measured on one core with AVX-512: 118 against 267 GFLOP/s). The
-operator that reaches it is the one `torch.compile` emits; where it is missing or refuses, the model is left alone. Same
-mathematics and precision: tests/engine/test_onednn.py holds the logits to the plain model's.
+The CPU build of torch contains two libraries for matrix products. For float32 it uses MKL, which on AMD processors runs
+code of half their vector width, while oneDNN uses the full width (measured on one core with AVX-512: 118 against
+267 GFLOP/s). oneDNN is reached by the operator that `torch.compile` emits. Where that operator is missing or fails, the
+model is left alone. Mathematics and precision are the same: tests/engine/test_onednn.py compares the logits with those
+of the plain model.
 """
 
 from __future__ import annotations
@@ -18,61 +19,62 @@ from torch import Tensor, nn
 from ast_cli.model.transformer import ASTForAudioClassification, Attention, Mlp
 
 DTYPES = (torch.float32, torch.bfloat16)
-QUERY_BLOCK = 607  # half of the base size's tokens: 0.96 of the time of blocks of 304, or of all 1214, on two threads
-MIN_TOKENS = 512  # below, one fused call beats many small products
+QUERY_BLOCK = 607  # half of the tokens at base size: 0.96 of the time of blocks of 304, or of all 1214, on two threads
+MIN_TOKENS = 512  # for shorter sequences, one fused call is faster than many small products
 
 
 @functools.cache
 def attends_in_blocks() -> bool:
-    """Tell whether `attention` beats torch's own on this processor.
+    """Return whether `attention` is faster than torch's fused attention on this processor.
 
-    Where there is AVX-512 it does. With AVX2 alone both libraries multiply equally fast, and torch's single fused call
-    wins (measured at base size on two cores: the model takes 1.02 of transformers' time with blocks, 0.85 without).
+    It is faster with AVX-512. With AVX2 only, both libraries multiply equally fast and the single fused call of torch
+    is faster (measured at base size on two cores: the model takes 1.02 of transformers' time with blocks and 0.85
+    without).
     """
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 @functools.cache
 def is_available(dtype: torch.dtype = torch.float32) -> bool:
-    """Tell whether torch has the operator and it works on this processor; bfloat16 needs AVX-512."""
+    """Return whether torch has the operator and it works on this processor; bfloat16 needs AVX-512."""
     if dtype not in DTYPES or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     weight, bias = torch.full((4, 3), 0.5, dtype=dtype), torch.ones(4, dtype=dtype)
     try:
         product = linear(torch.ones(2, 3, dtype=dtype), weight, bias)
-    except (AttributeError, RuntimeError):  # an older or a later torch; a processor without the instructions
+    except (AttributeError, RuntimeError):  # another version of torch, or a processor without the instructions
         return False
     return bool((product == 2.5).all())
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
-    """Map (..., in_features) to (..., out_features); ``gelu`` as an activation is computed on the way out.
+    """Apply a linear layer and, fused with it, an activation: (..., in_features) to (..., out_features).
 
     Args:
-        x: Float32 or bfloat16.
-        weight: Shape (out_features, in_features), of the same type.
-        bias: Shape (out_features,), or None.
-        activation: ``none`` or ``gelu``.
+        x: Input in float32 or bfloat16, shape (..., in_features).
+        weight: Weights of the same type, shape (out_features, in_features).
+        bias: Bias, shape (out_features,), or None.
+        activation: Activation of the output, ``none`` or ``gelu``.
     """
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")  # type: ignore[no-any-return]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend head by head, as many queries at a time as suit the cache.
+    """Compute attention head by head, in blocks of queries that fit into the cache.
 
     Args:
         q: Queries, shape (batch, num_heads, num_queries, head_dim).
         k: Keys, shape (batch, num_heads, num_tokens, head_dim).
-        v: Values, shaped as the keys.
+        v: Values, shape as ``k``.
 
     Returns:
-        The output, shaped as the queries.
+        The output, shape as ``q``.
     """
     B, H, Q, D = q.shape
     output = q.new_empty(B, Q, H, D)
     for b in range(B):
         for h in range(H):
-            keys, values = k[b, h] * D**-0.5, v[b, h].t().contiguous()  # (N, D), (D, N): the weights of linear layers
+            keys, values = k[b, h] * D**-0.5, v[b, h].t().contiguous()  # (N, D) and (D, N), as weights of linear layers
             for start in range(0, Q, QUERY_BLOCK):
                 part = slice(start, start + QUERY_BLOCK)
                 probabilities = linear(q[b, h, part].contiguous(), keys, None).softmax(-1)  # (QUERY_BLOCK, N)
@@ -81,7 +83,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class OneDnnLinear(nn.Linear):
-    """A linear layer that shares another's weights."""
+    """A linear layer that shares the weights of another layer."""
 
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
@@ -94,7 +96,7 @@ class OneDnnLinear(nn.Linear):
 
 
 class OneDnnMlp(nn.Module):
-    """The two linear layers of a block, the activation within the first where it is GELU."""
+    """An MLP that shares the weights of another; GELU is fused into the first layer."""
 
     def __init__(self, mlp: Mlp) -> None:
         super().__init__()
@@ -110,7 +112,7 @@ class OneDnnMlp(nn.Module):
 
 
 class OneDnnAttention(Attention):
-    """Self-attention that shares another's weights."""
+    """Self-attention that shares the weights of another module."""
 
     def __init__(self, attention: Attention) -> None:
         nn.Module.__init__(self)
@@ -130,19 +132,19 @@ class OneDnnAttention(Attention):
 
 
 def with_onednn(model: ASTForAudioClassification) -> ASTForAudioClassification:
-    """Return a model whose blocks run through oneDNN and that shares the weights of the one given.
+    """Return a model that runs its blocks through oneDNN and shares the weights of the given model.
 
-    For inference alone: it has no gradients. Where oneDNN is not to be had, the model itself.
+    The returned model is for inference and has no gradients. If oneDNN is not available, the given model is returned.
     """
     if model.device.type != "cpu" or not is_available(model.dtype):
         return model
     shared = _sharing(model)
     assert isinstance(shared, ASTForAudioClassification)
-    return shared.train(model.training)  # new parts begin in training, where they would drop
+    return shared.train(model.training)  # new modules start in training mode, which would apply dropout
 
 
 def _sharing(module: nn.Module) -> nn.Module:
-    """Copy a module without its weights, putting oneDNN's parts in place of a block's own."""
+    """Copy a module without copying its weights, replacing attention and MLPs by their oneDNN versions."""
     if isinstance(module, Attention):
         return OneDnnAttention(module)
     if isinstance(module, Mlp):

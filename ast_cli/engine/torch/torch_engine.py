@@ -1,4 +1,4 @@
-"""The torch engine: a model on a device, from features to logits."""
+"""The torch engine: runs a model in PyTorch on any device."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ CUDA_BATCH_SIZE = 32
 
 
 class TorchEngine:
-    """The engine that is always there, and the one that others are held to: PyTorch, layer by layer.
+    """An engine that runs the model in PyTorch, layer by layer.
+
+    It is always available, and its logits are the reference for all other engines.
 
     Args:
-        model: In evaluation mode.
-        device: Where to run it.
-        dtype: Of its weights and inputs.
-        tf32: Whether a CUDA device may round float32 factors to TF32.
+        model: Classifier in evaluation mode.
+        device: Device that runs the model.
+        dtype: Data type of weights and inputs.
+        tf32: Whether a CUDA device may round the factors of float32 products to TF32.
 
     Attributes:
-        report_progress: Is told what takes long and is done once; here nothing is.
+        report_progress: Callback for messages about slow steps that happen once. This engine has none; subclasses do.
     """
 
     name = "torch"
     out_of_memory: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
     gives_back_weights = True  # see `give_back_behind`
-    keeps_batch_size = False  # whether a batch of a size of its own is worth filling up to the usual one
+    keeps_batch_size = False  # whether to pad a smaller batch to the usual size instead of running it as it is
 
     def __init__(
         self,
@@ -55,7 +57,7 @@ class TorchEngine:
         self.model = self._prepared(model.to(device=self.device, dtype=dtype).eval())
 
     def _prepared(self, model: ASTForAudioClassification) -> ASTForAudioClassification:
-        """Return the form of a model, which is on the device by now, that is run."""
+        """Return the form of the model to run; the given model is already on the device."""
         return with_onednn(model)
 
     @classmethod
@@ -68,15 +70,15 @@ class TorchEngine:
         attn_implementation: str = "sdpa",
         unnamed_labels: bool = False,
     ) -> Self:
-        """Load a checkpoint; arguments and errors as in ``ASTForAudioClassification.from_pretrained``.
+        """Load a checkpoint; arguments and errors are those of ``ASTForAudioClassification.from_pretrained``.
 
         Raises:
-            DeviceError: The device was asked for by name and is not there.
+            DeviceError: If this machine does not have the device, or TF32 is requested without a CUDA device.
         """
         on = resolve_device(device)
         tf32 = dtype == "tf32"
         if tf32 and on.type != "cuda":
-            raise DeviceError(f"tf32 is arithmetic of CUDA devices, not of {on}: use --dtype float32")
+            raise DeviceError(f"--dtype tf32 needs a CUDA device, not {on}; use --dtype float32")
         as_dtype = resolve_dtype_for("float32" if tf32 else dtype, on)
         loaded = ASTForAudioClassification.from_pretrained(
             model,
@@ -92,22 +94,22 @@ class TorchEngine:
 
     @property
     def config(self) -> ASTConfig:
-        """The model's configuration."""
+        """Configuration of the model."""
         return self.model.config
 
     @property
     def device_name(self) -> str:
-        """``cpu``, ``cuda:0`` or ``mps``."""
+        """Name of the device, such as ``cpu``, ``cuda:0`` or ``mps``."""
         return str(self.device)
 
     @property
     def dtype_name(self) -> str:
-        """``float32`` for ``torch.float32``, ``tf32`` where its products are rounded."""
+        """Name of the data type, such as ``float32``; ``tf32`` if the factors of products are rounded."""
         return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
 
     @property
     def facts(self) -> dict[str, str]:
-        """What its speed depends on; see `Engine`."""
+        """Facts that the speed depends on; see `Engine`."""
         return {
             "threads": str(torch.get_num_threads()),
             "torch": torch.__version__,
@@ -116,15 +118,15 @@ class TorchEngine:
 
     @property
     def default_batch_size(self) -> int:
-        """Windows to run at once when nobody says."""
+        """Number of windows per batch unless the user chooses one."""
         return CUDA_BATCH_SIZE if self.device.type == "cuda" else cpu_batch_size(self.config)
 
     def logits(self, input_values: NDArray[np.float32] | Tensor) -> NDArray[np.float32]:
-        """Compute logits; see `Engine`. Tensors on any device are taken too."""
+        """Compute logits; see `Engine`. Accepts tensors on any device as well."""
         return finite(self.forward(input_values).logits.float().cpu().numpy(), self.dtype_name)
 
     def device_logits(self, input_values: Tensor) -> Tensor:
-        """Compute logits and leave them on the device, which may still be at it: shape (batch, num_labels)."""
+        """Return logits on the device, shape (batch, num_labels), possibly before the device has computed them."""
         return self.forward(input_values).logits
 
     @torch.inference_mode()
@@ -135,7 +137,7 @@ class TorchEngine:
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> ASTClassifierOutput:
-        """Run the model and return all it was asked for, on its device and in its data type."""
+        """Run the model and return its output, on its device and in its data type."""
         with float32_products(self.device, tf32=self.tf32):
             output = self.model(
                 self._on_device(input_values),
@@ -148,7 +150,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def embeddings(self, input_values: NDArray[np.float32] | Tensor) -> NDArray[np.float32]:
-        """Return the pooled output of the encoder, what the head reads, shape (batch, hidden_size)."""
+        """Return the pooled output of the encoder, which is the input of the head, shape (batch, hidden_size)."""
         with float32_products(self.device, tf32=self.tf32):
             output = self.model.audio_spectrogram_transformer(self._on_device(input_values), return_dict=True)
         embeddings: NDArray[np.float32] = output.pooler_output.float().cpu().numpy()

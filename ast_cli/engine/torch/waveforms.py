@@ -1,12 +1,12 @@
-"""From waveforms to logits on a GPU: copy, filter bank, normalization and model, batch after batch without waiting.
+"""Compute logits from waveforms on a GPU: copy, filter bank, normalization and model, without waiting in between.
 
-A GPU runs what it was told in the order of its queues, and the processor that told it goes on. Two slots take turns:
-while the device computes one batch, the next is written into the other slot's page-locked memory, from which the copy
-runs beside the computation. Nothing is waited for until logits are asked for, or a slot is needed again.
+A GPU works through its queues while the processor continues. Two slots take turns: while the device computes one batch,
+the processor writes the next one into the page-locked memory of the other slot, from which it is copied while the
+computation runs. The processor waits only when logits are needed, or when a slot is reused.
 
-The samples travel as float32, 656 KB a window: a GPU that tags 700 windows a second takes 0.5 GB/s, a fiftieth of
-what its bus carries, and the features stay those of the CPU's filter bank. On a CPU the same steps run one after
-another, so that the tests need no GPU.
+The samples are copied as float32, 656 KB per window. A GPU that tags 700 windows per second needs 0.5 GB/s, a fiftieth
+of the bandwidth of its bus, and the features are the same as those of the CPU's filter bank. On a CPU the same steps
+run one after another, so the tests need no GPU.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ NUM_SLOTS = 2
 
 
 class WaveformEngine:
-    """Runs a torch engine and its filter bank on waveforms.
+    """Runs the filter bank and the model of a torch engine on waveforms.
 
     Args:
-        engine: The loaded model; its device and data type count.
-        feature_extractor: Of the same checkpoint.
+        engine: Engine with the loaded model; everything runs on its device.
+        feature_extractor: Feature extractor of the same checkpoint.
     """
 
     def __init__(self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor) -> None:
@@ -43,14 +43,14 @@ class WaveformEngine:
         """Queue a batch and return before it is computed.
 
         Args:
-            waveforms: Samples of whole frames, each of shape (num_samples,), of one window at most.
+            waveforms: Samples of at most one window each, covering whole frames, shape (num_samples,).
 
         Raises:
-            torch.OutOfMemoryError: The device cannot hold the batch.
+            torch.OutOfMemoryError: If the batch does not fit into the memory of the device.
         """
         self.slots.reverse()
         slot = self.slots[0]
-        slot.finish()  # its memory is written anew
+        slot.finish()  # its memory is overwritten below
         config, extractor = self.feature_extractor.fbank_config, self.feature_extractor
         num_frames = [config.num_frames(waveform.size) for waveform in waveforms]
         try:
@@ -66,25 +66,25 @@ class WaveformEngine:
 
     @torch.inference_mode()
     def input_values(self, samples: Tensor, num_frames: Sequence[int]) -> Tensor:
-        """Compute features on the samples' device, equal to `ASTFeatureExtractor.input_values` of the fbanks.
+        """Compute features on the device of the samples, equal to those of `ASTFeatureExtractor.input_values`.
 
         Args:
-            samples: Shape (batch, num_samples), of one window each, zeros after their end.
-            num_frames: That hold audio, of each; rows beyond are filling.
+            samples: Samples of one window per row, zeros after their end, shape (batch, num_samples).
+            num_frames: Number of frames with audio in each row; further rows are padding of the batch.
 
         Returns:
-            Shape (batch, max_length, num_mel_bins), float32.
+            Features in float32, shape (batch, max_length, num_mel_bins).
         """
         extractor = self.feature_extractor
         fbank = extractor.fbank(samples)  # (batch, max_length, num_mel_bins)
-        for row, num_heard in enumerate(num_frames):
-            if num_heard < extractor.max_length:
-                fbank[row, num_heard:] = extractor.padding_value
+        for row, num_audio_frames in enumerate(num_frames):
+            if num_audio_frames < extractor.max_length:
+                fbank[row, num_audio_frames:] = extractor.padding_value
         return extractor.normalized(fbank)
 
 
 class StartedBatch:
-    """A batch that is being computed."""
+    """A batch in the queue of the device."""
 
     def __init__(self, engine: TorchEngine, logits: Tensor) -> None:
         self._engine = engine
@@ -93,22 +93,22 @@ class StartedBatch:
         self._done = torch.cuda.current_stream(logits.device).record_event() if logits.is_cuda else None
 
     def wait(self) -> None:
-        """Wait until the device has computed it, and needs its inputs no more."""
+        """Wait until the device has computed the batch and no longer needs its inputs."""
         if self._done is not None:
             self._done.synchronize()
 
     def logits(self) -> NDArray[np.float32]:
-        """Wait, and return the logits, shape (batch, num_labels).
+        """Wait for the logits and return them, shape (batch, num_labels).
 
         Raises:
-            CheckpointError: They are not finite.
+            CheckpointError: If they are not finite.
         """
         self.wait()
         return finite(self._host.numpy(), self._engine.dtype_name)
 
 
 class _Slot:
-    """Memory for the samples of one batch, page-locked on the host, and on the device."""
+    """Memory for the samples of one batch: page-locked memory of the host, and memory of the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -117,27 +117,27 @@ class _Slot:
         self.samples = torch.empty(0)
 
     def finish(self) -> None:
-        """Wait until the batch that was here is computed."""
+        """Wait until the batch that uses this slot is computed."""
         if self.batch is not None:
             self.batch.wait()
             self.batch = None
 
     def reserve(self, num_windows: int, num_samples: int) -> None:
-        """Have room for so many windows."""
+        """Allocate memory for this many windows, unless the slot has enough."""
         if len(self.host) < num_windows:
             self.host = torch.empty(num_windows, num_samples, pin_memory=self.device.type == "cuda")
             self.samples = torch.empty(num_windows, num_samples, device=self.device)
-            if self.device.type == "cuda":  # the same memory may serve kernels that are queued, under another name
+            if self.device.type == "cuda":  # queued kernels may still use the memory just allocated
                 torch.cuda.current_stream(self.device).synchronize()
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory of the slot."""
         self.host, self.samples = torch.empty(0), torch.empty(0)
 
     def upload(
         self, waveforms: Sequence[NDArray[np.float32]], num_rows: int, copying: torch.cuda.Stream | None
     ) -> Tensor:
-        """Copy waveforms to the device, zeros after their end; return so many rows, shape (num_rows, num_samples)."""
+        """Copy waveforms to the device and return them, padded with zeros, shape (num_rows, num_samples)."""
         host, samples = self.host[:num_rows], self.samples[:num_rows]
         rows = host.numpy()
         rows[len(waveforms) :] = 0
@@ -146,7 +146,7 @@ class _Slot:
             row[waveform.size :] = 0
         if copying is None:
             return samples.copy_(host)
-        with torch.cuda.stream(copying):  # beside the batch that is being computed
+        with torch.cuda.stream(copying):  # runs while the previous batch is computed
             samples.copy_(host, non_blocking=True)
         torch.cuda.current_stream(self.device).wait_stream(copying)
         return samples
