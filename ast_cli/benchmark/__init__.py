@@ -1,1 +1,1 @@
-"""Our engines and the reference, measured in turns."""
+"""Measure our engines and transformers, which take turns."""

@@ -1,4 +1,4 @@
-"""Who takes turns in a benchmark: a model in one of our engines, once for each attention, and the reference's."""
+"""The peers of a benchmark: our model, once per attention implementation, and the model of transformers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from ast_cli.model.transformer import ASTForAudioClassification
 
 SIZES = {"base": (768, 12), "small": (384, 6), "tiny": (192, 3)}  # DeiT's hidden_size and num_attention_heads
 OURS, REFERENCE = "ast", "transformers"
-SEED = 0  # of random weights and inputs
-LOGITS_TOLERANCE = 1e-3  # float32 logits of two implementations; they differ by 1e-5 and less at base size
+SEED = 0  # for random weights and inputs
+LOGITS_TOLERANCE = 1e-3  # between the float32 logits of two implementations; at base size they differ by at most 1e-5
 
 FLOP_FORMULA = (
     "2 x multiply-adds: patches P*p^2*C; a block 3NC^2 (qkv) + 2N^2C (attention) + NC^2 (proj) + 2NCM (MLP); the last "
@@ -41,16 +41,16 @@ FLOP_FORMULA = (
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One model that takes turns.
+    """One of the models that take turns.
 
     Attributes:
-        library: ``ast`` or ``transformers``.
-        engine: What runs it.
-        attn: ``sdpa`` or ``eager``; None where the engine has one of its own.
-        flop_per_window: Floating-point operations of one window, by ``FLOP_FORMULA``.
-        step_for: From features, float32 on the CPU, shape (batch, max_length, num_mel_bins), to the pass over them that
-            is timed: they lie by then where, and in the type in which, the model takes them.
-        facts: What its speed depends on; see `ast_cli.engine.interface.Engine`.
+        library: Implementation of the model, ``ast`` or ``transformers``.
+        engine: Name of the engine that runs the model.
+        attn: Attention implementation, ``sdpa`` or ``eager``; None if the engine has no choice.
+        flop_per_window: Floating-point operations per window, counted by ``FLOP_FORMULA``.
+        step_for: Function that prepares a timed pass. It takes features in float32 on the CPU, shape (batch,
+            max_length, num_mel_bins), converts them to the device and data type of the model, and returns the pass.
+        facts: Facts that the speed depends on; see `ast_cli.engine.interface.Engine`.
     """
 
     library: str
@@ -62,10 +62,10 @@ class Peer:
 
 
 def load_model(name: str) -> ASTForAudioClassification:
-    """Return a model in float32 on the CPU: of a named size with random weights, or a checkpoint.
+    """Return a checkpoint, or a model of a named size with random weights, in float32 on the CPU.
 
     Raises:
-        UsageError: No model of that name.
+        UsageError: If there is no model of that name.
     """
     if name in SIZES:
         return random_model(size_config(name))
@@ -76,7 +76,7 @@ def load_model(name: str) -> ASTForAudioClassification:
 
 
 def size_config(size: str) -> ASTConfig:
-    """Return the architecture of a named size: DeiT's widths, AST's patches of 10-10 strides at 1024 frames."""
+    """Return the architecture of a named size: DeiT's width, and AST's patches with strides of 10 at 1024 frames."""
     hidden_size, num_heads = SIZES[size]
     return ASTConfig(
         hidden_size=hidden_size,
@@ -87,21 +87,21 @@ def size_config(size: str) -> ASTConfig:
 
 
 def random_model(config: ASTConfig) -> ASTForAudioClassification:
-    """Return a model of random weights, always the same, leaving the random state of others alone."""
+    """Return a model with random weights, always the same ones, without changing torch's random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return ASTForAudioClassification(config).eval()
 
 
 def flop_per_window(config: ASTConfig, *, trimmed: bool = True) -> int:
-    """Count the floating-point operations of one window's matrix products, the rest being far below 1 %.
+    """Count the floating-point operations of the matrix products of one window; all others are far below 1 %.
 
     Args:
-        config: The architecture.
+        config: Architecture of the model.
         trimmed: Whether the last block computes only the two rows that the head reads.
 
     Returns:
-        Twice the multiply-adds: 261 GFLOP for base size at 1024 frames, 239 trimmed.
+        Twice the number of multiply-adds: 261 GFLOP at base size with 1024 frames, 239 if trimmed.
     """
     N, C, M = config.num_tokens, config.hidden_size, config.intermediate_size
     Q, H = NUM_PREFIX_TOKENS, config.num_attention_heads
@@ -118,17 +118,19 @@ def engines_of(
     options: EngineOptions,
     report_progress: Callable[[str], None] = lambda _what: None,
 ) -> dict[str | None, Engine]:
-    """Return one engine for each attention, on one copy of the weights; where it has one of its own, one for all.
+    """Return one engine per attention implementation, all sharing one copy of the weights.
+
+    An engine without a choice of attention is the same for all.
 
     Args:
-        model: In float32 on the CPU; it stays as it is.
-        attns: Names of attentions.
-        options: Engine, device and data type, all by their names, and threads.
-        report_progress: Is told what takes long.
+        model: Model in float32 on the CPU; it is not modified.
+        attns: Names of attention implementations.
+        options: Engine, device, data type and number of threads; no name may be ``auto``.
+        report_progress: Callback for messages about slow steps.
 
     Raises:
-        DeviceError: A device or data type that the engine does not offer.
-        EngineMissingError: It needs a compiler, and there is none.
+        DeviceError: If the engine does not support the device or data type.
+        EngineMissingError: If the engine needs a compiler and there is none.
     """
     if options.engine not in (None, *TORCH_ENGINES):
         return dict.fromkeys(attns, _runtime(model, options))
@@ -137,7 +139,7 @@ def engines_of(
     kind = CompileEngine if options.engine == CompileEngine.name else TorchEngine
     engines: dict[str | None, Engine] = {}
     for attn in attns:
-        with torch.device("meta"):  # the module alone: its weights are assigned
+        with torch.device("meta"):  # without memory for weights, which are assigned below
             twin = ASTForAudioClassification(model.config, attn or "sdpa")
         twin.load_state_dict(state, assign=True)
         engine = kind(twin, device, dtype)
@@ -147,7 +149,7 @@ def engines_of(
 
 
 def _runtime(model: ASTForAudioClassification, options: EngineOptions) -> Engine:
-    """Return a model in an engine that needs no torch, converted in memory: nothing of it is kept."""
+    """Return a model in ONNX Runtime or OpenVINO, converted in memory without caching it."""
     kind: type[OnnxRuntimeEngine | OpenVinoEngine]
     if options.engine == "onnxruntime":
         from ast_cli.engine.graph.onnxruntime_engine import OnnxRuntimeEngine
@@ -168,7 +170,7 @@ def own_peers(
     options: EngineOptions,
     report_progress: Callable[[str], None] = lambda _what: None,
 ) -> list[Peer]:
-    """Return a model in an engine, once for each attention; see `engines_of`."""
+    """Return one peer per attention implementation for our model; see `engines_of`."""
     flop = flop_per_window(model.config)
     return [
         Peer(OURS, options.engine or DEFAULT_ENGINE, attn, flop, partial(_step_of_engine, engine), engine.facts)
@@ -177,11 +179,11 @@ def own_peers(
 
 
 def exported_peer(model: str, options: EngineOptions) -> tuple[Peer, ASTConfig, str]:
-    """Return a model that ``ast export`` wrote, with its configuration and the data type that it computes in.
+    """Return the peer for a model written by ``ast export``, with its configuration and data type.
 
     Raises:
-        UsageError: An engine that it was not exported for.
-        EngineMissingError, CheckpointError, DeviceError: As `ast_cli.engine.choice.load_engine`.
+        UsageError: If another engine than that of the model is requested.
+        EngineMissingError, CheckpointError, DeviceError: As in `ast_cli.engine.choice.load_engine`.
     """
     engine = load_engine(model, options)
     step_for = partial(_step_of_engine, engine)
@@ -190,7 +192,7 @@ def exported_peer(model: str, options: EngineOptions) -> tuple[Peer, ASTConfig, 
 
 
 def _step_of_engine(engine: Engine, values: Tensor) -> Callable[[], object]:
-    """Return a pass; a torch engine's logits are left on the device, as only the model is timed."""
+    """Return a timed pass; a torch engine leaves the logits on the device, so that only the model is timed."""
     if isinstance(engine, TorchEngine):
         return partial(engine.device_logits, values.to(engine.device, engine.dtype))
     return partial(engine.logits, values.numpy())
@@ -199,7 +201,7 @@ def _step_of_engine(engine: Engine, values: Tensor) -> Callable[[], object]:
 def reference_peers(
     references: dict[str, nn.Module], config: ASTConfig, device: torch.device, dtype: torch.dtype
 ) -> list[Peer]:
-    """Put the reference's models on a device, in a data type."""
+    """Return one peer per model of transformers, on a device and in a data type."""
     flop = flop_per_window(config, trimmed=False)
     peers = []
     for attn, reference in references.items():
@@ -213,17 +215,20 @@ def reference_peers(
 
 
 def random_input_values(config: ASTConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return features like those of real audio, mean 0 and std 0.5: (batch_size, max_length, num_mel_bins)."""
+    """Return random features with the mean (0) and standard deviation (0.5) of real ones.
+
+    The shape is (batch_size, max_length, num_mel_bins).
+    """
     generator = torch.Generator().manual_seed(SEED)
     input_values = torch.randn(batch_size, config.max_length, config.num_mel_bins, generator=generator) * 0.5
     return input_values.to(device, dtype)
 
 
 def load_references(model: ASTForAudioClassification, attns: Sequence[str]) -> dict[str, nn.Module]:
-    """Return transformers' model with the same weights, one for each attention, in float32 on the CPU.
+    """Return the model of transformers with the same weights, once per attention, in float32 on the CPU.
 
     Raises:
-        DeviceError: transformers is missing or does not load.
+        DeviceError: If transformers is missing or cannot be imported.
     """
     try:
         from transformers import ASTForAudioClassification as ReferenceModel
@@ -231,7 +236,7 @@ def load_references(model: ASTForAudioClassification, attns: Sequence[str]) -> d
         ImportError,
         OSError,
         RuntimeError,
-    ) as error:  # OSError: a torchaudio built for another torch, imported by it
+    ) as error:  # OSError: transformers imports a torchaudio built for another torch
         raise DeviceError(
             f"transformers cannot be used here ({str(error).splitlines()[0]}); "
             "install it with `pip install transformers`"
@@ -247,7 +252,7 @@ def load_references(model: ASTForAudioClassification, attns: Sequence[str]) -> d
 
 @contextlib.contextmanager
 def _no_loading_bar() -> Iterator[None]:
-    """Keep transformers from drawing a bar on stderr, which it does even where that is no terminal."""
+    """Disable the progress bar that transformers draws on stderr, even if stderr is not a terminal."""
     from transformers.utils import logging
 
     bars: Any = logging
@@ -263,7 +268,7 @@ def _no_loading_bar() -> Iterator[None]:
 
 @torch.inference_mode()
 def _reference_logits(reference: nn.Module, input_values: Tensor) -> Tensor:
-    with float32_products(input_values.device, tf32=False):  # as our engine
+    with float32_products(input_values.device, tf32=False):  # as in our engine
         logits: Tensor = reference(input_values).logits
     return logits
 
@@ -271,19 +276,19 @@ def _reference_logits(reference: nn.Module, input_values: Tensor) -> Tensor:
 def check_agreement(
     model: ASTForAudioClassification, references: dict[str, nn.Module], options: EngineOptions, device: torch.device
 ) -> float:
-    """Compare logits with the reference's in float32: a faster model that computes something else is no faster model.
+    """Check that our float32 logits equal those of transformers, as times of different computations do not compare.
 
     Args:
-        model: Ours.
-        references: The reference's, by attention.
-        options: What runs ours; see `engines_of`.
-        device: Where the reference's runs.
+        model: Our model.
+        references: Models of transformers by attention implementation.
+        options: Options of our engine; see `engines_of`.
+        device: Device for the models of transformers.
 
     Returns:
-        The largest absolute difference, over all attentions.
+        The largest absolute difference over all attention implementations.
 
     Raises:
-        AstError: It is above `LOGITS_TOLERANCE`.
+        AstError: If the difference is larger than `LOGITS_TOLERANCE`.
     """
     input_values = random_input_values(model.config, 1, torch.device("cpu"), torch.float32)
     engines = engines_of(model, tuple(references), dataclasses.replace(options, dtype="float32"))
@@ -293,16 +298,16 @@ def check_agreement(
         differences.append(float(np.abs(engines[attn].logits(input_values.numpy()) - expected).max()))
     if not all(difference <= LOGITS_TOLERANCE for difference in differences):  # NaN fails too
         raise AstError(
-            f"transformers gives other logits than ast (differences up to {max(differences):.2g}, rounding explains "
-            f"{LOGITS_TOLERANCE:g}): there is nothing to compare; please report it with the model's config.json"
+            f"ast and transformers compute different logits (up to {max(differences):.2g} apart; rounding explains "
+            f"{LOGITS_TOLERANCE:g}), so their times do not compare; please report this with the model's config.json"
         )
     return max(differences)
 
 
 def peer_name(library: str, engine: str, attn: str | None) -> str:
-    """Return what a peer is called in tables; of the torch engine the attention alone."""
-    whose = library if library != OURS else engine if engine != "torch" else None
-    return " ".join(part for part in (whose, attn) if part)
+    """Return the name of a peer in reports; a peer of the torch engine is named by its attention only."""
+    runner = library if library != OURS else engine if engine != "torch" else None
+    return " ".join(part for part in (runner, attn) if part)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -1,4 +1,4 @@
-"""What a benchmark found, as frozen data."""
+"""The results of a benchmark."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ast_cli.results import SCHEMA_VERSION
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where the numbers are from.
+    """The machine and the software that the numbers were measured with.
 
     Attributes:
         platform: Operating system and architecture.
-        processor: The processor's name.
-        device: Where the model ran.
-        device_name: The GPU's name, or the processor's again.
-        num_threads: Of the engine on the CPU.
-        versions: Of Python, torch, this package, and of the engine's package and transformers where they took part.
+        processor: Name of the processor.
+        device: Device that ran the model, such as ``cpu`` or ``cuda:0``.
+        device_name: Name of the GPU, or of the processor if the model ran on the CPU.
+        num_threads: Number of CPU threads of the engine.
+        versions: Versions of Python, torch and this package, and of the engine's package and transformers if used.
     """
 
     platform: str
@@ -43,15 +43,16 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What ran.
+    """The model that was measured.
 
     Attributes:
-        name: As asked for.
-        weights: ``random``, ``checkpoint`` or ``exported``; only of the last does the time depend on it.
-        num_parameters: In all; None of an exported model, whose file does not tell.
+        name: Name of the model, as given in the options.
+        weights: Origin of the weights: ``random``, ``checkpoint`` or ``exported``. Times depend on it only for
+            exported models, which may be quantized.
+        num_parameters: Number of parameters; None for an exported model, whose file does not contain it.
         num_tokens: Length of the sequence.
         window_s: Audio that one window covers, in seconds.
-        flop_per_window: Floating-point operations of one window, by ``FLOP_FORMULA``.
+        flop_per_window: Floating-point operations per window, counted by ``FLOP_FORMULA``.
     """
 
     name: str
@@ -64,20 +65,20 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One peer in one cell.
+    """The times of one peer in one cell, which is a data type and a batch size.
 
     Attributes:
-        library: ``ast`` or ``transformers``.
-        engine: What ran it.
-        attn: ``sdpa`` or ``eager``; None where the engine has one of its own.
-        dtype: Of weights and inputs.
-        batch_size: Windows at once.
-        num_repeats: Timed passes.
-        median_ms: Of one pass.
-        spread_ms: Interquartile range of the passes.
-        windows_per_s: By the median.
+        library: Implementation of the model, ``ast`` or ``transformers``.
+        engine: Name of the engine that ran the model.
+        attn: Attention implementation, ``sdpa`` or ``eager``; None if the engine has no choice.
+        dtype: Data type of weights and inputs.
+        batch_size: Number of windows per pass.
+        num_repeats: Number of timed passes.
+        median_ms: Median time of a pass, in milliseconds.
+        spread_ms: Interquartile range of the times, in milliseconds.
+        windows_per_s: Windows per second, from the median.
         real_time_factor: Processing time / audio time.
-        tflop_per_s: Achieved, by ``FLOP_FORMULA``.
+        tflop_per_s: Floating-point operations per second, in units of 1e12, counted by ``FLOP_FORMULA``.
     """
 
     library: str
@@ -94,22 +95,22 @@ class Measurement:
 
     @property
     def peer(self) -> str:
-        """``sdpa``; of other engines ``compile sdpa`` or ``openvino``; of the reference ``transformers sdpa``."""
+        """Name of the peer, such as ``sdpa`` (torch), ``compile sdpa``, ``openvino`` or ``transformers sdpa``."""
         return peer_name(self.library, self.engine, self.attn)
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedUp:
-    """Two peers of one cell.
+    """A comparison of two peers in one cell.
 
     Attributes:
-        dtype: Of the cell.
-        batch_size: Of the cell.
-        baseline: The peer that is compared with.
-        peer: The peer in question.
-        baseline_ms: Its median.
-        peer_ms: Its median.
-        speed_up: Their ratio; above 1 the peer is faster.
+        dtype: Data type of the cell.
+        batch_size: Batch size of the cell.
+        baseline: Name of the peer to compare with.
+        peer: Name of the peer to compare.
+        baseline_ms: Median time of a pass of the baseline, in milliseconds.
+        peer_ms: Median time of a pass of the peer, in milliseconds.
+        speed_up: ``baseline_ms / peer_ms``; the peer is faster if it is above 1.
     """
 
     dtype: str
@@ -121,20 +122,20 @@ class SpeedUp:
     speed_up: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, whose keys are those of version 0.1: ``contestant`` for ``peer``."""
+        """Return the JSON form, with the keys of version 0.1, where ``peer`` was called ``contestant``."""
         return {name.replace("peer", "contestant"): value for name, value in _record(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """One stage of the way from a file to logits.
+    """The time of one processing stage between file and logits.
 
     Attributes:
-        stage: ``decode``, ``fbank`` or ``model``.
-        device: Where it ran.
-        batch_size: Clips or windows at once.
-        ms_per_10_s: Median time for 10 s of audio.
-        spread_ms_per_10_s: Its interquartile range.
+        stage: Name of the stage: ``decode``, ``fbank`` or ``model``.
+        device: Device that ran the stage.
+        batch_size: Number of clips or windows per pass.
+        ms_per_10_s: Median time for 10 s of audio, in milliseconds.
+        spread_ms_per_10_s: Interquartile range of that time, in milliseconds.
         times_real_time: Audio time / processing time.
     """
 
@@ -148,15 +149,15 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkReport:
-    """What `run_benchmark` returns.
+    """The report of `run_benchmark`.
 
     Attributes:
-        machine: Where.
-        model: What.
-        max_abs_difference: Between our float32 logits and the reference's, where it took part.
-        measurements: By data type, batch size and peer, in the order asked for.
-        speed_ups: sdpa over eager, and ours over the reference.
-        stages: Decode, fbank and model apart; the model as its fastest measurement.
+        machine: Machine and software.
+        model: Model that was measured.
+        max_abs_difference: Largest difference between our float32 logits and those of transformers; None without it.
+        measurements: Measurements by data type, batch size and peer, in the order of the options.
+        speed_ups: Comparisons of sdpa with eager, and of our model with transformers.
+        stages: Times of decoding, filter bank and model; the model is represented by its fastest measurement.
     """
 
     machine: Machine
@@ -182,12 +183,12 @@ class BenchmarkReport:
 
 
 def _record(part: Any) -> dict[str, Any]:
-    """Return a dataclass as a dictionary, its floats at 6 significant digits: more than any clock holds."""
+    """Return a dataclass as a dictionary, with floats at 6 significant digits, more than clocks resolve."""
     return {key: float(f"{value:.6g}") if type(value) is float else value for key, value in asdict(part).items()}
 
 
 def compare_measurements(measurements: Sequence[Measurement]) -> Iterator[SpeedUp]:
-    """Yield sdpa over eager, then ours over the reference, pair by pair, for each cell that holds both."""
+    """Yield comparisons of sdpa with eager, then of ours with transformers, for each cell that contains both."""
     medians = {(m.dtype, m.batch_size, m.peer): m.median_ms for m in measurements}
     cells = dict.fromkeys((m.dtype, m.batch_size) for m in measurements)
     ours = {m.peer: m for m in measurements if m.library == OURS}
@@ -203,12 +204,12 @@ def compare_measurements(measurements: Sequence[Measurement]) -> Iterator[SpeedU
 
 
 def describe_machine(device: torch.device, *, with_reference: bool, facts: Mapping[str, str] | None = None) -> Machine:
-    """Say where this runs.
+    """Return the description of this machine.
 
     Args:
-        device: The model's.
-        with_reference: Whether transformers takes part.
-        facts: Of the engine, as in `ast_cli.engine.interface.Engine`; None for torch's.
+        device: Device of the model.
+        with_reference: Whether transformers is measured too.
+        facts: Facts of the engine, as in `ast_cli.engine.interface.Engine`; None for those of torch.
     """
     versions = {"python": platform.python_version(), "torch": torch.__version__, "ast": __version__}
     facts = facts or {}
@@ -222,12 +223,12 @@ def describe_machine(device: torch.device, *, with_reference: bool, facts: Mappi
 
 
 def describe_model(name: str, weights: str, num_parameters: int | None, config: ASTConfig) -> ModelFacts:
-    """Say what ran; see `ModelFacts`."""
+    """Return the description of a model; see `ModelFacts`."""
     return ModelFacts(
         name, weights, num_parameters, config.num_tokens, window_s(config), flop_per_window=flop_per_window(config)
     )
 
 
 def window_s(config: ASTConfig) -> float:
-    """Return the seconds of audio between windows laid side by side: 10.24 for 1024 frames."""
+    """Return the length of one window in seconds: 10.24 for 1024 frames."""
     return config.max_length * FRAME_SHIFT_S

@@ -1,7 +1,7 @@
-"""How fast a model runs here: attention, data type and batch size against each other, and every stage apart.
+"""Measure the speed of a model by attention, data type and batch size, and of every processing stage.
 
-All peers of a cell (one data type and batch size) take turns, round after round, so that a machine that is busy
-or throttles treats them alike; medians are compared, and the spread is the interquartile range.
+All peers of a cell (one data type and batch size) take turns, round after round, so that a busy or throttling machine
+affects all of them equally. Times are medians, and the spread is the interquartile range.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.tagging.tagger import extractor_for
 
-DEFAULT_BATCH_SIZES = (1, 2, 4, 8)  # those of the reference's own table
-CPU_BATCH_SIZES = (1, 2)  # a window of base size takes seconds there, and larger batches gain nothing
+DEFAULT_BATCH_SIZES = (1, 2, 4, 8)  # those of the table in the documentation of transformers
+CPU_BATCH_SIZES = (1, 2)  # a window takes seconds there at base size, and larger batches gain nothing
 
 
 def run_benchmark(
     options: BenchmarkOptions, report_progress: Callable[[str], None] = lambda _what: None
 ) -> BenchmarkReport:
-    """Time a model on this machine.
+    """Measure the speed of a model on this machine.
 
     Args:
-        options: What to run against what.
-        report_progress: Is told what comes next.
+        options: Model, and what to compare.
+        report_progress: Callback for messages about the next step.
 
     Raises:
-        UsageError: An option that cannot be, or no model of that name.
-        DeviceError: A device that is not there, a device or data type that the engine does not offer, a batch that does
-            not fit, or transformers that is not installed.
-        EngineMissingError: The engine's package is not installed.
-        AstError: The reference implementation gives other logits.
+        UsageError: If an option is invalid or there is no model of that name.
+        DeviceError: If the device does not exist, the engine does not support the device or data type, a batch does not
+            fit into memory, or transformers is not installed.
+        EngineMissingError: If the package of the engine is not installed.
+        AstError: If transformers computes different logits.
     """
     if options.model not in SIZES and exported_engine(options.model):
         return _benchmark_exported(options, report_progress)
@@ -75,7 +75,7 @@ def run_benchmark(
     with _threads(options.num_threads):
         report_progress(f"loading {options.model}")
         model = load_model(options.model)
-        backend: FbankBackend = "native" if plan.engine in TORCH_ENGINES else "numpy"  # as `ast classify` chooses
+        backend: FbankBackend = "native" if plan.engine in TORCH_ENGINES else "numpy"  # as in `ast classify`
         extractor = _extractor(options, model.config, backend)
         references = load_references(model, plan.reference_attns) if options.compare else {}
         difference = check_agreement(model, references, plan.settings[0], plan.device) if references else None
@@ -99,16 +99,16 @@ def run_benchmark(
 
 
 def _benchmark_exported(options: BenchmarkOptions, report_progress: Callable[[str], None]) -> BenchmarkReport:
-    """Time a model that ``ast export`` wrote, as it is: its engine and its data type are its own.
+    """Measure a model written by ``ast export``, with the engine and data type that it was exported for.
 
     Raises:
-        UsageError: Another engine, data type or attention, or a comparison, which needs the weights.
-        EngineMissingError, CheckpointError, DeviceError: As `ast_cli.engine.choice.load_engine`.
+        UsageError: If another engine, a data type, an attention implementation or a comparison is requested.
+        EngineMissingError, CheckpointError, DeviceError: As in `ast_cli.engine.choice.load_engine`.
     """
-    asked = (options.dtypes != ("auto",), options.attn_implementations is not None, options.compare is not None)
-    for option, is_asked in zip(("--dtype", "--attn", "--compare"), asked, strict=True):
-        if is_asked:
-            raise UsageError(f"{options.model} is an exported model, which is timed as it is: leave out {option}")
+    given = (options.dtypes != ("auto",), options.attn_implementations is not None, options.compare is not None)
+    for option, is_given in zip(("--dtype", "--attn", "--compare"), given, strict=True):
+        if is_given:
+            raise UsageError(f"{options.model}: an exported model is measured as it is; leave out {option}")
     report_progress(f"loading {options.model}")
     settings = EngineOptions(options.engine, options.device, num_threads=options.num_threads)
     peer, config, dtype = exported_peer(options.model, settings)
@@ -127,14 +127,14 @@ def _benchmark_exported(options: BenchmarkOptions, report_progress: Callable[[st
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the options come to on this machine.
+    """The options with all defaults resolved for this machine.
 
     Attributes:
-        engine: What runs our model.
-        attns: Of our model; None for the engine's own.
-        device: Where everything runs.
-        settings: How our model is run, one for each data type.
-        batch_sizes: Windows at once.
+        engine: Name of the engine for our model.
+        attns: Attention implementations of our model; None for an engine without a choice.
+        device: Device of all models.
+        settings: Engine options for our model, one per data type.
+        batch_sizes: Numbers of windows per pass.
     """
 
     engine: str
@@ -145,15 +145,15 @@ class _Plan:
 
     @property
     def reference_attns(self) -> tuple[str, ...]:
-        """Of the reference: the same, or its fastest."""
+        """Attention implementations of transformers: the same, or sdpa if our engine has no choice."""
         return tuple(attn or "sdpa" for attn in self.attns)
 
 
 def _plan(options: BenchmarkOptions) -> _Plan:
-    """Settle what is left to the machine.
+    """Resolve the defaults of the options for this machine.
 
     Raises:
-        UsageError, DeviceError, EngineMissingError: As `run_benchmark`.
+        UsageError, DeviceError, EngineMissingError: As in `run_benchmark`.
     """
     engine = _engine_name(options)
     is_torch = engine in TORCH_ENGINES
@@ -163,20 +163,20 @@ def _plan(options: BenchmarkOptions) -> _Plan:
     device = resolve_device(options.device) if is_torch else torch.device("cpu")
     dtypes = dict.fromkeys(_resolve_dtype(name, device, is_torch=is_torch) for name in options.dtypes)
     num_threads = options.num_threads or (torch.get_num_threads() if options.compare else None)
-    where = str(device) if is_torch else options.device  # another device than the CPU is for the engine to refuse
+    where = str(device) if is_torch else options.device  # the engine rejects devices other than the CPU
     settings = [EngineOptions(engine, where, name, num_threads=num_threads) for name in map(dtype_name, dtypes)]
     batch_sizes = options.batch_sizes or (CPU_BATCH_SIZES if device.type == "cpu" else DEFAULT_BATCH_SIZES)
     return _Plan(engine, tuple(dict.fromkeys(attns)), device, tuple(settings), tuple(dict.fromkeys(batch_sizes)))
 
 
 def _engine_name(options: BenchmarkOptions) -> EngineName:
-    """Return the engine to measure, which is installed; one for all data types, so that they compare."""
+    """Return the name of the installed engine to measure; it is the same for all data types, so that they compare."""
     found = {resolve_engine(EngineOptions(options.engine, options.device, dtype)) for dtype in options.dtypes}
     return found.pop() if len(found) == 1 else "torch"
 
 
 def _resolve_dtype(name: str, device: torch.device, *, is_torch: bool) -> torch.dtype:
-    """Return the data type of a name; that float16 is slow on a CPU is torch's warning, other engines refuse it."""
+    """Return the data type for a name, with torch's warning about float16 on a CPU, which other engines reject."""
     if is_torch:
         return resolve_dtype_for(name, device)
     return torch.float32 if name == "auto" else resolve_dtype(name)
@@ -189,19 +189,19 @@ def _measure(
     options: BenchmarkOptions,
     report_progress: Callable[[str], None],
 ) -> tuple[list[Measurement], dict[str, str]]:
-    """Time every cell; return the measurements, and what the engine's speed depends on."""
+    """Time every cell; return the measurements and the facts of the engine."""
     ours: Iterable[list[Peer]] = (own_peers(model, plan.attns, setting, report_progress) for setting in plan.settings)
     if plan.engine not in TORCH_ENGINES:
-        ours = list(ours)  # all of them before anything is timed: the engine may refuse a data type
+        ours = list(ours)  # create all engines before timing, as one may reject its data type
     measurements: list[Measurement] = []
     facts: dict[str, str] = {}
     for setting, peers in zip(plan.settings, ours, strict=True):
         facts = peers[0].facts
         dtype = resolve_dtype(setting.dtype)
-        everyone = [*peers, *reference_peers(references, model.config, plan.device, dtype)]
+        all_peers = [*peers, *reference_peers(references, model.config, plan.device, dtype)]
         for batch_size in plan.batch_sizes:
             report_progress(f"timing {setting.dtype}, batch size {batch_size}")
-            measurements += _measure_cell(everyone, model.config, plan.device, setting.dtype, batch_size, options)
+            measurements += _measure_cell(all_peers, model.config, plan.device, setting.dtype, batch_size, options)
     return measurements, facts
 
 
@@ -213,13 +213,17 @@ def _measure_cell(
     batch_size: int,
     options: BenchmarkOptions,
 ) -> list[Measurement]:
-    """Time all peers on one batch."""
+    """Time all peers on batches of one size.
+
+    Raises:
+        DeviceError: If a batch does not fit into memory.
+    """
     try:
         input_values = random_input_values(config, batch_size, torch.device("cpu"), torch.float32)
         steps = [peer.step_for(input_values) for peer in peers]
         for peer, step in zip(peers, steps, strict=True):
             if peer.engine == CompileEngine.name:
-                step()  # compiles, which is no measure of how many passes fit
+                step()  # compiles; its time must not influence the number of repeats
         times_s = time_alternating(steps, device, options.num_repeats, options.num_warmups)
     except (RuntimeError, MemoryError) as error:
         is_memory = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
@@ -233,7 +237,7 @@ def _measure_cell(
 
 
 def _measurement(peer: Peer, times_s: Sequence[float], dtype: str, batch_size: int, audio_s: float) -> Measurement:
-    """Turn seconds a pass into what is reported; ``audio_s`` is the length of one window."""
+    """Return the measurement for the times of a peer in seconds; ``audio_s`` is the length of one window."""
     median_ms, spread_ms = median_and_spread_ms(times_s)
     windows_per_s = batch_size / (median_ms / 1000)
     return Measurement(
@@ -252,10 +256,10 @@ def _measurement(peer: Peer, times_s: Sequence[float], dtype: str, batch_size: i
 
 
 def _extractor(options: BenchmarkOptions, config: ASTConfig, fbank_backend: FbankBackend) -> ASTFeatureExtractor:
-    """Return the model's feature extractor, with a window that holds the whole clip.
+    """Return the feature extractor of the model, with a window that contains the whole clip.
 
     Raises:
-        CheckpointError: As `ast_cli.tagging.tagger.extractor_for`.
+        CheckpointError: As in `ast_cli.tagging.tagger.extractor_for`.
     """
     if options.model in SIZES:
         own = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins)
@@ -266,7 +270,7 @@ def _extractor(options: BenchmarkOptions, config: ASTConfig, fbank_backend: Fban
 
 @contextlib.contextmanager
 def _threads(num_threads: int | None) -> Iterator[None]:
-    """Let torch use so many threads on the CPU, and as many as before afterwards."""
+    """Set the number of CPU threads of torch within a ``with`` block, and restore it afterwards."""
     before = torch.get_num_threads()
     if num_threads is not None:
         torch.set_num_threads(num_threads)

@@ -1,4 +1,4 @@
-"""The stages of the way from a file to logits, each timed apart, for 10 s of audio."""
+"""Time each processing stage between file and logits separately, for 10 s of audio."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ast_cli.benchmark.report import Measurement, StageTime, window_s
 from ast_cli.benchmark.timing import median_and_spread_ms, time_alternating
 from ast_cli.model.config import ASTConfig
 
-CLIP_S = 10.0  # what a stage's time refers to
-CLIP_FRAMES = 1024  # of a window that holds it
-CLIP_SAMPLING_RATE = 44_100  # Hz; the commonest rate of files, so that decoding includes resampling
+CLIP_S = 10.0  # length of audio that the times refer to
+CLIP_FRAMES = 1024  # length of a window that contains the whole clip
+CLIP_SAMPLING_RATE = 44_100  # Hz; the most common rate of files, so that decoding includes resampling
 FBANK_BATCH_SIZE = 8
 
 
 def front_end_stages(
     extractor: ASTFeatureExtractor, device: torch.device, options: BenchmarkOptions
 ) -> Iterator[StageTime]:
-    """Time reading a compressed file, and the filter bank of one clip and of several."""
+    """Time decoding a compressed file, and the filter bank for one clip and for several."""
     cpu = torch.device("cpu")
     clip = _generate_clip(CLIP_SAMPLING_RATE)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,7 @@ def front_end_stages(
 
 
 def _generate_clip(sampling_rate: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return a stereo clip, shape (num_samples, 2): tones in noise, which compress about as music does."""
+    """Return a stereo clip of tones in noise, which compresses about as well as music, shape (num_samples, 2)."""
     time_s = np.arange(int(CLIP_S * sampling_rate)) / sampling_rate
     tones = np.stack([np.sin(2 * np.pi * pitch_hz * time_s) for pitch_hz in (440.0, 554.4)], axis=1)
     noise = np.random.default_rng(SEED).standard_normal(tones.shape)
@@ -56,13 +56,13 @@ def _generate_clip(sampling_rate: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def _decode(file: Path) -> int:
-    """Read a file as the tagger does and return its number of samples."""
+    """Decode a file as the tagger does, and return its number of samples."""
     with open_audio(file) as stream:
         return sum(block.size for block in stream)
 
 
 def _fbank_on_device(extractor: ASTFeatureExtractor, waveforms: Tensor) -> Tensor:
-    """Featurize waveforms (batch, num_samples) where they are."""
+    """Compute features of waveforms (batch, num_samples) on their device."""
     input_values: Tensor = extractor.input_values(list(extractor.fbank(waveforms)))
     return input_values
 
@@ -70,13 +70,13 @@ def _fbank_on_device(extractor: ASTFeatureExtractor, waveforms: Tensor) -> Tenso
 def _time_stage(
     stage: str, step: Callable[[], object], device: torch.device, batch_size: int, options: BenchmarkOptions
 ) -> StageTime:
-    """Time one step that handles ``batch_size`` clips of `CLIP_S` seconds."""
+    """Time one step that processes ``batch_size`` clips of `CLIP_S` seconds."""
     times_s = time_alternating([step], device, options.num_repeats, options.num_warmups)[0]
     return _stage_time(stage, device, batch_size, *median_and_spread_ms(times_s), batch_size * CLIP_S)
 
 
 def model_stage(measurements: Sequence[Measurement], config: ASTConfig, device: torch.device) -> StageTime:
-    """Return our fastest measurement as a stage."""
+    """Return our fastest measurement as the time of the model stage."""
     best = max((m for m in measurements if m.library == OURS), key=lambda m: m.windows_per_s)
     audio_s = best.batch_size * window_s(config)
     return _stage_time("model", device, best.batch_size, best.median_ms, best.spread_ms, audio_s)
@@ -85,7 +85,7 @@ def model_stage(measurements: Sequence[Measurement], config: ASTConfig, device: 
 def _stage_time(
     stage: str, device: torch.device, batch_size: int, median_ms: float, spread_ms: float, audio_s: float
 ) -> StageTime:
-    """Scale the times of ``audio_s`` seconds of audio to 10."""
+    """Return a `StageTime`, scaling the times for ``audio_s`` seconds of audio to 10 s."""
     scale = 10 / audio_s
     return StageTime(
         stage, str(device), batch_size, median_ms * scale, spread_ms * scale, times_real_time=audio_s * 1000 / median_ms

@@ -1,4 +1,4 @@
-"""Seconds that steps take, in turns, so that a machine that is busy or throttles treats them alike."""
+"""Time steps that take turns, so that a busy or throttling machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-CELL_S = 3.0  # to spend on one peer in one cell
+CELL_S = 3.0  # time to spend on one peer in one cell
 MIN_REPEATS, MAX_REPEATS = 5, 100
-SLOW_S, MIN_SLOW_REPEATS = 1.0, 3  # a pass this long needs fewer repeats: the clock's noise is small beside it
-CPU_WARMUPS, WARMUPS = 1, 5  # a GPU also has to raise its clock and choose its kernels
+SLOW_S, MIN_SLOW_REPEATS = 1.0, 3  # longer passes need fewer repeats, as the noise of the clock is small in comparison
+CPU_WARMUPS, WARMUPS = 1, 5  # a GPU also raises its clock and selects kernels
 
 
 def time_alternating(
@@ -20,16 +20,16 @@ def time_alternating(
     num_repeats: int | None = None,
     num_warmups: int | None = None,
 ) -> list[list[float]]:
-    """Time steps in turn, round after round.
+    """Time steps that take turns, round after round.
 
     Args:
-        steps: What to time.
-        device: Whose queue to wait for before and after each step.
-        num_repeats: Rounds; None for as many as fit `CELL_S` seconds a step.
-        num_warmups: Untimed rounds before those, at least 1; None for what suits the device.
+        steps: Functions to time.
+        device: Device whose queue must be empty before and after each step.
+        num_repeats: Number of rounds; None for as many as fit into `CELL_S` seconds per step.
+        num_warmups: Number of untimed rounds before those, at least 1; None for the default of the device.
 
     Returns:
-        Seconds, one list of ``num_repeats`` a step.
+        Times in seconds: one list of ``num_repeats`` for each step.
     """
     latest_s = [0.0]
     for _ in range(num_warmups or (CPU_WARMUPS if device.type == "cpu" else WARMUPS)):
@@ -40,7 +40,7 @@ def time_alternating(
 
 
 def _time_once(step: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds one step takes, from an idle device to an idle device."""
+    """Return the time of one step in seconds, from an idle device to an idle device."""
     synchronize(device)
     start = time.perf_counter()
     step()
@@ -49,7 +49,7 @@ def _time_once(step: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what a GPU still has to do: its kernels are only queued by the call that asks for them."""
+    """Wait until a GPU has run all queued kernels; calls only put kernels into its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -57,13 +57,13 @@ def synchronize(device: torch.device) -> None:
 
 
 def repeats_that_fit(pass_s: float) -> int:
-    """Return how many passes of so many seconds to time."""
+    """Return the number of passes to time if one pass takes ``pass_s`` seconds."""
     least = MIN_SLOW_REPEATS if pass_s > SLOW_S else MIN_REPEATS
     return max(least, min(MAX_REPEATS, int(CELL_S / max(pass_s, 1e-9))))
 
 
 def median_and_spread_ms(times_s: Sequence[float]) -> tuple[float, float]:
-    """Return the median and the interquartile range, in milliseconds, of times in seconds."""
+    """Return the median and the interquartile range of times in seconds, both in milliseconds."""
     if len(times_s) == 1:
         return times_s[0] * 1000, 0.0
     first, median, third = statistics.quantiles(times_s, n=4, method="inclusive")

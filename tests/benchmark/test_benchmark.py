@@ -60,7 +60,7 @@ def mini_report(mini_folder: str) -> BenchmarkReport:
 
 
 def once(model: str, **changes: Any) -> BenchmarkOptions:
-    """Return options of one pass of one window through one attention."""
+    """Return options for one pass over one window with one attention implementation."""
     values = {"attn_implementations": ("sdpa",), "batch_sizes": (1,), "device": "cpu"}
     return BenchmarkOptions(model, **{**values, "num_repeats": 1, "num_warmups": 1, **changes})
 
@@ -69,7 +69,7 @@ def once(model: str, **changes: Any) -> BenchmarkOptions:
 
 
 @pytest.mark.parametrize("trimmed", [True, False])
-def test_flop_formula_counts_what_torch_counts(trimmed: bool) -> None:
+def test_flop_formula_agrees_with_torchs_counter(trimmed: bool) -> None:
     model = ASTForAudioClassification(MINI, "eager").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():  # torch 2.4 counts nothing in inference_mode
         # the last block is not trimmed where every hidden state is asked for
@@ -78,7 +78,7 @@ def test_flop_formula_counts_what_torch_counts(trimmed: bool) -> None:
     assert peers.flop_per_window(MINI, trimmed=trimmed) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
-def test_flop_of_base_size_is_the_published_130_5_multiply_adds_and_8_percent_less_trimmed() -> None:
+def test_flop_of_base_size_is_twice_the_published_130_5_gmac_and_8_percent_less_trimmed() -> None:
     base = peers.size_config("base")
     whole, trimmed = (peers.flop_per_window(base, trimmed=trimmed) for trimmed in (False, True))
     assert whole / 2e9 == pytest.approx(130.5, abs=0.05)  # as many digits as the reference figure holds
@@ -124,7 +124,7 @@ def test_times_belong_to_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert times_s == [[1.0, 1.0], [2.0, 2.0]]
 
 
-def test_repeats_are_chosen_from_the_warm_up_when_nobody_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_number_of_repeats_follows_from_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
 
     def step() -> None:
@@ -149,7 +149,7 @@ def test_a_cpu_waits_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- a run
 
 
-def test_every_cell_is_measured_in_the_order_asked_for(mini_report: BenchmarkReport) -> None:
+def test_every_cell_is_measured_in_the_order_of_the_options(mini_report: BenchmarkReport) -> None:
     cells = [(m.library, m.engine, m.dtype, m.batch_size, m.peer) for m in mini_report.measurements]
     assert cells == [
         ("ast", "torch", "float32", 1, "sdpa"),
@@ -245,7 +245,7 @@ def test_report_keys_have_a_fixed_order(mini_report: BenchmarkReport) -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
-def test_report_says_what_ran_where(mini_report: BenchmarkReport, mini_folder: str) -> None:
+def test_report_describes_model_and_machine(mini_report: BenchmarkReport, mini_folder: str) -> None:
     record = mini_report.to_dict()
     assert (record["schema_version"], record["type"], record["max_abs_difference"]) == (1, "benchmark", None)
     num_parameters = sum(p.numel() for p in peers.random_model(MINI).parameters())
@@ -322,7 +322,7 @@ def test_data_types_are_measured_once_each_and_float16_on_a_cpu_warns(mini_folde
     assert [m.dtype for m in report.measurements] == ["float16", "float32", "bfloat16"]
 
 
-def test_thread_count_is_used_and_then_put_back(mini_folder: str) -> None:
+def test_thread_count_is_used_and_then_restored(mini_folder: str) -> None:
     assert run_benchmark(once(mini_folder, num_threads=2)).machine.num_threads == 2
     assert torch.get_num_threads() == 1
 
@@ -397,26 +397,26 @@ def test_missing_transformers_is_an_error_with_the_remedy(monkeypatch: pytest.Mo
         run_benchmark(BenchmarkOptions(mini_folder, device="cpu", compare="transformers"))
 
 
-# --- what cannot be
+# --- invalid options
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"attn_implementations": ("flash",)}, "attn must be one or more of sdpa, eager, not 'flash'"),
+        ({"attn_implementations": ("flash",)}, "--attn must be one or more of sdpa, eager, not 'flash'"),
         ({"engine": "tensorflow"}, "engine must be one of torch, compile, openvino, onnxruntime, auto"),
-        ({"attn_implementations": ()}, "attn must be one or more"),
-        ({"dtypes": ()}, "dtype must name at least one"),
-        ({"batch_sizes": ()}, "batch size must name at least one"),
-        ({"batch_sizes": (1, 0)}, "batch size must be from 1 to 65536, not 0"),
-        ({"batch_sizes": (65_537,)}, "batch size must be from 1 to 65536, not 65537"),
-        ({"num_repeats": 0}, "repeats must be from 1"),
-        ({"num_warmups": 0}, "warmup must be from 1"),
+        ({"attn_implementations": ()}, "--attn must be one or more"),
+        ({"dtypes": ()}, "--dtype must name at least one"),
+        ({"batch_sizes": ()}, "--batch-size must name at least one"),
+        ({"batch_sizes": (1, 0)}, "--batch-size must be from 1 to 65536, not 0"),
+        ({"batch_sizes": (65_537,)}, "--batch-size must be from 1 to 65536, not 65537"),
+        ({"num_repeats": 0}, "--repeats must be from 1"),
+        ({"num_warmups": 0}, "--warmup must be from 1"),
         ({"num_threads": 0}, "threads must be from 1 to 1024, not 0"),
-        ({"compare": "onnx"}, "compare must be transformers, not 'onnx'"),
+        ({"compare": "onnx"}, "--compare must be transformers, not 'onnx'"),
     ],
 )
-def test_options_that_cannot_be_are_refused(wrong: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         BenchmarkOptions(**wrong)  # type: ignore[arg-type]
 
@@ -437,17 +437,17 @@ def _cell_whose_model_raises(error: Exception) -> None:
         MemoryError(),
     ],
 )
-def test_a_batch_that_does_not_fit_is_one_sentence(error: Exception) -> None:
+def test_a_batch_that_does_not_fit_into_memory_is_an_error(error: Exception) -> None:
     with pytest.raises(DeviceError, match="a batch of 4 does not fit into memory; choose a smaller --batch-size"):
         _cell_whose_model_raises(error)
 
 
-def test_any_other_fault_of_torch_is_not_called_a_lack_of_memory() -> None:
+def test_other_errors_of_torch_are_not_reported_as_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         _cell_whose_model_raises(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-def test_a_run_without_float16_warns_of_nothing(mini_folder: str) -> None:
+def test_a_run_without_float16_gives_no_warning(mini_folder: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run_benchmark(once(mini_folder))
@@ -458,7 +458,7 @@ def test_a_run_without_float16_warns_of_nothing(mini_folder: str) -> None:
 @pytest.mark.parametrize(
     ("format_name", "engine", "dtype"), [("onnx", "onnxruntime", "float32"), ("openvino", "openvino", "int8")]
 )
-def test_an_exported_model_is_timed_as_it_is(
+def test_an_exported_model_is_measured_with_its_engine_and_data_type(
     mini_folder: str, tmp_path: Path, format_name: Any, engine: Any, dtype: Any
 ) -> None:
     pytest.importorskip(engine)
@@ -475,12 +475,14 @@ def test_an_exported_model_is_timed_as_it_is(
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["model"]["num_parameters"] is None
 
 
-def test_an_exported_model_has_one_engine_and_type_and_no_weights_to_compare(mini_folder: str, tmp_path: Path) -> None:
+def test_other_engines_types_and_comparisons_are_refused_for_an_exported_model(
+    mini_folder: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     export_model(ExportOptions(mini_folder, out, "onnx"))
     for changes, message in (
         ({"engine": "torch"}, "a model exported for onnxruntime, which no other engine runs: leave out --engine"),
-        ({"dtypes": ("fp32",)}, "is an exported model, which is timed as it is: leave out --dtype"),
+        ({"dtypes": ("fp32",)}, "an exported model is measured as it is; leave out --dtype"),
         ({"attn_implementations": ("sdpa",)}, "leave out --attn"),
         ({"compare": "transformers"}, "leave out --compare"),
     ):

@@ -67,7 +67,7 @@ def test_attentions_share_one_copy_of_the_weights(model: ASTForAudioClassificati
 
 
 @each_engine
-def test_what_is_timed_are_the_chosen_engines_logits(engine: Any, model: ASTForAudioClassification) -> None:
+def test_a_timed_pass_returns_the_logits_of_the_chosen_engine(engine: Any, model: ASTForAudioClassification) -> None:
     (peer,) = own_peers(model, (None,), EngineOptions(engine, "auto", "float32", num_threads=1))
     values = random_input_values(MINI, 2, CPU, torch.float32)
     with torch.inference_mode():
@@ -77,7 +77,7 @@ def test_what_is_timed_are_the_chosen_engines_logits(engine: Any, model: ASTForA
     assert (peer.engine, peer.attn, peer.facts["threads"]) == (engine, None, "1")
 
 
-def test_what_is_timed_of_the_compile_engine_is_compiled(
+def test_a_timed_pass_of_the_compile_engine_runs_compiled_code(
     model: ASTForAudioClassification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: lambda values: function(values) + 1)
@@ -95,7 +95,7 @@ def test_what_is_timed_of_the_compile_engine_is_compiled(
 
 
 @each_engine
-def test_a_run_names_engine_data_type_and_threads(engine: Any, folder: str) -> None:
+def test_a_report_names_engine_data_type_and_threads(engine: Any, folder: str) -> None:
     report = run_benchmark(options_for(folder, engine))
     cells = [(m.library, m.engine, m.attn, m.dtype, m.batch_size, m.peer) for m in report.measurements]
     assert cells == [("ast", engine, None, "float32", size, engine) for size in (1, 2)]
@@ -117,7 +117,7 @@ def test_a_runtime_is_compared_with_transformers_too(engine: Any, folder: str) -
 
 
 @each_engine
-def test_what_an_engine_does_not_offer_is_refused_before_anything_is_timed(engine: Any, folder: str) -> None:
+def test_an_unsupported_data_type_is_refused_before_anything_is_timed(engine: Any, folder: str) -> None:
     heard: list[str] = []
     with pytest.raises(DeviceError, match=f"the {engine} engine computes in float32.*, not in float16"):
         run_benchmark(options_for(folder, engine, dtypes=("fp32", "fp16")), heard.append)
@@ -128,7 +128,7 @@ def test_what_an_engine_does_not_offer_is_refused_before_anything_is_timed(engin
         run_benchmark(options_for(folder, engine, attn_implementations=("sdpa",)))
 
 
-def test_auto_is_one_engine_that_offers_every_data_type(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_one_engine_that_supports_every_data_type(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ast_cli.engine.choice.is_installed", lambda _package: True)
     monkeypatch.setattr("ast_cli.engine.choice.multiplies_bfloat16", lambda: False)
     report = run_benchmark(options_for(folder, "auto", dtypes=("fp32", "bf16"), device="cpu"))
@@ -144,7 +144,7 @@ def test_an_engine_that_is_not_installed_is_refused(folder: str, monkeypatch: py
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
-def test_the_compile_engine_compiles_before_the_clock_runs(
+def test_the_compile_engine_compiles_before_timing_starts(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AST_CACHE", str(tmp_path / "cache"))
@@ -161,7 +161,7 @@ def test_the_compile_engine_compiles_before_the_clock_runs(
 
 
 class _Shifted(nn.Module):
-    """A reference whose logits are ours and a little more."""
+    """A reference model whose logits differ from ours by a constant."""
 
     def __init__(self, model: ASTForAudioClassification, shift: float) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ def test_a_difference_within_rounding_is_reported(model: ASTForAudioClassificati
 
 
 @pytest.mark.parametrize("shift", [1.1e-3, -1.1e-3, math.nan])
-def test_other_logits_are_an_error_before_anything_is_timed(model: ASTForAudioClassification, shift: float) -> None:
+def test_different_logits_are_an_error_before_anything_is_timed(model: ASTForAudioClassification, shift: float) -> None:
     references: dict[str, nn.Module] = {"sdpa": _Shifted(model, 0.0), "eager": _Shifted(model, shift)}
-    with pytest.raises(AstError, match="transformers gives other logits"):
+    with pytest.raises(AstError, match="ast and transformers compute different logits"):
         check_agreement(model, references, TORCH, CPU)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -47,63 +48,89 @@ REPORT = BenchmarkReport(
 )
 
 EXPECTED_TEXT = """\
-base: random weights, 86.6 M parameters, 1214 tokens, windows of 10.24 s, 242 GFLOP each
+base: random weights, 86.6 M parameters, 1214 tokens, windows of 10.24 s with
+  242 GFLOP
 torch engine on cpu: A processor, 2 CPU thread(s)
 Linux-6.1; python 3.11.7, torch 2.13.0
 logits equal those of transformers within 1.5e-06 in float32
 
-| dtype   | Batch size | Model             |   ms | Spread, ms | Windows/s | Real-time factor | TFLOP/s |
-| ------- | ---------: | ----------------- | ---: | ---------: | --------: | ---------------: | ------: |
-| float32 |          1 | sdpa              | 2000 |       12.5 |       0.5 |            0.195 |   0.121 |
-| float32 |          1 | eager             | 3000 |        125 |     0.333 |            0.293 |  0.0807 |
-| float32 |          1 | transformers sdpa | 2100 |       9.25 |     0.476 |            0.205 |   0.124 |
+float32:
 
-| dtype   | Batch size | eager, ms | sdpa, ms | Speed-up |
-| ------- | ---------: | --------: | -------: | -------: |
-| float32 |          1 |      3000 |     2000 |     1.50 |
+| Batch | Engine            |   ms | Spread | Windows/s |   RTF | TFLOP/s |
+| ----: | ----------------- | ---: | -----: | --------: | ----: | ------: |
+|     1 | torch sdpa        | 2000 |   12.5 |       0.5 | 0.195 |   0.121 |
+|     1 | torch eager       | 3000 |    125 |     0.333 | 0.293 |  0.0807 |
+|     1 | transformers sdpa | 2100 |   9.25 |     0.476 | 0.205 |   0.124 |
 
-| dtype   | Batch size | transformers sdpa, ms | sdpa, ms | Speed-up |
-| ------- | ---------: | --------------------: | -------: | -------: |
-| float32 |          1 |                  2100 |     2000 |     1.05 |
+| dtype   | Batch | torch eager, ms | torch sdpa, ms | Speed-up |
+| ------- | ----: | --------------: | -------------: | -------: |
+| float32 |     1 |            3000 |           2000 |     1.50 |
 
-| Stage  | Device | Batch size | ms per 10 s of audio | Spread, ms | x real time |
-| ------ | ------ | ---------: | -------------------: | ---------: | ----------: |
-| decode | cpu    |          1 |                 12.5 |       0.25 |         800 |
-| model  | cpu    |          1 |                 1953 |       12.2 |        5.12 |
+| dtype   | Batch | transformers sdpa, ms | torch sdpa, ms | Speed-up |
+| ------- | ----: | --------------------: | -------------: | -------: |
+| float32 |     1 |                  2100 |           2000 |     1.05 |
 
-FLOP of a window: 2 x multiply-adds: patches P*p^2*C; a block 3NC^2 (qkv) + 2N^2C (attention) + NC^2 (proj) + \
-2NCM (MLP); the last block 4QC^2 + 2QHNC + 2QCM, as the head reads Q=2 rows (transformers: as the others); \
-head CL. N tokens, P patches of side p, C hidden_size, H heads, M intermediate_size, L labels
+| Stage  | Device | Batch | ms per 10 s of audio | Spread | x real time |
+| ------ | ------ | ----: | -------------------: | -----: | ----------: |
+| decode | cpu    |     1 |                 12.5 |   0.25 |         800 |
+| model  | cpu    |     1 |                 1953 |   12.2 |        5.12 |
+
+ms: median time of a batch. Spread: interquartile range.
+RTF: real-time factor, processing time / audio time.
+TFLOP/s: operations of matrix products; --json contains the formula.
 """
 
 
 @pytest.fixture
-def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[BenchmarkOptions]:
-    """Answer with a fixed report, and keep what was asked for."""
-    asked: list[BenchmarkOptions] = []
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[BenchmarkOptions]:
+    """Replace the benchmark by a fixed report, and record the options it is called with."""
+    calls: list[BenchmarkOptions] = []
 
     def answer(options: BenchmarkOptions, report_progress: Callable[[str], None]) -> BenchmarkReport:
-        asked.append(options)
+        calls.append(options)
         report_progress("timing")
         return REPORT
 
     monkeypatch.setattr(benchmark, "run_benchmark", answer)
-    return asked
+    return calls
 
 
-def test_tables_are_aligned_text(asked_for: list[BenchmarkOptions]) -> None:
+def test_tables_are_aligned_text(requested: list[BenchmarkOptions]) -> None:
     result = CliRunner().invoke(app, ["benchmark"])
     assert (result.exit_code, result.stdout, result.stderr) == (0, EXPECTED_TEXT, "")
-    assert asked_for == [BenchmarkOptions()]
+    assert requested == [BenchmarkOptions()]
 
 
-def test_json_is_the_report_and_nothing_else(asked_for: list[BenchmarkOptions]) -> None:
+def test_the_largest_numbers_and_longest_names_fit_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    largest = {"num_repeats": 3, "median_ms": 123456.7, "spread_ms": 123456.7, "windows_per_s": 1234.5}
+    smallest = {"real_time_factor": 1.23e-5, "tflop_per_s": 1.23e-5}
+    runners = [("ast", "torch", "sdpa"), ("ast", "compile", "eager"), ("transformers", "torch", "eager")]
+    measurements = tuple(
+        Measurement(*runner, dtype, 65536, **largest, **smallest)  # type: ignore[arg-type]
+        for dtype in ("float32", "bfloat16")
+        for runner in runners
+    )
+    speed_ups = (SpeedUp("bfloat16", 65536, "transformers eager", "compile eager", 123456.7, 123456.7, 1.0),)
+    stages = (StageTime("decode", "cuda:10", 65536, 123456.7, 123456.7, 123456.7),)
+    command.render(dataclasses.replace(REPORT, measurements=measurements, speed_ups=speed_ups, stages=stages))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line.endswith(":")] == ["float32:", "bfloat16:"]
+
+
+def test_a_long_model_path_is_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/models/" + "-".join(["long"] * 20)
+    command.render(dataclasses.replace(REPORT, model=dataclasses.replace(REPORT.model, name=path)))
+    assert capsys.readouterr().out.splitlines()[0] == f"{path}:"
+
+
+def test_json_is_the_report_and_nothing_else(requested: list[BenchmarkOptions]) -> None:
     result = CliRunner().invoke(app, ["benchmark", "--json"])
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout) == REPORT.to_dict()
 
 
-def test_every_option_reaches_the_run(asked_for: list[BenchmarkOptions]) -> None:
+def test_every_option_reaches_the_run(requested: list[BenchmarkOptions]) -> None:
     line = (
         "benchmark --model builtin --engine compile --attn eager,sdpa --dtype fp32,bf16 --batch-size 1,2,4,8 "
         "--device cuda:1 --compare transformers --repeats 7 --warmup 2 --threads 3"
@@ -112,11 +139,11 @@ def test_every_option_reaches_the_run(asked_for: list[BenchmarkOptions]) -> None
     expected = BenchmarkOptions(
         "builtin", "compile", ("eager", "sdpa"), ("fp32", "bf16"), (1, 2, 4, 8), "cuda:1", "transformers", 7, 2, 3
     )
-    assert asked_for == [expected]
+    assert requested == [expected]
 
 
 def test_progress_is_shown_on_a_terminal_alone(
-    asked_for: list[BenchmarkOptions], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    requested: list[BenchmarkOptions], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
@@ -129,18 +156,18 @@ def test_progress_is_shown_on_a_terminal_alone(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch-size", "1,x"], "batch size must be whole numbers separated by commas, not 'x'"),
-        (["--batch-size", "1,-2"], "batch size must be whole numbers separated by commas, not '-2'"),
-        (["--batch-size", ","], "batch size must name at least one number"),
-        (["--attn", "flash"], "attn must be one or more of sdpa, eager, not 'flash'"),
-        (["--compare", "onnx"], "compare must be transformers, not 'onnx'"),
+        (["--batch-size", "1,x"], "--batch-size must be whole numbers separated by commas, not 'x'"),
+        (["--batch-size", "1,-2"], "--batch-size must be whole numbers separated by commas, not '-2'"),
+        (["--batch-size", ","], "--batch-size must name at least one number"),
+        (["--attn", "flash"], "--attn must be one or more of sdpa, eager, not 'flash'"),
+        (["--compare", "onnx"], "--compare must be transformers, not 'onnx'"),
     ],
 )
-def test_a_wrong_option_is_a_usage_error(asked_for: list[BenchmarkOptions], arguments: list[str], message: str) -> None:
+def test_a_wrong_option_is_a_usage_error(requested: list[BenchmarkOptions], arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["benchmark", *arguments])
     assert isinstance(result.exception, UsageError)
     assert str(result.exception) == message
-    assert asked_for == []
+    assert requested == []
 
 
 def test_a_real_run_keeps_stdout_for_the_document_and_warns_on_stderr(tmp_path: Path) -> None:
