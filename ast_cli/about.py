@@ -43,7 +43,18 @@ class AboutField:
     @property
     def flag(self) -> str:
         """Name of the option on the command line."""
-        return self.about.flag or "--" + self.name.replace("_", "-")
+        return self.about.flag or default_flag(self.name)
+
+
+def flag_of(options: type[Any], name: str) -> str:
+    """Return the flag of a field on the command line, for messages; fields without an `About` have one too."""
+    flags = {field.name: field.flag for field in documented_fields(options)}
+    return flags.get(name) or default_flag(name)
+
+
+def default_flag(name: str) -> str:
+    """Return the flag that a field has unless its `About` says otherwise: ``--top-k`` of ``top_k``."""
+    return "--" + name.replace("_", "-")
 
 
 _known: dict[type[Any], tuple[AboutField, ...]] = {}  # a cache: evaluating the annotations takes a millisecond

@@ -47,7 +47,7 @@ def hop_frames_of(hop_s: float | None, max_length: int) -> int:
     hop_frames = round(hop_s / FRAME_SHIFT_S) if math.isfinite(hop_s) else 0
     if not 1 <= hop_frames <= max_length:
         window_s = max_length * FRAME_SHIFT_S
-        raise UsageError(f"the hop must be from 0.01 s to the model's window of {window_s:.2f} s, not {hop_s:g} s")
+        raise UsageError(f"--hop must be from 0.01 s to the model's window of {window_s:.2f} s, not {hop_s:g} s")
     return hop_frames
 
 

@@ -41,5 +41,5 @@ class EvaluationOptions(DecodeOptions):
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         DecodeOptions.__post_init__(self)
-        check_choice("aggregate", self.aggregate, get_args(Aggregate))
+        check_choice("--aggregate", self.aggregate, get_args(Aggregate))
         WindowOptions(hop_s=self.hop_s, batch_size=self.batch_size)

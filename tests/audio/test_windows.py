@@ -167,4 +167,4 @@ def test_a_hop_is_rounded_to_whole_frames(hop_s: float | None, hop_frames: int) 
 def test_a_hop_that_cannot_be_is_refused(hop_s: float) -> None:
     with pytest.raises(UsageError) as raised:
         hop_frames_of(hop_s, 1024)
-    assert str(raised.value) == f"the hop must be from 0.01 s to the model's window of 10.24 s, not {hop_s:g} s"
+    assert str(raised.value) == f"--hop must be from 0.01 s to the model's window of 10.24 s, not {hop_s:g} s"

@@ -235,5 +235,5 @@ def test_another_model_is_refused_by_resume_and_another_format_is_not(
     before = output.read_bytes()
     refused = run_ast(*begun, "--model", str(other), "-f", "csv", "--resume")
     assert refused.returncode == ExitCode.USAGE
-    assert f"error: {output} was begun otherwise: model was " in refused.stderr
+    assert f"error: {output} was begun with other settings: --model was another; --resume needs" in refused.stderr
     assert output.read_bytes() == before

@@ -203,7 +203,7 @@ def test_an_ensemble_of_sigmoid_and_softmax_is_warned_of(clips: list[str]) -> No
         ({"timeout_s": float("nan")}, "timeout must be above 0"),
         ({"aggregate": "median"}, "aggregate must be one of"),
         ({"hop_s": -1.0}, "hop must be above 0"),
-        ({"batch_size": 0}, "batch size must be"),
+        ({"batch_size": 0}, "--batch-size must be"),
     ],
 )
 def test_options_that_cannot_be_are_refused(change: dict[str, object], message: str) -> None:

@@ -215,9 +215,11 @@ def test_an_output_without_a_journal_cannot_be_continued(output: Path) -> None:
 def test_other_settings_are_refused_by_name(output: Path) -> None:
     begun(output)
     others = FINGERPRINT | {"top_k": 3, "hop_s": 5.0}
-    with pytest.raises(UsageError, match=r"hop_s was None and is 5.0; top_k was 5 and is 3; --resume needs the same"):
+    with pytest.raises(
+        UsageError, match=r"--hop was not given and is now 5.0; --top-k was 5 and is now 3; --resume needs"
+    ):
         open_journal(output, "jsonl", others, resume=True)
-    with pytest.raises(UsageError, match="shard was None and is '1/2'"):
+    with pytest.raises(UsageError, match="other settings: --shard was not given and is now 1/2; --resume needs"):
         begin(output, resume=True, shard=(1, 2))
     assert run(begin(output, resume=True), inputs()) == inputs()[4:]
 
@@ -226,10 +228,32 @@ def test_of_settings_within_settings_only_those_that_differ_are_named(output: Pa
     old: dict[str, Any] = {"labels": ["a"] * 100, "options": {"top_k": 5, "hop_s": None}}
     new = {"labels": ["a"] * 99 + ["b"], "options": {"top_k": 3, "hop_s": None}}
     run(open_journal(output, "jsonl", old), inputs(1))
-    with pytest.raises(
-        UsageError, match=r"begun otherwise: labels is another; options\.top_k was 5 and is 3; --resume"
-    ):
+    with pytest.raises(UsageError, match=r"other settings: --model was another; --top-k was 5 and is now 3; --resume"):
         open_journal(output, "jsonl", new, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ({"events": False}, {"events": True}, "--events was not given and is now given;"),
+        ({"labels": []}, {"labels": ["Rain", "Speech"]}, "--labels was not given and is now Rain, Speech;"),
+        ({"thresholds": []}, {"thresholds": [["Rain", 0.5]]}, "--thresholds was another;"),
+        ({"start_s": 0.0}, {"start_s": 60.0}, "--start was 0.0 and is now 60.0;"),
+    ],
+)
+def test_a_difference_is_told_by_flag_and_value(
+    output: Path, old: dict[str, Any], new: dict[str, Any], message: str
+) -> None:
+    run(open_journal(output, "jsonl", {"options": old}), inputs(1))
+    with pytest.raises(UsageError) as raised:
+        open_journal(output, "jsonl", {"options": new}, resume=True)
+    assert message in str(raised.value)
+
+
+def test_an_option_that_the_earlier_version_did_not_know_is_as_good_as_not_given(output: Path) -> None:
+    run(open_journal(output, "jsonl", {"options": {}}), inputs(1))
+    with open_journal(output, "jsonl", {"options": {"events": False, "labels": [], "top_k": None}}, resume=True):
+        pass
 
 
 def test_settings_are_compared_as_json_holds_them(output: Path) -> None:

@@ -249,7 +249,9 @@ def test_missing_and_repeated_shards_are_told(shards: list[Path], tmp_path: Path
 
 def test_parts_of_other_settings_or_formats_are_told(shards: list[Path], tmp_path: Path, output: Path) -> None:
     other = run(tmp_path / "other.jsonl", INPUTS, (2, 3), top_k=3)
-    with pytest.raises(AstError, match=r"other\.jsonl was made otherwise than \S+: top_k was 5 and is 3"):
+    with pytest.raises(
+        AstError, match=r"other\.jsonl was made with other settings than \S+: --top-k is 3 instead of 5$"
+    ):
         merge_outputs([*shards[:2], other], output)
     table = run(tmp_path / "other.csv", INPUTS, (2, 3), "csv")
     with pytest.raises(AstError, match=r"other\.csv is csv and \S+tags-0\.jsonl is jsonl"):

@@ -213,9 +213,10 @@ class Journal:
         self.header, entries = read_journal(names.journal)
         differences = self.header.differences(wanted)
         if differences:
+            changed = "; ".join(difference.over_time() for difference in differences)
             raise UsageError(
-                f"{names.output} was begun otherwise: {'; '.join(differences)}; --resume needs the same, "
-                "--force starts anew"
+                f"{names.output} was begun with other settings: {changed}; --resume needs the same settings, "
+                "--force starts over"
             )
         self._finish_replacing()
         output_end, journal_end = self._take_up(entries)

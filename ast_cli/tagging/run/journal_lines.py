@@ -15,17 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ast_cli.about import flag_of
 from ast_cli.errors import AstError
 from ast_cli.files.json_object import shown
 from ast_cli.files.lock import lock_file
 from ast_cli.results import exact_path, path_fields
 from ast_cli.tagging.inputs import STDIN
+from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.run.shards import Shard, format_shard
 
 JOURNAL_VERSION = 1
 BLOCK_BYTES = 1 << 16
 FINISHED_LINE = b'{"finished": true}\n'  # the last line of a run that came to its end
 OK = "ok"
+FLAGS = {  # settings of a fingerprint that are no fields of `ClassifyOptions`
+    "model": "--model",
+    "labels": "--model",
+    "schema_version": "the version of the output's format",
+    "dtype": "--dtype",
+    "fbank": "--fbank",
+    "shard": "--shard",
+}
+OPAQUE = frozenset({"model", "labels", "options.thresholds"})  # their values are digests or long lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +115,65 @@ class Header:
             "crc32": self.crc32,
         }
 
-    def differences(self, other: Header) -> list[str]:
-        """Name the settings that another header has otherwise."""
+    def differences(self, other: Header) -> list[Difference]:
+        """Return the settings that differ in another header, by flag."""
         mine, others = ({**_flat(header.fingerprint), "shard": format_shard(header.shard)} for header in (self, other))
-        names = [name for name in sorted(mine | others) if mine.get(name) != others.get(name)]
-        return [_difference(name, shown(mine.get(name)), shown(others.get(name))) for name in names]
+        found: dict[str, Difference] = {}
+        for name in sorted(mine | others):
+            old, new = _given(mine.get(name)), _given(others.get(name))
+            if old != new:
+                flag = _flag(name)
+                values = None if name in OPAQUE or flag == "--front-end" else (_shown(old), _shown(new))
+                found.setdefault(flag, Difference(flag, values))
+        return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting that differs between two runs.
+
+    Attributes:
+        flag: The flag that sets it.
+        values: Its value in the first and in the second run; None where the values mean nothing to a reader.
+    """
+
+    flag: str
+    values: tuple[str, str] | None
+
+    def over_time(self) -> str:
+        """Return what changed from an earlier run to the present one."""
+        if self.values is None or self.values[0] == self.values[1]:  # long values are cut when shown
+            return f"{self.flag} was another"
+        return f"{self.flag} was {self.values[0]} and is now {self.values[1]}"
+
+    def side_by_side(self) -> str:
+        """Return how the second run differs from the first."""
+        if self.values is None or self.values[0] == self.values[1]:
+            return f"{self.flag} is another"
+        return f"{self.flag} is {self.values[1]} instead of {self.values[0]}"
+
+
+def _flag(name: str) -> str:
+    """Return the flag behind a setting of a fingerprint."""
+    section, _, field = name.rpartition(".")
+    if section.startswith("front_end"):
+        return "--front-end"
+    return FLAGS.get(name) or flag_of(ClassifyOptions, field)
+
+
+def _given(value: object) -> object:
+    """Return a setting's value, None where its flag was not given: an earlier version may not have known the flag."""
+    return None if value is False or value == [] else value
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "not given"
+    if value is True:
+        return "given"
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return shown(value)[1:-1] if isinstance(value, str) else shown(value)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -117,10 +182,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
-
-
-def _difference(name: str, old: str, new: str) -> str:
-    return f"{name} was {old} and is {new}" if old != new else f"{name} is another"  # long values are cut when shown
 
 
 @dataclass(frozen=True, slots=True)

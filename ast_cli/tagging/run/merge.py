@@ -130,7 +130,8 @@ def _check_parts(parts: Sequence[_Part]) -> None:
     for file, header in journalled[1:]:
         differences = first.differences(dataclasses.replace(header, shard=first.shard))
         if differences:
-            raise AstError(f"{file} was made otherwise than {first_file}: {'; '.join(differences)}")
+            changed = "; ".join(difference.side_by_side() for difference in differences)
+            raise AstError(f"{file} was made with other settings than {first_file}: {changed}")
     _check_shards(journalled)
 
 
