@@ -96,7 +96,7 @@ def select_label_ids(names: Iterable[str], id2label: Mapping[int, str]) -> list[
         Class indices in the given order, without duplicates.
 
     Raises:
-        UsageError: If a name matches no label; the message lists similar labels.
+        UsageError: If a name is empty or matches no label; the message then lists similar labels.
     """
     known = label_ids_by_name(id2label)
     chosen = [label_id for name in names for label_id in _split(name, known, id2label)]
@@ -114,7 +114,10 @@ def _split(text: str, known: Mapping[str, int], id2label: Mapping[int, str]) -> 
                 first = last
                 break
         else:
-            raise UsageError(no_such_label(parts[first].strip(), id2label))
+            name = parts[first].strip()
+            if not name:
+                raise UsageError(f"{text!r} contains an empty label name: check its commas")
+            raise UsageError(no_such_label(name, id2label))
     return chosen
 
 

@@ -103,8 +103,9 @@ def test_the_longest_match_wins() -> None:
         ("rain on", "the model has no label 'rain on'; similar labels: 'rain on tin', 'RAIN ON GLASS', 'Rain'"),
         ("surf", "the model has no label 'surf'; similar labels: 'Waves, surf'"),
         ("Bark,zzz", "the model has no label 'zzz' and none similar to it; see id2label in the model's config.json"),
-        ("", "the model has no label '' and none similar to it; see id2label in the model's config.json"),
-        ("Bark,", "the model has no label '' and none similar to it; see id2label in the model's config.json"),
+        ("", "'' contains an empty label name: check its commas"),
+        ("Bark,,Rain", "'Bark,,Rain' contains an empty label name: check its commas"),
+        ("Bark,", "'Bark,' contains an empty label name: check its commas"),
         ("Waves,  surf", "the model has no label 'Waves'; similar labels: 'Waves, surf'"),  # two spaces
     ],
 )

@@ -53,6 +53,17 @@ def check_threshold(label: str, value: object) -> None:
         raise UsageError(f"the threshold of {label!r} must be a number from 0 to 1, not {value!r}")
 
 
+def check_threshold_range(threshold: float | None, activation: str) -> None:
+    """Check that scores after an activation can reach a threshold; without an activation they have no bounds.
+
+    Raises:
+        UsageError: If the threshold is outside the range of the scores.
+    """
+    if threshold is not None and activation != "none" and not 0 <= threshold <= 1:
+        flag = flag_of(ClassifyOptions, "threshold")
+        raise UsageError(f"{flag} must be from 0 to 1, as scores after {activation} are, not {threshold:g}")
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
     """How inputs are decoded.
@@ -196,8 +207,12 @@ class ClassifyOptions(WindowOptions):
         for name in ("labels", "exclude_labels"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} must be a sequence of names, not one string")
+            if not all(label.strip() for label in getattr(self, name)):
+                raise UsageError(f"{flag_of(ClassifyOptions, name)} is empty: name labels, separated by commas")
         check_choice(flag_of(ClassifyOptions, "aggregate"), self.aggregate, get_args(Aggregate))
         check_choice(flag_of(ClassifyOptions, "activation"), self.activation, get_args(Activation))
+        if self.activation != "auto":  # else the range of the scores is known only with the model
+            check_threshold_range(self.threshold, self.activation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def test_timestamps_labels_and_threshold_reach_the_result(run_ast: Run, write_wa
         (0.0, 5.12), (5.12, 10.24), (6.86, 11.98),
     ]  # fmt: skip
     assert {tag["label"] for tag in record["tags"]} == {"Rain", "Waves, surf"}
-    none = run_ast("classify", path, *BUILTIN, "--threshold", "1.1", "--json")
+    none = run_ast("classify", path, *BUILTIN, "--threshold", "1", "--json")
     assert json.loads(none.stdout)[0]["tags"] == []
     unknown = run_ast("classify", path, *BUILTIN, "--labels", "Rainn")
     assert (unknown.returncode, unknown.stdout) == (ExitCode.USAGE, "")

@@ -321,6 +321,26 @@ def test_a_guess_is_said_once_by_the_command_and_survives_an_export(
         assert "problem_type" not in run_ast(*command, "--activation", "sigmoid").stderr
 
 
+@pytest.mark.parametrize(
+    ("problem_type", "activation"),
+    [("single_label_classification", "softmax"), ("multi_label_classification", "sigmoid")],
+)
+def test_a_threshold_that_no_score_can_reach_is_refused(problem_type: str | None, activation: str) -> None:
+    tagger = tiny_tagger(problem_type)
+    message = f"^--threshold must be from 0 to 1, as scores after {activation} are, not 1.5$"
+    with pytest.raises(UsageError, match=message):
+        tagger.classify(np.zeros(16000, np.float32), sampling_rate=16000, threshold=1.5)
+
+
+def test_scores_without_an_activation_have_any_threshold() -> None:
+    silence, unbounded = np.zeros(16000, np.float32), tiny_tagger("regression")
+    every = unbounded.classify(silence, sampling_rate=16000).tags
+    threshold = max(every[0].score, 1.0) + 1
+    assert unbounded.classify(silence, sampling_rate=16000, threshold=threshold).tags == ()
+    assert unbounded.classify(silence, sampling_rate=16000, threshold=-1e9).tags == every
+    assert tiny_tagger().classify(silence, sampling_rate=16000, threshold=-1e9, activation="none").tags
+
+
 def test_no_activation_gives_the_logits(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     path = write_wav("clip.wav", 0.6)
     logits = tagger.extract(path, what="logits").arrays["logits"]

@@ -12,7 +12,7 @@ from ast_cli.errors import AstWarning, UsageError
 from ast_cli.labels import label_ids_by_name, mid_of, no_such_label, select_label_ids
 from ast_cli.model.config import ASTConfig, activation_of, known_problem_type
 from ast_cli.results import Tag
-from ast_cli.tagging.options import DEFAULT_THRESHOLD, DEFAULT_TOP_K, ClassifyOptions
+from ast_cli.tagging.options import DEFAULT_THRESHOLD, DEFAULT_TOP_K, ClassifyOptions, check_threshold_range
 
 Scores = NDArray[np.float32]
 GUESSED = (
@@ -49,7 +49,7 @@ class TagChooser:
         options: Which labels, how many, from which score on.
 
     Raises:
-        UsageError: A label the model does not have.
+        UsageError: If the model does not have a label, or its scores cannot reach the threshold.
 
     Attributes:
         label_ids: Which labels may be reported, shape (num_chosen,).
@@ -59,6 +59,7 @@ class TagChooser:
     def __init__(self, config: ASTConfig, options: ClassifyOptions) -> None:
         self.id2label: Mapping[int, str] = config.id2label
         self.activation = chosen_activation(config) if options.activation == "auto" else options.activation
+        check_threshold_range(options.threshold, self.activation)
         chosen = select_label_ids(options.labels, self.id2label) if options.labels else list(self.id2label)
         excluded = set(select_label_ids(options.exclude_labels, self.id2label))
         if set(chosen) <= excluded:
