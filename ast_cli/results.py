@@ -1,4 +1,4 @@
-"""The result of tagging one input: frozen, plain data. Standard library only."""
+"""The result of tagging one input, as frozen plain data. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 from ast_cli.errors import ErrorCode
 
 SCHEMA_VERSION = 1
-SCORE_DECIMALS = 6  # scores are float32; differences below 1e-6 carry nothing
+SCORE_DECIMALS = 6  # scores are float32; differences below 1e-6 carry no information
 SECONDS_DECIMALS = 6  # finer than one sample at 768 kHz
+REPR_TAGS = 3  # tags that a repr shows of a window or a recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,17 @@ class Tag:
         label: Name of the class in the checkpoint.
         label_id: Index of the class in the logits.
         mid: AudioSet's machine identifier, such as ``/m/06mb1``, where the label is one of AudioSet's.
-        score: After the activation: a probability for sigmoid and softmax, the raw logit for none.
+        score: Probability after sigmoid or softmax; the logit itself without an activation.
     """
 
     label: str
     label_id: int
     mid: str | None
     score: float
+
+    def __repr__(self) -> str:
+        """Return label and score: ``Tag('Rain', 0.7241)``."""
+        return f"Tag({self.label!r}, {self.score:.4f})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -45,6 +50,10 @@ class Window:
     end_s: float
     tags: tuple[Tag, ...]
 
+    def __repr__(self) -> str:
+        """Return times and best tags: ``Window(0.00-5.12 s, 'Rain' 0.7241, 'Noise' 0.0774)``."""
+        return f"Window({', '.join([_span(self.start_s, self.end_s), *_best(self.tags)])})"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
@@ -56,7 +65,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One label heard without a break: consecutive windows whose score reaches the threshold, merged."""
+    """Consecutive windows in which one label's score reaches the threshold, merged."""
 
     label: str
     label_id: int
@@ -65,6 +74,11 @@ class Event:
     end_s: float
     mean_score: float
     max_score: float
+
+    def __repr__(self) -> str:
+        """Return label, times and scores: ``Event('Rain', 0.00-10.24 s, mean 0.7241, max 0.8012)``."""
+        times = _span(self.start_s, self.end_s)
+        return f"Event({self.label!r}, {times}, mean {self.mean_score:.4f}, max {self.max_score:.4f})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -87,14 +101,14 @@ class StreamedPart:
     part: Window | Event
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: the part's own, with the kind of record and the path before it."""
+        """Return the JSON form: that of the part, preceded by the kind of record and the path."""
         kind = "window" if isinstance(self.part, Window) else "event"
         return {"schema_version": SCHEMA_VERSION, "type": kind, **path_fields(self.path), **self.part.to_dict()}
 
 
 @dataclass(frozen=True, slots=True)
 class FileError:
-    """Why an input has no tags."""
+    """The reason why an input has no tags."""
 
     code: ErrorCode
     message: str
@@ -102,20 +116,21 @@ class FileError:
 
 @dataclass(frozen=True, slots=True)
 class TaggingResult:
-    """Everything that is known about one input after tagging it.
+    """The result of tagging one input.
 
     Attributes:
-        path: As the user or the folder walk named it; ``-`` for standard input, ``None`` for a waveform from memory.
-        duration_s: Length of the audio that was decoded, in seconds; ``None`` when nothing could be.
-        sampling_rate: The input's own, in Hz, before resampling.
-        num_channels: The input's own, before the mix-down.
+        path: Path as the user named it or as the search of a folder found it; ``-`` for standard input, None for audio
+            from memory.
+        duration_s: Length of the decoded audio, in seconds; None for an input that failed.
+        sampling_rate: Sampling rate of the input in Hz, before resampling.
+        num_channels: Number of channels of the input, before mixing down.
         model: Name of the checkpoint.
         activation: ``sigmoid``, ``softmax`` or ``none``.
-        tags: The best labels of the whole recording, best first.
-        windows: The best labels per window, where timestamps were asked for, else ``None``.
-        events: Labels with their beginnings and ends, where events were asked for, else ``None``.
-        warnings: Codes of what was odd, see `ast_cli.errors.WarningCode`.
-        error: Set when the input could not be scored; then there are no tags.
+        tags: Best labels of the whole recording, best first.
+        windows: Best labels of each window with the option ``timestamps``, else None.
+        events: Labels with their start and end times with the option ``events``, else None.
+        warnings: Codes of anomalies of the input, see `ast_cli.errors.WarningCode`.
+        error: Reason of the failure of an input that could not be scored, which has no tags; else None.
     """
 
     path: str | None
@@ -129,6 +144,19 @@ class TaggingResult:
     events: tuple[Event, ...] | None = None
     warnings: tuple[str, ...] = ()
     error: FileError | None = None
+
+    def __repr__(self) -> str:
+        """Return a short summary; the fields themselves and `to_dict` have everything."""
+        parts = ["waveform" if self.path is None else repr(self.path)]
+        if self.error is not None:
+            parts.append(f"error {self.error.code}: {self.error.message}")
+            return f"TaggingResult({', '.join(parts)})"
+        parts.append(f"{self.duration_s or 0.0:.2f} s")
+        parts += _best(self.tags) or ["no tags"]
+        for name, values in (("windows", self.windows), ("events", self.events), ("warnings", self.warnings or None)):
+            if values is not None:
+                parts.append(f"{len(values)} {name if len(values) != 1 else name[:-1]}")
+        return f"TaggingResult({', '.join(parts)})"
 
     @property
     def status(self) -> str:
@@ -158,10 +186,10 @@ class TaggingResult:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> TaggingResult:
-        """Read the JSON form back; scores are those of the record, rounded.
+        """Return the result of a JSON form; scores and times are rounded as there.
 
         Raises:
-            LookupError, TypeError, ValueError: It is not what `to_dict` returns.
+            LookupError, TypeError, ValueError: If the record is not what `to_dict` returns.
         """
         windows, events, error = record.get("windows"), record.get("events"), record["error"]
         return cls(
@@ -182,9 +210,9 @@ class TaggingResult:
 
 
 def path_fields(path: str | None) -> dict[str, str | None]:
-    """Return ``path``, and ``path_b64`` with the exact bytes where the name is not UTF-8.
+    """Return ``path``, and ``path_b64`` with the exact bytes of a name that is not UTF-8.
 
-    Python holds bytes that are not UTF-8 as lone surrogates, which strict JSON readers refuse.
+    Python represents bytes that are not UTF-8 as lone surrogates, which strict JSON readers refuse.
     """
     if path is None:
         return {"path": None}
@@ -202,7 +230,7 @@ def _path_bytes(path: str) -> bytes:
 
 
 def exact_path(fields: Mapping[str, Any]) -> str | None:
-    """Undo `path_fields`."""
+    """Return the path from the fields that `path_fields` makes."""
     if "path_b64" not in fields:
         path: str | None = fields["path"]
         return path
@@ -210,8 +238,18 @@ def exact_path(fields: Mapping[str, Any]) -> str | None:
     return os.fsdecode(raw) if os.name == "posix" else raw.decode("utf-8", "surrogatepass")
 
 
+def _span(start_s: float, end_s: float) -> str:
+    return f"{start_s:.2f}-{end_s:.2f} s"
+
+
+def _best(tags: tuple[Tag, ...]) -> list[str]:
+    """Return the first tags and the number of the others, for a repr."""
+    shown = [f"{tag.label!r} {tag.score:.4f}" for tag in tags[:REPR_TAGS]]
+    return shown if len(tags) <= REPR_TAGS else [*shown, f"{len(tags) - REPR_TAGS} more"]
+
+
 def _tags(records: Iterable[Mapping[str, Any]]) -> tuple[Tag, ...]:
     return tuple(Tag(**tag) for tag in records)
 
 
-Record = TaggingResult | StreamedPart  # what a run yields: results, and what is streamed before them
+Record = TaggingResult | StreamedPart  # a run yields results, and before them the parts that are streamed

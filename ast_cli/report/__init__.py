@@ -1,4 +1,4 @@
-"""Results as text: one file a format, one dictionary of writers, each imported when it is used."""
+"""Results as text: one module for each format, and a dictionary of writers that are imported on first use."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ast_cli.report.text import either
 
 
 class Writer(Protocol):
-    """Takes results one by one."""
+    """Writes results in one format, one by one."""
 
     def write(self, result: Any) -> None:
-        """Write one `TaggingResult` at once; JSON Lines take a `StreamedPart` too."""
+        """Write one `TaggingResult` and flush it; the JSON Lines writer also takes a `StreamedPart`."""
 
     def close(self) -> None:
-        """Write what the format needs at its end; the stream stays open."""
+        """Write the end of the document, if the format has one; the stream stays open."""
 
 
 _WRITERS = {
@@ -28,33 +28,37 @@ _WRITERS = {
     "csv": "comma_separated.CSVWriter",
 }
 FORMATS = tuple(_WRITERS)
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".txt": "table"}  # of files
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".txt": "table"}
 
 
 def suffixes_of(formats: Collection[str]) -> str:
-    """Name the suffixes of files that hold one of some formats: ``.json, .csv or .txt``."""
+    """List the file suffixes of some formats: ``.json, .csv or .txt``."""
     return either(suffix for suffix, name in SUFFIXES.items() if name in formats)
 
 
 def format_for(output: Path | None, formats: Collection[str]) -> str:
-    """Return which of some formats the suffix of a file of results asks for; a table where there is none.
+    """Return the format that belongs to the suffix of an output file; ``table`` without a file or a suffix.
+
+    Args:
+        output: File to write; None for standard output.
+        formats: Formats to choose from.
 
     Raises:
-        UsageError: The suffix is of none of them: the file would not be what its name says.
+        UsageError: If the suffix belongs to none of the formats: the file would not be what its name says.
     """
     if output is None or not output.suffix:
         return "table"
     format_name = SUFFIXES.get(output.suffix.lower())
     if format_name is None or format_name not in formats:
         raise UsageError(
-            f"--output {output}: {output.suffix} is not written; name a file that ends in {suffixes_of(formats)} "
-            "(table), or choose with --format"
+            f"--output {output}: {output.suffix} is not a supported format; name a file that ends in "
+            f"{suffixes_of(formats)} (table), or choose with --format"
         )
     return format_name
 
 
 def open_writer(format_name: str, stream: TextIO) -> Writer:
-    """Return a writer of one of `FORMATS` onto a text stream."""
+    """Return a writer for one of `FORMATS` that writes to a text stream."""
     module, name = _WRITERS[format_name].split(".")
     kind: Callable[[TextIO], Writer] = getattr(import_module(f"ast_cli.report.{module}"), name)
     return kind(stream)

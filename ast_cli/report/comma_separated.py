@@ -1,8 +1,8 @@
-"""CSV: one row a tag, one row for an input without tags; quoted, and harmless in a spreadsheet and on a terminal.
+"""CSV: one row for each tag, one row for an input without tags; safe in a spreadsheet and on a terminal.
 
-The last column says what a row's tag was heard in: the whole ``file``, a ``window`` of it, or an ``event``.
-As in JSON, ``path_b64`` holds the exact bytes, in base64, of a path that ``path`` cannot hold as it is: one that is not
-UTF-8, and here also one that was made harmless by an apostrophe or by escapes.
+The last column says what the tag of a row belongs to: the whole ``file``, a ``window`` of it, or an ``event``.
+As in JSON, ``path_b64`` contains the exact bytes, in base64, of a path that ``path`` cannot represent: one that is not
+UTF-8, and in CSV also one that was escaped or has an apostrophe before it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ast_cli.results import SCORE_DECIMALS, Tag, TaggingResult, path_base64, pat
 
 COLUMNS = (
     *("path", "start_s", "end_s", "rank", "label", "label_id", "mid", "score", "status", "error_code", "path_b64"),
-    "type",  # last, so that the others keep their places
+    "type",  # added last, so that the other columns keep their places
 )
 
 
 def path_cells(path: str | None) -> tuple[str, str]:
-    """Return the cells ``path`` and ``path_b64``, the latter empty where the former is the path itself."""
+    """Return the cells ``path`` and ``path_b64``; the latter is empty where the former is the exact path."""
     if path is None:
         return "", ""
     shown = harmless_cell(path_fields(path)["path"] or "")
@@ -29,9 +29,9 @@ def path_cells(path: str | None) -> tuple[str, str]:
 
 
 class CSVWriter:
-    """A header, then rows: those of the windows and of the events that were asked for, else of the whole recording.
+    """Writes a header, then the rows of windows and events, or of the whole recording where a result has neither.
 
-    An event's score is its mean.
+    The score of an event is its mean score.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -40,7 +40,7 @@ class CSVWriter:
         self.rows.writerow(COLUMNS)
 
     def write(self, result: TaggingResult) -> None:
-        """Write one result's rows."""
+        """Write the rows of one result."""
         if result.error is not None:
             path, exact_path = path_cells(result.path)
             code = str(result.error.code)
@@ -57,7 +57,7 @@ class CSVWriter:
         self.stream.flush()
 
     def _write_tags(self, kind: str, path: str | None, start_s: float, end_s: float, tags: Iterable[Tag]) -> None:
-        """Write one row a tag; what has no label above the threshold keeps a row, without one."""
+        """Write one row for each tag; a file or window without a label above the threshold has a row without one."""
         times = [f"{start_s:.3f}", f"{end_s:.3f}"]
         rows = [
             [rank, harmless_cell(tag.label), tag.label_id, tag.mid or "", f"{tag.score:.{SCORE_DECIMALS}f}"]
@@ -68,4 +68,4 @@ class CSVWriter:
             self.rows.writerow([shown_path, *times, *row, "ok", "", exact_path, kind])
 
     def close(self) -> None:
-        """Do nothing: every row stands alone."""
+        """Do nothing: a CSV file has no end mark."""

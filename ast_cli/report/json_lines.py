@@ -1,4 +1,4 @@
-"""JSON and JSON Lines: strict (no NaN), ASCII, one physical line a record whatever the names hold."""
+"""JSON and JSON Lines: strict (no NaN), ASCII, one line for each record whatever characters the names contain."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ def json_line(result: TaggingResult | StreamedPart) -> str:
 
 
 class JSONLinesWriter:
-    """One record a line, flushed as it comes."""
+    """Writes one record on each line, and flushes it."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, result: TaggingResult | StreamedPart) -> None:
-        """Write one record: a result, or a part of one that is still being read."""
+        """Write one record: a result, or a part of an input that is still being read."""
         self.stream.write(json_line(result) + "\n")
         self.stream.flush()
 
     def close(self) -> None:
-        """Do nothing: every line stands alone."""
+        """Do nothing: JSON Lines have no end mark."""
 
 
 class JSONWriter:
-    """One document, a list of records; written as they come, and valid however the run ends."""
+    """Writes one document, a list of records, record by record; `close` makes it valid however the run ends."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

@@ -1,4 +1,4 @@
-"""The table for people: a heading for each input, its labels below, colored only on a terminal."""
+"""The table for people: a heading for each input and its labels below; in color on a terminal only."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MISSING = "no label above the threshold"
 
 
 class _Console(Console):
-    """A console that leaves a closed pipe to its caller; rich would end the process."""
+    """A console that raises an error when its reader has closed the pipe; rich would end the process."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise what the write raised."""
-        raise BrokenPipeError(errno.EPIPE, "the reader has gone")
+        """Raise the error that rich has caught."""
+        raise BrokenPipeError(errno.EPIPE, "the reader has closed the pipe")
 
 
 class TableWriter:
-    """Prints each result as it comes."""
+    """Prints results, one by one."""
 
     def __init__(self, stream: TextIO) -> None:
         self.console = _Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -44,25 +44,26 @@ class TableWriter:
         self.console.file.flush()
 
     def close(self) -> None:
-        """Do nothing: the table has no foot."""
+        """Do nothing: the table has no footer."""
 
 
 def _heading(result: TaggingResult) -> Text:
-    """Return the input's name and length, or what is wrong with it."""
+    """Return the input's name with its length or its error."""
     name = Text(printable(result.path or "(waveform)"), style="bold")
     if result.error is not None:
-        return name + Text(f"  error: {printable(result.error.message)}", style="red")
-    odd = f"  warning: {', '.join(result.warnings)}" if result.warnings else ""
-    return Text.assemble(name, (f"  {clock(result.duration_s or 0.0)}", "dim"), (odd, "yellow"))
+        reason = result.error.message.removeprefix(f"{result.path}: ")  # the name stands before it already
+        return name + Text(f"  error: {printable(reason)}", style="red")
+    warned = f"  warning: {', '.join(result.warnings)}" if result.warnings else ""
+    return Text.assemble(name, (f"  {clock(result.duration_s or 0.0)}", "dim"), (warned, "yellow"))
 
 
 def _has_parts(result: TaggingResult) -> bool:
-    """Tell whether windows or events were asked for."""
+    """Return whether the result has windows or events instead of tags for the whole recording alone."""
     return result.windows is not None or result.events is not None
 
 
 def _parts(result: TaggingResult) -> list[Text]:
-    """Return one line a window and one an event, under a name of their own where there are both."""
+    """Return one line for each window and event; if the result has both, each kind has a heading."""
     windows = [_times(window.start_s, window.end_s) + _one_line(window.tags) for window in result.windows or ()]
     events = [_times(event.start_s, event.end_s) + _event_line(event) for event in result.events or ()]
     if result.events is not None and not events:
@@ -74,7 +75,7 @@ def _parts(result: TaggingResult) -> list[Text]:
 
 
 def _bars(tags: Sequence[Tag], activation: str) -> list[Text]:
-    """Return one line a tag: score, bar, label; logits are no probabilities and get no bar."""
+    """Return one line for each tag: score, bar, label; logits have no bar, since they are no probabilities."""
     if not tags:
         return [Text(f"  {MISSING}", style="dim")]
     lines = []
@@ -90,7 +91,7 @@ def _times(start_s: float, end_s: float) -> Text:
 
 
 def _event_line(event: Event) -> Text:
-    """Return an event's scores and label on one line."""
+    """Return the scores and the label of an event on one line."""
     return Text(f"{event.mean_score:.3f} (up to {event.max_score:.3f}) {printable(event.label)}")
 
 

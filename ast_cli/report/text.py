@@ -1,4 +1,4 @@
-"""Text that is safe to show: names and labels come from anywhere. Standard library only."""
+"""Formatting of text and numbers for people; names and labels are untrusted. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 
 ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
-JOINERS = "\u200c\u200d"  # of category Cf too, but part of the spelling of several scripts and of emoji
+JOINERS = "\u200c\u200d"  # in category Cf too, but part of the spelling of several scripts and of emoji
 FORMULA_STARTS = ("=", "+", "-", "@")
 
 
@@ -25,13 +25,13 @@ def _escape(character: str) -> str:
 
 
 def harmless_cell(text: str) -> str:
-    """Escape what moves a terminal's cursor, and put an apostrophe before what a spreadsheet takes for a formula."""
+    """Return the text of a cell: escaped as in `printable`, an apostrophe before the start of a formula."""
     shown = printable(text)
     return f"'{shown}" if shown.startswith(FORMULA_STARTS) else shown
 
 
 def clock(seconds: float) -> str:
-    """Format a time of a recording, with hours only where they are needed: ``01:05.12`` or ``1:01:05.12``."""
+    """Format a position in a recording, with hours if it has any: ``01:05.12`` or ``1:01:05.12``."""
     hundredths = round(seconds * 100)
     minutes, rest = divmod(hundredths, 6000)
     hours, minutes = divmod(minutes, 60)
@@ -39,7 +39,7 @@ def clock(seconds: float) -> str:
 
 
 def waiting_time(seconds: float) -> str:
-    """Write a time to wait: 42 s, 3 min 10 s, 2 h 5 min."""
+    """Format a waiting time: ``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -49,11 +49,11 @@ def waiting_time(seconds: float) -> str:
 
 
 def either(names: Iterable[str]) -> str:
-    """List names to choose from: ``a, b or c``."""
+    """Join alternatives: ``a, b or c``."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number of things: 1 clip, 2 clips."""
+    """Format a number with its noun: ``1 clip``, ``2 clips``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -129,7 +129,7 @@ def test_a_suffix_that_is_not_written_is_told_unless_the_format_is_chosen(
     refused = run_ast("classify", "a.wav", *BUILTIN, "--output", name, cwd=folder)
     assert (refused.returncode, refused.stdout) == (ExitCode.USAGE, "")
     assert refused.stderr == (
-        f"error: --output {name}: {Path(name).suffix} is not written; name a file that ends in "
+        f"error: --output {name}: {Path(name).suffix} is not a supported format; name a file that ends in "
         ".jsonl, .ndjson, .json, .csv or .txt (table), or choose with --format\n"
     )
     assert [file.name for file in folder.iterdir()] == ["a.wav"]

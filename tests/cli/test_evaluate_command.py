@@ -86,7 +86,7 @@ def test_the_suffix_of_output_chooses_the_format_unless_format_does(folder: Path
         (["--output", "clips"], "is a folder"),
         (
             ["--output", "x.jsonl"],
-            "--output x.jsonl: .jsonl is not written; name a file that ends in .json or .txt (table), or choose with",
+            "--output x.jsonl: .jsonl is not a supported format; name a file that ends in .json or .txt",
         ),
         (["--output", "old.json"], "exists: add --force"),
         (["--output", "clips/Rain/a.wav", "--format", "json", "--force"], "is part of the data"),

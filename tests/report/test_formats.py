@@ -169,8 +169,22 @@ def test_table_shows_scores_bars_and_errors() -> None:
         "    0.7130  ██████████████        Rain\n"
         "    0.1483  ███                   Waves, surf\n"
         "\n"
-        "bad.wav  error: bad.wav: the file is empty\n"
+        "bad.wav  error: the file is empty\n"
     )
+
+
+def test_a_result_has_a_short_repr() -> None:
+    assert repr(RAIN) == "Tag('Rain', 0.7130)"
+    assert repr(PLAIN) == "TaggingResult('a/rain.ogg', 6.00 s, 'Rain' 0.7130, 'Waves, surf' 0.1483)"
+    assert repr(BOTH) == ("TaggingResult('long.wav', 8.02 s, 'Waves, surf' 0.1483, 2 windows, 1 event, 1 warning)")
+    assert repr(TIMED.windows[0] if TIMED.windows else None) == (
+        "Window(0.00-5.12 s, 'Waves, surf' 0.1483, 'Rain' 0.7130)"
+    )
+    assert repr(BOTH.events[0] if BOTH.events else None) == "Event('Rain', 0.00-5.12 s, mean 0.6000, max 0.9000)"
+    assert repr(FAILED) == "TaggingResult('bad.wav', error empty_file: bad.wav: the file is empty)"
+    many = dataclasses.replace(PLAIN, path=None, tags=(RAIN,) * 527)
+    assert repr(many) == "TaggingResult(waveform, 6.00 s, 'Rain' 0.7130, 'Rain' 0.7130, 'Rain' 0.7130, 524 more)"
+    assert repr(dataclasses.replace(PLAIN, tags=())) == "TaggingResult('a/rain.ogg', 6.00 s, no tags)"
 
 
 def test_table_with_timestamps_has_a_line_a_window() -> None:
@@ -265,7 +279,7 @@ def test_hostile_names_and_labels_move_no_terminal(format_name: str) -> None:
     text = written(format_name, *ODD)
     assert not {character for character in text if not character.isprintable()} - {"\n"}
     if format_name in ("table", "csv"):
-        assert text.count(f"{ESCAPED}.wav") == {"table": 4, "csv": 4}[format_name]
+        assert text.count(f"{ESCAPED}.wav") == {"table": 3, "csv": 4}[format_name]
         assert text.count(f"Rain{ESCAPED}") == 3
     else:
         records = [json.loads(line) for line in text.splitlines()] if format_name == "jsonl" else json.loads(text)

@@ -57,7 +57,7 @@ def test_the_suffix_names_the_format_and_an_unknown_one_is_refused(
 ) -> None:
     tag_files([folder], tagger, tmp_path / "tags.csv", options=ClassifyOptions(top_k=1))
     assert len((tmp_path / "tags.csv").read_text(encoding="utf-8").splitlines()) == 1 + NUM_FILES
-    with pytest.raises(UsageError, match=r"\.parquet is not written"):
+    with pytest.raises(UsageError, match=r"\.parquet is not a supported format"):
         tag_files([folder], tagger, tmp_path / "tags.parquet")
 
 
