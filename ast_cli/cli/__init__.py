@@ -12,10 +12,9 @@ import typer
 from ast_cli import __version__
 from ast_cli.cli.commands import AstGroup
 from ast_cli.cli.signals import Terminated, end_on_signals
-from ast_cli.cli.streams import abandon_stdout
+from ast_cli.cli.streams import abandon_stdout, note
 from ast_cli.engine.torch.waiting import let_threads_sleep
 from ast_cli.errors import DEBUG_VARIABLE, AstError, AstWarning, ExitCode
-from ast_cli.report.text import printable
 from ast_cli.training.options import OLD_NAMES
 
 DEBUG_FLAG = "--debug"
@@ -90,12 +89,12 @@ def _print_error(error: Exception, *, debug: bool) -> ExitCode:
         remedy = "" if debug else f"run it again with {DEBUG_FLAG} for the trace, and "
         sentence = f"internal error ({type(error).__name__}: {error}): this is a bug; {remedy}please report it"
         code = ExitCode.FATAL
-    print(f"error: {printable(sentence)}", file=sys.stderr)  # noqa: T201
+    note(f"error: {sentence}")
     return code
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:
-    print(f"warning: {printable(str(message))}", file=sys.stderr)  # noqa: T201
+    note(f"warning: {message}")
 
 
 def _show_own_warnings() -> None:

@@ -66,9 +66,10 @@ def classify(
         str, typer.Option("--raw-format", help="Of raw samples: s16le, s32le, f32le, u8 ...")
     ] = "s16le",
     raw_channels: Annotated[int, typer.Option("--raw-channels", help="Of raw samples, interleaved.")] = 1,
+    verbose: p.Verbose = False,
     quiet: p.Quiet = False,
 ) -> None:
-    """Tag audio files: which of the model's labels are heard, and how surely.
+    """Tag audio files with the model's labels and their scores.
 
     Examples: `ast classify song.wav --top-k 5`, `ast classify recordings/ --output tags.jsonl`
     """
@@ -77,6 +78,8 @@ def classify(
         thresholds=read_thresholds(thresholds) if thresholds else (),
         stream=options.stream or raw_rate is not None,
     )
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose contradict each other: choose one")
     if as_json and format_name not in (None, "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
     chosen_format = "json" if as_json else format_name or format_for(run.output, FORMATS)
@@ -112,7 +115,7 @@ def classify(
         with open_run(
             tagger, inputs, options, run, workers=workers, live=live, on_progress=lambda _tally: raise_if_ended()
         ) as running:
-            any_failed = show_run(running, run, quiet=quiet, is_live=live is not None)
+            any_failed = show_run(running, run, quiet=quiet, verbose=verbose, is_live=live is not None)
     if any_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
 

@@ -25,7 +25,7 @@ def counting(noun: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] |
         yield _PlainLines(noun)
     else:
         lines = _PlainLines(noun)
-        with live_line(lines.text):
+        with live_line(lambda _width: lines.text()):
             yield lines.count
 
 

@@ -50,7 +50,10 @@ FrontEnd = Annotated[FrontEndName | None, option_of(LoadOptions, "front_end")]
 Split = Annotated[str | None, typer.Option("--split", help="Only this split of the data: train, validation or test.")]
 Fold = Annotated[str | None, typer.Option("--fold", metavar="N[,N...]", help="Only these folds of the data.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print the summary for a single input too, with engine and batch size.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")]
 
 BUILTIN_NOTE = (
     "note: tagging with the built-in model, which knows 14 labels and nothing else; "
@@ -74,6 +77,9 @@ def read_inputs(paths: list[str] | None, files_from: str | None, nul_separated: 
         raise UsageError("-0 needs --files-from")
     elif not named:
         raise UsageError("name files, folders or patterns to read, - for standard input, or --files-from")
+    for name in named:
+        if name.startswith("--") and not os.path.lexists(name):  # click takes it for an argument only after --
+            raise UsageError(f"{name}: no such file; arguments after -- are names of files, so put options before it")
     if STDIN in named and sys.stdin.isatty():
         raise UsageError("standard input is a terminal: pipe a file into it, or name a file")
     found = list(list_inputs(named))

@@ -1,8 +1,9 @@
-"""What a person sees on standard error while a long run goes on: a live line, or a line now and then."""
+"""Progress of a run on standard error: a line that is updated on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import threading
 import time
@@ -11,19 +12,23 @@ from contextlib import AbstractContextManager, contextmanager
 
 from ast_cli.cli.live_line import PLAIN_INTERVAL_S, live_line
 from ast_cli.cli.streams import note
-from ast_cli.report.text import printable
+from ast_cli.cli.terminal import cells, shortened, wrapped
+from ast_cli.report.text import counted, printable
 from ast_cli.results import Record
 from ast_cli.tagging.run.tally import AudioTotal, Tally
 
-PATH_WIDTH = 40
+PATH_WIDTH = 43  # columns of the current path in a line that is not on a terminal
+NO_BREAK = "\N{NO-BREAK SPACE}"
+BETWEEN_WORDS = re.compile("(?<!,) ")  # a line is broken between figures, not between a figure and its unit
+MIN_PATH_WIDTH = 20  # with less room the path is put on a line of its own
 
 
 class RunProgress:
-    """How far a run is, by hours of audio: inputs may be of a second or of a day.
+    """The progress of a run, by hours of audio, since inputs may last a second or a day.
 
     Args:
-        tally: Kept by the run.
-        is_live: Whether the input is, whose windows show by themselves how far it is.
+        tally: Counts of the run, which updates them.
+        is_live: Whether the input is live; its windows show the progress by themselves, so none is printed.
     """
 
     def __init__(self, tally: Tally, *, is_live: bool = False) -> None:
@@ -33,17 +38,30 @@ class RunProgress:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the run began."""
+        """Seconds since the start of the run."""
         return time.monotonic() - self.started
 
-    def text(self) -> str:
-        """Return files and audio hours done, rate, time left, errors so far, and the current file."""
+    def text(self, width: int | None = None) -> str:
+        """Return inputs and hours of audio done, rate, time left, number of errors, and the current file.
+
+        Args:
+            width: Columns of the terminal, which the path is shortened to; None if there is no terminal.
+        """
         tally, elapsed_s = self.tally, max(self.elapsed_s, 1e-9)
         read_s, total = tally.read_s, tally.audio_total()
-        return (
-            f"{tally.num_done} of {tally.num_inputs} inputs, {read_s / 3600:.2f}{_of_hours(total)} h of audio, "
+        figures = (
+            f"{tally.num_done} of {counted(tally.num_inputs, 'input')}, "
+            f"{read_s / 3600:.2f}{_of_hours(total)} h of audio, "
             f"{read_s / elapsed_s:.1f} x real time, {_time_left(read_s, total, elapsed_s)} left, "
-            f"{tally.num_failed} failed  {_shortened(printable(tally.current or ''))}"
+            f"{tally.num_failed} failed"
+        )
+        path = printable(tally.current or "")
+        if width is None:
+            return f"{figures}  {shortened(path, PATH_WIDTH)}"
+        figures = wrapped(BETWEEN_WORDS.sub(NO_BREAK, figures), width).replace(NO_BREAK, " ")
+        room = width - cells(figures.rpartition("\n")[2]) - 2
+        return (
+            f"{figures}  {shortened(path, room)}" if room >= MIN_PATH_WIDTH else f"{figures}\n{shortened(path, width)}"
         )
 
 
@@ -57,7 +75,7 @@ def _of_hours(total: AudioTotal) -> str:
 
 
 def _time_left(read_s: float, total: AudioTotal, elapsed_s: float) -> str:
-    """Return how long what is left takes at the rate so far."""
+    """Return the time that the rest takes at the present rate."""
     if not read_s or total.duration_s is None:
         return "-"
     left_s = round(elapsed_s / read_s * max(total.duration_s - read_s, 0.0))
@@ -65,18 +83,14 @@ def _time_left(read_s: float, total: AudioTotal, elapsed_s: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
-def _shortened(path: str) -> str:
-    return f"...{path[-PATH_WIDTH:]}" if len(path) > PATH_WIDTH else path
-
-
 def watched(records: Iterable[Record], progress: RunProgress, *, quiet: bool, to_stdout: bool) -> Iterator[Record]:
-    """Pass records on while showing how far the run is.
+    """Yield the records of a run while its progress is shown.
 
     Args:
-        records: What the run yields.
-        progress: Of the run.
-        quiet: Show nothing.
-        to_stdout: Whether the records are printed on standard output.
+        records: Records that the run yields.
+        progress: Progress of the run.
+        quiet: Whether nothing is shown.
+        to_stdout: Whether the caller prints the records on standard output.
     """
     if quiet or progress.is_live:
         yield from records
@@ -90,7 +104,7 @@ def watched(records: Iterable[Record], progress: RunProgress, *, quiet: bool, to
 
 @contextmanager
 def _display(progress: RunProgress, *, shares_terminal: bool) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Show progress; give what hides it while something is printed on the same terminal."""
+    """Show progress; yield a context manager that hides it while a record is printed on the same terminal."""
     if sys.stderr.isatty():
         with _live_line(progress) as hidden:
             yield hidden if shares_terminal else contextlib.nullcontext
@@ -113,7 +127,7 @@ def _live_line(progress: RunProgress) -> Iterator[Callable[[], AbstractContextMa
 
 @contextmanager
 def _plain_lines(progress: RunProgress) -> Iterator[None]:
-    """Print a line every few seconds, from a thread: a long recording yields no record for hours."""
+    """Print a line every few seconds from a thread, since a long recording yields no record for hours."""
     is_over = threading.Event()
 
     def show() -> None:

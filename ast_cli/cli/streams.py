@@ -1,4 +1,4 @@
-"""Standard output for results, standard error for everything else."""
+"""Standard output for results, standard error for messages."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from ast_cli.cli.terminal import terminal_width, wrapped
 from ast_cli.errors import DEBUG_VARIABLE, AstError
 from ast_cli.report.text import printable
 from ast_cli.results import FileError
 
 
 def note(text: str, *, quiet: bool = False) -> None:
-    """Print a line on standard error unless ``quiet``; control characters, e.g. of file names, are escaped."""
+    """Print a line on standard error unless ``quiet``; it is escaped, and wrapped between words on a terminal."""
     if not quiet:
-        sys.stderr.write(f"{printable(text)}\n")  # in one write, as another thread prints the progress
+        line = wrapped(printable(text), terminal_width(sys.stderr))
+        sys.stderr.write(f"{line}\n")  # one write: progress is printed by another thread
         sys.stderr.flush()
 
 
@@ -68,7 +70,7 @@ def quiet_native_libraries() -> Iterator[None]:
         return
     try:
         number = sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # replaced by something without a descriptor
+    except (AttributeError, OSError, ValueError):  # replaced by an object without a descriptor
         yield
         return
     sys.stderr.flush()

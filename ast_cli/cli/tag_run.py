@@ -1,8 +1,9 @@
-"""A run of ``ast classify`` as a person sees it: progress, faults as they come, a summary at the end."""
+"""The display of a run of ``ast classify``: results, progress, errors as they occur, and a summary at the end."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -16,38 +17,46 @@ if TYPE_CHECKING:
     from ast_cli.tagging.run.tag_files import TaggingRun
 
 
-def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, is_live: bool) -> bool:
-    """Take a run to its end, whatever that is; return whether any input failed, now or in the run that is continued.
+def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, verbose: bool, is_live: bool) -> bool:
+    """Carry out a run and display it; return whether any input failed, in this run or in the one that it continues.
+
+    Args:
+        running: The opened run.
+        run: Its options.
+        quiet: Whether only errors are printed on standard error.
+        verbose: Whether the summary is printed for a single input too, and contains engine and batch size.
+        is_live: Whether the input is live.
 
     Raises:
-        AstError: The run cannot be completed.
+        AstError: If the run cannot be completed.
     """
     tally, progress = running.tally, RunProgress(running.tally, is_live=is_live)
-    # A table on standard output shows errors itself.
-    tells_faults = run.format_name != "table" or run.output is not None
+    # A table on the terminal contains the errors itself.
+    prints_faults = run.format_name != "table" or run.output is not None or not sys.stdout.isatty()
     try:
         with _printing(run) as print_record:
             for record in watched(running, progress, quiet=quiet, to_stdout=run.output is None):
                 print_record(record)
-                if tells_faults and isinstance(record, TaggingResult):
+                if prints_faults and isinstance(record, TaggingResult):
                     tell_faults(record.path, record.error, record.warnings, quiet=quiet)
-    except BrokenPipeError:  # the reader has seen enough and wants no summary
+    except BrokenPipeError:  # the reader has closed the pipe and needs no summary
         raise
     except BaseException:
         if tally.num_done:
             note(tally.summary(progress.elapsed_s), quiet=quiet)
         if running.can_be_resumed:
-            note(f"to go on, run the same command with --resume; {run.output} holds what is done", quiet=quiet)
+            note(f"to continue, run the same command with --resume; {run.output} contains what is done", quiet=quiet)
         raise
-    if tally.num_inputs > 1 or tally.num_failed:
-        batches = f"; {running.batch_size}" if not is_live and tally.num_ok > 1 else ""
-        note(tally.summary(progress.elapsed_s) + batches, quiet=quiet)
+    if tally.num_inputs > 1 or verbose:
+        note(tally.summary(progress.elapsed_s), quiet=quiet)
+    if verbose:
+        note(running.description)
     return tally.num_failed > 0 or tally.num_failed_before > 0
 
 
 @contextlib.contextmanager
 def _printing(run: RunOptions) -> Iterator[Callable[[Record], None]]:
-    """Give what prints a record on standard output, where there is no other output."""
+    """Yield a function that prints a record on standard output, or does nothing if there is an output file."""
     if run.output is not None:
         yield lambda _record: None
         return

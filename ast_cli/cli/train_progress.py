@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ast_cli.cli.live_line import PLAIN_INTERVAL_S, live_line
 from ast_cli.cli.streams import note
+from ast_cli.cli.terminal import wrapped
 from ast_cli.report.text import counted, printable, waiting_time
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class TrainDisplay:
     def __enter__(self) -> Self:
         """Start the live line if standard error is a terminal."""
         if self.is_live:
-            self._live = live_line(lambda: self._line)
+            self._live = live_line(lambda _width: self._line)
             self._live.start()
         return self
 
@@ -103,7 +104,7 @@ class TrainDisplay:
     def _say(self, text: str) -> None:
         """Print a line that stays, above the live line if there is one."""
         if self._live is not None:
-            self._live.console.print(printable(text), soft_wrap=True)
+            self._live.console.print(wrapped(printable(text), self._live.console.width), soft_wrap=True)
         else:
             note(text)
 

@@ -39,6 +39,33 @@ def test_quiet_says_nothing_but_results(run_ast: Run, write_wav: Write) -> None:
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
 
 
+def test_a_single_file_has_a_summary_only_with_verbose(run_ast: Run, write_wav: Write) -> None:
+    path = str(write_wav("a.wav"))
+    assert run_ast("classify", path, *BUILTIN).stderr == ""
+    done = run_ast("classify", path, *BUILTIN, "-v", "--device", "cpu", "--batch-size", "2")
+    summary, engine = done.stderr.splitlines()
+    assert summary.startswith("1 input: 1 ok; 0.00 h of audio in ")
+    assert engine == "torch engine on cpu in float32; batches of 2 windows (as asked for)"
+    both = run_ast("classify", path, *BUILTIN, "-v", "-q")
+    assert (both.returncode, both.stdout) == (ExitCode.USAGE, "")
+
+
+def test_a_single_file_that_fails_is_told_once_where_the_table_is_not_on_the_terminal(run_ast: Run) -> None:
+    done = run_ast("classify", "missing.wav", *BUILTIN)
+    assert done.returncode == ExitCode.SOME_FAILED
+    assert (done.stdout, done.stderr) == ("missing.wav  error: no such file\n", "error: missing.wav: no such file\n")
+
+
+def test_an_option_after_two_dashes_is_told_to_stand_before_them(run_ast: Run, write_wav: Write) -> None:
+    folder = write_wav("-k.wav").parent
+    refused = run_ast("classify", "--", "-k.wav", *BUILTIN, cwd=folder)
+    assert (refused.returncode, refused.stdout) == (ExitCode.USAGE, "")
+    assert refused.stderr == (
+        "error: --model: no such file; arguments after -- are names of files, so put options before it\n"
+    )
+    assert run_ast("classify", *BUILTIN, "--", "-k.wav", cwd=folder).returncode == ExitCode.OK
+
+
 def test_half_precision_on_a_cpu_works_and_warns(run_ast: Run, write_wav: Write) -> None:
     path = str(write_wav("a.wav"))
     half = run_ast("classify", path, *BUILTIN, "--dtype", "fp16", "--device", "cpu", "--json")

@@ -61,7 +61,7 @@ def test_line_tells_how_far_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_long_recording_has_a_time_left_that_falls(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = RunProgress(Tally(1))
     stream = open_recording(shown.tally, "day.wav", 0.0, 7200.0)
-    assert shown.text() == "0 of 1 inputs, 0.00 of 2.00 h of audio, 0.0 x real time, - left, 0 failed  day.wav"
+    assert shown.text() == "0 of 1 input, 0.00 of 2.00 h of audio, 0.0 x real time, - left, 0 failed  day.wav"
     for read_s, elapsed_s, line in (
         (1800.0, 60.0, "0.50 of 2.00 h of audio, 30.0 x real time, 3 min 00 s left"),
         (5400.0, 180.0, "1.50 of 2.00 h of audio, 30.0 x real time, 1 min 00 s left"),
@@ -69,9 +69,9 @@ def test_one_long_recording_has_a_time_left_that_falls(monkeypatch: pytest.Monke
     ):
         stream.duration_s = read_s
         monkeypatch.setattr(RunProgress, "elapsed_s", elapsed_s)
-        assert shown.text() == f"0 of 1 inputs, {line}, 0 failed  day.wav"
+        assert shown.text() == f"0 of 1 input, {line}, 0 failed  day.wav"
     shown.tally.add(ended("day.wav", 7200.0))
-    assert shown.text() == f"1 of 1 inputs, {line}, 0 failed  day.wav"
+    assert shown.text() == f"1 of 1 input, {line}, 0 failed  day.wav"
 
 
 def test_long_recordings_among_many_clips_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +137,9 @@ def test_a_run_knows_how_much_is_read_of_how_much(
     options = ClassifyOptions(timestamps=True, stream=True, batch_size=1)
     run = RunOptions(output=tmp_path / "o.jsonl", **changes)
     with open_run(Tagger.from_pretrained("builtin"), [item], options, run) as running:
-        assert not tag_run.show_run(running, run, quiet=False, is_live=False)
+        assert not tag_run.show_run(running, run, quiet=False, verbose=False, is_live=False)
     assert len(lines) > 5
-    assert all(line.startswith("0 of 1 inputs, 0.0") and " of 0.02 h of audio, " in line for line in lines)
+    assert all(line.startswith("0 of 1 input, 0.0") and " of 0.02 h of audio, " in line for line in lines)
     assert "1.2 x real time, 0 min 00 s left" in lines[-1]
     if not run.unordered:  # there all of it comes at its end
         assert "0 min 00 s left" not in lines[0]
@@ -159,7 +159,7 @@ def test_lines_come_while_a_long_recording_yields_nothing(
     assert list(watched(silent(), shown, quiet=False, to_stdout=True)) == RESULTS[:1]
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert printed.err.splitlines()[0].startswith("0 of 1 inputs, 0.00 h of audio, ")
+    assert printed.err.splitlines()[0].startswith("0 of 1 input, 0.00 h of audio, ")
 
 
 def test_short_run_quiet_run_and_live_input_show_nothing(

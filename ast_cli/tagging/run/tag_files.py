@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ast_cli.engine.batch_size import BatchSize, choose_batch_size
+from ast_cli.engine.interface import Engine
 from ast_cli.errors import UsageError
 from ast_cli.hub.folders import checkpoint_digest, checkpoint_folder
 from ast_cli.hub.names import PREPROCESSOR_NAME
@@ -79,13 +80,16 @@ class TaggingRun:
     """A run that has been opened; iterated once, it yields each record when it is written.
 
     Attributes:
-        tally: Of the inputs that have their result.
-        batch_size: How many windows the model is given at once.
+        tally: Counts of the inputs that are done.
+        batch_size: Number of windows per batch.
     """
 
-    def __init__(self, records: Iterator[Record], tally: Tally, batch_size: BatchSize, journal: Journal | None) -> None:
+    def __init__(
+        self, records: Iterator[Record], tally: Tally, engine: Engine, batch_size: BatchSize, journal: Journal | None
+    ) -> None:
         self.tally = tally
         self.batch_size = batch_size
+        self._engine = engine
         self._records = records
         self._journal = journal
 
@@ -98,8 +102,14 @@ class TaggingRun:
         return self._records
 
     @property
+    def description(self) -> str:
+        """Engine, device, data type and batch size, for people."""
+        engine = self._engine
+        return f"{engine.name} engine on {engine.device_name} in {engine.dtype_name}; {self.batch_size}"
+
+    @property
     def can_be_resumed(self) -> bool:
-        """Whether the same run with ``resume`` would find what is done."""
+        """Whether the same run with ``resume`` finds the inputs that are done."""
         return self._journal is not None and self._journal.exists
 
 
@@ -150,7 +160,7 @@ def open_run(
         records = _written(tagged, journal, tally, on_progress)
         with contextlib.closing(tagged), contextlib.closing(records):
             started_s = time.monotonic()
-            yield TaggingRun(records, tally, batch_size, journal)
+            yield TaggingRun(records, tally, tagger.engine, batch_size, journal)
         if live is None:
             engine = tagger.engine
             how = f"{engine.name}, {engine.device_name}, {engine.dtype_name}"
