@@ -59,6 +59,7 @@ def classify(
     ] = False,
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
+    exclude: p.Exclude = None,
     raw_rate: Annotated[
         int | None, typer.Option("--raw-rate", metavar="HZ", help="Standard input is raw samples at this rate.")
     ] = None,
@@ -91,7 +92,7 @@ def classify(
         shard=parse_shard(shard) if shard else None,
         max_errors=1 if fail_fast else run.max_errors,
     )
-    inputs = p.read_inputs(paths, files_from, nul_separated)
+    inputs = p.read_inputs(paths, files_from, nul_separated, exclude)
     check_run(
         inputs,
         run,

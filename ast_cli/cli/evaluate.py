@@ -38,6 +38,7 @@ def evaluate(
     ] = None,
     split: p.Split = None,
     fold: p.Fold = None,
+    exclude: p.Exclude = None,
     format_name: Annotated[
         Literal["table", "json"] | None,
         typer.Option("--format", "-f", help="Format of the result. [default: by the suffix of --output, else table]"),
@@ -78,7 +79,7 @@ def evaluate(
 
     chosen_format = format_name or format_for(output, ("json", "table"))
     outputs = EvaluationFiles(chosen_format, output, thresholds_output, plot, predictions)
-    examples = p.choose_examples(read_examples(data), split, fold, quiet=quiet)
+    examples = p.choose_examples(read_examples(data, exclude or ()), split, fold, quiet=quiet)
     outputs.check([data, *(example.path for example in examples.examples)], force=force)
     chosen: list[str | None] = [*model] if model else [None]
     names = [p.choose_model(name, quiet=quiet) for name in chosen]

@@ -34,6 +34,7 @@ def extract(
     decode: DecodeOptions,
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
+    exclude: p.Exclude = None,
     force: p.Force = False,
     quiet: p.Quiet = False,
 ) -> None:
@@ -41,7 +42,7 @@ def extract(
 
     Examples: `ast extract song.wav --output song.npz`, `ast extract clips/ --what fbank --output features/`
     """
-    inputs = p.read_inputs(paths, files_from, nul_separated)
+    inputs = p.read_inputs(paths, files_from, nul_separated, exclude)
 
     from ast_cli.tagging.decode.opening import start_decoding
     from ast_cli.tagging.extract.targets import plan_targets

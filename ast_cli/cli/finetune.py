@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ast_cli.cli.option_flags import as_command
-from ast_cli.cli.parameters import Device, choose_model
+from ast_cli.cli.parameters import Device, Exclude, choose_model
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.dataset.examples import read_examples
 from ast_cli.errors import ExitCode
@@ -79,6 +79,7 @@ def finetune(
     folds: Annotated[
         bool, typer.Option("--folds", help="Cross-validate: train once per fold, with that fold held out.")
     ] = False,
+    exclude: Exclude = None,
     device: Device = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", help="Threads of torch on the CPU. [default: one per core]")
@@ -112,7 +113,7 @@ def finetune(
     """
     base_model = choose_model(model, quiet=quiet)
     options = options_of(recipe, {name: value for name, value in flags.items() if value is not None})
-    examples = read_examples(data)
+    examples = read_examples(data, exclude or ())
     with quiet_native_libraries(), resume_hint(output, quiet=quiet):
         from ast_cli.cli.train_progress import TrainDisplay
         from ast_cli.engine.torch.device import set_num_threads

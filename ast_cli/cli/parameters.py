@@ -30,6 +30,15 @@ Paths = Annotated[
 FilesFrom = Annotated[
     str | None, typer.Option("--files-from", metavar="FILE", help="Read paths from a file, one a line, or - for stdin.")
 ]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Leave out what matches in folders and patterns, by name ('*.mp3', drafts) or path ('old/*.wav'); "
+        "repeatable. Hidden files are always left out.",
+    ),
+]
 NulSeparated = Annotated[bool, typer.Option("-0", "--null", help="The paths of --files-from are separated by NUL.")]
 Model = Annotated[
     str | None,
@@ -61,12 +70,14 @@ BUILTIN_NOTE = (
 )
 
 
-def read_inputs(paths: list[str] | None, files_from: str | None, nul_separated: bool) -> list[Input]:
+def read_inputs(
+    paths: list[str] | None, files_from: str | None, nul_separated: bool, exclude: list[str] | None
+) -> list[Input]:
     """List the inputs that the command line names.
 
     Raises:
-        UsageError: None was named, or standard input is wanted twice.
-        NoInputsError: Nothing matched what was named.
+        UsageError: If there are no arguments, or standard input is named twice.
+        NoInputsError: If the arguments match no file.
     """
     named, listed = list(paths or []), list[str]()
     if files_from is not None:
@@ -82,9 +93,9 @@ def read_inputs(paths: list[str] | None, files_from: str | None, nul_separated: 
             raise UsageError(f"{name}: no such file; arguments after -- are names of files, so put options before it")
     if STDIN in named and sys.stdin.isatty():
         raise UsageError("standard input is a terminal: pipe a file into it, or name a file")
-    found = list(list_inputs(named))
+    found = list(list_inputs(named, exclude=exclude or ()))
     if listed:
-        found = list(merged([*found, *list_inputs(listed, literal=True)]))
+        found = list(merged([*found, *list_inputs(listed, literal=True, exclude=exclude or ())]))
     if all(item.is_pattern for item in found):
         raise NoInputsError("nothing matched: no audio file in the folders or patterns named")
     return found

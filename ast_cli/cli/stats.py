@@ -58,6 +58,7 @@ def stats(
     ] = False,
     split: p.Split = None,
     fold: p.Fold = None,
+    exclude: p.Exclude = None,
     apply: Annotated[
         Path | None, typer.Option("--apply", metavar="FOLDER", help="Checkpoint folder to write mean and std to.")
     ] = None,
@@ -73,7 +74,7 @@ def stats(
     """
     from ast_cli.dataset.examples import read_recordings
 
-    examples = p.choose_examples(read_recordings(data), split, fold, quiet=quiet)
+    examples = p.choose_examples(read_recordings(data, exclude or ()), split, fold, quiet=quiet)
     changes = {"num_mel_bins": num_mel_bins, "max_length": max_length}
 
     with quiet_native_libraries():

@@ -164,18 +164,22 @@ class ExampleSet:
         return groups
 
 
-def read_examples(data: str | Path) -> ExampleSet:
+def read_examples(data: str | Path, exclude: Sequence[str] = ()) -> ExampleSet:
     """Read labeled recordings.
 
     A folder is read as `ast_cli.dataset.class_folders.read_folder` says, a manifest (``.csv``, ``.tsv``, ``.jsonl``)
     as `ast_cli.dataset.manifest` does. The data is multi-label if its source has room for several labels (a column
     ``labels`` or ``mids``), else single-label.
 
+    Args:
+        data: Folder or manifest.
+        exclude: Patterns of files and folders that the search of a folder leaves out.
+
     Raises:
         UsageError: The data cannot be understood; the message says where and what to do.
     """
     source = os.fspath(data)
-    rows = _read_rows(source, needs_labels=True)
+    rows = _read_rows(source, needs_labels=True, exclude=exclude)
     _check_labels(source, rows)
     is_multi_label = any(row.is_several or len(row.labels) != 1 for row in rows)
     labels = tuple(sorted({label for row in rows for label in row.labels}))
@@ -186,8 +190,12 @@ def read_examples(data: str | Path) -> ExampleSet:
     return ExampleSet(source, _examples(rows, is_multi_label=is_multi_label), labels, is_multi_label)
 
 
-def read_recordings(paths: Sequence[str]) -> ExampleSet:
+def read_recordings(paths: Sequence[str], exclude: Sequence[str] = ()) -> ExampleSet:
     """Read recordings whose labels do not matter: data as in `read_examples`, plain folders, files and patterns.
+
+    Args:
+        paths: Folders, manifests, files and patterns.
+        exclude: Patterns of files and folders that the search of folders and patterns leaves out.
 
     Returns:
         Examples that may lack labels; files that are not there are among them, to fail when they are opened.
@@ -199,9 +207,10 @@ def read_recordings(paths: Sequence[str]) -> ExampleSet:
     rows: list[LabeledRow] = []
     for path in paths:
         if os.path.isdir(path) or path.lower().endswith(MANIFEST_EXTENSIONS):
-            rows += _read_rows(path, needs_labels=False)
+            rows += _read_rows(path, needs_labels=False, exclude=exclude)
         else:
-            rows += [LabeledRow(item.path, (), item.path) for item in list_inputs([path]) if not item.is_pattern]
+            found = list_inputs([path], exclude=exclude)
+            rows += [LabeledRow(item.path, (), item.path) for item in found if not item.is_pattern]
     if not rows:
         raise NoInputsError("nothing matched: no audio file in the folders or patterns named")
     parts = {(os.path.normpath(row.path), row.start_s, row.end_s): _example(row) for row in reversed(rows)}
@@ -209,10 +218,10 @@ def read_recordings(paths: Sequence[str]) -> ExampleSet:
     return ExampleSet(", ".join(paths), tuple(reversed(parts.values())), labels, is_multi_label=True)
 
 
-def _read_rows(source: str, *, needs_labels: bool) -> list[LabeledRow]:
+def _read_rows(source: str, *, needs_labels: bool, exclude: Sequence[str]) -> list[LabeledRow]:
     """Read a folder or a manifest."""
     if os.path.isdir(source):
-        return read_folder(source, needs_labels=needs_labels)
+        return read_folder(source, needs_labels=needs_labels, exclude=exclude)
     if not os.path.lexists(source):
         raise UsageError(f"{source}: there is no such file or folder")
     if not source.lower().endswith(MANIFEST_EXTENSIONS):

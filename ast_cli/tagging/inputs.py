@@ -1,6 +1,7 @@
-"""From what a person names to a list of inputs: files, folders, globs, lists of files, standard input.
+"""The list of inputs of a run, from the arguments of its user: files, folders, patterns, lists, standard input.
 
-Standard library only. Every input appears once, by real path; nothing that was named disappears without a word.
+Each input appears once, by its real path; an argument that matches no file is listed with an error. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ast_cli.results import FileError
 from ast_cli.tagging.options import WindowOptions
 
 STDIN = "-"
-# What a folder walk takes for audio, video with a sound track included; files named one by one may have any name.
+# Files that the search of a folder takes for audio, video included; a file named explicitly may have any name.
 AUDIO_EXTENSIONS = frozenset(
     ".3g2 .3gp .8svx .aa3 .aac .ac3 .adts .adx .aif .aifc .aiff .amr .ape .asf .au .avi .avr .awb .bwf .caf .dff .dsf "
     ".dts .dtshd .eac3 .ec3 .f4a .f4v .flac .flv .g722 .gsm .iff .ircam .m2ts .m4a .m4b .m4r .m4v .mka .mkv .mlp .mov "
@@ -32,12 +33,12 @@ class Input:
     """One input of a run.
 
     Attributes:
-        path: As it was named, or as the walk found it below a folder that was named; ``-`` for standard input.
-        error: Set where listing it already failed.
-        listed: Whether it was there when the inputs were listed; a file gone since then has vanished.
-        is_pattern: Whether it is a pattern that matches nothing.
-        part: What to read of this input alone, its ``start_s`` and ``duration_s``; None for what the run's options say.
-        is_link: Whether its name is a symbolic link; None where nobody has looked.
+        path: Path as the user named it, or as the search of a folder found it; ``-`` for standard input.
+        error: Reason why the input could not even be listed; else None.
+        listed: Whether the file existed when the inputs were listed; if it is missing later, it has vanished.
+        is_pattern: Whether this is a pattern that matches nothing.
+        part: Part of this input to read, by ``start_s`` and ``duration_s``; None for the part in the run's options.
+        is_link: Whether the path is a symbolic link; None if that is unknown.
     """
 
     path: str
@@ -48,18 +49,18 @@ class Input:
     is_link: bool | None = field(default=None, compare=False)
 
     def part_in(self, run: WindowOptions) -> WindowOptions:
-        """Return the part to read in a run with these options."""
+        """Return the part of this input that a run with these options reads."""
         return run if self.part is None else self.part
 
 
 class RealPaths:
-    """Finds what inputs are known by, however they were named; remembers folders, of which there are few."""
+    """Function from inputs to their real paths, which identify them; caches folders, since there are few of them."""
 
     def __init__(self) -> None:
-        self._folders: dict[str, str] = {}  # each with a separator at its end
+        self._folders: dict[str, str] = {}  # real paths, with a separator at the end
 
     def __call__(self, item: Input) -> str:
-        """Return an input's real path; ``-`` for standard input."""
+        """Return the real path of an input; ``-`` for standard input."""
         folder, name = os.path.split(item.path)
         if item.path == STDIN:
             return STDIN
@@ -71,24 +72,61 @@ class RealPaths:
         return self._folders[folder] + name
 
 
-def list_inputs(paths: Iterable[str], *, literal: bool = False) -> Iterator[Input]:
-    """List what was named: folders are walked, patterns expanded, repeated and overlapping arguments merged.
+class Exclusion:
+    """Decides what the search of folders and patterns leaves out.
+
+    Args:
+        patterns: Glob patterns. One without a slash is compared with the names of files and folders, one with a slash
+            with the end of their paths. A folder that matches is not searched.
+
+    Raises:
+        UsageError: If a pattern is empty.
+    """
+
+    def __init__(self, patterns: Iterable[str] = ()) -> None:
+        self._names: list[str] = []
+        self._paths: list[str] = []
+        for pattern in patterns:
+            pattern = with_slashes(pattern).rstrip("/") if os.sep == "\\" else pattern.rstrip("/")
+            if not pattern:
+                raise UsageError("--exclude is empty: give a pattern such as '*.flac' or 'drafts'")
+            (self._paths if "/" in pattern else self._names).append(pattern)
+
+    def __call__(self, path: str) -> bool:
+        """Return whether a file or folder is left out."""
+        name = os.path.basename(path)
+        return any(fnmatch.fnmatch(name, pattern) for pattern in self._names) or any(
+            fnmatch.fnmatch(path, pattern) or fnmatch.fnmatch(path, f"*/{pattern}") for pattern in self._paths
+        )
+
+
+def list_inputs(paths: Iterable[str], *, literal: bool = False, exclude: Iterable[str] = ()) -> Iterator[Input]:
+    """List the inputs that paths name: folders are searched, patterns expanded, repeated files merged.
+
+    The search of a folder takes files with the suffix of an audio or video format. It leaves out hidden files and
+    folders, whose names begin with a dot; macOS writes such a ``._x.wav`` beside each file on foreign disks. A file
+    that is named explicitly is always taken.
 
     Args:
         paths: Files, folders, glob patterns, or ``-``.
-        literal: Take names with ``*?[`` as they are, as from a list of files; one that is not there and holds
-            backslashes may have been written on Windows.
+        literal: Whether names with ``*?[`` are names, not patterns, as in a list of files; a name with backslashes
+            that does not exist is then tried with slashes, since it may have been written on Windows.
+        exclude: Patterns of files and folders that are left out, see `Exclusion`.
 
     Yields:
-        Inputs in the order named, those of a folder sorted by name.
+        Inputs in the order of the paths; those of a folder are sorted by name.
+
+    Raises:
+        UsageError: If a pattern to exclude is empty.
     """
-    yield from merged(found for path in paths for found in _expand(path, literal=literal))
+    excluded = Exclusion(exclude)
+    yield from merged(found for path in paths for found in _expand(path, excluded, literal=literal))
 
 
 def merged(inputs: Iterable[Input]) -> Iterator[Input]:
-    """Leave out inputs that were named before, by real path: links to one file are one input, hard links two.
+    """Leave out repeated inputs, by real path: two symbolic links to a file are one input, two hard links are two.
 
-    Parts of one file are inputs of their own.
+    Different parts of one file are different inputs.
     """
     seen: set[tuple[str, WindowOptions | None]] = set()
     real_path = RealPaths()
@@ -99,68 +137,71 @@ def merged(inputs: Iterable[Input]) -> Iterator[Input]:
             yield item
 
 
-def _expand(path: str, *, literal: bool) -> Iterator[Input]:
-    """List what one argument stands for."""
+def _expand(path: str, excluded: Exclusion, *, literal: bool) -> Iterator[Input]:
+    """List the inputs of one argument."""
     if path == STDIN:
         yield Input(STDIN)
     elif os.path.isdir(path):
-        yield from _walk(path)
+        yield from _walk(path, excluded)
     elif os.path.lexists(path):
         yield Input(path, listed=True)
     elif glob.has_magic(path) and not literal:
-        matches = sorted(_matches(path), key=lambda item: item.path)
+        matches = sorted(_matches(path, excluded), key=lambda item: item.path)
         for match in matches:
             is_folder = match.error is None and os.path.isdir(match.path)
-            yield from _walk(match.path) if is_folder else iter([match])
+            yield from _walk(match.path, excluded) if is_folder else iter([match])
         if not matches:
             yield Input(path, FileError(ErrorCode.NOT_FOUND, f"{path}: nothing matches"), is_pattern=True)
     elif literal and os.path.lexists(with_slashes(path)):
-        yield from _expand(with_slashes(path), literal=True)
+        yield from _expand(with_slashes(path), excluded, literal=True)
     else:
         yield Input(path)
 
 
 def with_slashes(path: str) -> str:
-    """Return a path as if it had been written on Windows: what holds no backslash is the same."""
+    """Return a path with slashes in place of backslashes."""
     return path.replace("\\", "/")
 
 
-def _matches(pattern: str) -> Iterator[Input]:
-    """List what a pattern matches, as `glob.glob` does, but that a folder which cannot be read is an error.
+def _matches(pattern: str, excluded: Exclusion) -> Iterator[Input]:
+    """List the matches of a pattern as `glob.glob` does, except that a folder that cannot be read is an error.
 
-    ``**`` enters each real folder once, whatever links lead to it.
+    ``**`` enters each real folder once, even if links lead to it.
     """
     drive, path = os.path.splitdrive(pattern)
     parts = re.split(r"[\\/]+" if os.sep == "\\" else "/+", path)
     root = drive if parts[0] else drive + os.sep
-    yield from _matches_below(root, parts if parts[0] else parts[1:])
+    yield from _matches_below(root, parts if parts[0] else parts[1:], excluded)
 
 
-def _matches_below(folder: str, parts: list[str]) -> Iterator[Input]:
-    """List what the rest of a pattern, part by part, matches in a folder."""
+def _matches_below(folder: str, parts: list[str], excluded: Exclusion) -> Iterator[Input]:
+    """List the matches of the remaining parts of a pattern in a folder."""
     if not parts:
-        yield Input(folder, listed=True)
+        if not excluded(folder):
+            yield Input(folder, listed=True)
         return
     part, *rest = parts
     if not glob.has_magic(part):
         path = os.path.join(folder, part)
         if os.path.lexists(path):
-            yield from _matches_below(path, rest)
+            yield from _matches_below(path, rest, excluded)
     elif not os.path.isdir(folder or os.curdir):
         return
     elif part == "**":
-        for found in _folders(folder):
-            yield from [found] if isinstance(found, Input) else _matches_below(found, rest or ["*"])
+        for found in _folders(folder, excluded):
+            yield from [found] if isinstance(found, Input) else _matches_below(found, rest or ["*"], excluded)
     else:
         for entry in _entries(folder or os.curdir, set()):
             if isinstance(entry, Input):
                 yield entry
-            elif fnmatch.fnmatch(entry.name, part) and (part.startswith(".") or not entry.name.startswith(".")):
-                yield from _matches_below(os.path.join(folder, entry.name), rest)
+            elif fnmatch.fnmatch(entry.name, part) and (part.startswith(".") or not is_hidden(entry.name)):
+                path = os.path.join(folder, entry.name)
+                if not excluded(path):
+                    yield from _matches_below(path, rest, excluded)
 
 
-def _folders(start: str) -> Iterator[str | Input]:
-    """Yield a folder and all below it, each real one once; hidden ones are left out, as by `glob.glob`."""
+def _folders(start: str, excluded: Exclusion) -> Iterator[str | Input]:
+    """Yield a folder and all folders below it, each real one once; hidden ones are left out, as by `glob.glob`."""
     walked: set[tuple[int, int]] = set()
     pending = [start]
     while pending:
@@ -172,19 +213,27 @@ def _folders(start: str) -> Iterator[str | Input]:
         elif len(walked) > num_walked:
             yield folder
             names = [entry.name for entry in entries if isinstance(entry, os.DirEntry) and _is_folder(entry)]
-            pending += [os.path.join(folder, name) for name in reversed(names) if not name.startswith(".")]
+            below = [os.path.join(folder, name) for name in reversed(names) if not is_hidden(name)]
+            pending += [path for path in below if not excluded(path)]
 
 
-def _walk(folder: str) -> Iterator[Input]:
-    """List the audio files below a folder, in order of name; a folder that links lead to again is walked once."""
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden by its name."""
+    return name.startswith(".")
+
+
+def _walk(folder: str, excluded: Exclusion) -> Iterator[Input]:
+    """List the audio files below a folder in the order of their names; a folder with several links is searched once."""
     walked: set[tuple[int, int]] = set()
     levels: list[Iterator[os.DirEntry[str] | Input]] = [iter(_entries(folder, walked))]
-    while levels:  # not by recursion: folders may be nested deeper than Python's calls
+    while levels:  # no recursion: folders may be nested deeper than Python's calls
         entry = next(levels[-1], None)
         if entry is None:
             levels.pop()
         elif isinstance(entry, Input):
             yield entry
+        elif is_hidden(entry.name) or excluded(entry.path):
+            continue
         elif _is_folder(entry):
             levels.append(iter(_entries(entry.path, walked)))
         elif os.path.splitext(entry.name)[1].lower() in AUDIO_EXTENSIONS:
@@ -192,7 +241,7 @@ def _walk(folder: str) -> Iterator[Input]:
 
 
 def _entries(folder: str, walked: set[tuple[int, int]]) -> list[os.DirEntry[str]] | list[Input]:
-    """Return what a folder holds, by name; nothing if it was walked before, an error if it cannot be read."""
+    """Return the entries of a folder, sorted by name; none if it was visited before, an error if it cannot be read."""
     try:
         status = os.stat(folder)
         identity = (status.st_dev, status.st_ino)
@@ -209,17 +258,17 @@ def _entries(folder: str, walked: set[tuple[int, int]]) -> list[os.DirEntry[str]
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or into a folder that may not be read
+    except OSError:  # a link to itself, or into a folder without read permission
         return False
 
 
 def read_file_list(content: bytes, *, nul_separated: bool = False) -> list[str]:
-    """Return the paths of a list: one a line, or separated by NUL, which alone allows newlines in names.
+    """Return the paths of a list, one on each line, or separated by NUL so that names may contain newlines.
 
     Raises:
-        UsageError: A NUL in a list of lines.
+        UsageError: If a list of lines contains a NUL.
     """
     if not nul_separated and b"\0" in content:
-        raise UsageError("the list of files holds NUL characters: is it NUL-separated? then add -0")
+        raise UsageError("the list of files contains NUL characters: if they separate its paths, add -0")
     parts = content.split(b"\0") if nul_separated else content.splitlines()
     return [os.fsdecode(part) for part in parts if part]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,17 @@ def test_a_folder_per_class_is_searched_to_its_depths(tmp_path: Path) -> None:
     ]
     data = read_examples(str(tmp_path))
     assert (data.labels, data.is_multi_label) == (("Cat", "Dog"), False)
+
+
+def test_hidden_and_excluded_files_are_no_examples(tmp_path: Path) -> None:
+    make(tmp_path, "._a.wav", "Dog/._b.wav", "Dog/b.wav", "Cat/c.flac", "Cat/drafts/d.wav", "unsure/e.wav", "loose.wav")
+    data = read_examples(tmp_path, ["unsure", "drafts", "loose.wav"])
+    assert [os.path.relpath(example.path, tmp_path) for example in data.examples] == [
+        os.path.join("Cat", "c.flac"),
+        os.path.join("Dog", "b.wav"),
+    ]
+    assert len(read_recordings([str(tmp_path)], ["unsure", "drafts"])) == 3
+    assert len(read_recordings([f"{tmp_path}/*/*.wav"], ["e.wav"])) == 1
 
 
 def test_folders_of_splits_hold_folders_of_classes(tmp_path: Path) -> None:
@@ -104,7 +116,7 @@ def test_lists_of_other_data_are_refused(tmp_path: Path) -> None:
 
 def test_audio_in_no_class_is_refused_for_learning_only(tmp_path: Path) -> None:
     make(tmp_path, "Dog/a.wav", "Cat/b.wav", "loose.wav")
-    with pytest.raises(UsageError, match=r"in no folder of a class, such as 'loose.wav'"):
+    with pytest.raises(UsageError, match=r"contains audio outside the folders of classes, such as 'loose.wav'"):
         read_examples(tmp_path)
     assert len(read_recordings([str(tmp_path)])) == 3
 
@@ -117,7 +129,7 @@ def test_labels_that_differ_by_case_are_refused(tmp_path: Path) -> None:
 
 def test_one_class_and_no_audio_are_refused(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(UsageError, match="holds no audio"):
+    with pytest.raises(UsageError, match="contains no audio"):
         read_examples(tmp_path / "nothing")
     with pytest.raises(UsageError, match="at least two classes are needed"):
         read_examples(make(tmp_path / "one", "Dog/a.wav", "Dog/b.wav"))

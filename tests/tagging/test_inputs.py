@@ -21,13 +21,53 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"x")
 
 
-def relative(folder: Path, *paths: str) -> list[str]:
-    return [os.path.relpath(found.path, folder) for found in list_inputs(paths)]
+def relative(folder: Path, *paths: str, **options: Any) -> list[str]:
+    return [os.path.relpath(found.path, folder) for found in list_inputs(paths, **options)]
 
 
 def test_folder_is_walked_by_extension_in_order_of_name(tmp_path: Path) -> None:
     touch(tmp_path, "b.wav", "a.MP3", "notes.txt", "sub/c.flac", "sub/d.jpg", "z.opus")
     assert relative(tmp_path, str(tmp_path)) == ["a.MP3", "b.wav", os.path.join("sub", "c.flac"), "z.opus"]
+
+
+def test_hidden_files_and_folders_are_left_out_unless_they_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "._a.wav", ".DS_Store", ".trash/b.wav", "sub/._c.wav", "sub/c.wav")
+    assert relative(tmp_path, str(tmp_path)) == ["a.wav", os.path.join("sub", "c.wav")]
+    named = [str(tmp_path / "._a.wav"), str(tmp_path / ".trash")]
+    assert relative(tmp_path, *named) == ["._a.wav", os.path.join(".trash", "b.wav")]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["*.flac"], "a.wav b.wav drafts/d.wav old/deep/f.wav"),
+        (["drafts"], "a.wav b.wav old/deep/e.flac old/deep/f.wav"),
+        (["drafts/", "b.*"], "a.wav old/deep/e.flac old/deep/f.wav"),
+        (["old/*.wav"], "a.wav b.wav drafts/d.wav old/deep/e.flac"),
+        (["deep/f.wav"], "a.wav b.wav drafts/d.wav old/deep/e.flac"),
+        (["*.WAV", "eep"], "a.wav b.wav drafts/d.wav old/deep/e.flac old/deep/f.wav"),
+    ],
+)
+@POSIX
+def test_patterns_leave_files_and_folders_out(tmp_path: Path, exclude: list[str], left: str) -> None:
+    touch(tmp_path, "a.wav", "b.wav", "drafts/d.wav", "old/deep/e.flac", "old/deep/f.wav")
+    assert relative(tmp_path, str(tmp_path), exclude=exclude) == left.split()
+    by_pattern = relative(tmp_path, str(tmp_path / "**" / "*"), exclude=exclude)
+    assert by_pattern == left.split()
+
+
+def test_what_is_named_explicitly_is_never_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "drafts/d.wav", "a.wav")
+    named = [str(tmp_path / "drafts"), str(tmp_path / "a.wav")]
+    assert relative(tmp_path, *named, exclude=["drafts", "a.wav"]) == [os.path.join("drafts", "d.wav"), "a.wav"]
+    (unmatched,) = list_inputs([str(tmp_path / "*.wav")], exclude=["a.wav"])
+    assert unmatched.is_pattern
+
+
+@pytest.mark.parametrize("pattern", ["", "/"])
+def test_an_empty_pattern_to_exclude_is_refused(pattern: str) -> None:
+    with pytest.raises(UsageError, match="--exclude is empty"):
+        list(list_inputs(["x.wav"], exclude=[pattern]))
 
 
 def test_file_named_by_itself_needs_no_audio_extension(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -41,34 +41,37 @@ def tag_files(
     output: str | Path,
     *,
     options: ClassifyOptions | None = None,
+    exclude: Sequence[str] = (),
     on_progress: OnProgress = lambda _tally: None,
     **run: Any,
 ) -> Tally:
     """Tag files and folders into one file, as ``ast classify --output`` does.
 
-    A run that was killed is gone on with by the same call and ``resume=True``: what is in the output stays, what
-    is not is tagged, and nothing is there twice.
+    The same call with ``resume=True`` continues a run that was killed: results in the output stay, the other inputs
+    are tagged, and each input has one result.
 
     Args:
         paths: Files, folders, glob patterns.
-        tagger: Of `Tagger.from_pretrained`: the checkpoint's content tells whether an output may be gone on with.
-        output: Written; by its suffix JSON Lines, JSON, CSV or a table.
+        tagger: Tagger made by `Tagger.from_pretrained`, so that ``resume`` can compare the content of its checkpoint.
+        output: File to write; its suffix selects JSON Lines, JSON, CSV or a table.
         options: How inputs are tagged; None for the defaults.
-        on_progress: Is shown the tally before each input and after each record; what it raises ends the run.
+        exclude: Patterns of files and folders to leave out, see `ast_cli.tagging.inputs.Exclusion`.
+        on_progress: Function that is called with the tally before each input and after each record; an exception that
+            it raises ends the run.
         **run: Fields of `ast_cli.tagging.options.RunOptions`, e.g. ``resume=True, shard=(0, 8), num_workers=4``.
 
     Returns:
-        How many inputs were tagged, failed, and were done before.
+        Numbers of the inputs that were tagged, that failed, and that were done before.
 
     Raises:
-        UsageError: The output exists and is neither to be resumed nor replaced; options that cannot be.
-        AstError: The output cannot be written, is written by another run, or too many inputs failed in a row.
+        UsageError: If the output exists without ``resume`` or ``force``, or if an option is invalid.
+        AstError: If the output cannot be written, another run writes it, or too many inputs failed in a row.
     """
     if isinstance(paths, str | Path):
         raise UsageError(f"paths must be a list of paths, not the single path {str(paths)!r}")
     output = Path(output)
     run_options = RunOptions(output=output, **{"format_name": format_for(output, FORMATS), **run})
-    inputs = list(list_inputs(str(path) for path in paths))
+    inputs = list(list_inputs((str(path) for path in paths), exclude=exclude))
     check_run(inputs, run_options)
     with open_run(tagger, inputs, options or ClassifyOptions(), run_options, on_progress=on_progress) as running:
         for _record in running:
