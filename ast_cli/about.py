@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+TIME = "TIME"  # metavar of times of a recording: seconds or [H:]MM:SS on the command line, seconds in the library
+
 
 @dataclass(frozen=True, slots=True)
 class About:

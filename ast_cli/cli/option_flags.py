@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ast_cli.about import AboutField, documented_fields
+from ast_cli.about import TIME, AboutField, documented_fields
+from ast_cli.cli.times import parse_time
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -74,4 +75,5 @@ def _option(field: AboutField) -> Any:
     about = field.about
     names = [field.flag, about.short] if about.short else [field.flag]
     shows_default = field.default not in (None, ()) and "[default:" not in about.help
-    return typer.Option(*names, help=about.help, metavar=about.metavar, show_default=shows_default)
+    parser = parse_time if about.metavar == TIME else None
+    return typer.Option(*names, help=about.help, metavar=about.metavar, show_default=shows_default, parser=parser)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from ast_cli.about import About, flag_of
+from ast_cli.about import TIME, About, flag_of
 from ast_cli.audio.front_end import FbankBackend, FrontEndName, check_front_end_name
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import UsageError
@@ -24,7 +24,7 @@ HopSeconds = Annotated[
     About(
         "Step from the start of one window to the start of the next. [default: the window's length]",
         flag="--hop",
-        metavar="SECONDS",
+        metavar=TIME,
     ),
 ]
 BatchSize = Annotated[int | None, About("Windows per batch. [default: by device and model]")]
@@ -131,10 +131,13 @@ class WindowOptions:
     """
 
     start_s: Annotated[
-        float, About("Start of the part of each recording that is read.", flag="--start", metavar="SECONDS")
+        float,
+        About(
+            "Start of the part of each recording that is read, in seconds or [H:]MM:SS.", flag="--start", metavar=TIME
+        ),
     ] = 0.0
     duration_s: Annotated[
-        float | None, About("Length of that part. [default: the rest]", flag="--duration", metavar="SECONDS")
+        float | None, About("Length of that part. [default: the rest]", flag="--duration", metavar=TIME)
     ] = None
     hop_s: HopSeconds = None
     batch_size: BatchSize = None
