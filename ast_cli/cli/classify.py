@@ -95,6 +95,7 @@ def classify(
     inputs = p.read_inputs(paths, files_from, nul_separated, exclude)
     check_run(
         inputs,
+        options,
         run,
         is_live=raw_rate is not None,
         also_read=[str(file) for file in (files_from, thresholds) if file],

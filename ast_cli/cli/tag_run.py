@@ -48,7 +48,9 @@ def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, verbose: bool
             note(f"to continue, run the same command with --resume; {run.output} contains what is done", quiet=quiet)
         raise
     if tally.num_inputs > 1 or verbose:
-        note(tally.summary(progress.elapsed_s), quiet=quiet)
+        journal = running.journal_file
+        kept = f"; {journal.name} is kept for --resume and ast merge" if journal else ""
+        note(tally.summary(progress.elapsed_s) + kept, quiet=quiet)
     if verbose:
         note(running.description)
     return tally.num_failed > 0 or tally.num_failed_before > 0

@@ -252,11 +252,18 @@ class RunOptions(DecodeOptions):
         shard: Index of the part of the inputs to process, from 0, and the number of parts; None for all inputs.
         unordered: Whether results are written as they are complete, not in the order of the inputs.
         max_errors: Number of failed inputs after which the run stops; None for no limit.
+        matches_only: Whether only inputs with a tag or, with ``events``, with an event are reported, besides those that
+            failed; all inputs count as done.
     """
 
-    output: Annotated[Path | None, About("Write the results to a file, not to stdout.", short="-o", metavar="FILE")] = (
-        None
-    )
+    output: Annotated[
+        Path | None,
+        About(
+            "Write the results to a file, not to stdout, with FILE.ast-journal beside it for --resume and ast merge.",
+            short="-o",
+            metavar="FILE",
+        ),
+    ] = None
     format_name: str = "jsonl"
     resume: Annotated[bool, About("Continue an existing --output: inputs that are done are skipped.")] = False
     retry_errors: Annotated[bool, About("With --resume, try inputs that failed again.")] = False
@@ -264,6 +271,10 @@ class RunOptions(DecodeOptions):
     shard: tuple[int, int] | None = None
     unordered: Annotated[bool, About("Write results as they are complete, not in the order of the inputs.")] = False
     max_errors: Annotated[int | None, About("Stop after this number of failed inputs.")] = None
+    matches_only: Annotated[
+        bool,
+        About("Report only inputs with a tag over the threshold (with --events: an event), and those that failed."),
+    ] = False
 
     def __post_init__(self) -> None:
         """Validate the options."""

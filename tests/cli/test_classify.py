@@ -66,6 +66,31 @@ def test_an_option_after_two_dashes_is_told_to_stand_before_them(run_ast: Run, w
     assert run_ast("classify", *BUILTIN, "--", "-k.wav", cwd=folder).returncode == ExitCode.OK
 
 
+def test_the_journal_is_named_and_lets_a_finished_run_be_resumed(run_ast: Run, write_wav: Write) -> None:
+    folder = write_wav("in/a.wav").parent
+    write_wav("in/b.wav")
+    run = ("classify", ".", *BUILTIN, "-o", "tags.jsonl")
+    first = run_ast(*run, cwd=folder)
+    assert first.stderr.endswith("; tags.jsonl.ast-journal is kept for --resume and ast merge\n")
+    before = (folder / "tags.jsonl").read_bytes()
+    second = run_ast(*run, "--resume", cwd=folder)
+    assert second.stderr.startswith("2 inputs: 0 ok, 2 done before; ")
+    assert (second.returncode, (folder / "tags.jsonl").read_bytes()) == (ExitCode.OK, before)
+
+
+def test_only_matches_are_printed_if_they_are_asked_for(run_ast: Run) -> None:
+    samples = [str(Path(__file__).parents[2] / "sample_audio" / name) for name in ("clock.wav", "rain.ogg")]
+    arguments = ("classify", *samples, *BUILTIN, "--labels", "Rain", "--matches-only")
+    done = run_ast(*arguments, "--threshold", "0.5")
+    heading, tag = done.stdout.splitlines()
+    assert heading.endswith("rain.ogg  00:06.00")
+    assert tag.endswith("Rain")
+    assert done.stderr.startswith("2 inputs: 2 ok (1 with matches); ")
+    refused = run_ast(*arguments)
+    assert (refused.returncode, refused.stdout) == (ExitCode.USAGE, "")
+    assert refused.stderr.startswith("error: --matches-only needs --threshold, --thresholds or --events")
+
+
 def test_half_precision_on_a_cpu_works_and_warns(run_ast: Run, write_wav: Write) -> None:
     path = str(write_wav("a.wav"))
     half = run_ast("classify", path, *BUILTIN, "--dtype", "fp16", "--device", "cpu", "--json")

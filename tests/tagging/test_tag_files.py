@@ -176,7 +176,7 @@ def test_a_single_path_is_no_list_of_paths(tagger: Tagger, tmp_path: Path) -> No
 
 
 def test_standard_input_cannot_be_resumed(tagger: Tagger, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot tell what standard input held"):
+    with pytest.raises(UsageError, match="cannot compare standard input"):
         tag_files(["-"], tagger, tmp_path / "tags.jsonl", resume=True)
 
 

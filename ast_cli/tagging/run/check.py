@@ -1,4 +1,4 @@
-"""Whether a run may begin, asked before anything heavy is loaded. Standard library only."""
+"""Checks of a run before anything heavy is loaded. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ from collections.abc import Iterable, Sequence
 from ast_cli.errors import UsageError
 from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.tagging.inputs import STDIN, Input
-from ast_cli.tagging.options import RunOptions
+from ast_cli.tagging.options import ClassifyOptions, RunOptions
+from ast_cli.tagging.run.matches import check_matches_only
 
 
 def check_run(
-    inputs: Sequence[Input], run_options: RunOptions, *, is_live: bool = False, also_read: Iterable[str] = ()
+    inputs: Sequence[Input],
+    options: ClassifyOptions,
+    run_options: RunOptions,
+    *,
+    is_live: bool = False,
+    also_read: Iterable[str] = (),
 ) -> None:
-    """Refuse to write over what is read or exists, and to resume or share out what can be read only once.
+    """Check that a run overwrites none of its inputs and no existing file, and that its options fit its inputs.
 
     Args:
-        inputs: Of the run.
-        run_options: How it goes.
-        is_live: Whether its one input is raw samples on standard input.
-        also_read: Other files that are read.
+        inputs: Inputs of the run.
+        options: How they are tagged.
+        run_options: How the run is carried out.
+        is_live: Whether the only input is raw samples on standard input.
+        also_read: Other files that the command reads.
 
     Raises:
-        UsageError: With what to do.
+        UsageError: If the run is not possible; the message says what to do.
     """
+    check_matches_only(options, run_options)
     paths = [item.path for item in inputs]
     if is_live:
         if paths != [STDIN]:
@@ -33,7 +41,7 @@ def check_run(
         if run_options.shard is not None:
             raise UsageError("live input is one input: leave out --shard")
     elif run_options.resume and STDIN in paths:
-        raise UsageError("--resume cannot tell what standard input held the last time: leave out - or --resume")
+        raise UsageError("--resume cannot compare standard input with that of the earlier run: leave out - or --resume")
     if run_options.output is not None:
         sources = ReadFiles([*paths, *also_read])
         check_target(run_options.output, sources, force=run_options.force, resume=run_options.resume, may_be_pipe=True)

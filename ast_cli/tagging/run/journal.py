@@ -62,7 +62,8 @@ class Journal:
         self._done: dict[str, tuple[Key, str]] = {}  # by earlier runs, with the outcome; by real path
         self._in_flight: dict[str, Key] = {}  # handed out and not written yet; by path as named
         self._all_handed_out = False
-        self._num_results = 0  # in the output
+        self._num_results = 0  # in the journal
+        self._num_texts = 0  # in the output: inputs that are not reported have no text there
         self._output = AppendFile(sidecars.output)
         self._journal = AppendFile(sidecars.journal)
         self._is_in_place = True  # else both files have their temporary names
@@ -108,17 +109,27 @@ class Journal:
                 yield item
         self._all_handed_out = True
 
-    def write(self, result: TaggingResult | StreamedPart, item: Input) -> None:
-        """Write an input's result, which makes it done, or a window or event that comes before its result.
+    def write(self, result: TaggingResult | StreamedPart, item: Input, *, is_reported: bool = True) -> None:
+        """Write the result of an input, which is then done, or a window or event that precedes its result.
+
+        Args:
+            result: The result, window or event.
+            item: The input.
+            is_reported: Whether it is written to the output; if not, a result is only noted as done in the journal.
 
         Raises:
-            AstError: The disk is full, for example; what was written before stays whole.
+            AstError: If a file cannot be written, for example to a full disk; earlier results stay whole.
         """
         try:
             if isinstance(result, StreamedPart):
-                self._output.append(json_line(result.to_dict()))
+                if is_reported:
+                    self._output.append(json_line(result.to_dict()))
             else:
-                self._write_result(result, self._in_flight.get(item.path) or Key.of(self._real_path(item)))
+                key = self._in_flight.get(item.path) or Key.of(self._real_path(item))
+                if is_reported:
+                    self._write_result(result, key)
+                else:
+                    self._append(b"", key, OK, None)
                 self._in_flight.pop(item.path, None)
             if not self._is_in_place:
                 self._put_in_place()
@@ -180,7 +191,8 @@ class Journal:
 
     def _start_anew(self, header: Header) -> None:
         """Open a new output and journal under temporary names; old ones stay as they are until `_put_in_place`."""
-        self.header, self._num_results, self._is_in_place = header, 0, False
+        self.header, self._is_in_place = header, False
+        self._num_results = self._num_texts = 0
         self._output = AppendFile(self.sidecars.new_output(header.generation))
         self._journal = AppendFile(self.sidecars.new_journal)
         self._output.open(0)
@@ -246,9 +258,10 @@ class Journal:
         if not self.sidecars.output.exists():
             return 0, 0
         with contextlib.suppress(TornTailError):
-            for entry, _, _ in verified(self.sidecars.output, self.header, entries):
+            for entry, text, _ in verified(self.sidecars.output, self.header, entries):
                 self._done[entry.key.path] = (entry.key, entry.outcome)
                 self._num_results += 1
+                self._num_texts += bool(text)
                 output_end, journal_end = entry.offset_end, entry.line_end
         return output_end, journal_end
 
@@ -272,7 +285,7 @@ class Journal:
         for entry, text, _ in verified(self.sidecars.output, old, entries):
             if entry.key.path in left_out:
                 continue
-            if format_name == old.format_name == "jsonl":
+            if not text or format_name == old.format_name == "jsonl":
                 self._append(text, entry.key, entry.outcome, None)
             else:
                 self._write_result(_result_again(entry, text), entry.key)
@@ -292,6 +305,7 @@ class Journal:
         self._journal.append(json_line(fields if record is None else fields | {"record": record}))
         self._confirm()
         self._num_results += 1
+        self._num_texts += bool(text)
 
     def _write_end(self) -> None:
         """Write the format's end and, if every input handed out came back, that the run is finished."""
@@ -317,7 +331,7 @@ class Journal:
         self._take_text()
         self._writer = open_writer(self.header.format_name, self._text)
         beginning = self._take_text()
-        if self._num_results:  # what comes between results does not depend on them: any will do to set the writer going
+        if self._num_texts:  # what comes between results does not depend on them: any will do to set the writer going
             self._writer.write(TaggingResult(path="", model="", activation="none"))
             self._take_text()
         return beginning

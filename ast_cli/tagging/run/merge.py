@@ -208,7 +208,7 @@ def _journalled_records(part: _Part) -> Iterator[_Record]:
     end, line = header.offset_end, 1
     for entry, text, line in verified(part.file, header, entries):
         names = [f"={entry.key.path}"]
-        if part.format_name == "jsonl":
+        if part.format_name == "jsonl" and text:  # none of an input that its run did not report
             records = [
                 _json_record(part.file, line + number, row) for number, row in enumerate(text.splitlines(keepends=True))
             ]

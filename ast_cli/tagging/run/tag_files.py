@@ -22,6 +22,7 @@ from ast_cli.tagging.inputs import STDIN, Input, RealPaths, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
 from ast_cli.tagging.run.check import check_run
 from ast_cli.tagging.run.journal import Journal, open_journal
+from ast_cli.tagging.run.matches import MatchSelection
 from ast_cli.tagging.run.plan import remember_speed
 from ast_cli.tagging.run.shards import in_shard
 from ast_cli.tagging.run.tally import Tally
@@ -72,8 +73,9 @@ def tag_files(
     output = Path(output)
     run_options = RunOptions(output=output, **{"format_name": format_for(output, FORMATS), **run})
     inputs = list(list_inputs((str(path) for path in paths), exclude=exclude))
-    check_run(inputs, run_options)
-    with open_run(tagger, inputs, options or ClassifyOptions(), run_options, on_progress=on_progress) as running:
+    options = options or ClassifyOptions()
+    check_run(inputs, options, run_options)
+    with open_run(tagger, inputs, options, run_options, on_progress=on_progress) as running:
         for _record in running:
             pass
     return running.tally
@@ -111,9 +113,14 @@ class TaggingRun:
         return f"{engine.name} engine on {engine.device_name} in {engine.dtype_name}; {self.batch_size}"
 
     @property
+    def journal_file(self) -> Path | None:
+        """Journal beside the output; None without an output, or if that is a pipe."""
+        return None if self._journal is None or not self._journal.exists else self._journal.sidecars.journal
+
+    @property
     def can_be_resumed(self) -> bool:
         """Whether the same run with ``resume`` finds the inputs that are done."""
-        return self._journal is not None and self._journal.exists
+        return self.journal_file is not None
 
 
 @contextlib.contextmanager
@@ -160,7 +167,10 @@ def open_run(
                 batch_size=batch_size,
                 watching=tally.watching,
             )
-        records = _written(tagged, journal, tally, on_progress)
+        select = None
+        if run_options.matches_only:
+            select, tally.num_matches = MatchSelection(options), 0
+        records = _written(tagged, select, journal, tally, on_progress)
         with contextlib.closing(tagged), contextlib.closing(records):
             started_s = time.monotonic()
             yield TaggingRun(records, tally, tagger.engine, batch_size, journal)
@@ -176,10 +186,13 @@ def _journal(
     """Open the output, with a journal beside it."""
     if run_options.output is None:
         return contextlib.nullcontext()
+    settings = fingerprint(tagger, options)
+    if run_options.matches_only:  # an output contains either all inputs or only those that match
+        settings["matches_only"] = True
     return open_journal(
         run_options.output,
         run_options.format_name,
-        fingerprint(tagger, options),
+        settings,
         resume=run_options.resume,
         force=run_options.force,
         retry_errors=run_options.retry_errors,
@@ -218,17 +231,20 @@ def _tagged_live(
 
 def _written(
     tagged: Iterable[Record],
+    select: MatchSelection | None,
     journal: Journal | None,
     tally: Tally,
     on_progress: OnProgress,
 ) -> Generator[Record, None, None]:
-    """Write records as they come, and count the results."""
+    """Write and yield the records that are reported, and count all results."""
     for record in tagged:
+        reported = record if select is None else select(record)
         if journal is not None:
-            journal.write(record, Input(record.path or STDIN))
-        yield record
+            journal.write(reported or record, Input(record.path or STDIN), is_reported=reported is not None)
+        if reported is not None:
+            yield reported
         if isinstance(record, TaggingResult):
-            tally.add(record)
+            tally.add(record, is_match=reported is not None)
         on_progress(tally)
     tally.check()
 

@@ -48,6 +48,7 @@ class Tally:
         self.max_errors = max_errors
         self.num_ok = 0
         self.num_with_warnings = 0
+        self.num_matches: int | None = None  # inputs that match, in a run that reports only those
         self.num_skipped = 0
         self.num_failed_before = 0  # of those skipped
         self.failed: Counter[str] = Counter()
@@ -109,11 +110,15 @@ class Tally:
             return AudioTotal(None)
         return AudioTotal(known_s + num_unknown * mean_s, is_estimate=True)
 
-    def add(self, result: TaggingResult) -> None:
+    def add(self, result: TaggingResult, *, is_match: bool = True) -> None:
         """Count one result.
 
+        Args:
+            result: Result of an input.
+            is_match: Whether the input matches, in a run that reports only inputs that do.
+
         Raises:
-            AstError: The run must stop: too many errors, or a storage that seems to be gone.
+            AstError: If the run must stop: after too many errors, or because the storage seems to be gone.
         """
         self._last = result.path
         stream = self._closed(result.path)
@@ -121,6 +126,8 @@ class Tally:
         if result.error is None:
             self.num_ok += 1
             self.num_with_warnings += bool(result.warnings)
+            if self.num_matches is not None:
+                self.num_matches += is_match
             self.audio_s += result.duration_s or 0.0
             self._storage_errors_in_a_row = 0
             return
@@ -156,9 +163,11 @@ class Tally:
             )
 
     def summary(self, elapsed_s: float) -> str:
-        """Return one line about the whole run, or about what was done of it."""
-        warned = f" ({self.num_with_warnings} with warnings)" if self.num_with_warnings else ""
-        parts = [f"{self.num_ok} ok{warned}"]
+        """Return one line about the run, or about the part of it that was done."""
+        details = [] if self.num_matches is None else [f"{self.num_matches} with matches"]
+        if self.num_with_warnings:
+            details.append(f"{self.num_with_warnings} with warnings")
+        parts = [f"{self.num_ok} ok ({', '.join(details)})" if details else f"{self.num_ok} ok"]
         if self.failed:
             codes = ", ".join(f"{code} {count}" for code, count in sorted(self.failed.items()))
             parts.append(f"{self.num_failed} failed ({codes})")

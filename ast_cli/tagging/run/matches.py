@@ -1,0 +1,51 @@
+"""Selection of the records that a run with ``matches_only`` reports. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ast_cli.errors import UsageError
+from ast_cli.results import Record, StreamedPart, Window
+from ast_cli.tagging.options import ClassifyOptions, RunOptions
+
+
+def check_matches_only(options: ClassifyOptions, run_options: RunOptions) -> None:
+    """Check that a run with ``matches_only`` has a criterion by which an input does not match.
+
+    Raises:
+        UsageError: If it has none: without a threshold each input has tags.
+    """
+    has_criterion = options.events or options.threshold is not None or options.thresholds
+    if run_options.matches_only and not has_criterion:
+        raise UsageError("--matches-only needs --threshold, --thresholds or --events: without them each input matches")
+
+
+class MatchSelection:
+    """Selects the records of inputs that match: those with an event if events are detected, else with a tag.
+
+    Inputs that failed are selected too. Windows without tags are left out. With ``stream`` windows and events are
+    selected one by one, and the result of an input follows if any of them was.
+
+    Args:
+        options: Options of the run.
+    """
+
+    def __init__(self, options: ClassifyOptions) -> None:
+        self._has_events = options.events
+        self._has_selected_part = False  # of the input whose windows and events are being streamed
+
+    def __call__(self, record: Record) -> Record | None:
+        """Return the record as it is reported; None if it is left out."""
+        if isinstance(record, StreamedPart):
+            if isinstance(record.part, Window) and not record.part.tags:
+                return None
+            self._has_selected_part = True
+            return record
+        has_selected_part, self._has_selected_part = self._has_selected_part, False
+        if record.error is not None or has_selected_part:
+            return record
+        if not (record.events if self._has_events else record.tags):
+            return None
+        if record.windows is None:
+            return record
+        return dataclasses.replace(record, windows=tuple(window for window in record.windows if window.tags))
