@@ -137,7 +137,7 @@ def test_signal_leaves_a_summary_whole_records_and_no_worker(
     num_ok = int(summary.partition(" of 300 inputs: ")[0])
     assert num_ok in (len(records), len(records) - 1)  # the signal may have come between writing and counting
     assert summary.startswith(f"{num_ok} of 300 inputs: {num_ok} ok; ")
-    assert remedy == f"to go on, run the same command with --resume; {output} holds what is done"
+    assert remedy == f"to continue, run the same command with --resume; {output} contains what is done"
 
 
 @LINUX
