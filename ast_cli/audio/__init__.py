@@ -1,1 +1,1 @@
-"""From a path to input_values."""
+"""Decoding of audio files and computation of the model's input values."""

@@ -1,4 +1,4 @@
-"""From a path to mono float32 blocks at 16 kHz, never the whole file."""
+"""Decoding of a file to mono float32 blocks at 16 kHz, without holding the whole file in memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ast_cli.errors import AstError, AudioError, ErrorCode, UsageError, WarningC
 
 logger = logging.getLogger(__name__)
 
-WARM_UP_S = 1  # decoded before a start in mid-file, so that the resampler has heard what came before
+WARM_UP_S = 1  # decoded before a start in the middle of a file, as the resampler needs the preceding samples
 MAX_CHANNELS = 64
-# What a read that failed looks like to a decoder.
+# Errors that a decoder raises after a failed read.
 MAY_BE_UNREAD = {ErrorCode.DECODE_ERROR, ErrorCode.NOT_AUDIO, ErrorCode.NO_AUDIO_STREAM, ErrorCode.NO_SAMPLES}
 LOST = {WarningCode.TRUNCATED, WarningCode.PARTIAL}
 
@@ -38,21 +38,24 @@ def open_audio(
     """Open encoded audio for reading as mono samples.
 
     Args:
-        audio: A path, or the bytes of one file.
-        sampling_rate: To resample to, in Hz.
-        start_s: Where to start, in seconds.
-        duration_s: How much to read, in seconds; None for the rest.
+        audio: Path of a file, or the content of a file as bytes.
+        sampling_rate: Sampling rate of the returned samples in Hz.
+        start_s: Start of the part to read, in seconds.
+        duration_s: Length of the part to read, in seconds; None for the rest of the file.
 
     Raises:
-        AudioError: The file is missing, not a regular file, no audio, or of a rate or channel count that cannot be.
-        UsageError: A negative start, or no duration.
+        AudioError: If the file is missing, not a regular file, not audio, or has an unsupported sampling rate or number
+            of channels.
+        UsageError: If the start is negative or the duration is not positive.
     """
-    if not 0 <= start_s < math.inf or (duration_s is not None and not 0 < duration_s < math.inf):
-        raise UsageError(f"start must be at least 0 s and duration above 0 s, not {start_s:g} s and {duration_s} s")
+    if not 0 <= start_s < math.inf:
+        raise UsageError(f"start_s must be finite and at least 0 s, not {start_s:g}")
+    if duration_s is not None and not 0 < duration_s < math.inf:
+        raise UsageError(f"duration_s must be finite and above 0 s, not {duration_s:g}")
     if isinstance(audio, bytes):
         source = Source("-", audio)
         if not audio:
-            raise AudioError(ErrorCode.EMPTY_FILE, "-: standard input was empty")
+            raise AudioError(ErrorCode.EMPTY_FILE, "-: standard input is empty")
     else:
         source = Source(os.fspath(audio))
         check_regular_file(source.name)
@@ -62,19 +65,19 @@ def open_audio(
 
 @contextlib.contextmanager
 def _audio_errors(source: Source, verb: str, num_bytes: int | None = None) -> Iterator[None]:
-    """Turn whatever opening or decoding a file raises into one `AudioError`, and log its trace for ``--debug``.
+    """Convert exceptions from opening or decoding a file into an `AudioError`, and log the traceback for ``--debug``.
 
     Args:
-        source: The file.
-        verb: What is being done with it, for the message.
-        num_bytes: How many of its bytes may have been read, all if None: where the storage does not give them, that is
-            the error.
+        source: Source of the audio.
+        verb: Operation for messages, ``open`` or ``decode``.
+        num_bytes: Number of bytes that may have been read, None for all. If they cannot be read again, the error is
+            that of the storage device.
     """
     try:
         yield
     except MemoryError as error:
         raise AudioError(ErrorCode.OUT_OF_MEMORY, f"{source.name}: not enough memory to {verb} it") from error
-    except OSError as error:  # of a look at the container's claims or checksums
+    except OSError as error:  # while reading the length or the checksums of the container
         raise read_failure(source.name, error) from error
     except AudioError as error:
         logger.debug("%s: could not %s it", source.name, verb, exc_info=error)
@@ -107,7 +110,7 @@ def load_waveform(
 ) -> NDArray[np.float32]:
     """Read a whole file into memory as mono samples.
 
-    Arguments and errors as in `open_audio`.
+    Arguments and errors are those of `open_audio`.
 
     Returns:
         Samples in [-1, 1], shape (num_samples,), at ``sampling_rate``.
@@ -117,13 +120,16 @@ def load_waveform(
 
 
 class AudioStream:
-    """Mono float32 blocks at one rate, to be iterated once; facts about the file are complete after that.
+    """A file as mono float32 blocks at one sampling rate; it can be iterated once.
+
+    Duration and warnings are complete after the iteration.
 
     Attributes:
-        sampling_rate: The file's own, in Hz.
-        num_channels: The file's own.
-        duration_s: Seconds of audio read so far: of the whole file once iterated, or of the part asked for.
-        warnings: What was odd.
+        sampling_rate: Sampling rate of the file in Hz.
+        num_channels: Number of channels of the file.
+        duration_s: Length in seconds of the audio read so far; after the iteration, that of the file or the requested
+            part.
+        warnings: Problems found so far.
     """
 
     def __init__(
@@ -143,14 +149,14 @@ class AudioStream:
 
     @property
     def header_duration_s(self) -> float | None:
-        """Seconds that there are to read by what the container states, which may be wrong; None where it is silent."""
+        """Length in seconds of the audio to read according to the container's header, which may be wrong, or None."""
         whole_s = self._decoder.header_duration_s
         left_s = None if whole_s is None else max(0.0, whole_s - self.start_s)
         wanted_s = None if self._num_wanted is None else self._num_wanted / self._target_rate
         return min((seconds for seconds in (left_s, wanted_s) if seconds is not None), default=None)
 
     def __enter__(self) -> AudioStream:
-        """Return itself."""
+        """Return the stream, which is closed at the end of the ``with`` block."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -158,14 +164,14 @@ class AudioStream:
         self.close()
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         self._decoder.close()
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield samples in [-1, 1], each block of shape (num_samples,).
+        """Yield samples in [-1, 1] in blocks of shape (num_samples,).
 
         Raises:
-            AudioError: Nothing, or nothing more than damage, could be decoded.
+            AudioError: If no sample can be decoded, or the file cannot be read to the end.
         """
         num_read = 0
         with _audio_errors(self._source, "decode"):
@@ -181,17 +187,17 @@ class AudioStream:
             self._source.check_readable()
 
     def _nothing_read(self) -> AudioError:
-        """Say why there is not one sample."""
+        """Return the error for a file without a single sample."""
         name = self._source.name
         if self.start_s:
-            return AudioError(ErrorCode.NO_SAMPLES, f"{name}: holds no audio after {self.start_s:g} s")
+            return AudioError(ErrorCode.NO_SAMPLES, f"{name}: contains no audio after {self.start_s:g} s")
         if WarningCode.TRUNCATED in self.warnings:
             return AudioError(ErrorCode.DECODE_ERROR, f"{name}: cut off before the first sample that can be decoded")
-        return AudioError(ErrorCode.NO_SAMPLES, f"{name}: holds no audio")
+        return AudioError(ErrorCode.NO_SAMPLES, f"{name}: contains no audio")
 
     def _trimmed(self) -> Iterator[NDArray[np.float32]]:
-        """Cut the part asked for out of the resampled blocks."""
-        # Whole seconds are whole samples at both rates: what follows is resampled as it would be in the whole file.
+        """Yield the requested part of the resampled blocks."""
+        # Whole seconds are whole samples at both rates, so the part is resampled exactly as in the whole file.
         skipped_s = self._decoder.seek(max(0, int(self.start_s) - WARM_UP_S)) if self.start_s else 0
         num_skip = round(self.start_s * self._target_rate) - skipped_s * self._target_rate
         num_left = self._num_wanted
@@ -210,7 +216,7 @@ class AudioStream:
             self._compare_with_header()
 
     def _resampled(self) -> Iterator[NDArray[np.float32]]:
-        """Resample block by block (soxr HQ); a rate that changes in mid-stream starts a new segment."""
+        """Resample block by block (soxr HQ); a change of the sampling rate within the file starts a new segment."""
         rate, resampler = 0, None
         earlier_s, num_samples, num_resampled = 0.0, 0, 0
         for block_rate, samples in self._decoder.blocks():
@@ -228,17 +234,19 @@ class AudioStream:
             yield resampled
         if resampler is not None:
             rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            yield rest if rest.size or num_resampled else mono[:1]  # one sample at 44.1 kHz is none at 16 kHz
+            yield (
+                rest if rest.size or num_resampled else mono[:1]
+            )  # a single sample at 44.1 kHz would give none at 16 kHz
 
     def _resampler(self, rate: int) -> soxr.ResampleStream | None:
-        """Return a resampler from a rate, or None where it is the target rate."""
+        """Return a resampler for a sampling rate, or None if it equals the target rate."""
         _check_rate(self._source, rate)
         if rate == self._target_rate:
             return None
         return soxr.ResampleStream(rate, self._target_rate, num_channels=1, dtype="float32", quality="HQ")
 
     def _mono(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mix (num_samples, num_channels) down by the mean of the channels, without NaN and Inf."""
+        """Mix samples of shape (num_samples, num_channels) down to their mean, and replace NaN and Inf by 0."""
         samples, num_absurd = replace_absurd(samples)
         if num_absurd:
             self.warnings.add(WarningCode.NON_FINITE_SAMPLES)
@@ -248,7 +256,7 @@ class AudioStream:
         return mono / np.float32(samples.shape[1]) if samples.shape[1] > 1 else mono
 
     def _compare_with_header(self) -> None:
-        """Compare what was decoded with what the container says."""
+        """Add warnings if the decoded length differs from the stated length, or if checksums show damage."""
         header_duration_s, tolerance_s = self._decoder.header_duration_s, self._decoder.tolerance_s
         known = self.warnings | self._decoder.warnings
         if header_duration_s is not None and self.duration_s > header_duration_s + tolerance_s:
@@ -258,30 +266,30 @@ class AudioStream:
             and self.duration_s < header_duration_s - tolerance_s
             and WarningCode.PARTIAL not in known
         ):
-            # With all bytes there, something in the middle was lost.
+            # If the file is complete, audio in the middle was lost.
             self.warnings.add(WarningCode.PARTIAL if self._is_cut is False else WarningCode.TRUNCATED)
         elif not known and self._source.is_damaged():
             self.warnings.add(WarningCode.PARTIAL)
 
 
 def check_regular_file(path: str) -> None:
-    """Refuse what must not reach a decoder: a FIFO would hang it for ever.
+    """Raise an error unless a path is a readable, non-empty regular file; a decoder would wait for a FIFO forever.
 
     Raises:
-        AudioError: With the code that says why.
+        AudioError: If the file must not be opened; the code gives the reason.
     """
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
         if os.path.lexists(path):
-            raise AudioError(ErrorCode.NOT_REGULAR, f"{path}: a link to nothing") from error
+            raise AudioError(ErrorCode.NOT_REGULAR, f"{path}: the link points to a missing file") from error
         reason = "no such file"
         if "://" in path or path.startswith(("concat:", "data:")):
-            reason = "not a local file: fetch it first"
+            reason = "not a local file: download it first"
         raise AudioError(ErrorCode.NOT_FOUND, f"{path}: {reason}") from error
     except PermissionError as error:
         raise AudioError(ErrorCode.PERMISSION, f"{path}: permission denied") from error
-    except (OSError, ValueError) as error:  # a loop of links; a name that holds NUL
+    except (OSError, ValueError) as error:  # a loop of links, or a name with NUL
         if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
             raise read_failure(path, error) from error
         code = ErrorCode.NOT_REGULAR if os.path.lexists(path) else ErrorCode.NOT_FOUND
@@ -295,10 +303,11 @@ def check_regular_file(path: str) -> None:
 
 
 def _check_layout(source: Source, decoder: Decoder) -> None:
-    """Refuse rates and channel counts before anything is allocated for them."""
+    """Validate the number of channels and the sampling rate before any memory is allocated for them."""
     if not 1 <= decoder.num_channels <= MAX_CHANNELS:
         raise AudioError(
-            ErrorCode.BAD_CHANNELS, f"{source.name}: {decoder.num_channels} channels; 1 to {MAX_CHANNELS} can be read"
+            ErrorCode.BAD_CHANNELS,
+            f"{source.name}: the number of channels is {decoder.num_channels}; 1 to {MAX_CHANNELS} are supported",
         )
     _check_rate(source, decoder.sampling_rate)
 

@@ -1,4 +1,4 @@
-"""Raw samples from a pipe that may never end, such as a microphone's: mono blocks at the model's rate."""
+"""Raw samples from a pipe that may never end, such as a microphone's, as mono blocks at the model's sampling rate."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ RAW_DTYPES = {
     "f64le": "<f8",
     "f64be": ">f8",
 }
-READ_S = 0.1  # a tenth of a second at a time, so that a window is complete soon after its end
+READ_S = 0.1  # seconds per read; small, so that a window is available soon after its end
 
 
 @dataclass(frozen=True, slots=True)
 class RawFormat:
-    """What the bytes of a raw stream mean.
+    """Format of the samples in a raw stream.
 
     Attributes:
-        sampling_rate: In Hz.
-        sample_format: One of `RAW_DTYPES`, by FFmpeg's names.
-        num_channels: Interleaved.
+        sampling_rate: Sampling rate in Hz.
+        sample_format: Sample format by its FFmpeg name, one of `RAW_DTYPES`.
+        num_channels: Number of interleaved channels.
     """
 
     sampling_rate: int
@@ -43,7 +43,7 @@ class RawFormat:
     num_channels: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the values."""
         if not MIN_SAMPLING_RATE <= self.sampling_rate <= MAX_SAMPLING_RATE:
             limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
             raise UsageError(f"raw rate must be from {limits} Hz, not {self.sampling_rate}")
@@ -54,12 +54,12 @@ class RawFormat:
 
 
 class RawStream:
-    """Reads raw samples as they come; behaves as an opened file.
+    """A `SampleStream` of raw samples, which are read as they arrive.
 
     Args:
-        file: Unbuffered or buffered; read as far as it has something.
-        raw: What its bytes mean.
-        target_rate: To resample to, in Hz.
+        file: Binary file, unbuffered or buffered; a read returns the bytes that are available.
+        raw: Format of the samples.
+        target_rate: Sampling rate of the blocks in Hz.
     """
 
     def __init__(self, file: BinaryIO, raw: RawFormat, target_rate: int) -> None:
@@ -75,14 +75,14 @@ class RawStream:
 
     @property
     def duration_s(self) -> float:
-        """Seconds read so far."""
+        """Length in seconds of the audio read so far."""
         return self.num_read / self.sampling_rate
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield samples in [-1, 1], each block of shape (num_samples,), until the stream ends.
+        """Yield samples in [-1, 1] in blocks of shape (num_samples,) until the stream ends.
 
         Raises:
-            AudioError: It ended before the first sample.
+            AudioError: If the stream ends before the first sample.
         """
         resampler = None
         if self.sampling_rate != self.target_rate:
@@ -93,12 +93,12 @@ class RawStream:
             if resampled.size:
                 yield resampled
         if not self.num_read:
-            raise AudioError(ErrorCode.NO_SAMPLES, "-: the raw stream held no samples")
+            raise AudioError(ErrorCode.NO_SAMPLES, "-: the raw stream contains no samples")
         if resampler is not None:
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
     def _mono_blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield what has arrived, mixed down; a frame of samples that is cut waits for its rest."""
+        """Yield the available samples mixed down to mono; an incomplete frame of samples waits for its rest."""
         dtype = np.dtype(RAW_DTYPES[self.raw.sample_format])
         frame_bytes = dtype.itemsize * self.num_channels
         most = max(1, round(READ_S * self.sampling_rate)) * frame_bytes
@@ -119,4 +119,4 @@ class RawStream:
                 yield np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32))
 
     def close(self) -> None:
-        """Do nothing: the stream belongs to the caller."""
+        """Do nothing, as the file belongs to the caller."""

@@ -1,4 +1,4 @@
-"""What a reader of samples sees, whether they come from a file, a worker process, memory or a microphone."""
+"""The interface of sample streams, which come from a file, a worker process, memory or a microphone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from ast_cli.errors import WarningCode
 
 
 class SampleStream(Protocol):
-    """Mono samples in blocks at the model's rate, and what is known about where they come from."""
+    """Mono samples in blocks at the model's sampling rate, with facts about their source.
+
+    Attributes:
+        sampling_rate: Sampling rate of the source in Hz, before resampling.
+        num_channels: Number of channels of the source.
+        start_s: Position in the source at which the stream starts, in seconds.
+        warnings: Problems found so far.
+    """
 
     sampling_rate: int
     num_channels: int
@@ -21,14 +28,14 @@ class SampleStream(Protocol):
 
     @property
     def duration_s(self) -> float:
-        """Seconds read so far."""
+        """Length in seconds of the audio read so far."""
 
     @property
     def header_duration_s(self) -> float | None:
-        """Seconds that there are to read, as far as a header is to be believed; None where nothing tells."""
+        """Length in seconds of the audio to read according to the source's header, which may be wrong, or None."""
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield blocks of shape (num_samples,)."""
+        """Yield samples in [-1, 1] in blocks of shape (num_samples,)."""
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the source."""

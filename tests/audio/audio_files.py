@@ -1,4 +1,4 @@
-"""Small audio files of every kind, made on the spot, and the surgery that breaks them."""
+"""Functions that create small audio files of every kind, and functions that damage them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-RATE = 16000  # Hz; what is not about resampling is made at the model's own rate
+RATE = 16000  # Hz; the model's rate, unless a test is about resampling
 WRITE_SAMPLES = 4096  # libsndfile's Vorbis encoder can crash on a long array: write in blocks
 
 
@@ -37,7 +37,7 @@ def write_sound(
     subtype: str | None = None,
     endian: str | None = None,
 ) -> Path:
-    """Write by libsndfile, in blocks; the format comes from the name where it is not given."""
+    """Write a file with libsndfile, in blocks; by default, the extension determines the format."""
     num_channels = 1 if samples.ndim == 1 else samples.shape[1]
     with soundfile.SoundFile(path, "w", rate, num_channels, subtype, endian, container) as file:
         for start in range(0, len(samples), WRITE_SAMPLES):
@@ -58,7 +58,7 @@ def write_by_ffmpeg(
     into_pipe: bool = False,
     first_pts: int = 0,
 ) -> Path:
-    """Write by FFmpeg, optionally beside a second of black video, or as into a pipe: without going back."""
+    """Write a file with FFmpeg, optionally with a second of black video, or without seeking, as into a pipe."""
     rest = (path, samples, rate, codec, container, video, audio, bit_rate, options, first_pts)
     if into_pipe:
         with path.open("wb") as raw:
@@ -102,7 +102,7 @@ def _mux_audio(output: Any, samples: NDArray[Any], rate: int, codec: str, bit_ra
     if bit_rate is not None:
         stream.bit_rate = bit_rate
     for start in range(0, len(samples), WRITE_SAMPLES):
-        # Interleaved: of eight channels apart, PyAV asks for nine.
+        # Interleaved, because for eight planar channels PyAV requires nine.
         row = samples[start : start + WRITE_SAMPLES].astype(np.float32).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(row, format="flt", layout=layout)
         frame.sample_rate, frame.pts = rate, first_pts + start
@@ -125,7 +125,7 @@ def _mux_picture(output: Any, stream: Any) -> None:
 
 
 def write_flac_of_single_samples(path: Path, samples: NDArray[np.int16], rate: int = RATE) -> Path:
-    """Write a FLAC whose blocks hold one sample each, mono, 16 bits (RFC 9639): libFLAC reads it, FFmpeg does not."""
+    """Write a FLAC with one sample per block, mono, 16 bits (RFC 9639), which libFLAC reads but FFmpeg does not."""
     info = struct.pack(">HH6xQ", 1, 1, rate << 44 | 15 << 36 | len(samples)) + hashlib.md5(samples.tobytes()).digest()
     frames = [_flac_frame(_flac_number(index), struct.pack(">h", int(sample))) for index, sample in enumerate(samples)]
     path.write_bytes(b"fLaC\x80" + len(info).to_bytes(3) + info + b"".join(frames))
@@ -133,14 +133,14 @@ def write_flac_of_single_samples(path: Path, samples: NDArray[np.int16], rate: i
 
 
 def _flac_frame(number: bytes, sample: bytes) -> bytes:
-    """Return a frame of one block of one sample, stored as it is; its header ends in CRC-8, itself in CRC-16."""
+    """Return a frame with one block of one verbatim sample; the header ends with a CRC-8, the frame with a CRC-16."""
     header = b"\xff\xf8\x60\x08" + number + b"\0"
     frame = header + bytes([_crc(header, 0x07, 8)]) + b"\x02" + sample
     return frame + _crc(frame, 0x8005, 16).to_bytes(2)
 
 
 def _flac_number(number: int) -> bytes:
-    """Return a frame's number, coded as UTF-8 codes characters."""
+    """Return a frame's number in the encoding of UTF-8."""
     return chr(number).encode("utf-8", "surrogatepass")
 
 
@@ -163,18 +163,18 @@ def patched(path: Path, offset: int, replacement: bytes) -> Path:
 
 
 def truncated(path: Path, num_bytes: int) -> Path:
-    """Cut a file in place."""
+    """Truncate a file in place."""
     os.truncate(path, num_bytes)
     return path
 
 
 def data_offset(path: Path, name: bytes = b"data") -> int:
-    """Return where the content of a RIFF chunk starts: 8 bytes after its name."""
+    """Return the offset of the content of a RIFF chunk: 8 bytes after its name."""
     return path.read_bytes().index(name) + 8
 
 
 def with_flac_total(path: Path, samples: NDArray[Any], num_samples: int) -> Path:
-    """Write a FLAC whose header counts other samples than there are."""
+    """Write a FLAC whose header states a wrong number of samples."""
     write_sound(path, samples)
     (fields,) = struct.unpack(">Q", path.read_bytes()[18:26])  # the total is the last 36 bits
     return patched(path, 18, struct.pack(">Q", fields >> 36 << 36 | num_samples))

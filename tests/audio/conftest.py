@@ -1,4 +1,4 @@
-"""Two cores serve several test runs: keep torch, where it is installed, to one thread."""
+"""Limit torch, if it is installed, to one thread, as several test runs may share two cores."""
 
 from __future__ import annotations
 

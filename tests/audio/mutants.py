@@ -1,4 +1,4 @@
-"""Small valid files of eight kinds, and damage to them: the same for a seed, however many are asked for."""
+"""Small valid files of eight kinds, and damage to them, reproducible by seed and independent of their number."""
 
 from __future__ import annotations
 

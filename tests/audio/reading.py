@@ -1,4 +1,4 @@
-"""What comes of reading a file: its samples and warnings, or the code of its error."""
+"""Results of reading a file: its samples and warnings, or the code of its error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ast_cli.errors import AudioError
 
 
 def decoded(audio: str | Path | bytes, **part: Any) -> tuple[NDArray[np.float32], set[str]]:
-    """Return the samples, which must be finite, and the warnings."""
+    """Return the samples and the warnings, and check that the samples are finite."""
     with open_audio(audio, **part) as stream:
         samples = np.concatenate(list(stream))
         assert np.isfinite(samples).all()
@@ -22,7 +22,7 @@ def decoded(audio: str | Path | bytes, **part: Any) -> tuple[NDArray[np.float32]
 
 
 def error_of(audio: str | Path | bytes) -> str:
-    """Return the code of the error that reading ends in; its message starts with the path."""
+    """Return the code of the error that reading raises, and check that its message starts with the path."""
     with pytest.raises(AudioError) as raised:
         load_waveform(audio)
     assert str(raised.value).startswith(f"{'-' if isinstance(audio, bytes) else audio}: ")
@@ -40,5 +40,5 @@ def error_or_warnings(path: Path) -> tuple[int, set[str]]:
 
 
 def decoder_name(stream: AudioStream) -> str:
-    """Return which decoder reads a file."""
+    """Return the name of the decoder in use."""
     return type(getattr(stream._decoder, "chosen", stream._decoder)).__name__

@@ -1,4 +1,4 @@
-"""Every format becomes the same mono samples at 16 kHz, whole or in part."""
+"""All formats give the same mono samples at 16 kHz, for whole files and for parts of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def facts(stream: AudioStream) -> tuple[int, int, float, set[str]]:
 
 
 def relative_error(samples: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return the root mean square of the difference over that of what was expected."""
+    """Return the root mean square of the difference, relative to that of the expected samples."""
     return float(np.sqrt(np.mean((samples - expected) ** 2) / np.mean(expected**2)))
 
 
@@ -98,7 +98,7 @@ def test_lossless_formats_give_the_samples_written(
         ("AU", "G723_40", 0.15, 120),
     ],
 )
-def test_telephone_codecs_come_near(
+def test_telephone_codecs_give_approximate_samples(
     tmp_path: Path, container: str, subtype: str, error: float, block_samples: int
 ) -> None:
     original = sound(1.0)[:, 0]
@@ -133,7 +133,7 @@ LOSSY = {
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_compressed_formats_of_libsndfile_come_near(tmp_path: Path, name: str) -> None:
+def test_compressed_formats_of_libsndfile_give_approximate_samples(tmp_path: Path, name: str) -> None:
     container, subtype, rate = LOSSY[name]
     original = sound(2.0, rate, num_channels=2)
     samples, stream = decoded(write_sound(tmp_path / "a.bin", original, rate, container, subtype))
@@ -150,7 +150,7 @@ def test_compressed_formats_of_libsndfile_come_near(tmp_path: Path, name: str) -
         *(("wavpack", "wv", 8), ("wavpack", "wv", 16), ("wavpack", "wv", 24)),
     ],
 )
-def test_surround_sound_is_mixed_and_kills_no_decoder(
+def test_surround_sound_is_mixed_and_crashes_no_decoder(
     tmp_path: Path, codec: str, container: str, num_channels: int
 ) -> None:
     original = np.repeat(sound(2.0, 48000), num_channels, axis=1)
@@ -163,7 +163,7 @@ def test_surround_sound_is_mixed_and_kills_no_decoder(
 
 
 @pytest.mark.parametrize(("rate", "decoder"), [(48000, "PyAVDecoder"), (16000, "SoundFileDecoder")])
-def test_opus_is_left_to_the_faster_decoder(tmp_path: Path, rate: int, decoder: str) -> None:
+def test_opus_is_decoded_by_the_faster_decoder(tmp_path: Path, rate: int, decoder: str) -> None:
     path = write_sound(tmp_path / "a.opus", sound(1.0, rate), rate, "OGG", "OPUS")
     with open_audio(path) as stream:
         assert decoder_name(stream) == decoder
@@ -188,7 +188,7 @@ BY_FFMPEG = {
 
 
 @pytest.mark.parametrize("name", BY_FFMPEG)
-def test_compressed_formats_of_ffmpeg_come_near(tmp_path: Path, name: str) -> None:
+def test_compressed_formats_of_ffmpeg_give_approximate_samples(tmp_path: Path, name: str) -> None:
     codec, container, video, front, end = BY_FFMPEG[name]
     rate = 48000
     original = sound(2.0, rate, num_channels=2)
@@ -248,13 +248,13 @@ def test_resampling_in_blocks_equals_soxr_of_the_whole(
     np.testing.assert_allclose(samples, expected, rtol=0, atol=FLOAT32_TOLERANCE)
 
 
-def test_another_target_rate_can_be_asked_for(tmp_path: Path) -> None:
+def test_another_target_rate_is_possible(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", sound(HALF_SECOND), subtype="FLOAT")
     expected = soxr.resample(sound(HALF_SECOND)[:, 0].astype(np.float32), RATE, 22050)
     np.testing.assert_allclose(load_waveform(path, 22050), expected, rtol=0, atol=FLOAT32_TOLERANCE)
 
 
-def test_a_rate_that_changes_in_mid_stream_is_resampled_by_segment(tmp_path: Path) -> None:
+def test_segments_of_different_rates_in_one_file_are_resampled_separately(tmp_path: Path) -> None:
     path = tmp_path / "joined.aac"
     slow = write_by_ffmpeg(tmp_path / "slow.aac", sound(2.0, 16000), 16000, "aac", "adts")
     fast = write_by_ffmpeg(tmp_path / "fast.aac", sound(2.0, 44100, num_channels=2), 44100, "aac", "adts")
@@ -310,10 +310,10 @@ def assert_part_equals_slice(path: Path, whole: NDArray[Any], start_s: float, du
     assert stream.warnings == set()
 
 
-def test_a_start_beyond_the_end_holds_no_audio(tmp_path: Path) -> None:
+def test_a_start_beyond_the_end_is_an_error(tmp_path: Path) -> None:
     for path in (write_sound(tmp_path / "a.wav", sound(1.0)), write_sound(tmp_path / "a.mp3", sound(1.0))):
         for start_s in (1.5, 3600.0, 1e15):
-            with pytest.raises(AudioError, match=re.escape(f"holds no audio after {start_s:g} s")) as raised:
+            with pytest.raises(AudioError, match=re.escape(f"contains no audio after {start_s:g} s")) as raised:
                 load_waveform(path, start_s=start_s)
             assert raised.value.code is ErrorCode.NO_SAMPLES
 
@@ -322,8 +322,11 @@ def test_a_start_beyond_the_end_holds_no_audio(tmp_path: Path) -> None:
     ("start_s", "duration_s"),
     [(-0.1, None), (math.nan, None), (math.inf, None), (0, 0), (0, -1), (0, math.nan), (0, math.inf)],
 )
-def test_a_part_that_cannot_be_is_refused(start_s: float, duration_s: float | None) -> None:
-    with pytest.raises(UsageError, match="start must be at least 0 s and duration above 0 s, not"):
+def test_an_invalid_start_or_duration_is_refused(start_s: float, duration_s: float | None) -> None:
+    message = (
+        "start_s must be finite and at least 0 s, not" if start_s else "duration_s must be finite and above 0 s, not"
+    )
+    with pytest.raises(UsageError, match=message):
         open_audio("whatever.wav", start_s=start_s, duration_s=duration_s)
 
 
@@ -376,7 +379,7 @@ def test_every_name_can_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(load_waveform(os.fsdecode(name)), absolute)
 
 
-def test_a_file_is_released_after_reading(tmp_path: Path) -> None:
+def test_a_file_is_closed_after_reading(tmp_path: Path) -> None:
     def open_files() -> int:
         return len(os.listdir("/proc/self/fd"))
 

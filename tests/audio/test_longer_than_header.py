@@ -1,4 +1,4 @@
-"""Files that hold more than their headers say are read to the end, or say what is amiss; others stay the same."""
+"""Files with more audio than their headers state are read to the end or give a warning; others are not affected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reading import decoded, decoder_name, error_of
 
 from ast_cli.audio.containers import ogg
 from ast_cli.audio.containers.lengths import is_cut
-from ast_cli.audio.containers.longer_than_header import holds_more, riff_goes_on
+from ast_cli.audio.containers.longer_than_header import exceeds_header, riff_exceeds_header
 from ast_cli.audio.containers.mpeg import Mp3Length, changes_bit_rate, mp3_length, sampling_rates
 from ast_cli.audio.decode import load_waveform, open_audio
 from ast_cli.audio.decoders import choice, libsndfile
@@ -35,7 +35,7 @@ FRACTIONS = [0.02, 0.3, 0.6, 0.9]
 
 @pytest.fixture
 def by_libsndfile_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sound file needs no second decoder."""
+    """Make the test fail if FFmpeg is used."""
     monkeypatch.setattr(choice, "PyAVDecoder", lambda _source: pytest.fail("FFmpeg was asked"))
 
 
@@ -43,13 +43,13 @@ def by_libsndfile_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("fraction", FRACTIONS)
-def test_a_flac_that_counts_too_few_samples_is_read_to_the_end(tmp_path: Path, fraction: float) -> None:
+def test_a_flac_that_states_too_few_samples_is_read_to_the_end(tmp_path: Path, fraction: float) -> None:
     samples, warnings = decoded(with_flac_total(tmp_path / "a.flac", ORIGINAL, round(fraction * len(ORIGINAL))))
     np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
     assert warnings == {"length_mismatch"}
 
 
-def test_a_flac_behind_a_tag_is_looked_at_too(tmp_path: Path) -> None:
+def test_a_flac_after_a_tag_is_checked_too(tmp_path: Path) -> None:
     path = with_flac_total(tmp_path / "a.flac", ORIGINAL, len(ORIGINAL) // 2)
     path.write_bytes(b"ID3\x03\0\0" + bytes([0, 0, 16, 0]) + bytes(2048) + path.read_bytes())
     samples, warnings = decoded(path)
@@ -68,15 +68,17 @@ def flac_frame_header(number: int) -> bytes:
 
 
 @pytest.mark.parametrize(("numbers", "expected"), [([100], False), ([100, 120], False), ([100, 101], True)])
-def test_a_header_seen_once_in_compressed_audio_is_no_frame(tmp_path: Path, numbers: list[int], expected: bool) -> None:
+def test_a_single_frame_header_in_compressed_audio_does_not_count(
+    tmp_path: Path, numbers: list[int], expected: bool
+) -> None:
     path = write_sound(tmp_path / "a.flac", ORIGINAL)
     with path.open("ab") as file:
         file.write(b"".join(flac_frame_header(number) for number in numbers))
     with path.open("rb") as file:
-        assert holds_more(file, path.stat().st_size, "FLAC") is expected
+        assert exceeds_header(file, path.stat().st_size, "FLAC") is expected
 
 
-def test_a_right_flac_is_not_suspected(tmp_path: Path, by_libsndfile_alone: None) -> None:
+def test_a_correct_flac_is_decoded_by_libsndfile(tmp_path: Path, by_libsndfile_alone: None) -> None:
     assert decoded(write_sound(tmp_path / "a.flac", ORIGINAL))[1] == set()
 
 
@@ -103,13 +105,13 @@ def test_an_au_with_too_small_a_size_is_read_to_the_end(tmp_path: Path, fraction
 
 @pytest.mark.parametrize("fraction", FRACTIONS[1:])
 @pytest.mark.parametrize(("container", "chunk", "layout"), [("AIFF", b"SSND", ">I"), ("CAF", b"data", ">q")])
-def test_an_aiff_or_caf_with_too_small_a_size_says_so(
+def test_an_aiff_or_caf_with_too_small_a_size_gives_a_warning(
     tmp_path: Path, fraction: float, container: str, chunk: bytes, layout: str
 ) -> None:
     path = write_sound(tmp_path / "a.bin", ORIGINAL, container=container)
     size = round(fraction * 2 * len(ORIGINAL)) // 1024 * 1024
     patched(path, path.read_bytes().index(chunk) + 4, struct.pack(layout, size))
-    if container == "AIFF":  # it counts its samples in a chunk of their own, too
+    if container == "AIFF":  # a separate chunk states the number of samples, too
         patched(path, path.read_bytes().index(b"COMM") + 10, struct.pack(">I", size // 2))
     samples, warnings = decoded(path)
     assert samples.size >= (size - 16) // 2
@@ -117,7 +119,7 @@ def test_an_aiff_or_caf_with_too_small_a_size_says_so(
 
 
 @pytest.mark.parametrize("container", ["WAV", "AIFF", "FLAC", "AU", "CAF", "MP3"])
-def test_tags_behind_the_audio_are_no_audio(tmp_path: Path, container: str, by_libsndfile_alone: None) -> None:
+def test_tags_after_the_audio_are_not_decoded(tmp_path: Path, container: str, by_libsndfile_alone: None) -> None:
     path = write_sound(tmp_path / "a.bin", ORIGINAL, container=container)
     picture = np.random.default_rng(0).bytes(3000 if container == "MP3" else 60_000)
     with path.open("ab") as file:
@@ -141,11 +143,13 @@ BEHIND: dict[str, bytes] = {
 
 @pytest.mark.parametrize("kind", BEHIND)
 @pytest.mark.parametrize("num_samples", [64_000, 63_999])
-def test_what_is_no_sound_behind_a_wav_is_not_heard(
+def test_metadata_after_the_samples_of_a_wav_is_not_decoded(
     tmp_path: Path, kind: str, num_samples: int, by_libsndfile_alone: None
 ) -> None:
     path = write_sound(tmp_path / "a.wav", ORIGINAL[:num_samples], subtype="PCM_U8")
-    forgotten = num_samples % 2 if kind.startswith(("a", "X")) and "none" not in kind else 0  # the byte of padding
+    forgotten = (
+        num_samples % 2 if kind.startswith(("a", "X")) and "none" not in kind else 0
+    )  # the omitted byte of padding
     truncated(path, data_offset(path) + num_samples + num_samples % 2 - forgotten)
     with path.open("ab") as file:
         file.write(BEHIND[kind])
@@ -155,7 +159,7 @@ def test_what_is_no_sound_behind_a_wav_is_not_heard(
 
 
 @pytest.mark.parametrize("container", ["AIFF", "CAF", "AU"])
-def test_padding_behind_the_samples_is_no_sound(tmp_path: Path, container: str, by_libsndfile_alone: None) -> None:
+def test_padding_after_the_samples_is_not_decoded(tmp_path: Path, container: str, by_libsndfile_alone: None) -> None:
     path = write_sound(tmp_path / "a.bin", ORIGINAL, container=container)
     with path.open("ab") as file:
         file.write(bytes(30_000))
@@ -169,33 +173,33 @@ def test_an_au_of_unknown_size_stays_with_libsndfile(tmp_path: Path, by_libsndfi
     assert decoded(path)[0].size == len(ORIGINAL)
 
 
-def test_a_few_bytes_behind_the_samples_are_for_the_decoder_that_needs_them(tmp_path: Path) -> None:
+def test_a_few_bytes_after_the_samples_matter_to_ffmpeg_only(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", ORIGINAL)
     with path.open("ab") as file:
         file.write(bytes(range(200)))
     with path.open("rb") as file:
-        assert riff_goes_on(file, path.stat().st_size)
-        assert not holds_more(file, path.stat().st_size, "WAV")
+        assert riff_exceeds_header(file, path.stat().st_size)
+        assert not exceeds_header(file, path.stat().st_size, "WAV")
 
 
-# MP3: lengths foreseen by the first frame
+# MP3: lengths estimated from the first frame
 
 
 def mp3(path: Path, samples: NDArray[np.float64], bit_rate: int) -> bytes:
-    """Return frames of one bit rate, none of which claims anything."""
+    """Return frames of one bit rate, without a frame that states the length."""
     options = {"write_xing": "0", "id3v2_version": "0"}
     return write_by_ffmpeg(path, samples, codec="libmp3lame", bit_rate=bit_rate, options=options).read_bytes()
 
 
 @pytest.mark.parametrize("rates", [(160_000, 16_000), (16_000, 160_000)])
-def test_an_mp3_of_changing_bit_rates_without_a_claim_is_read_to_the_end(
+def test_an_mp3_of_changing_bit_rates_without_a_stated_length_is_read_to_the_end(
     tmp_path: Path, rates: tuple[int, int]
 ) -> None:
     path = tmp_path / "a.mp3"
     path.write_bytes(b"".join(mp3(tmp_path / "part.mp3", sound(10.0), rate) for rate in rates))
     samples, warnings = decoded(path)
     assert samples.size == pytest.approx(20.0 * RATE, rel=0.02)
-    assert warnings <= {"partial"}  # where one recording meets the other, bits of the first are missing
+    assert warnings <= {"partial"}  # at the boundary of the recordings, bits of the first one are missing
 
 
 def test_an_mp3_of_one_bit_rate_stays_with_libsndfile(tmp_path: Path, by_libsndfile_alone: None) -> None:
@@ -205,7 +209,7 @@ def test_an_mp3_of_one_bit_rate_stays_with_libsndfile(tmp_path: Path, by_libsndf
 
 
 class Counted(io.BytesIO):
-    """Bytes that know how many of them were read."""
+    """Bytes that count how many of them were read."""
 
     num_read = 0
 
@@ -215,7 +219,7 @@ class Counted(io.BytesIO):
         return content
 
 
-def test_a_bit_rate_is_looked_up_here_and_there_only(tmp_path: Path) -> None:
+def test_bit_rates_are_read_at_a_few_places_only(tmp_path: Path) -> None:
     frames = mp3(tmp_path / "a.mp3", sound(2.0), 64_000)
     for content, expected in (
         (frames * 200, False),
@@ -229,7 +233,7 @@ def test_a_bit_rate_is_looked_up_here_and_there_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
-def test_an_mp3_whose_rate_libsndfile_misreads_is_left_to_ffmpeg(
+def test_an_mp3_whose_rate_libsndfile_misreads_is_decoded_by_ffmpeg(
     tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_sound(tmp_path / "a.mp3", sound(2.0, rate), rate)
@@ -242,7 +246,7 @@ def test_an_mp3_whose_rate_libsndfile_misreads_is_left_to_ffmpeg(
 
 
 @pytest.mark.parametrize(("num_bytes", "num_frames"), [(0, 100), (5000, 0), (0, 0)])
-def test_a_claim_of_nothing_is_none(tmp_path: Path, num_bytes: int, num_frames: int) -> None:
+def test_a_stated_length_of_zero_is_ignored(tmp_path: Path, num_bytes: int, num_frames: int) -> None:
     path = tmp_path / "a.mp3"
     with_vbri(path)
     with patched(path, 36 + 10, struct.pack(">II", num_bytes, num_frames)).open("rb") as file:
@@ -259,7 +263,7 @@ def with_vbri(path: Path) -> int:
     return num_frames
 
 
-def test_the_claim_of_fraunhofers_encoder_is_heard(tmp_path: Path) -> None:
+def test_the_length_stated_by_fraunhofers_encoder_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     num_frames = with_vbri(path)
     samples, warnings = decoded(path)
@@ -268,7 +272,7 @@ def test_the_claim_of_fraunhofers_encoder_is_heard(tmp_path: Path) -> None:
     assert decoded(truncated(path, path.stat().st_size // 2))[1] == {"truncated"}
 
 
-def test_the_claim_of_an_mp3_is_found_behind_two_tags_and_junk(tmp_path: Path) -> None:
+def test_the_stated_length_of_an_mp3_is_found_after_two_tags_and_junk(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.mp3", ORIGINAL)
     with path.open("rb") as file:
         expected = mp3_length(file)
@@ -294,7 +298,7 @@ def page(flags: int, granule: int, serial: int, number: int, lacing: bytes, body
     return head[:22] + struct.pack("<I", int(f"{crc:032b}"[::-1], 2)) + head[26:] + body
 
 
-def test_a_vorbis_file_whose_audio_begins_on_a_page_of_headers_is_read_whole(tmp_path: Path) -> None:
+def test_a_vorbis_file_whose_audio_begins_on_a_page_of_headers_is_read_completely(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.ogg", ORIGINAL)
     with path.open("rb") as file:
         identification, headers, first, *rest = [found for found in ogg._all_pages(file) if found is not None]
@@ -305,14 +309,14 @@ def test_a_vorbis_file_whose_audio_begins_on_a_page_of_headers_is_read_whole(tmp
         pages.append(page(4 * found.ends_stream, found.granule, found.serial, number, own_lacing, found.body))
     expected = decoded(path)[0]
     path.write_bytes(identification.content + b"".join(pages))
-    assert soundfile.info(path).frames < 0.9 * len(ORIGINAL)  # which is why it is not believed
+    assert soundfile.info(path).frames < 0.9 * len(ORIGINAL)  # so libsndfile's length is not trusted
     samples, warnings = decoded(path)
     assert warnings == set()
     np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("subtype", "offset"), [("OPUS", 9), ("VORBIS", 11)])
-def test_an_ogg_that_states_no_channels_is_refused_for_that(tmp_path: Path, subtype: str, offset: int) -> None:
+def test_an_ogg_that_states_0_channels_is_refused_as_such(tmp_path: Path, subtype: str, offset: int) -> None:
     path = write_sound(tmp_path / "a.ogg", ORIGINAL, container="OGG", subtype=subtype)
     content = path.read_bytes()
     first = ogg.parse_page(content, 0)
@@ -322,10 +326,10 @@ def test_an_ogg_that_states_no_channels_is_refused_for_that(tmp_path: Path, subt
     assert error_of(path) == "bad_channels"
 
 
-# Matroska: tracks of their own length, and keys
+# Matroska: lengths of single tracks, and encryption
 
 
-def test_a_video_longer_than_its_audio_is_no_loss(tmp_path: Path) -> None:
+def test_a_video_longer_than_its_audio_gives_no_warning(tmp_path: Path) -> None:
     path = write_by_ffmpeg(tmp_path / "a.mkv", sound(0.5), codec="aac", container="matroska", video=True)
     with av.open(str(path)) as container:
         assert container.duration is not None
@@ -343,13 +347,13 @@ def with_track_length(path: Path, seconds: str) -> Path:
 @pytest.mark.parametrize(
     ("video", "stated_s", "expected"),
     [
-        (True, "0.900", {"partial"}),  # within the video's second: the tag is believed
-        (True, "9.000", set()),  # beyond it: left over
+        (True, "0.900", {"partial"}),  # within the video's length: the tag counts
+        (True, "9.000", set()),  # beyond it: a leftover tag
         (False, "9.000", set()),
         (False, "0.010", set()),
     ],
 )
-def test_the_length_of_a_track_is_believed_where_it_can_be(
+def test_the_stated_length_of_a_track_counts_if_it_is_plausible(
     tmp_path: Path, video: bool, stated_s: str, expected: set[str]
 ) -> None:
     path = write_by_ffmpeg(tmp_path / "a.mkv", sound(0.5), codec="aac", container="matroska", video=video)
@@ -357,7 +361,7 @@ def test_the_length_of_a_track_is_believed_where_it_can_be(
 
 
 @pytest.mark.parametrize("video", [False, True])
-def test_audio_that_starts_late_is_no_loss(tmp_path: Path, video: bool) -> None:
+def test_audio_that_starts_late_gives_no_warning(tmp_path: Path, video: bool) -> None:
     path = write_by_ffmpeg(
         tmp_path / "a.mkv", sound(2.0), codec="flac", container="matroska", video=video, first_pts=5 * RATE
     )
@@ -371,7 +375,7 @@ def element(name: str, content: bytes) -> bytes:
 
 
 def grown(content: bytes, name: str, addition: bytes) -> bytes:
-    """Add to the end of the first element of a name, and to its size."""
+    """Append content to the first element of a name, and increase its size."""
     start = content.index(bytes.fromhex(name)) + len(name) // 2
     width = 9 - content[start].bit_length()
     size = int.from_bytes(content[start : start + width]) - (1 << 7 * width)
@@ -379,7 +383,7 @@ def grown(content: bytes, name: str, addition: bytes) -> bytes:
     return content[:start] + (1 << 56 | len(inner)).to_bytes(8) + inner + content[start + width + size :]
 
 
-def test_a_webm_with_a_key_is_encrypted(tmp_path: Path) -> None:
+def test_a_webm_with_an_encryption_key_is_refused_as_encrypted(tmp_path: Path) -> None:
     path = write_by_ffmpeg(tmp_path / "a.webm", sound(1.0, 48000), 48000, "libopus", "webm", into_pipe=True)
     key = element("5035", element("47e1", b"\5") + element("47e2", bytes(range(16))))
     encoding = element("6d80", element("6240", element("5032", b"\1") + element("5033", b"\1") + key))
@@ -394,7 +398,7 @@ def test_a_webm_with_a_key_is_encrypted(tmp_path: Path) -> None:
 
 
 class ScrambledPacket:
-    """A packet of which the container says that it is encrypted."""
+    """A packet that is marked as encrypted."""
 
     def __init__(self, packet: Any) -> None:
         self.size, self.decode = packet.size, packet.decode
@@ -415,7 +419,7 @@ class ScrambledFrom:
 
 
 @pytest.mark.parametrize("num_clear", [0, 20])
-def test_the_clear_beginning_of_an_encrypted_file_is_heard(tmp_path: Path, num_clear: int) -> None:
+def test_the_unencrypted_beginning_of_an_encrypted_file_is_decoded(tmp_path: Path, num_clear: int) -> None:
     path = write_by_ffmpeg(tmp_path / "a.m4a", ORIGINAL, codec="aac", container="ipod")
     decoder = PyAVDecoder(Source(str(path)))
     decoder.container = ScrambledFrom(decoder.container, num_clear)
@@ -432,7 +436,7 @@ def test_the_clear_beginning_of_an_encrypted_file_is_heard(tmp_path: Path, num_c
 
 
 def asf(path: Path) -> tuple[bytes, int]:
-    """Return a WMA file, and where its file properties start."""
+    """Return a WMA file and the offset of its file properties."""
     content = write_by_ffmpeg(path, ORIGINAL, codec="wmav2", container="asf", bit_rate=32_000).read_bytes()
     return content, content.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
 
@@ -447,13 +451,13 @@ def test_a_broadcast_states_no_size(tmp_path: Path) -> None:
     assert decoded(content[:half])[1] == {"truncated"}
 
 
-def test_an_asf_of_absurd_sizes_is_damaged(tmp_path: Path) -> None:
+def test_an_asf_with_absurd_sizes_is_damaged(tmp_path: Path) -> None:
     content, start = asf(tmp_path / "a.wma")
     absurd = content[:16] + b"\xff" * 8 + content[24:start] + b"\xff" * 24 + content[start + 24 :]
     assert error_of(absurd) in ("decode_error", "no_samples", "no_audio_stream")
 
 
-# What a file is meant to be
+# Errors for files that are damaged, unsupported or not audio
 
 
 HEADS: dict[str, tuple[bytes, str]] = {
@@ -475,7 +479,7 @@ def test_headers_of_audio_without_any_are_damaged_audio(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize(("has_stream", "code"), [(True, "unsupported_codec"), (False, "decode_error")])
-def test_what_ffmpeg_does_not_know_yet_is_no_damage(tmp_path: Path, has_stream: bool, code: str) -> None:
+def test_formats_unknown_to_ffmpeg_are_not_called_damaged(tmp_path: Path, has_stream: bool, code: str) -> None:
     path = write_sound(tmp_path / "a.wav", ORIGINAL)
     raised = av.error.PatchWelcomeError(0x45574150, "not yet implemented")
     error = undecodable(Source(str(path)), raised, has_stream=has_stream)
@@ -484,7 +488,7 @@ def test_what_ffmpeg_does_not_know_yet_is_no_damage(tmp_path: Path, has_stream: 
 
 
 @pytest.mark.parametrize("stated", [16, 1152, 4095])
-def test_a_flac_whose_header_states_smaller_blocks_than_it_has_is_read_whole(tmp_path: Path, stated: int) -> None:
+def test_a_flac_whose_header_states_too_small_blocks_is_read_completely(tmp_path: Path, stated: int) -> None:
     whole = write_sound(tmp_path / "a.flac", sound(6.0, 16_000), 16_000)  # longer than one read
     content = bytearray(whole.read_bytes())
     assert int.from_bytes(content[10:12], "big") == 4096  # of STREAMINFO

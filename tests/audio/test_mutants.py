@@ -14,7 +14,7 @@ from ast_cli.errors import AudioError
 
 NUM_MUTANTS = 500
 SEED = 20210405
-LONGEST_S = 3600.0  # no mutant of a quarter of a second may unfold to an hour
+LONGEST_S = 3600.0  # no mutant of a quarter of a second may decode to an hour
 
 
 def test_mutants_decode_or_are_refused(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_mutants_decode_or_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("index", range(8))
-def test_the_files_the_mutants_are_made_of_are_whole(tmp_path: Path, index: int) -> None:
+def test_the_original_files_of_the_mutants_are_intact(tmp_path: Path, index: int) -> None:
     path = tmp_path / "whole.bin"
     path.write_bytes(small_files(tmp_path)[index])
     with open_audio(path) as stream:

@@ -1,1 +1,1 @@
-"""What containers and frames claim, and which of FFmpeg's demuxers may read them."""
+"""Lengths stated by containers and frames, and the selection of FFmpeg's demuxers."""

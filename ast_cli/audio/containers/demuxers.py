@@ -1,4 +1,4 @@
-"""Which of FFmpeg's demuxers may read a file, and when its name may choose one: content decides where it can."""
+"""Selection of FFmpeg's demuxers: by the file's content if possible, else by the extension of its name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ast_cli.audio.source import Source, is_other_content
 
 TEXT_BYTES = 4096  # enough to tell text from audio
 
-# FFmpeg chooses the demuxer by content. These open other files, read text as media or as a score to play (sbg), or show
-# pictures.
+# FFmpeg selects the demuxer by content. These demuxers open other files, interpret text as media or as a score to be
+# synthesized (sbg), or read images.
 REFUSED_DEMUXERS = {
     *("concat", "dash", "hls", "imf", "webm_dash_manifest", "sdp", "rtsp", "rtp", "sap", "lavfi", "vobsub", "image2"),
     *("image2pipe", "apng", "gif", "ico", "mjpeg", "mjpeg_2000", "mpjpeg", "fits", "tty", "bin", "xbin", "adf", "idf"),
@@ -22,13 +22,13 @@ REFUSED_DEMUXERS = {
     *("alias_pix", "brender_pix", "jpegxl_anim", "txd"),
 }
 
-# FFmpeg would take telephone speech for 44.1 kHz.
+# Telephone speech, for which FFmpeg would assume 44.1 kHz.
 HEADERLESS_RATES = {".al": 8000, ".ul": 8000}  # Hz
-# Told by its content where it is one; as a name it would turn any bytes into speech.
+# GSM files are recognized by their content; selected by name, the demuxer would decode any bytes as speech.
 IGNORED_EXTENSIONS = (".gsm",)
 VOX_EXTENSION = ".vox"  # Dialogic ADPCM at 8 kHz, which libsndfile reads by name
 
-# The first bytes of what is certainly something else.
+# First bytes of formats that are not audio.
 OTHER_MAGIC = (
     *(b"%PDF", b"%!PS", b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd"),
     *(
@@ -48,26 +48,26 @@ OTHER_MAGIC = (
 
 @cache
 def allowed_demuxers() -> str:
-    """Return FFmpeg's ``format_whitelist``: every demuxer of this build but the refused ones."""
+    """Return the value of FFmpeg's ``format_whitelist``: all demuxers of this build except `REFUSED_DEMUXERS`."""
     names = sorted(av.formats_available)
     return ",".join(name for name in names if name not in REFUSED_DEMUXERS and not name.endswith("_pipe"))
 
 
 def extension_of(source: Source) -> str:
-    """Return the extension of a file's name, in lower case; empty for bytes in memory."""
+    """Return the extension of a file's name in lower case; empty for bytes in memory."""
     return "" if source.data is not None else os.path.splitext(source.name)[1].lower()
 
 
 def may_be_headerless(source: Source) -> bool:
-    """Tell whether a file, by its bytes, may be bare samples: neither text nor something else that is known."""
+    """Return whether a file may consist of samples without a header: neither text nor another known format."""
     head = source.head(TEXT_BYTES)
     return not (head.startswith(OTHER_MAGIC) or is_other_content(head) or is_text(head))
 
 
 def choosing_extension(source: Source) -> str:
-    """Return the extension that may choose the demuxer where the content chose none, else nothing.
+    """Return the extension by which to select a demuxer if the content did not, or an empty string.
 
-    Some formats have no header (G.722, A-law, SBC, plain PCM), and of others the beginning may be damaged.
+    Some formats have no header (G.722, A-law, SBC, plain PCM), and the header of others may be damaged.
     """
     extension = extension_of(source)
     if extension in IGNORED_EXTENSIONS or not extension.isascii() or not may_be_headerless(source):
@@ -76,11 +76,11 @@ def choosing_extension(source: Source) -> str:
 
 
 def is_text(head: bytes) -> bool:
-    """Tell whether bytes are characters that a person could read: UTF-8 without control characters."""
+    """Return whether bytes are readable text: UTF-8 without control characters."""
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else a character cut at the end
+        if error.start < len(head) - 3:  # otherwise a character is cut off at the end
             return False
         text = head[: error.start].decode("utf-8")
     return all(character.isprintable() or character in "\t\r\n\f\ufeff" for character in text)

@@ -1,7 +1,7 @@
-"""What a container claims about its own length, checked against the bytes that are there.
+"""Comparison of the length that a container's header states with the size of the file.
 
-Decoders clamp a length that the file does not hold and say nothing, so a recording that lost its tail looks whole.
-Sizes that recorders and pipes write for "unknown" (0, all ones, 2^31 - 1, -1) do not count as a length.
+Decoders silently reduce a stated length to what the file contains, so a recording that lost its end seems complete.
+Sizes that recorders and pipes write for "unknown" (0, all ones, 2^31 - 1, -1) do not count as a stated length.
 """
 
 from __future__ import annotations
@@ -17,19 +17,26 @@ from ast_cli.audio.containers import ogg
 from ast_cli.audio.containers.mpeg import mp3_length
 
 UNKNOWN_SIZES = (0, -1, 0xFFFFFFFF)
-STREAMED_SIZES = range(0x7FFFF000, 0x80000000)  # what sox and others write into a pipe
+STREAMED_SIZES = range(0x7FFFF000, 0x80000000)  # written by sox and others if the output is a pipe
 UNKNOWN_LENGTH = 1 << 62
-PADDING_BYTES = 1  # chunks are padded to an even size, and writers forget it
-CHUNK_HEADER_BYTES = 8  # of RIFF: a name and a size
-LARGEST_METADATA_BYTES = 1 << 20  # in front of samples; pictures of covers are the largest
+PADDING_BYTES = 1  # chunks are padded to an even size, but some writers omit the byte
+CHUNK_HEADER_BYTES = 8  # RIFF: name and size
+LARGEST_METADATA_BYTES = 1 << 20  # before the samples; cover images are the largest metadata
 MAX_CHUNKS = 10_000
-MAX_PLACES, MAX_CHUNKS_BEHIND = 1_000, 32  # that may look like a chunk; that may follow it: looking stays cheap
-ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object's name
+# Limits that keep the search for a hidden chunk cheap: places that look like a chunk, and chunks after each place.
+MAX_PLACES, MAX_FOLLOWING_CHUNKS = 1_000, 32
+ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the object
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A named piece of a RIFF, AIFF or CAF file; ``start`` and ``size`` are those of its content, in bytes."""
+    """A chunk of a RIFF, AIFF or CAF file.
+
+    Attributes:
+        name: Four-character code.
+        start: Offset of the content in the file, in bytes.
+        size: Size of the content in bytes, as stated by the chunk's header.
+    """
 
     name: bytes
     start: int
@@ -37,16 +44,17 @@ class Chunk:
 
 
 def is_cut(file: BinaryIO, file_size: int) -> bool | None:
-    """Tell whether the file ends before its own container says it does.
+    """Return whether the file ends before the length that its container states.
+
+    The stated length is the size in RIFF, RF64, AIFF, W64, CAF, AU, MP4, ASF and Matroska, the Xing or VBRI frame of an
+    MP3, and the end-of-stream flag of Ogg.
 
     Args:
-        file: Opened for reading; its position is moved.
-        file_size: In bytes.
+        file: File opened for reading; its position changes.
+        file_size: Size of the file in bytes.
 
     Returns:
-        True where bytes are missing, False where all are there, None where the format or the file makes no claim: the
-        sizes in RIFF, RF64, AIFF, W64, CAF, AU, MP4, ASF and Matroska, an MP3's Xing or VBRI frame, and the
-        end-of-stream flag of Ogg are claims.
+        True if bytes are missing, False if the file is complete, None if the format or the file states no length.
     """
     file.seek(0)
     head = file.read(16)
@@ -54,13 +62,21 @@ def is_cut(file: BinaryIO, file_size: int) -> bool | None:
         if head[offset:].startswith(magic):
             try:
                 return check(file, file_size)
-            except (struct.error, IndexError):  # a header that is itself cut
+            except (struct.error, IndexError):  # the header itself is cut off
                 return True
     return None
 
 
 def chunks(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> Iterator[Chunk]:
-    """Yield chunks, from the one at byte ``first`` to the end of the file or one that reaches past it."""
+    """Yield the chunks from byte ``first`` on, up to the end of the file or a chunk that extends beyond it.
+
+    Args:
+        file: File opened for reading; its position changes.
+        file_size: Size of the file in bytes.
+        first: Offset of the first chunk in bytes.
+        layout: Format of a chunk's header (name and size) for ``struct``.
+        padding: 1 if chunks are padded to an even size, else 0.
+    """
     position, header_bytes = first, struct.calcsize(layout)
     long_data_size = 0xFFFFFFFF
     for _ in range(MAX_CHUNKS):
@@ -68,7 +84,7 @@ def chunks(file: BinaryIO, file_size: int, first: int, layout: str, padding: int
             return
         file.seek(position)
         name, size = struct.unpack(layout, file.read(header_bytes))
-        if name == b"ds64":  # RF64 keeps the real size of its samples here: the second of the 64-bit numbers
+        if name == b"ds64":  # RF64 stores the size of the samples here, as the second 64-bit number
             long_data_size = struct.unpack("<QQ", file.read(16))[1]
         if name == b"data" and size == 0xFFFFFFFF:
             size = long_data_size
@@ -77,17 +93,17 @@ def chunks(file: BinaryIO, file_size: int, first: int, layout: str, padding: int
 
 
 def oversized_chunk(file: BinaryIO, file_size: int) -> tuple[int, int] | None:
-    """Find a chunk of a WAV that stands before the samples, claims more bytes than the file has, and hides them.
+    """Find a chunk of a WAV that precedes the samples, states more bytes than the file has, and thereby hides them.
 
-    Decoders skip such a chunk, and with it the samples. They are looked for behind its beginning, with the format where
-    that has not come yet: what is found must be chunks to the very end of the file.
+    Decoders skip such a chunk and the samples with it. The samples (or the format, if it has not come yet) are searched
+    for inside the chunk; a match counts only if valid chunks follow one another from there to the end of the file.
 
     Args:
-        file: Opened for reading; its position is moved.
-        file_size: In bytes.
+        file: File opened for reading; its position changes.
+        file_size: Size of the file in bytes.
 
     Returns:
-        Where the chunk begins and where the chunk that it hides does, in bytes; None where all is as it should be.
+        Offsets in bytes of the oversized chunk and of the chunk that it hides; None if there is no such chunk.
     """
     file.seek(0)
     head = file.read(12)
@@ -99,27 +115,30 @@ def oversized_chunk(file: BinaryIO, file_size: int) -> tuple[int, int] | None:
             if chunk.name == b"data":
                 return None
             if chunk.start + chunk.size > file_size:
-                found = _chunk_behind(file, file_size, chunk.start, hidden)
+                found = _find_chunk(file, file_size, chunk.start, hidden)
                 return None if found is None else (chunk.start - CHUNK_HEADER_BYTES, found)
             if chunk.name == b"fmt ":
                 hidden = b"data"
-    except struct.error:  # cut in a chunk's header
+    except struct.error:  # the file ends in a chunk's header
         pass
     return None
 
 
-def _chunk_behind(file: BinaryIO, file_size: int, start: int, name: bytes) -> int | None:
-    """Return where a chunk of a name begins, within `LARGEST_METADATA_BYTES` of a place, from which all is whole."""
+def _find_chunk(file: BinaryIO, file_size: int, start: int, name: bytes) -> int | None:
+    """Return the offset of a chunk of a given name from which valid chunks reach to the end of the file.
+
+    Searches `LARGEST_METADATA_BYTES` bytes from ``start`` on.
+    """
     file.seek(start)
     places = (start + match.start() for match in re.finditer(re.escape(name), file.read(LARGEST_METADATA_BYTES)))
-    return next((place for place in islice(places, MAX_PLACES) if _is_whole_from(file, file_size, place)), None)
+    return next((place for place in islice(places, MAX_PLACES) if _is_complete_from(file, file_size, place)), None)
 
 
-def _is_whole_from(file: BinaryIO, file_size: int, first: int) -> bool:
-    """Tell whether chunks follow one another from a place to the end of a WAV, samples among them."""
+def _is_complete_from(file: BinaryIO, file_size: int, first: int) -> bool:
+    """Return whether chunks, one of them with samples, follow one another from a place to the end of a WAV."""
     has_samples, end = False, 0
     try:
-        for chunk in islice(chunks(file, file_size, first, layout="<4sI"), MAX_CHUNKS_BEHIND):
+        for chunk in islice(chunks(file, file_size, first, layout="<4sI"), MAX_FOLLOWING_CHUNKS):
             has_samples |= chunk.name == b"data" and chunk.size > 0
             end = chunk.start + chunk.size
     except struct.error:  # fewer bytes than a chunk's header
@@ -128,7 +147,7 @@ def _is_whole_from(file: BinaryIO, file_size: int, first: int) -> bool:
 
 
 def _chunks_are_cut(file: BinaryIO, file_size: int, first: int, layout: str, padding: int = 1) -> bool | None:
-    """Walk up to the samples: they, and what comes before, must be there."""
+    """Return whether the chunk with the samples, or one before it, extends beyond the end of the file."""
     end = first
     for chunk in chunks(file, file_size, first, layout, padding):
         end = chunk.start + chunk.size
@@ -143,7 +162,7 @@ def _riff_is_cut(file: BinaryIO, file_size: int) -> bool | None:
 
 
 def _big_endian_is_cut(file: BinaryIO, file_size: int) -> bool | None:
-    """AIFF and RIFX."""
+    """Return `is_cut` for AIFF and RIFX."""
     return _chunks_are_cut(file, file_size, first=12, layout=">4sI")
 
 
@@ -152,28 +171,31 @@ def _caf_is_cut(file: BinaryIO, file_size: int) -> bool | None:
 
 
 def _w64_is_cut(file: BinaryIO, file_size: int) -> bool | None:
-    """W64: a 16-byte GUID, then the size of the whole file in 8 bytes."""
+    """Return `is_cut` for W64, which has the size of the whole file in 8 bytes after a 16-byte GUID."""
     file.seek(16)
     (size,) = struct.unpack("<q", file.read(8))
     return file_size < size if 0 < size < UNKNOWN_LENGTH else None
 
 
 def _au_is_cut(file: BinaryIO, file_size: int) -> bool | None:
-    """AU: magic, offset of the data, size of the data."""
+    """Return `is_cut` for AU, which starts with a magic number, the offset and the size of the data."""
     file.seek(4)
     offset, size = struct.unpack(">II", file.read(8))
     return None if size in UNKNOWN_SIZES or size in STREAMED_SIZES else offset + size > file_size
 
 
 def _mp4_is_cut(file: BinaryIO, file_size: int) -> bool | None:
-    """MP4: boxes of (size, name); a size of 1 means that 8 bytes of size follow, 0 that the box ends the file."""
+    """Return `is_cut` for MP4, a sequence of boxes of (size, name).
+
+    A size of 1 means that 8 bytes of size follow, 0 that the box extends to the end of the file.
+    """
     position = 0
     for _ in range(MAX_CHUNKS):
         if position >= file_size:
             return position > file_size
         file.seek(position)
         size, name = struct.unpack(">I4s", file.read(8))
-        if not name.isascii():  # no box at all: junk after the audio
+        if not name.isascii():  # not a box but junk after the audio
             return None
         if size == 0:
             return None
@@ -182,7 +204,7 @@ def _mp4_is_cut(file: BinaryIO, file_size: int) -> bool | None:
 
 
 def _asf_is_cut(file: BinaryIO, file_size: int) -> bool | None:
-    """ASF (WMA): one of the objects in its header states the size of the file, unless it was broadcast."""
+    """Return `is_cut` for ASF (WMA), where an object in the header states the file's size unless it was broadcast."""
     position, (header_size,) = 30, struct.unpack_from("<16xQ", _read_at(file, 0, 24))
     for _ in range(MAX_CHUNKS):
         if position >= header_size:
@@ -203,7 +225,7 @@ def _read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
 
 
 def _matroska_is_cut(file: BinaryIO, file_size: int) -> bool | None:
-    """Matroska and WebM: the EBML header, then one segment, whose size live recorders leave unknown."""
+    """Return `is_cut` for Matroska and WebM: an EBML header and one segment; live recorders do not state its size."""
     file.seek(4)
     header_size = _ebml_number(file)
     file.seek(header_size or 0, 1)
@@ -214,7 +236,7 @@ def _matroska_is_cut(file: BinaryIO, file_size: int) -> bool | None:
 
 
 def _ebml_number(file: BinaryIO) -> int | None:
-    """Read a number whose length in bytes is the position of its first 1 bit; None where all bits say unknown."""
+    """Read a number whose length in bytes is the position of its first 1 bit; None if all ones, which means unknown."""
     first = file.read(1)[0]
     num_bytes = 9 - first.bit_length()
     rest = file.read(num_bytes - 1)
@@ -223,7 +245,7 @@ def _ebml_number(file: BinaryIO) -> int | None:
 
 
 def riff_sampling_rate(file: BinaryIO, file_size: int) -> int | None:
-    """Return the sampling rate in Hz that a WAV states, which a decoder may refuse to repeat."""
+    """Return the sampling rate in Hz that a WAV states, for messages about rates that decoders reject."""
     file.seek(0)
     if file.read(4) not in (b"RIFF", b"RF64"):
         return None

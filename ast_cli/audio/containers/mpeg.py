@@ -1,4 +1,4 @@
-"""What the frames of an MP3 (ISO/IEC 11172-3, 13818-3) tell about its length, without decoding."""
+"""Length, bit rates and sampling rates of an MP3 (ISO/IEC 11172-3, 13818-3) from its frames, without decoding."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import BinaryIO
 MAX_TAGS = 8
 SEARCH_BYTES = 8192
 SYNC = re.compile(rb"\xff[\xe0-\xff]")
-XING_OFFSETS = (36, 21, 13, 38, 23, 15)  # by MPEG version and channels, and with a checksum two bytes on
-VBRI_OFFSET = 36  # from the frame's start; Fraunhofer's encoder writes it there in every case
-NUM_PLACES = 64  # of a file, at which its bit rate is looked up
-NUM_IN_A_ROW = 3  # headers, each where the one before says, that are no chance
+XING_OFFSETS = (36, 21, 13, 38, 23, 15)  # by MPEG version and channels; two bytes later if the frame has a checksum
+VBRI_OFFSET = 36  # from the start of the frame; Fraunhofer's encoder always writes it there
+NUM_PLACES = 64  # number of places in a file at which the bit rate is read
+NUM_IN_A_ROW = 3  # so many headers, each at the position that the previous one gives, are not a coincidence
 
-# Layer III: kbit/s by index, of MPEG 1 and of MPEG 2 and 2.5; Hz by version bits and index.
+# Layer III: bit rates in kbit/s by index, for MPEG 1 and for MPEG 2 and 2.5; sampling rates by version bits and index.
 BIT_RATES = (
     (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -25,61 +25,69 @@ SAMPLING_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025,
 
 @dataclass(frozen=True, slots=True)
 class Mp3Length:
-    """What an MP3's first frame says of the whole: samples after decoding, and the byte where the audio ends."""
+    """Length of an MP3 as its first frame states it.
+
+    Attributes:
+        num_samples: Number of samples per channel after decoding.
+        end_byte: Offset in the file where the audio ends, or None if the frame does not state it.
+    """
 
     num_samples: int
     end_byte: int | None
 
 
 def mp3_length(file: BinaryIO) -> Mp3Length | None:
-    """Read an MP3's Xing, Info or VBRI frame; None where it has none.
+    """Return the length in an MP3's Xing, Info or VBRI frame, or None if there is no such frame.
 
-    Without that frame an MP3's length is an estimate from its bit rate, not stated. Where LAME wrote how many samples
-    its encoder added in front and at the end, they are not counted: decoders drop them.
+    Without such a frame, the length is not stated, only estimated from the bit rate. Samples that the encoder added at
+    the start and at the end are not counted if LAME wrote their number, as decoders drop them.
     """
-    start = behind_id3(file)
+    start = audio_start(file)
     file.seek(start)
     head = file.read(SEARCH_BYTES)
-    for found in SYNC.finditer(head):  # the first may be junk
+    for found in SYNC.finditer(head):  # the first match may be junk
         length = _length_in(head[found.start() :], start + found.start())
         if length is not None:
             return length
     return None
 
 
-def behind_id3(file: BinaryIO) -> int:
-    """Return where a file's audio starts: behind its ID3v2 tags."""
+def audio_start(file: BinaryIO) -> int:
+    """Return the offset in bytes where the audio starts, after the ID3v2 tags."""
     start = 0
     for _ in range(MAX_TAGS):
         file.seek(start)
         head = file.read(10)
         if head[:3] != b"ID3" or len(head) < 10:
             break
-        start += 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])  # 7 bits a byte
+        start += 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])  # 7 bits per byte
         start += 10 if head[5] & 0x10 else 0  # a footer
     return start
 
 
 def changes_bit_rate(file: BinaryIO, file_size: int) -> bool:
-    """Tell whether frames here and there are of different kinds, so that the first one's bit rate tells no length."""
+    """Return whether frames across the file differ in kind, so that the first bit rate does not give the length."""
     return len(_kinds(file, file_size, NUM_PLACES)) > 1
 
 
 def sampling_rates(file: BinaryIO, file_size: int) -> set[int]:
-    """Return the sampling rates in Hz of frames here and there; none where no frames of layer III are seen."""
+    """Return the sampling rates in Hz of frames across the file; empty if no frames of layer III are found."""
     kinds = _kinds(file, file_size, NUM_PLACES // 8)
     return {SAMPLING_RATES[first >> 3 & 3][second >> 2 & 3] for first, second in kinds}
 
 
 def _kinds(file: BinaryIO, file_size: int, num_places: int) -> set[tuple[int, int]]:
-    """Return the kinds of frames at some places, as many whatever the file's size."""
-    start = behind_id3(file)
+    """Return the kinds of the frames at evenly spaced places; their number does not depend on the file's size."""
+    start = audio_start(file)
     step = max(1, (file_size - start) // num_places)
     return {kind for place in range(start, file_size, step) if (kind := _kind_at(file, place)) is not None}
 
 
 def _kind_at(file: BinaryIO, place: int) -> tuple[int, int] | None:
-    """Return version, layer, bit rate and sampling rate, as bits, of the first frames near a place; None without."""
+    """Return the header bits of the first frame after a place: version and layer, bit rate and sampling rate.
+
+    Returns None if there are no frames.
+    """
     file.seek(place)
     content = file.read(SEARCH_BYTES)
     for found in SYNC.finditer(content):
@@ -91,12 +99,12 @@ def _kind_at(file: BinaryIO, place: int) -> tuple[int, int] | None:
                 break
         else:
             header = content[found.start() : found.start() + 4]
-            return header[1] & 0xFE, header[2] & 0xFC  # without checksum and padding
+            return header[1] & 0xFE, header[2] & 0xFC  # without the bits for checksum and padding
     return None
 
 
 def _frame_bytes(header: bytes) -> int:
-    """Return the length of the frame of layer III that a header of 4 bytes starts; 0 where it is none."""
+    """Return the length in bytes of a frame of layer III from its header of 4 bytes; 0 if the header is not valid."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
         return 0
     version, rate_index, hz_index = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
@@ -107,8 +115,8 @@ def _frame_bytes(header: bytes) -> int:
 
 
 def _length_in(frame: bytes, start: int) -> Mp3Length | None:
-    """Read what a frame that starts at byte ``start`` says of the whole; None if it says nothing."""
-    frame_samples = 1152 if frame[1] & 0x18 == 0x18 else 576  # of MPEG 1; of MPEG 2 and 2.5
+    """Return the length in a Xing, Info or VBRI frame that starts at byte ``start``, or None if it is another frame."""
+    frame_samples = 1152 if frame[1] & 0x18 == 0x18 else 576  # MPEG 1; MPEG 2 and 2.5
     if frame.startswith(b"VBRI", VBRI_OFFSET) and len(frame) >= VBRI_OFFSET + 18:
         num_bytes, num_frames = struct.unpack_from(">II", frame, VBRI_OFFSET + 10)
         padding = 0
@@ -125,11 +133,11 @@ def _length_in(frame: bytes, start: int) -> Mp3Length | None:
 
 
 def _lame_padding(tag: bytes) -> int:
-    """Return the samples that LAME's part of a Xing frame says were added; two numbers of 12 bits."""
+    """Return the number of samples that the encoder added, from LAME's part of a Xing frame: two 12-bit numbers."""
     flags = tag[7]
     lame = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
     field = tag[lame + 21 : lame + 24]
-    if not tag[lame : lame + 4].isalnum() or len(field) < 3:  # no encoder's name
+    if not tag[lame : lame + 4].isalnum() or len(field) < 3:  # no name of an encoder
         return 0
     both = int.from_bytes(field)
     return (both >> 12) + (both & 0xFFF)

@@ -1,1 +1,1 @@
-"""The two decoders, libsndfile and FFmpeg, and which of them reads a file."""
+"""The two decoders, libsndfile and FFmpeg, and the choice between them."""

@@ -1,7 +1,7 @@
-"""Which decoder reads a file, and which one goes on where the other cannot.
+"""Choice of the decoder for a file, and of the decoder that takes over if the first one fails.
 
-libsndfile goes first: where it reads a file rightly it is the faster one, but for Opus. FFmpeg reads what it does
-not open or misreads, and what lies behind the damage at which libsndfile stops.
+libsndfile comes first: it is the faster decoder for the files that it reads correctly, except for Opus. FFmpeg decodes
+the files that libsndfile does not open or misreads, and the rest of a file if libsndfile stops at damage.
 """
 
 from __future__ import annotations
@@ -9,48 +9,47 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ast_cli.audio.decoders.ffmpeg import PyAVDecoder
-from ast_cli.audio.decoders.interface import DATA_ERRORS, Block, Decoder, own_words
+from ast_cli.audio.decoders.interface import DATA_ERRORS, Block, Decoder, short_message
 from ast_cli.audio.decoders.libsndfile import SoundFileDecoder
 from ast_cli.audio.source import Source
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
 
-MP3_DECODERS_DIFFER_SAMPLES = 2304  # by at most two frames, in what they drop at both ends
-UNREACHABLE = {ErrorCode.VANISHED, ErrorCode.PERMISSION}  # for a second decoder too
+MP3_DECODERS_DIFFER_SAMPLES = 2304  # the decoders drop different numbers of samples at both ends, by at most two frames
+UNREACHABLE = {ErrorCode.VANISHED, ErrorCode.PERMISSION}  # errors that a second decoder meets too
 
 
 def open_decoder(source: Source) -> Decoder:
-    """Open with libsndfile where that reads the file rightly and at least as fast, else with FFmpeg.
+    """Open a file with libsndfile if that reads it correctly and at least as fast as FFmpeg, else with FFmpeg.
 
     Raises:
-        AudioError: Neither can.
+        AudioError: If neither decoder can open the file.
     """
-    sound: SoundFileDecoder | None = None
+    soundfile: SoundFileDecoder | None = None
     try:
-        sound = SoundFileDecoder(source)
+        soundfile = SoundFileDecoder(source)
     except MemoryError:
         raise
-    except (AudioError, *DATA_ERRORS):  # FFmpeg has the last word
+    except (AudioError, *DATA_ERRORS):  # FFmpeg then gives the error, if any
         pass
-    if sound is None:
+    if soundfile is None:
         return PyAVDecoder(source)
-    if sound.is_credible() and not sound.is_slower:
-        return _WithRest(sound)
+    if soundfile.is_credible() and not soundfile.is_slower:
+        return _WithContinuation(soundfile)
     try:
         decoder = PyAVDecoder(source)
     except AudioError:
-        return _WithRest(sound)  # its length was the truth after all
-    decoder.header_duration_s = (
-        decoder.header_duration_s or sound.header_duration_s
-    )  # which more than is claimed will be compared with
-    decoder.warnings |= sound.warnings
-    return _OrElse(decoder, _WithRest(sound))
+        return _WithContinuation(soundfile)  # libsndfile's length was correct after all
+    # Without a stated length, more audio than libsndfile's header states would give no warning.
+    decoder.header_duration_s = decoder.header_duration_s or soundfile.header_duration_s
+    decoder.warnings |= soundfile.warnings
+    return _WithFallback(decoder, _WithContinuation(soundfile))
 
 
 class _Forwarding:
-    """A decoder that forwards to another.
+    """A decoder that forwards to another decoder.
 
     Attributes:
-        chosen: The one that is at work.
+        chosen: Decoder in use.
     """
 
     def __init__(self, chosen: Decoder) -> None:
@@ -83,8 +82,8 @@ class _Forwarding:
         self.chosen.close()
 
 
-class _OrElse(_Forwarding):
-    """FFmpeg's decoder, in whose place libsndfile's steps where FFmpeg finds nothing that it can decode."""
+class _WithFallback(_Forwarding):
+    """FFmpeg's decoder, replaced by libsndfile's if FFmpeg cannot decode anything."""
 
     def __init__(self, first: PyAVDecoder, second: Decoder) -> None:
         super().__init__(first)
@@ -107,35 +106,35 @@ class _OrElse(_Forwarding):
         self._second.close()
 
 
-class _WithRest(_Forwarding):
-    """libsndfile's decoder; on damage FFmpeg goes on where that stopped."""
+class _WithContinuation(_Forwarding):
+    """libsndfile's decoder; if it stops at damage, FFmpeg decodes the rest of the file."""
 
-    def __init__(self, sound: SoundFileDecoder) -> None:
-        super().__init__(sound)
-        self._sound = sound
+    def __init__(self, soundfile: SoundFileDecoder) -> None:
+        super().__init__(soundfile)
+        self._soundfile = soundfile
 
     def blocks(self) -> Iterator[Block]:
-        sound = self._sound
-        yield from sound.blocks()
-        if not sound.stopped_early:
+        soundfile = self._soundfile
+        yield from soundfile.blocks()
+        if not soundfile.stopped_early:
             return
         num_rest = 0
         for rate, block in self._rest():
             num_rest += len(block)
             yield rate, block
-        if sound.error is not None and sound.num_read + num_rest == 0:
+        if soundfile.error is not None and soundfile.num_read + num_rest == 0:
             raise AudioError(
-                ErrorCode.DECODE_ERROR, f"{sound.source.name}: cannot be decoded ({own_words(sound.error)})"
+                ErrorCode.DECODE_ERROR, f"{soundfile.source.name}: cannot be decoded ({short_message(soundfile.error)})"
             )
-        self._judge(num_rest)
+        self._add_warning(num_rest)
 
     def _rest(self) -> Iterator[Block]:
-        """Yield what FFmpeg decodes beyond the samples that libsndfile has read."""
-        num_before = self._sound.position
-        if self._sound.file.format == "MP3":
+        """Yield the samples that FFmpeg decodes after those that libsndfile has read."""
+        num_before = self._soundfile.position
+        if self._soundfile.file.format == "MP3":
             num_before += MP3_DECODERS_DIFFER_SAMPLES
         try:
-            other = PyAVDecoder(self._sound.source)
+            other = PyAVDecoder(self._soundfile.source)
         except AudioError as error:
             if error.code in UNREACHABLE:
                 raise
@@ -153,13 +152,14 @@ class _WithRest(_Forwarding):
             self.warnings.update(other.warnings)
             other.close()
 
-    def _judge(self, num_rest: int) -> None:
-        """Say what was lost, where FFmpeg has not said it."""
+    def _add_warning(self, num_rest: int) -> None:
+        """Add a warning about the lost audio unless FFmpeg has added one."""
         if self.warnings:
             return
-        if self._sound.file.format == "FLAC":  # FFmpeg would have seen a gap in its numbered frames: the end is missing
+        if self._soundfile.file.format == "FLAC":
+            # The end is missing: FFmpeg would have noticed a gap in the numbered frames.
             self.warnings.add(WarningCode.TRUNCATED)
         elif num_rest:
             self.warnings.add(WarningCode.PARTIAL)
-        elif self._sound.error is not None:
+        elif self._soundfile.error is not None:
             self.warnings.add(WarningCode.TRUNCATED)

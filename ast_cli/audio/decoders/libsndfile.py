@@ -1,4 +1,4 @@
-"""libsndfile, by the package soundfile."""
+"""Decoding with libsndfile, through the package soundfile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ast_cli.audio.containers import ogg
 from ast_cli.audio.containers.demuxers import VOX_EXTENSION, extension_of, may_be_headerless
 from ast_cli.audio.containers.lengths import UNKNOWN_LENGTH
-from ast_cli.audio.containers.longer_than_header import chunks_hold_more, holds_more
+from ast_cli.audio.containers.longer_than_header import chunks_exceed_header, exceeds_header
 from ast_cli.audio.containers.mpeg import mp3_length, sampling_rates
 from ast_cli.audio.decoders.interface import DATA_ERRORS, LENGTH_TOLERANCE_S, Block
 from ast_cli.audio.source import Source
@@ -21,8 +21,8 @@ from ast_cli.errors import AudioError, ErrorCode, WarningCode
 
 BLOCK_SAMPLES = 65_536  # read at a time, per channel
 RAW_EXTENSION = ".raw"
-OPUS_RATE = 48_000  # Hz, to which FFmpeg decodes whatever was encoded
-MP3_STOPPED_EARLY = 0.98  # of the length that was foreseen
+OPUS_RATE = 48_000  # Hz; FFmpeg decodes all Opus files at this rate
+MP3_STOPPED_EARLY = 0.98  # share of the expected length below which decoding stopped early
 PCM_BYTES = {
     "PCM_S8": 1,
     "PCM_U8": 1,
@@ -37,48 +37,49 @@ PCM_BYTES = {
 SEEKABLE_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"}
 
 
-class _ReadOn(soundfile.SoundFile):
-    """A file whose reads are not followed by a seek to where they ended.
+class _WithoutSeekAfterRead(soundfile.SoundFile):
+    """A file that is read without seeking.
 
-    The package seeks so after every read, and libsndfile refuses that in a FLAC that states wrong block sizes.
+    After every read, the package seeks to the end of that read, which libsndfile refuses in a FLAC that states wrong
+    block sizes.
     """
 
     def seekable(self) -> bool:
-        """Say no, which the package asks before it seeks by itself; `seek` works as ever."""
+        """Return False, so that the package does not seek on its own; explicit calls of `seek` still work."""
         return False
 
 
 class SoundFileDecoder:
-    """libsndfile: WAV, FLAC, Ogg, MP3, AIFF, AU, CAF, W64 and their kin."""
+    """libsndfile's decoder for WAV, FLAC, Ogg, MP3, AIFF, AU, CAF, W64 and related formats."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        if extension_of(source) == RAW_EXTENSION:  # libsndfile would go by the name, and ask for rate and channels
-            raise AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: nothing in it says that it is audio")
-        self.file = _ReadOn(source.for_soundfile())
-        if self.file.format == "RAW" and not self._is_vox():  # no header: libsndfile went by the name alone
+        if extension_of(source) == RAW_EXTENSION:  # by this name alone, libsndfile would require rate and channels
+            raise AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: the content is not identifiable as audio")
+        self.file = _WithoutSeekAfterRead(source.for_soundfile())
+        if self.file.format == "RAW" and not self._is_vox():  # no header: libsndfile used the name alone
             self.file.close()
-            raise AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: nothing in it says that it is audio")
+            raise AudioError(ErrorCode.NOT_AUDIO, f"{source.name}: the content is not identifiable as audio")
         self.sampling_rate: int = self.file.samplerate
         self.num_channels: int = self.file.channels
         self.warnings: set[WarningCode] = set()
         with source.open() as raw:
             self.file_size = raw.seek(0, os.SEEK_END)
             self.header_duration_s = self._header_duration_s(raw)
-            self.is_misread = holds_more(raw, self.file_size, self.file.format) or self._mistakes_rate(raw)
-            if chunks_hold_more(raw, self.file_size, self.file.format):
+            self.is_misread = exceeds_header(raw, self.file_size, self.file.format) or self._mistakes_rate(raw)
+            if chunks_exceed_header(raw, self.file_size, self.file.format):
                 self.warnings.add(WarningCode.LENGTH_MISMATCH)
-        # MP3 encoders disagree on whether they count the frame that states the length.
+        # MP3 encoders differ in whether they count the frame that states the length.
         self.tolerance_s = 1152 / max(1, self.sampling_rate) if self.file.format == "MP3" else LENGTH_TOLERANCE_S
-        self._first = 0  # sample that was sought
-        self.num_read = 0  # samples from there on
-        self.error: Exception | None = None  # at which reading stopped
+        self._first = 0  # position in samples after `seek`
+        self.num_read = 0  # number of samples read from there on
+        self.error: Exception | None = None  # the error at which reading stopped
 
     def _is_vox(self) -> bool:
         return extension_of(self.source) == VOX_EXTENSION and may_be_headerless(self.source)
 
     def _header_duration_s(self, raw: BinaryIO) -> float | None:
-        """Return the length that the file states; libsndfile's own figure is an estimate for MP3 and Ogg."""
+        """Return the length that the file states; for MP3 and Ogg, libsndfile's own value is an estimate."""
         num_samples: int | None = int(self.file.frames)
         if self.file.format == "OGG":
             stated_s = ogg.duration_s(raw, self.file_size)
@@ -92,18 +93,21 @@ class SoundFileDecoder:
         return num_samples / max(1, self.sampling_rate)
 
     def _mistakes_rate(self, raw: BinaryIO) -> bool:
-        """Tell whether an MP3's frames have another rate than libsndfile took from junk in front of them."""
+        """Return whether libsndfile took an MP3's sampling rate from junk before its frames."""
         rates = sampling_rates(raw, self.file_size) if self.file.format == "MP3" else set()
         return bool(rates) and self.sampling_rate not in rates
 
     def is_credible(self) -> bool:
-        """Tell whether the length libsndfile will read explains the size of the file.
+        """Return whether the length that libsndfile will read is consistent with the size of the file.
 
-        Not so: a FLAC of unknown length (2^63 - 1, where libsndfile loses the last block) or that claims one sample, a
-        WAV whose data size is 0 because the recorder lost power, a size that wrapped at 4 GiB, Ogg or MP3 files that
-        were joined, of which libsndfile reads the first, an MP3 of changing bit rate, of which it reads as much as the
-        first frame's would give, or in front of which junk looks like a frame, an Ogg whose audio begins on a page of
-        headers.
+        It is not consistent for:
+
+        - a FLAC of unknown length (2^63 - 1, where libsndfile loses the last block) or with a stated length of 1,
+        - a WAV whose data size is 0 because the recorder lost power, or whose size wrapped at 4 GiB,
+        - joined Ogg or MP3 files, of which libsndfile reads the first one,
+        - an MP3 of changing bit rate, of which libsndfile reads as much as the first frame's bit rate implies,
+        - an MP3 after junk that looks like a frame,
+        - an Ogg whose audio begins on a page of headers.
         """
         frames = int(self.file.frames)
         if frames <= 1 or frames >= UNKNOWN_LENGTH or self.is_misread:
@@ -117,11 +121,11 @@ class SoundFileDecoder:
 
     @property
     def is_slower(self) -> bool:
-        """Whether FFmpeg decodes the same samples much faster: Opus at its own rate, 2.1 times (benchmarks)."""
+        """Whether FFmpeg decodes the same samples much faster: Opus at 48 kHz, 2.1 times (see benchmarks/)."""
         return self.file.subtype == "OPUS" and self.sampling_rate == OPUS_RATE
 
     def seek(self, start_s: int) -> int:
-        """Skip whole seconds where libsndfile does so to the sample: not in MP3 and Ogg."""
+        """Skip whole seconds in the formats where libsndfile seeks exactly to the sample, so not in MP3 and Ogg."""
         if self.file.format not in SEEKABLE_FORMATS or self.file.subtype not in PCM_BYTES:
             return 0
         start_s = min(start_s, int(self.file.frames) // self.sampling_rate)
@@ -129,7 +133,7 @@ class SoundFileDecoder:
         return start_s
 
     def blocks(self) -> Iterator[Block]:
-        """Read until nothing comes; on damage stop, and keep what libsndfile said of it."""
+        """Yield blocks up to the end of the file or to damage; libsndfile's error is then stored in ``error``."""
         while (wanted := min(BLOCK_SAMPLES, int(self.file.frames) - self.position)) > 0:
             try:
                 block: NDArray[np.float32] = self.file.read(wanted, dtype="float32", always_2d=True)  # type: ignore[assignment]
@@ -145,12 +149,12 @@ class SoundFileDecoder:
 
     @property
     def position(self) -> int:
-        """Samples of the file up to where it was read; not tell(), which some codecs (GSM, G.721) refuse."""
+        """Position of the next sample to read; counted here because some codecs (GSM, G.721) do not support tell()."""
         return self._first + self.num_read
 
     @property
     def stopped_early(self) -> bool:
-        """Whether it stopped at damage, or may have, without a word, as in FLAC, MP3 and short Ogg."""
+        """Whether reading stopped at damage, or may have: in FLAC, MP3 and short Ogg, libsndfile may give no error."""
         if self.error is not None or not self.position:
             return True
         if self.file.format == "MP3":  # its length may be an estimate
@@ -158,5 +162,5 @@ class SoundFileDecoder:
         return self.file.format == "FLAC" and self.position < int(self.file.frames)
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         self.file.close()
