@@ -1,4 +1,4 @@
-"""ASTFeatureExtractor: from waveforms to the model's ``input_values``, and ``preprocessor_config.json``."""
+"""ASTFeatureExtractor: computes the model's ``input_values`` and reads and writes ``preprocessor_config.json``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ast_cli.keyed_output import KeyedOutput
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_STATISTIC = 1e6  # log energies lie between -16 and 88; beyond this float32 inputs overflow
+MAX_STATISTIC = 1e6  # log energies lie between -16 and 88; with larger statistics, float32 inputs overflow
 MAX_LENGTH_LIMIT = 100_000  # frames; 1000 s, far above any published checkpoint
 
 Waveform: TypeAlias = "NDArray[Any] | Tensor | Sequence[float]"
@@ -46,16 +46,16 @@ Fbank = TypeVar("Fbank", NDArray[np.float32], "Tensor")
 
 
 def is_tensor(value: object) -> TypeGuard[Tensor]:
-    """Tell whether a value is a torch tensor, without importing torch to find out."""
+    """Return whether a value is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 class BatchFeature(KeyedOutput):
-    """What the extractor returns: ``features["input_values"]``, ``features.input_values`` and ``model(**features)``."""
+    """Result of the extractor: ``features["input_values"]``, ``features.input_values``, ``model(**features)``."""
 
     def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Move or cast the tensors as `torch.Tensor.to` does; other values stay."""
+        """Return a copy whose tensors are moved or cast by `torch.Tensor.to`; other values are unchanged."""
         return BatchFeature({k: v.to(*args, **kwargs) if is_tensor(v) else v for k, v in self.items()})
 
 
@@ -63,20 +63,21 @@ class ASTFeatureExtractor:
     """Turn mono waveforms into normalized log-mel spectrograms of a fixed length.
 
     Args:
-        feature_size: Channels of the waveform: 1, mono, is the only one AST knows.
-        sampling_rate: Of the waveforms, in Hz.
+        feature_size: Number of channels of the waveforms; AST supports only 1 (mono).
+        sampling_rate: Sampling rate of the waveforms in Hz.
         num_mel_bins: Number of mel filters.
-        max_length: Frames to pad or truncate to.
-        padding_value: What missing frames hold before normalization; the reference pads with 0.
+        max_length: Number of frames to pad or truncate to.
+        padding_value: Value of padded frames before normalization; the reference pads with 0.
         do_normalize: Whether to apply ``(fbank - mean) / (2 * std)``.
-        mean: Of the log-mel energies of the training set.
-        std: Their standard deviation; the inputs then have mean 0 and standard deviation 0.5.
-        return_attention_mask: Whether the result also holds ``attention_mask``, 1 for heard and 0 for padded frames.
-        fbank_backend: ``native``, ``numpy`` (which needs no torch) or ``torchaudio``; not part of the checkpoint.
-        **kwargs: Other keys of a ``preprocessor_config.json``; kept and written back.
+        mean: Mean of the log-mel energies of the training set.
+        std: Standard deviation of these energies; the inputs then have mean 0 and standard deviation 0.5.
+        return_attention_mask: Whether to return ``attention_mask`` too: 1 for frames of the recording, 0 for padding.
+        fbank_backend: Implementation of the filter bank: ``native``, ``numpy`` (without torch) or ``torchaudio``; not
+            part of the checkpoint.
+        **kwargs: Other keys of a ``preprocessor_config.json``, which are kept and written back.
 
     Raises:
-        UsageError: A parameter that cannot be.
+        UsageError: If a parameter is invalid.
     """
 
     def __init__(
@@ -109,11 +110,11 @@ class ASTFeatureExtractor:
 
     @property
     def sampling_rate(self) -> int:
-        """Of the waveforms, in Hz."""
+        """Sampling rate of the waveforms in Hz."""
         return self.fbank_config.sampling_rate
 
     def _check_parameters(self) -> None:
-        """Refuse values that cannot be; the rate and the bins are checked by `FbankConfig`."""
+        """Validate the parameters; `FbankConfig` validates the sampling rate and the number of mel bins."""
         if self.feature_size != 1:
             raise UsageError(f"feature_size must be 1, a mono waveform, not {self.feature_size!r}")
         if type(self.max_length) is not int or not 1 <= self.max_length <= MAX_LENGTH_LIMIT:
@@ -124,7 +125,7 @@ class ASTFeatureExtractor:
             if not is_number or not abs(value) < float("inf"):
                 raise UsageError(f"{name} must be a finite number, not {shown(value)}")
             if abs(value) > MAX_STATISTIC:
-                raise UsageError(f"{name} must be at most {MAX_STATISTIC:g} in size, which {shown(value)} is not")
+                raise UsageError(f"{name} must be between {-MAX_STATISTIC:g} and {MAX_STATISTIC:g}, not {shown(value)}")
         if self.std <= 0:
             raise UsageError(f"std must be above 0, not {self.std}")
         if self.std < 1 / MAX_STATISTIC:
@@ -140,30 +141,30 @@ class ASTFeatureExtractor:
         return_tensors: Literal["pt", "np"] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Featurize one or several mono waveforms.
+        """Compute the features of one or several mono waveforms.
 
         Args:
-            raw_speech: One waveform of shape (num_samples,) as an array, tensor or list of floats, or several: a list
-                of such, or one array of shape (batch, num_samples). Floats are samples in [-1, 1]; beyond 10 times
-                that is a warning. Arrays of 8, 16 or 32-bit integers are scaled by their type.
-            sampling_rate: Of the waveforms, in Hz; pass it, so that a wrong one cannot stay silent.
+            raw_speech: One waveform of shape (num_samples,) as an array, tensor or list of floats, or several waveforms
+                as a list or as an array of shape (batch, num_samples). Floats are samples in [-1, 1]; a peak above 10
+                gives a warning. Arrays of 8, 16 or 32-bit integers are scaled by their type.
+            sampling_rate: Sampling rate of the waveforms in Hz; pass it, so that a wrong sampling rate is an error.
             return_tensors: ``pt`` or ``np`` for one tensor or array; None for a list of arrays.
-            **kwargs: Taken for the reference's sake (``padding``, ``truncation``) and not used, with a warning: every
+            **kwargs: Ignored with a warning; the reference's ``padding`` and ``truncation`` are accepted, but every
                 waveform is padded or truncated to ``max_length``.
 
         Returns:
-            ``input_values``, float32, shape (batch, max_length, num_mel_bins), and ``attention_mask``, shape (batch,
-            max_length), where wanted.
+            ``input_values``, float32, shape (batch, max_length, num_mel_bins), and, if configured, ``attention_mask``,
+            shape (batch, max_length).
 
         Raises:
-            UsageError: Another sampling rate, more than two dimensions, a data type without a known scale, a waveform
-                shorter than one frame of 25 ms.
-            AudioError: A waveform without samples, or with samples that are not finite.
+            UsageError: If the sampling rate differs, an array has more than two dimensions, the data type has no known
+                scale, or a waveform is shorter than one frame of 25 ms.
+            AudioError: If a waveform contains no samples, or samples that are not finite.
         """
         if sampling_rate is None:
             warnings.warn(
-                "pass sampling_rate to ASTFeatureExtractor: without it a waveform at another rate than "
-                f"{self.sampling_rate} Hz goes unnoticed and gives wrong features",
+                "pass sampling_rate to ASTFeatureExtractor: without it, a waveform at a rate other than "
+                f"{self.sampling_rate} Hz gives wrong features without an error",
                 AstWarning,
                 stacklevel=2,
             )
@@ -173,7 +174,7 @@ class ASTFeatureExtractor:
                 "resample them first (ast_cli.load_waveform does)"
             )
         if kwargs:
-            warnings.warn(f"{', '.join(kwargs)}: not used by ASTFeatureExtractor", AstWarning, stacklevel=2)
+            warnings.warn(f"ASTFeatureExtractor ignores {', '.join(kwargs)}", AstWarning, stacklevel=2)
         if return_tensors not in (None, "pt", "np"):
             raise UsageError(f"return_tensors must be 'pt', 'np' or None, not {return_tensors!r}")
         waveforms = _as_batch(raw_speech, self.fbank_config.frame_length_samples)
@@ -187,13 +188,13 @@ class ASTFeatureExtractor:
         return features
 
     def _fbanks(self, waveforms: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Return the fbank of each waveform, at most ``max_length`` frames."""
-        heard = self.fbank_config.num_samples(self.max_length)  # the rest would be truncated
-        return fbanks_of([waveform[:heard] for waveform in waveforms], self.fbank_config, self.fbank_backend)
+        """Return the fbank of each waveform, with at most ``max_length`` frames."""
+        num_used = self.fbank_config.num_samples(self.max_length)  # the rest would be truncated
+        return fbanks_of([waveform[:num_used] for waveform in waveforms], self.fbank_config, self.fbank_backend)
 
     @staticmethod
     def _in_form(batch: NDArray[Any], return_tensors: str | None) -> Tensor | NDArray[Any] | list[NDArray[Any]]:
-        """Return a batch as the caller asked for it."""
+        """Convert a batch to the type that ``return_tensors`` requests."""
         if return_tensors == "pt":
             import torch
 
@@ -201,26 +202,26 @@ class ASTFeatureExtractor:
         return batch if return_tensors == "np" else list(batch)
 
     def fbank(self, waveforms: Tensor) -> Tensor:
-        """Return the log-mel energies of waveforms (batch, num_samples): (batch, num_frames, num_mel_bins)."""
+        """Return log-mel energies of shape (batch, num_frames, num_mel_bins) for waveforms (batch, num_samples)."""
         from ast_cli.audio.fbank.torch_fbank import FBANK_BACKENDS
 
         return FBANK_BACKENDS[self.fbank_backend](waveforms, self.fbank_config)
 
     def fbank_blocks(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Return the log-mel energies of one waveform that arrives in blocks, block by block."""
+        """Yield the log-mel energies of one waveform that arrives in blocks, as `fbank_blocks` does."""
         return fbank_blocks(blocks, self.fbank_config, self.fbank_backend)
 
     def input_values(self, fbanks: Sequence[Fbank]) -> Fbank:
-        """Pad or truncate fbanks to ``max_length`` frames, then normalize.
+        """Pad or truncate fbanks to ``max_length`` frames, then normalize them.
 
-        Padding comes before the normalization, as in the reference: with AudioSet's mean and std a padded frame
-        becomes +0.467 and digital silence -1.278, and the models know the difference.
+        Padding precedes normalization, as in the reference: with AudioSet's mean and std a padded frame becomes +0.467
+        and digital silence -1.278, and the models were trained with this difference.
 
         Args:
             fbanks: Log-mel energies, each of shape (num_frames, num_mel_bins), as arrays or as tensors.
 
         Returns:
-            Shape (batch, max_length, num_mel_bins): an array, or a tensor on the fbanks' device.
+            Array, or tensor on the device of the fbanks, of shape (batch, max_length, num_mel_bins).
         """
         batch: Fbank = _filled((len(fbanks), self.max_length, self.num_mel_bins), self.padding_value, like=fbanks[0])
         for row, fbank in zip(batch, fbanks, strict=True):
@@ -229,7 +230,7 @@ class ASTFeatureExtractor:
         return self.normalized(batch)
 
     def normalized(self, padded: Fbank) -> Fbank:
-        """Normalize padded fbanks (batch, max_length, num_mel_bins) in place."""
+        """Normalize padded fbanks of shape (batch, max_length, num_mel_bins) in place, and return them."""
         if self.do_normalize:
             padded -= self.mean
             padded /= 2 * self.std
@@ -254,15 +255,15 @@ class ASTFeatureExtractor:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = PREPROCESSOR_NAME, **overrides: Any) -> ASTFeatureExtractor:
-        """Build from the content of ``preprocessor_config.json``; missing keys are AudioSet's.
+        """Build the extractor from the content of ``preprocessor_config.json``; missing keys get AudioSet's values.
 
         Args:
-            values: The content.
-            where: Its file, for messages.
-            **overrides: Parameters to change.
+            values: Content of the file.
+            where: Path of the file, for messages.
+            **overrides: Parameters that replace those of the file.
 
         Raises:
-            CheckpointError: The file belongs to another feature extractor, or a value cannot be.
+            CheckpointError: If the file belongs to another feature extractor, or a value is invalid.
         """
         refuse_foreign_front_end(values, where)
         values = {key: value for key, value in values.items() if key not in ("feature_extractor_type", "fbank_backend")}
@@ -280,19 +281,19 @@ class ASTFeatureExtractor:
         config: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> ASTFeatureExtractor:
-        """Read the extractor of a checkpoint: a folder, an alias or a hub id.
+        """Load the extractor of a checkpoint.
 
         Args:
-            model: As in `ast_cli.ASTForAudioClassification.from_pretrained`.
-            front_end: ``audioset`` or ``speech-commands``, where the checkpoint brings no ``preprocessor_config.json``
-                and its labels do not tell either.
-            config: The content of its ``config.json`` where that is known better than the file says.
+            model: Folder, alias or hub id, as in `ast_cli.ASTForAudioClassification.from_pretrained`.
+            front_end: ``audioset`` or ``speech-commands``, for a checkpoint without a ``preprocessor_config.json``
+                whose labels do not determine the front end.
+            config: Content to use instead of the checkpoint's ``config.json``.
             **overrides: Parameters to change, e.g. ``max_length=512``.
 
         Raises:
-            CheckpointError: The file is no JSON, foreign, or holds what cannot be; or it is missing, and nothing tells
-                which front end the checkpoint needs.
-            HubError: The checkpoint is not on this machine and cannot be fetched.
+            CheckpointError: If the file is not valid JSON, belongs to another feature extractor or contains an invalid
+                value, or if it is missing and the front end cannot be determined.
+            HubError: If the checkpoint is not on this machine and cannot be downloaded.
         """
         folder = checkpoint_folder(model)
         file = folder / PREPROCESSOR_NAME
@@ -303,20 +304,20 @@ class ASTFeatureExtractor:
         return cls.from_dict(parameters, str(folder / CONFIG_NAME), **overrides)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``preprocessor_config.json`` into a folder, which is made if needed.
+        """Write ``preprocessor_config.json`` into a folder, which is created if needed.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            CheckpointError: If the file cannot be written.
         """
         write_json_object(Path(folder) / PREPROCESSOR_NAME, self.to_dict())
 
     def __repr__(self) -> str:
-        """Show the parameters."""
+        """Return the class name with all parameters as JSON."""
         return f"ASTFeatureExtractor({json.dumps(self.to_dict())})"
 
 
 def _filled(shape: tuple[int, ...], value: float, like: Any) -> Any:
-    """Return float32 numbers, all of one value, of the kind and on the device of another."""
+    """Return a float32 array filled with one value, or a tensor on the same device if ``like`` is a tensor."""
     if is_tensor(like):
         return like.new_full(shape, float(value), dtype=sys.modules["torch"].float32)
     return np.full(shape, value, np.float32)
@@ -327,7 +328,8 @@ def _as_batch(raw_speech: Any, frame_length_samples: int) -> list[Any]:
     if isinstance(raw_speech, np.ndarray) or is_tensor(raw_speech):
         if raw_speech.ndim > 2:
             raise UsageError(
-                f"waveforms have one dimension, a batch two; this array has {raw_speech.ndim}: {_remedy(raw_speech)}"
+                f"a waveform has one dimension and a batch two, but this array has {raw_speech.ndim}: "
+                f"{_remedy(raw_speech)}"
             )
         if raw_speech.ndim == 2 and 0 < raw_speech.shape[1] < min(frame_length_samples, len(raw_speech)):
             num_waveforms, num_samples = raw_speech.shape
@@ -341,12 +343,12 @@ def _as_batch(raw_speech: Any, frame_length_samples: int) -> list[Any]:
     else:
         batch = [raw_speech]
     if not batch:
-        raise AudioError(ErrorCode.NO_SAMPLES, "the batch holds no waveform")
+        raise AudioError(ErrorCode.NO_SAMPLES, "the batch contains no waveforms")
     return batch
 
 
 def _as_array(numbers: Any) -> NDArray[Any]:
-    """Return a list of Python numbers as an array of floats; integers above 1 stay integers, of no known scale."""
+    """Return a list of Python numbers as an array of floats; integers above 1 stay integers, whose scale is unknown."""
     try:
         array = np.asarray(numbers)
     except ValueError:  # rows of unequal length
@@ -363,11 +365,11 @@ def _as_array(numbers: Any) -> NDArray[Any]:
 def as_float32(waveform: Waveform) -> NDArray[np.float32]:
     """Return one waveform as float32 samples in [-1, 1], shape (num_samples,).
 
-    The reference takes integer samples as they are, 32,768 times too loud; here their type tells their scale.
+    Integer samples are scaled by their type; the reference takes int16 samples as they are, 32,768 times too loud.
 
     Raises:
-        UsageError: Not one-dimensional, or of a type without a known scale.
-        AudioError: No samples, or samples that are not finite.
+        UsageError: If the waveform is not one-dimensional, or its type has no known scale.
+        AudioError: If the waveform contains no samples, or samples that are not finite.
     """
     if is_tensor(waveform):
         waveform = waveform.detach().cpu()
@@ -379,28 +381,28 @@ def as_float32(waveform: Waveform) -> NDArray[np.float32]:
     if array.ndim != 1:
         raise UsageError(f"a waveform must be mono, shape (num_samples,), not {array.shape}: {_remedy(array)}")
     if array.size == 0:
-        raise AudioError(ErrorCode.NO_SAMPLES, "the waveform holds no samples")
+        raise AudioError(ErrorCode.NO_SAMPLES, "the waveform contains no samples")
     samples = scale_to_float32(array)
     if samples is None:
         raise UsageError(f"samples of type {array.dtype} have no known scale: convert them to floats in [-1, 1]")
     if not np.isfinite(samples).all():
-        raise AudioError(ErrorCode.NON_FINITE, "the waveform holds NaN or infinite samples: replace them by 0 first")
+        raise AudioError(ErrorCode.NON_FINITE, "the waveform contains NaN or infinite samples: replace them by 0 first")
     return samples
 
 
 def checked_waveform(waveform: Waveform, sampling_rate: int, *, stacklevel: int = 3) -> NDArray[np.float32]:
-    """Return one waveform as `as_float32` does, if it can be meant: a recording, of samples in [-1, 1].
+    """Return one waveform as `as_float32` does, and check that it is a plausible recording.
 
-    Warns where floats are louder than `MAX_PEAK` times full scale.
+    A peak above `MAX_PEAK` times full scale gives a warning.
 
     Args:
         waveform: Mono samples, shape (num_samples,).
-        sampling_rate: In Hz.
-        stacklevel: Of the warning: 2 for the caller's line, 3 for its caller's.
+        sampling_rate: Sampling rate in Hz.
+        stacklevel: Stack level of the warning: 2 for the caller's line, 3 for the line of the caller's caller.
 
     Raises:
-        UsageError: As `as_float32`, or it is shorter than one frame.
-        AudioError: As `as_float32`.
+        UsageError: If the waveform is shorter than one frame, or as in `as_float32`.
+        AudioError: As in `as_float32`.
     """
     samples = as_float32(waveform)
     frame_length_samples = int(sampling_rate) * FRAME_LENGTH_MS // 1000
@@ -412,8 +414,8 @@ def checked_waveform(waveform: Waveform, sampling_rate: int, *, stacklevel: int 
     peak = float(max(samples.max(), -samples.min()))
     if peak > MAX_PEAK:
         warnings.warn(
-            f"the waveform's peak is {peak:g}, {peak:.0f} times full scale (1): its features will be wrong; "
-            "divide samples of 16 bits by 32768, or pass the int16 array as it is",
+            f"the waveform's peak is {peak:g}, {peak:.0f} times full scale (1), so its features will be wrong; "
+            "divide 16-bit samples by 32768, or pass the int16 array as it is",
             AstWarning,
             stacklevel=stacklevel,
         )
@@ -421,14 +423,19 @@ def checked_waveform(waveform: Waveform, sampling_rate: int, *, stacklevel: int 
 
 
 def _remedy(array: NDArray[Any] | Tensor) -> str:
-    """Say how one waveform comes out of an array of another shape; of two axes, the short one is the channels'."""
+    """Return advice on how to get one waveform from an array of another shape.
+
+    Of two axes, the shorter one is taken for the channels.
+    """
     if array.ndim == 0:
-        return "a single number is no recording"
+        return "a single number is not a recording"
     if array.ndim > 2:
         first = ", ".join("0" * (array.ndim - 2))
-        return f"take one recording out of it, such as waveform[{first}], and mix its channels down"
+        return f"select one recording, such as waveform[{first}], and mix its channels down"
     axis = 0 if array.shape[0] <= array.shape[1] else 1
     dtype = str(array.dtype).removeprefix("torch.")
     steps = {str(integer): round(1 / scale) for integer, scale in INTEGER_SCALES.items()}
-    scaled = f"(waveform / {steps[dtype]})" if dtype in steps else "waveform"  # the mean of integers has no scale
+    scaled = (
+        f"(waveform / {steps[dtype]})" if dtype in steps else "waveform"
+    )  # the mean of integers would lose their scale
     return f"mix its channels down with {scaled}.mean(axis={axis})"

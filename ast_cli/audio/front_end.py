@@ -1,7 +1,7 @@
-"""The front end of a checkpoint that brings no ``preprocessor_config.json``. Standard library only.
+"""The front end of a checkpoint without a ``preprocessor_config.json``. Standard library only.
 
-Real checkpoints without that file were trained on other sampling rates and spectrograms, and nothing in their weights
-says so. So a front end is taken only where the labels, or the user, tell which.
+There are checkpoints without this file that were trained on other sampling rates and spectrograms, which their weights
+do not show. A front end is therefore chosen only by the labels or by the user.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
 from ast_cli.labels import SPEECH_COMMANDS, counts_as_audioset, is_speech_commands, placeholder_labels
 
 FrontEndName = Literal["audioset", "speech-commands"]
-FbankBackend = Literal["native", "numpy", "torchaudio"]  # whose filter bank computes it
-AUDIOSET_MEAN = -4.2677393  # of the log-mel energies over AudioSet (Gong et al., 2021)
+FbankBackend = Literal["native", "numpy", "torchaudio"]  # implementation of the filter bank
+AUDIOSET_MEAN = -4.2677393  # mean and standard deviation of the log-mel energies of AudioSet (Gong et al., 2021)
 AUDIOSET_STD = 4.5689974
 
 
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
-    """AST's filter bank as its authors used it on one data set.
+    """Parameters of AST's front end as its authors used them for one data set.
 
     Attributes:
-        title: Of the data set.
-        mean: Of its log-mel energies.
-        std: Their standard deviation.
-        max_length: Frames of a window.
+        title: Name of the data set.
+        mean: Mean of the log-mel energies.
+        std: Standard deviation of the log-mel energies.
+        max_length: Length of a window in frames.
     """
 
     title: str
@@ -47,31 +47,31 @@ FRONT_ENDS: dict[FrontEndName, FrontEnd] = {
 
 
 def check_front_end_name(name: str | None) -> None:
-    """Refuse what names no front end; None leaves the choice to the labels.
+    """Validate the name of a front end; with None, the labels determine the front end.
 
     Raises:
-        UsageError: Naming the choices.
+        UsageError: If there is no such front end; the message lists the valid names.
     """
     if name not in (None, *get_args(FrontEndName)):
         raise UsageError(f"front end must be one of {', '.join(get_args(FrontEndName))}, not {name!r}")
 
 
 def is_original(model: str | Path) -> bool:
-    """Tell whether a checkpoint is one file of weights without a configuration, as AST's authors publish them."""
+    """Return whether a checkpoint is a file of weights without a configuration, as AST's authors publish them."""
     path = Path(model).expanduser()
     return path.is_file() and not (path.parent / CONFIG_NAME).is_file()
 
 
 def warn_of_unused_front_end(front_end: FrontEndName | None, file: Path) -> None:
-    """Say that a checkpoint brings its own front end where the user asked for another.
+    """Warn if the user chose a front end but the checkpoint has its own.
 
     Raises:
-        UsageError: There is no such front end.
+        UsageError: If there is no such front end.
     """
     check_front_end_name(front_end)
     if front_end is not None:
         warnings.warn(
-            f"{file} says which front end is used; --front-end {front_end} is for checkpoints without that file",
+            f"--front-end {front_end} is ignored, because {file} defines the front end",
             AstWarning,
             stacklevel=3,
         )
@@ -80,17 +80,17 @@ def warn_of_unused_front_end(front_end: FrontEndName | None, file: Path) -> None
 def front_end_parameters(
     model: str | Path, folder: Path, front_end: FrontEndName | None, config: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the parameters of the feature extractor of a checkpoint that brings none.
+    """Return the parameters of the feature extractor for a checkpoint without a ``preprocessor_config.json``.
 
     Args:
-        model: What the user called the checkpoint.
-        folder: Where it lies.
-        front_end: The front end asked for; None to go by the labels.
-        config: The content of its ``config.json``; None to read that.
+        model: Name of the checkpoint as the user gave it.
+        folder: Folder of the checkpoint.
+        front_end: Front end chosen by the user; None to choose by the labels.
+        config: Content of ``config.json``; None to read the file.
 
     Raises:
-        UsageError: There is no such front end.
-        CheckpointError: Neither the user nor the labels tell which front end is meant.
+        UsageError: If there is no such front end.
+        CheckpointError: If neither the user nor the labels determine the front end.
     """
     check_front_end_name(front_end)
     file = folder / CONFIG_NAME
@@ -100,34 +100,38 @@ def front_end_parameters(
     name = front_end or _front_end_of(config, is_alone=is_alone)
     if name is None:
         raise CheckpointError(
-            f"{model}: there is no {PREPROCESSOR_NAME}, so nothing says which sampling rate and spectrogram it hears; "
-            f"put that file beside its {CONFIG_NAME}, or, if it was trained on the features of AudioSet's or Speech "
-            "Commands' AST, say --front-end audioset or --front-end speech-commands (front_end= in Python)"
+            f"{model}: there is no {PREPROCESSOR_NAME}, so the sampling rate and the spectrogram that the model needs "
+            f"are unknown; put that file beside its {CONFIG_NAME}, or, if the model was trained on the features of "
+            "AudioSet's or Speech Commands' AST, add --front-end audioset or --front-end speech-commands (front_end= "
+            "in Python)"
         )
     known = FRONT_ENDS[name]
     if front_end is None and not (is_alone and name == "audioset"):
         warnings.warn(
-            f"{model}: there is no {PREPROCESSOR_NAME}; by its {'sizes' if is_alone else 'labels'} this is an AST of "
-            f"{known.title}, and it is given that front end (16000 Hz, mean {known.mean}, std {known.std})",
+            f"{model}: there is no {PREPROCESSOR_NAME}; by its {'sizes' if is_alone else 'labels'} this is an AST for "
+            f"{known.title}, so the front end for {known.title} is used (16000 Hz, mean {known.mean}, "
+            f"std {known.std})",
             AstWarning,
             stacklevel=3,
         )
     sizes = {key: config[key] for key in ("max_length", "num_mel_bins") if key in config}
-    default = {} if config else {"max_length": known.max_length}  # AST's own 1024 where a configuration is silent
+    default = (
+        {} if config else {"max_length": known.max_length}
+    )  # a configuration without max_length means AST's default, 1024
     return {"mean": known.mean, "std": known.std, **default, **sizes}
 
 
 def _front_end_of(config: Mapping[str, Any], *, is_alone: bool) -> FrontEndName | None:
-    """Tell the front end from a configuration's labels; of an original ``.pth``, which has none, from its sizes."""
+    """Return the front end by the labels of a configuration, or by the sizes of an original ``.pth`` without labels."""
     labels = _labels_of(config)
     if counts_as_audioset(labels):
         return "audioset"
-    looks_alike = labels == placeholder_labels(len(SPEECH_COMMANDS)) and config.get("max_length") == 128
-    return "speech-commands" if is_speech_commands(labels) or (is_alone and looks_alike) else None
+    has_sizes = labels == placeholder_labels(len(SPEECH_COMMANDS)) and config.get("max_length") == 128
+    return "speech-commands" if is_speech_commands(labels) or (is_alone and has_sizes) else None
 
 
 def _labels_of(config: Mapping[str, Any]) -> dict[int, str]:
-    """Return the labels of a ``config.json`` as it stands in the file, numbered as they come."""
+    """Return the labels of an unvalidated ``config.json``, numbered in the order of the file."""
     id2label, label2id = config.get("id2label"), config.get("label2id")
     names = id2label.values() if isinstance(id2label, Mapping) else label2id if isinstance(label2id, Mapping) else ()
     return dict(enumerate(str(name) for name in names))

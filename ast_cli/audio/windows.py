@@ -1,7 +1,7 @@
-"""Long recordings cut into model windows: one long fbank, sliced frame-exactly.
+"""Division of a recording into windows of the model: one long fbank, cut at exact frames.
 
-A window is ``max_length`` frames. Windows start every ``hop_frames``. When a recording is longer than one window and
-its end is not reached, one more window is moved back to end on the last whole frame, so that no padding is heard. A
+A window has ``max_length`` frames, and a window starts every ``hop_frames`` frames. If the windows do not reach the end
+of a recording that is longer than one window, one more window ends on the last whole frame, so no padding is needed. A
 recording shorter than a window gives one short window, which the feature extractor pads as the reference does.
 """
 
@@ -20,12 +20,12 @@ from ast_cli.errors import UsageError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioWindow:
-    """One window of a recording, before or after the filter bank.
+    """A window of a recording, before or after the filter bank.
 
     Attributes:
-        start_frame: Index of its first frame in the recording.
-        content: Log-mel energies, shape (max_length, num_mel_bins), or fewer frames if the recording has fewer; before
-            the filter bank the samples of those frames, shape (num_samples,).
+        start_frame: Index of the window's first frame in the recording.
+        content: Log-mel energies of shape (max_length, num_mel_bins), with fewer frames if the recording has fewer;
+            before the filter bank, the samples of these frames, shape (num_samples,).
     """
 
     start_frame: int
@@ -33,14 +33,14 @@ class AudioWindow:
 
 
 def hop_frames_of(hop_s: float | None, max_length: int) -> int:
-    """Convert a hop in seconds to whole 10 ms frames.
+    """Convert a hop in seconds to whole frames of 10 ms.
 
     Args:
-        hop_s: Seconds from one window's start to the next; None for windows side by side.
-        max_length: Frames in a window.
+        hop_s: Seconds from the start of one window to the start of the next; None for adjacent windows.
+        max_length: Length of a window in frames.
 
     Raises:
-        UsageError: The hop is under one frame, or leaves frames unheard between windows.
+        UsageError: If the hop is shorter than one frame, or longer than a window and would skip frames.
     """
     if hop_s is None:
         return max_length
@@ -54,12 +54,12 @@ def hop_frames_of(hop_s: float | None, max_length: int) -> int:
 def slice_windows(
     fbank_blocks: Iterable[NDArray[np.float32]], max_length: int, hop_frames: int
 ) -> Iterator[AudioWindow]:
-    """Cut a stream of fbank frames into windows, holding no more than one window and one block.
+    """Cut a stream of fbank frames into windows, with at most one window and one block in memory.
 
     Args:
         fbank_blocks: Consecutive frames, each block of shape (num_frames, num_mel_bins).
-        max_length: Frames in a window.
-        hop_frames: Frames from one window's start to the next, at most ``max_length``.
+        max_length: Length of a window in frames.
+        hop_frames: Number of frames from the start of one window to the next, at most ``max_length``.
     """
     for start_frame, fbank in _slice(fbank_blocks, max_length, hop_frames, row_step=1):
         yield AudioWindow(start_frame, fbank)
@@ -68,29 +68,29 @@ def slice_windows(
 def slice_waveform(
     blocks: Iterable[NDArray[np.float32]], config: FbankConfig, max_length: int, hop_frames: int
 ) -> Iterator[AudioWindow]:
-    """Cut a stream of samples into the samples of the same windows, for a filter bank elsewhere.
+    """Cut a stream of samples into the samples of the same windows, for a filter bank on a GPU.
 
-    A frame depends on its own samples alone, so the fbank of these samples is the window of the long fbank.
+    A frame depends only on its own samples, so the fbank of these samples equals the window of the long fbank.
 
     Args:
-        blocks: Consecutive mono samples, each of shape (num_samples,).
-        config: Of the filter bank.
-        max_length: Frames in a window.
-        hop_frames: Frames from one window's start to the next, at most ``max_length``.
+        blocks: Consecutive mono samples, each block of shape (num_samples,).
+        config: Parameters of the filter bank.
+        max_length: Length of a window in frames.
+        hop_frames: Number of frames from the start of one window to the next, at most ``max_length``.
     """
     step = config.frame_shift_samples
     for start, samples in _slice(blocks, config.num_samples(max_length), hop_frames * step, row_step=step):
         num_whole = config.num_samples(max(1, config.num_frames(samples.size)))
-        missing = max(0, num_whole - samples.size)  # of a recording shorter than one frame
+        missing = max(0, num_whole - samples.size)  # if the recording is shorter than one frame
         yield AudioWindow(start // step, np.pad(samples, (0, missing)) if missing else samples[:num_whole])
 
 
 def _slice(
     blocks: Iterable[NDArray[np.float32]], num_rows: int, hop_rows: int, row_step: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Cut a stream of rows into windows of ``num_rows``, each with the index of its first row.
+    """Cut a stream of rows into windows of ``num_rows`` rows, and yield the index of the first row with each window.
 
-    The last window is moved back to end on the last row, or before it, so that it starts on a multiple of ``row_step``
+    The last window ends on the last row, or less than ``row_step`` rows before it, to start on a multiple of that step.
     """
     held: list[NDArray[np.float32]] = []  # rows from held_start on
     held_start = held_rows = next_start = 0
@@ -104,12 +104,12 @@ def _slice(
             offset = next_start - held_start
             yield next_start, rows[offset : offset + num_rows]
             next_start += hop_rows
-        # The last rows stay: they may become the window that is moved back to the end.
+        # Keep the last rows: they may become the additional window at the end.
         rows = rows[max(0, held_rows - num_rows) // row_step * row_step :].copy()
         held_start += held_rows - len(rows)
         held, held_rows = [rows], len(rows)
     end = held_start + held_rows
     start = max(0, end - num_rows) // row_step * row_step
-    last_start = next_start - hop_rows  # negative where there was no window
+    last_start = next_start - hop_rows  # negative if there was no window yet
     if end and (next_start == 0 or start > last_start):
         yield start, np.concatenate(held)[start - held_start :][:num_rows]

@@ -1,4 +1,4 @@
-"""The filter bank equals the reference, whole or in blocks, alone or in a batch."""
+"""The filter bank equals the reference, for whole waveforms and in blocks, alone and in a batch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TESTS = Path(__file__).resolve().parents[1]
 FIXTURE = TESTS / "fixtures" / "fbank_reference.safetensors"
 FULL_REFERENCE = TESTS.parent.parent / "shared" / "golden" / "fbank_reference.safetensors"
 
-# Natural-log energies against torchaudio's. Bins of almost no energy hold rounding noise, which the order of operations
-# decides: following it keeps them within this, a twentieth of a percent in energy.
+# Difference from torchaudio's natural-log energies. Bins of almost no energy contain rounding noise, which depends on the
+# order of operations; with the same order they stay within this tolerance, a twentieth of a percent in energy.
 FBANK_TOLERANCE = 5e-4
-NOISE_TOLERANCE = 1e-2  # in those bins, with another processor's code for the Fourier transform
-SAME_MATHS_TOLERANCE = 1e-6  # the same operations on the same frames; a matrix product may sum in another order
+NOISE_TOLERANCE = 1e-2  # in these bins, if another processor's code computes the Fourier transform
+SAME_MATHS_TOLERANCE = 1e-6  # the same operations on the same frames, but a matrix product may sum in another order
 EMPTY_FILTER = 3  # at 128 bins, 16 kHz and 512 points
 
 
@@ -49,8 +49,8 @@ def test_fbank_equals_torchaudio_on_every_element() -> None:
     assert_equals_reference(load_file(FIXTURE))
 
 
-def test_fbank_equals_torchaudio_in_the_roundings_of_this_processor() -> None:
-    """All but the bins of rounding noise, which are below 1e-7 of their frame's largest energy."""
+def test_fbank_equals_torchaudio_on_this_processor_except_for_rounding_noise() -> None:
+    """Bins of rounding noise, below 1e-7 of the largest energy of their frame, depend on the processor."""
     tensors = load_file(FIXTURE)
     for name in [name for name in tensors if name.startswith("kaldi_fbank/")]:
         expected = tensors[name]
@@ -79,7 +79,7 @@ def test_fbank_equals_an_installed_torchaudio(num_mel_bins: int) -> None:
 
 
 class BrokenFinder:
-    """An import of torchaudio that fails as a wheel made for another torch does."""
+    """An import hook under which importing torchaudio fails, as if it was built for another torch."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -90,7 +90,9 @@ class BrokenFinder:
 
 
 @pytest.mark.parametrize("error", [OSError("libcudart.so.13: cannot open"), ImportError("No module named it")])
-def test_torchaudio_that_does_not_import_is_one_sentence(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_failed_import_of_torchaudio_is_an_error_with_advice(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     import sys
 
     for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
@@ -99,8 +101,8 @@ def test_torchaudio_that_does_not_import_is_one_sentence(monkeypatch: pytest.Mon
     with pytest.raises(DeviceError) as raised:
         torchaudio_fbank(torch.zeros(1, 400))
     assert str(raised.value) == (
-        f"torchaudio cannot be used here ({error}); install the build that belongs to your torch, "
-        "or keep the built-in fbank, which needs none"
+        f"torchaudio cannot be imported ({error}); install the build that matches your torch, "
+        "or use the native fbank, which does not need torchaudio"
     )
 
 
@@ -119,7 +121,7 @@ def test_an_empty_batch_gives_an_empty_fbank() -> None:
 
 
 def random_blocks(waveform: NDArray[np.float32], seed: int) -> Iterator[NDArray[np.float32]]:
-    """Split at random: from single samples and empty blocks to more than a second."""
+    """Split samples into random blocks, from empty ones and single samples to more than a second."""
     draw = np.random.default_rng(seed)
     start = 0
     while start < waveform.size:
@@ -129,7 +131,7 @@ def random_blocks(waveform: NDArray[np.float32], seed: int) -> Iterator[NDArray[
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_blocks_give_the_frames_of_the_whole(seed: int) -> None:
+def test_blocks_give_the_frames_of_the_whole_waveform(seed: int) -> None:
     waveform = noise(int(np.random.default_rng(seed).integers(400, 60_000)), seed)
     blocks = list(fbank_blocks(random_blocks(waveform, seed), FbankConfig()))
     np.testing.assert_allclose(np.concatenate(blocks), fbank_of(waveform), rtol=0, atol=SAME_MATHS_TOLERANCE)
@@ -161,7 +163,7 @@ def test_any_bank_at_any_rate_equals_the_plain_formula(num_mel_bins: int, sampli
 
 
 def plain_fbank(waveform: NDArray[np.float32], config: FbankConfig) -> NDArray[np.float64]:
-    """Compute frame by frame in double precision, as Kaldi's documentation describes it."""
+    """Compute the fbank frame by frame in double precision, as described in Kaldi's documentation."""
     length, shift = config.sampling_rate * 25 // 1000, config.sampling_rate * 10 // 1000
     fft_length = 2 ** int(np.ceil(np.log2(length)))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / (length - 1))
@@ -176,7 +178,7 @@ def plain_fbank(waveform: NDArray[np.float32], config: FbankConfig) -> NDArray[n
 
 
 def plain_bank(config: FbankConfig, fft_length: int) -> NDArray[np.float64]:
-    """Build triangles that are straight in mel, from 20 Hz to half the rate, filter by filter."""
+    """Build filters that are triangular on the mel scale, from 20 Hz to half the sampling rate, one by one."""
 
     def mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
         return 1127.0 * np.log(1.0 + hz / 700.0)
@@ -210,13 +212,13 @@ def test_other_floats_are_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("waveforms", [torch.zeros(16000), torch.zeros(1, 1, 16000), torch.zeros(1, 16000).int()])
-def test_what_is_no_batch_of_floats_is_refused(waveforms: torch.Tensor) -> None:
+def test_input_that_is_not_a_batch_of_floats_is_refused(waveforms: torch.Tensor) -> None:
     with pytest.raises(UsageError, match=r"floating point of shape \(batch, num_samples\), not torch\.\w+ \("):
         log_mel_fbank(waveforms)
 
 
 @pytest.mark.parametrize("values", [(999, 128), (768001, 128), (16000, 3), (16000, 1025)])
-def test_a_bank_that_cannot_be_is_refused(values: tuple[int, int]) -> None:
+def test_invalid_filter_banks_are_refused(values: tuple[int, int]) -> None:
     with pytest.raises(UsageError, match="must be from"):
         FbankConfig(*values)
 

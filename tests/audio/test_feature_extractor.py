@@ -1,4 +1,4 @@
-"""ASTFeatureExtractor: the reference's inputs and parameters, its numbers, and none of its traps."""
+"""ASTFeatureExtractor accepts the reference's inputs and parameters, gives its numbers, and rejects invalid input."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def noise(num_samples: int = 4000, seed: int = 0) -> NDArray[np.float32]:
 
 
 def input_values(raw_speech: Any, **parameters: Any) -> NDArray[np.float32]:
-    """Return input_values as an array, by an extractor of 32 frames and 16 bins unless told otherwise."""
+    """Return input_values as an array, by default of 32 frames and 16 bins."""
     extractor = ASTFeatureExtractor(**{"max_length": 32, "num_mel_bins": 16, **parameters})
     values: NDArray[np.float32] = extractor(raw_speech, extractor.sampling_rate, return_tensors="np").input_values
     return values
@@ -94,7 +94,7 @@ def test_input_values_equal_the_live_reference_where_there_is_energy() -> None:
     np.testing.assert_allclose(values[heard], expected[heard], rtol=0, atol=INPUT_TOLERANCE)
 
 
-def test_defaults_are_the_pages() -> None:
+def test_defaults_are_those_of_the_documentation() -> None:
     assert ASTFeatureExtractor().to_dict() == {
         "padding_side": "right",
         "feature_extractor_type": "ASTFeatureExtractor",
@@ -162,7 +162,7 @@ def test_batch_equals_single_for_unequal_lengths() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_tensors_are_taken_as_they_are(dtype: torch.dtype) -> None:
+def test_half_precision_tensors_are_accepted_without_scaling(dtype: torch.dtype) -> None:
     half = torch.from_numpy(ONE).to(dtype)
     np.testing.assert_array_equal(input_values(half), input_values(half.float()))
 
@@ -193,7 +193,7 @@ def test_without_return_tensors_it_gives_a_list_of_arrays() -> None:
     assert [(type(value), value.shape, value.dtype) for value in values] == [(np.ndarray, (32, 128), np.float32)] * 2
 
 
-def test_return_tensors_choose_the_type_not_the_numbers() -> None:
+def test_return_tensors_changes_the_type_but_not_the_values() -> None:
     extractor = ASTFeatureExtractor(max_length=32)
     tensor = extractor(ONE, 16000, return_tensors="pt").input_values
     array = extractor(ONE, 16000, return_tensors="np").input_values
@@ -226,7 +226,7 @@ def test_the_result_moves_and_casts_its_tensors() -> None:
     assert torch.equal(cast.input_values, features.input_values.double())
 
 
-def test_attention_mask_marks_the_frames_heard() -> None:
+def test_attention_mask_marks_the_frames_of_the_recording() -> None:
     extractor = ASTFeatureExtractor(max_length=32, return_attention_mask=True)
     features = extractor([noise(400), noise(559), noise(2000), noise(9000)], 16000, return_tensors="np")
     expected = [[1] * frames + [0] * (32 - frames) for frames in (1, 1, 11, 32)]
@@ -279,17 +279,17 @@ def test_an_array_shorter_than_a_frame_is_refused(num_samples: int) -> None:
         (np.zeros((8000, 2), np.float32), "mix its channels down with waveform.mean(axis=1)"),
         (torch.zeros(8000, 6), "mix its channels down with waveform.mean(axis=1)"),
         (np.zeros((8000, 2), np.int16), "mix its channels down with (waveform / 32768).mean(axis=1)"),
-        (np.zeros((1, 2, 8000), np.float32), "take one recording out of it, such as waveform[0]"),
-        (np.float32(0.5), "a single number is no recording"),
+        (np.zeros((1, 2, 8000), np.float32), "select one recording, such as waveform[0], and mix its channels down"),
+        (np.float32(0.5), "a single number is not a recording"),
     ],
 )
-def test_an_array_of_another_shape_is_told_the_axis_of_its_channels(array: object, advice: str) -> None:
+def test_the_error_for_an_array_of_another_shape_names_the_axis_of_the_channels(array: object, advice: str) -> None:
     with pytest.raises(UsageError, match="a waveform must be mono, shape") as refused:
         as_float32(array)  # type: ignore[arg-type]
     assert advice in str(refused.value)
 
 
-def test_channels_side_by_side_are_no_batch() -> None:
+def test_interleaved_channels_are_not_taken_for_a_batch() -> None:
     with pytest.raises(UsageError) as refused:
         input_values(np.zeros((8000, 2), np.float32))
     assert str(refused.value) == (
@@ -298,15 +298,15 @@ def test_channels_side_by_side_are_no_batch() -> None:
     )
 
 
-def test_floats_in_the_range_of_integers_are_warned_of() -> None:
+def test_floats_in_the_range_of_integers_give_a_warning() -> None:
     for loudest in (1.0, 9.9):  # a little beyond full scale is common in floating point
         input_values(noise(8000) / np.abs(noise(8000)).max() * np.float32(loudest))
     samples = np.full(8000, 0.25, np.float32) * 32767
     with pytest.warns(AstWarning) as warned:
         input_values(samples)
     assert str(warned[0].message) == (
-        "the waveform's peak is 8191.75, 8192 times full scale (1): its features will be wrong; "
-        "divide samples of 16 bits by 32768, or pass the int16 array as it is"
+        "the waveform's peak is 8191.75, 8192 times full scale (1), so its features will be wrong; "
+        "divide 16-bit samples by 32768, or pass the int16 array as it is"
     )
     input_values((samples).astype(np.int16))
 
@@ -319,7 +319,7 @@ def test_another_sampling_rate_has_frames_of_25_ms() -> None:
 # What it refuses
 
 
-def test_the_wrong_rate_is_refused() -> None:
+def test_a_wrong_sampling_rate_is_refused() -> None:
     with pytest.raises(UsageError) as raised:
         ASTFeatureExtractor()(ONE, sampling_rate=44100)
     assert str(raised.value) == (
@@ -328,7 +328,7 @@ def test_the_wrong_rate_is_refused() -> None:
     )
 
 
-def test_no_rate_is_warned_about_and_a_right_one_is_not() -> None:
+def test_a_missing_sampling_rate_gives_a_warning() -> None:
     with pytest.warns(UserWarning, match="pass sampling_rate to ASTFeatureExtractor") as caught:
         without = ASTFeatureExtractor(max_length=32)(ONE)
     assert caught[0].filename == __file__  # the caller's line
@@ -342,7 +342,7 @@ def test_no_rate_is_warned_about_and_a_right_one_is_not() -> None:
     "empty", [[], np.zeros(0), np.zeros((2, 0)), np.zeros((0, 100)), torch.zeros(0), [np.ones(500), []], [[]]]
 )
 def test_waveforms_without_samples_are_refused(empty: Any) -> None:
-    with pytest.raises(AudioError, match="holds no") as raised:
+    with pytest.raises(AudioError, match="contains no") as raised:
         input_values(empty)
     assert raised.value.code is ErrorCode.NO_SAMPLES
 
@@ -359,7 +359,7 @@ def test_samples_that_are_not_finite_are_refused(bad: float, form: Any) -> None:
 
 @pytest.mark.parametrize("form", [np.asarray, torch.from_numpy])
 def test_three_dimensions_are_refused(form: Any) -> None:
-    with pytest.raises(UsageError, match="one dimension, a batch two; this array has 3"):
+    with pytest.raises(UsageError, match="one dimension and a batch two, but this array has 3"):
         input_values(form(np.zeros((1, 2, 1000))))
 
 
@@ -376,7 +376,7 @@ def test_integers_of_unknown_scale_are_refused_and_a_list_of_zeros_and_ones_is_n
 
 
 @pytest.mark.parametrize("odd", ["a.wav", [["a", "b"]], None, {}, 0.5, [None, None], [[0.1, [0.2]]], b"RIFF"])
-def test_what_is_no_waveform_is_one_error(odd: Any) -> None:
+def test_input_that_is_not_a_waveform_is_refused(odd: Any) -> None:
     with pytest.raises(UsageError):
         input_values(odd)
 
@@ -403,7 +403,7 @@ def test_what_is_no_waveform_is_one_error(odd: Any) -> None:
         ("fbank_backend", "kaldi", "fbank_backend must be one of native, numpy, torchaudio, not 'kaldi'"),
     ],
 )
-def test_parameters_that_cannot_be_are_refused(parameter: str, value: Any, message: str) -> None:
+def test_invalid_parameters_are_refused(parameter: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError) as raised:
         ASTFeatureExtractor(**{parameter: value})
     assert str(raised.value) == message
@@ -412,7 +412,7 @@ def test_parameters_that_cannot_be_are_refused(parameter: str, value: Any, messa
 # preprocessor_config.json
 
 
-def test_json_goes_both_ways_and_keeps_unknown_keys(tmp_path: Path) -> None:
+def test_saving_and_loading_keeps_unknown_keys(tmp_path: Path) -> None:
     written = ASTFeatureExtractor(max_length=512, mean=-5.5, std=3.25, trained_on="field recordings")
     written.save_pretrained(tmp_path / "new" / "folder")
     content = json.loads((tmp_path / "new" / "folder" / PREPROCESSOR_NAME).read_text(encoding="utf-8"))
@@ -421,7 +421,7 @@ def test_json_goes_both_ways_and_keeps_unknown_keys(tmp_path: Path) -> None:
     assert ASTFeatureExtractor.from_pretrained(tmp_path / "new" / "folder").to_dict() == content
 
 
-def test_missing_keys_are_audiosets_and_overrides_win(tmp_path: Path) -> None:
+def test_missing_keys_get_audiosets_values_and_overrides_take_precedence(tmp_path: Path) -> None:
     text = '{"max_length": 512, "mean": -1.0, "feature_extractor_type": null}'
     (tmp_path / PREPROCESSOR_NAME).write_text(text, encoding="utf-8")
     expected = ASTFeatureExtractor(max_length=128, mean=-1.0).to_dict()
@@ -430,7 +430,7 @@ def test_missing_keys_are_audiosets_and_overrides_win(tmp_path: Path) -> None:
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings(MEL_WARNING)
-def test_the_reference_reads_what_is_written_and_the_other_way_round(tmp_path: Path) -> None:
+def test_the_reference_reads_saved_folders_and_its_folders_are_read(tmp_path: Path) -> None:
     reference = pytest.importorskip("transformers", exc_type=ImportError).ASTFeatureExtractor
     ASTFeatureExtractor(max_length=64, std=3.0).save_pretrained(tmp_path / "ours")
     theirs = reference.from_pretrained(tmp_path / "ours")
@@ -456,7 +456,7 @@ def test_the_reference_reads_what_is_written_and_the_other_way_round(tmp_path: P
         ("{", PREPROCESSOR_NAME),
     ],
 )
-def test_a_config_that_cannot_be_is_one_error(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_preprocessor_config_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / PREPROCESSOR_NAME).write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         ASTFeatureExtractor.from_pretrained(tmp_path)

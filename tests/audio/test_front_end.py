@@ -1,4 +1,4 @@
-"""A checkpoint without ``preprocessor_config.json`` gets a front end that is known to be its own, or none."""
+"""The labels or the user determine the front end of a checkpoint without ``preprocessor_config.json``."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def write_config(folder: Path, **values: Any) -> Path:
         ({"id2label": WORDS}, "Speech Commands", -6.845978, 5.5654526),
     ],
 )
-def test_labels_that_are_known_tell_the_front_end_which_is_named(
+def test_known_labels_determine_the_front_end_with_a_warning(
     tmp_path: Path, values: dict[str, Any], title: str, mean: float, std: float
 ) -> None:
     write_config(tmp_path, **values)
     with pytest.warns(AstWarning) as caught:
         extractor = ASTFeatureExtractor.from_pretrained(tmp_path)
     assert [str(warning.message) for warning in caught] == [
-        f"{tmp_path}: there is no preprocessor_config.json; by its labels this is an AST of {title}, and it is given "
-        f"that front end (16000 Hz, mean {mean}, std {std})"
+        f"{tmp_path}: there is no preprocessor_config.json; by its labels this is an AST for {title}, so the front end "
+        f"for {title} is used (16000 Hz, mean {mean}, std {std})"
     ]
     assert extractor.to_dict() == ASTFeatureExtractor(max_length=100, num_mel_bins=64, mean=mean, std=std).to_dict()
 
@@ -63,20 +63,21 @@ def test_other_labels_are_refused(tmp_path: Path, values: dict[str, Any]) -> Non
     with pytest.raises(CheckpointError) as raised:
         ASTFeatureExtractor.from_pretrained(tmp_path)
     assert str(raised.value) == (
-        f"{tmp_path}: there is no preprocessor_config.json, so nothing says which sampling rate and spectrogram it "
-        "hears; put that file beside its config.json, or, if it was trained on the features of AudioSet's or Speech "
-        "Commands' AST, say --front-end audioset or --front-end speech-commands (front_end= in Python)"
+        f"{tmp_path}: there is no preprocessor_config.json, so the sampling rate and the spectrogram that the model "
+        "needs are unknown; put that file beside its config.json, or, if the model was trained on the features of "
+        "AudioSet's or Speech Commands' AST, add --front-end audioset or --front-end speech-commands (front_end= in "
+        "Python)"
     )
 
 
 def test_a_folder_without_a_configuration_is_refused_too(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nothing says which sampling rate"):
+    with pytest.raises(CheckpointError, match="the sampling rate and the spectrogram .* are unknown"):
         ASTFeatureExtractor.from_pretrained(tmp_path)
     extractor = ASTFeatureExtractor.from_pretrained(tmp_path, front_end="speech-commands")
     assert (extractor.mean, extractor.max_length) == (-6.845978, 128)
 
 
-def test_a_front_end_that_was_asked_for_is_taken_without_a_word(tmp_path: Path) -> None:
+def test_a_front_end_given_by_name_is_used_without_a_warning(tmp_path: Path) -> None:
     write_config(tmp_path, id2label=BIRDS)
     extractor = ASTFeatureExtractor.from_pretrained(tmp_path, front_end="audioset", max_length=50)
     assert extractor.to_dict() == ASTFeatureExtractor(max_length=50, num_mel_bins=64).to_dict()
@@ -84,25 +85,25 @@ def test_a_front_end_that_was_asked_for_is_taken_without_a_word(tmp_path: Path) 
     assert ASTFeatureExtractor.from_pretrained(tmp_path, front_end="speech-commands").mean == -6.845978
 
 
-def test_a_configuration_that_is_silent_about_sizes_means_its_own_defaults(tmp_path: Path) -> None:
+def test_a_configuration_without_sizes_means_the_default_sizes(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"id2label": BIRDS}))
     extractor = ASTFeatureExtractor.from_pretrained(tmp_path, front_end="speech-commands")
     assert (extractor.max_length, extractor.num_mel_bins) == (1024, 128)
 
 
-def test_sizes_that_cannot_be_are_the_configurations_error(tmp_path: Path) -> None:
+def test_invalid_sizes_are_an_error_of_the_configuration(tmp_path: Path) -> None:
     write_config(tmp_path, id2label=BIRDS, max_length="long")
     with pytest.raises(CheckpointError, match=r"config\.json: max_length must be from 1 to 100000 frames, not 'long'"):
         ASTFeatureExtractor.from_pretrained(tmp_path, front_end="audioset")
 
 
-def test_a_checkpoints_own_front_end_stays_and_the_other_is_said_to_be_unused(tmp_path: Path) -> None:
+def test_a_checkpoints_own_front_end_is_used_and_another_is_ignored_with_a_warning(tmp_path: Path) -> None:
     write_config(tmp_path, id2label=CLASSES)
     ASTFeatureExtractor(mean=-1.0).save_pretrained(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert ASTFeatureExtractor.from_pretrained(tmp_path).mean == -1.0
-    message = f"{tmp_path / 'preprocessor_config.json'} says which front end is used; --front-end audioset is for"
+    message = f"--front-end audioset is ignored, because {tmp_path / 'preprocessor_config.json'} defines the front end"
     with pytest.warns(AstWarning, match=message):
         assert ASTFeatureExtractor.from_pretrained(tmp_path, front_end="audioset").mean == -1.0
 

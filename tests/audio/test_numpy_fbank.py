@@ -1,4 +1,4 @@
-"""The filter bank in NumPy equals the reference wherever there is energy, and needs no torch."""
+"""The filter bank in NumPy equals the reference in bins with energy, and does not import torch."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ def test_digital_silence_is_the_floor_everywhere() -> None:
     np.testing.assert_array_equal(fbank, np.full_like(fbank, np.log(np.float32(ENERGY_FLOOR))))
 
 
-def test_it_needs_no_torch() -> None:
+def test_numpy_fbank_does_not_import_torch() -> None:
     program = "import sys; import ast_cli.audio.fbank.numpy_fbank; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

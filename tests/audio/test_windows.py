@@ -1,4 +1,4 @@
-"""Windows are frame-exact slices of one long fbank, whatever the blocks it arrives in."""
+"""Windows are exact slices of one long fbank, independent of the blocks in which it arrives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NUM_MEL_BINS = 2
 
 
 def numbered_frames(num_frames: int) -> NDArray[np.float32]:
-    """Return frames that hold their own index."""
+    """Return frames whose values are their own index."""
     return np.repeat(np.arange(num_frames, dtype=np.float32)[:, None], NUM_MEL_BINS, axis=1)
 
 
@@ -35,7 +35,7 @@ def in_blocks(rows: NDArray[np.float32], seed: int, largest: int) -> Iterator[ND
 
 
 def plain_starts(num_frames: int, max_length: int, hop_frames: int) -> list[int]:
-    """Say where windows start, by the rule and not by the stream."""
+    """Return the expected starts of windows, computed without a stream."""
     if num_frames == 0:
         return []
     if num_frames <= max_length:
@@ -72,7 +72,7 @@ def test_windows_equal_plain_slices_for_long_recordings(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_windows_of_the_waveform_hold_the_samples_of_the_windows_of_its_fbank(seed: int) -> None:
+def test_windows_of_the_waveform_contain_the_samples_of_the_windows_of_its_fbank(seed: int) -> None:
     draw = np.random.default_rng(seed)
     config, max_length = FbankConfig(), int(draw.choice([1, 7, 64]))
     num_samples, hop_frames = int(draw.integers(400, 40_000)), int(draw.integers(1, max_length + 1))
@@ -92,7 +92,7 @@ def test_a_waveform_shorter_than_a_frame_is_padded_to_one(num_samples: int) -> N
     np.testing.assert_array_equal(window.content, [1.0] * num_samples + [0.0] * (400 - num_samples))
 
 
-def test_a_waveform_of_no_samples_has_no_windows() -> None:
+def test_an_empty_waveform_has_no_windows() -> None:
     assert list(slice_waveform([np.zeros(0, np.float32)], FbankConfig(), 64, 64)) == []
 
 
@@ -118,7 +118,7 @@ def test_overlapping_windows_share_the_frames_of_one_long_fbank(monkeypatch: pyt
         np.testing.assert_allclose(window.content, alone, atol=5e-4)
 
 
-def test_the_last_window_is_moved_back_to_the_last_frame() -> None:
+def test_the_last_window_ends_on_the_last_frame() -> None:
     windows = list(slice_windows([numbered_frames(2500)], 1024, 1024))
     assert [(window.start_frame, len(window.content)) for window in windows] == [(0, 1024), (1024, 1024), (1476, 1024)]
     assert windows[-1].content[-1, 0] == 2499
@@ -129,12 +129,12 @@ def test_a_short_recording_is_one_short_window() -> None:
     assert (window.start_frame, window.content.shape) == (0, (20, NUM_MEL_BINS))
 
 
-def test_no_frames_are_no_windows() -> None:
+def test_no_frames_give_no_windows() -> None:
     assert list(slice_windows([], 1024, 1024)) == []
     assert list(slice_windows([numbered_frames(0)], 1024, 1024)) == []
 
 
-def test_windows_kept_do_not_change_as_the_stream_goes_on() -> None:
+def test_earlier_windows_do_not_change_while_the_stream_continues() -> None:
     fbank = numbered_frames(500)
     windows = list(slice_windows(in_blocks(fbank, 0, 30), 64, 16))
     for window in windows:
@@ -164,7 +164,7 @@ def test_a_hop_is_rounded_to_whole_frames(hop_s: float | None, hop_frames: int) 
 
 
 @pytest.mark.parametrize("hop_s", [0, 0.004, -1, 10.25, 11, math.inf, -math.inf, math.nan, 1e300])
-def test_a_hop_that_cannot_be_is_refused(hop_s: float) -> None:
+def test_an_invalid_hop_is_refused(hop_s: float) -> None:
     with pytest.raises(UsageError) as raised:
         hop_frames_of(hop_s, 1024)
     assert str(raised.value) == f"--hop must be from 0.01 s to the model's window of 10.24 s, not {hop_s:g} s"

@@ -1,4 +1,4 @@
-"""No command takes AudioSet's front end for a checkpoint that does not say which one it needs."""
+"""No command uses AudioSet's front end for a checkpoint that does not state which front end it needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from ast_cli.tagging.options import ClassifyOptions, LoadOptions
 from ast_cli.tagging.run.tag_files import fingerprint
 
 SAMPLE = str(Path(__file__).resolve().parents[2] / "sample_audio" / "dog.wav")
-MISSING = "there is no preprocessor_config.json, so nothing says which sampling rate and spectrogram it hears"
+MISSING = (
+    "there is no preprocessor_config.json, so the sampling rate and the spectrogram that the model needs are unknown"
+)
 WORDS = dict(enumerate(sorted(SPEECH_COMMANDS)))
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -38,7 +40,7 @@ COMMANDS = {
 
 @pytest.fixture
 def silent(tmp_path: Path) -> Path:
-    """Return the built-in model without its front end; its fourteen labels are no known set."""
+    """Return the built-in model without its front end; its fourteen labels do not determine one."""
     folder = tmp_path / "silent"
     shutil.copytree(builtin_folder(), folder)
     (folder / "preprocessor_config.json").unlink()
@@ -46,7 +48,7 @@ def silent(tmp_path: Path) -> Path:
 
 
 def tiny(folder: Path, id2label: dict[int, str], max_length: int = 64) -> ASTForAudioClassification:
-    """Return a classifier of 64 wide, as small as an original's may be, and write it into a folder."""
+    """Return a classifier of hidden size 64, the smallest of original files, and save it in a folder."""
     torch.manual_seed(0)
     model = ASTForAudioClassification(
         ASTConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
@@ -57,7 +59,7 @@ def tiny(folder: Path, id2label: dict[int, str], max_length: int = 64) -> ASTFor
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_refuses_an_unknown_front_end_and_takes_one_by_name(
+def test_a_command_needs_the_front_end_by_name_if_it_is_unknown(
     run_ast: Run, silent: Path, tmp_path: Path, command: str
 ) -> None:
     write_tone_folders(tmp_path / "data")
@@ -73,18 +75,18 @@ def test_a_command_refuses_an_unknown_front_end_and_takes_one_by_name(
     assert run_ast(*arguments, "--front-end", "birds", cwd=tmp_path).returncode == 2
 
 
-def test_the_front_end_that_labels_tell_is_named_once(run_ast: Run, tmp_path: Path) -> None:
+def test_the_front_end_chosen_by_labels_is_reported_once(run_ast: Run, tmp_path: Path) -> None:
     tiny(tmp_path / "words", WORDS)
     done = run_ast("classify", SAMPLE, SAMPLE, "--model", str(tmp_path / "words"), "--format", "csv")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "preprocessor_config.json" in line]
     assert line == (
-        f"warning: {tmp_path / 'words'}: there is no preprocessor_config.json; by its labels this is an AST of Speech "
-        "Commands, and it is given that front end (16000 Hz, mean -6.845978, std 5.5654526)"
+        f"warning: {tmp_path / 'words'}: there is no preprocessor_config.json; by its labels this is an AST for Speech "
+        "Commands, so the front end for Speech Commands is used (16000 Hz, mean -6.845978, std 5.5654526)"
     )
 
 
-def test_fine_tuning_names_it_once_and_writes_it_down(run_ast: Run, tmp_path: Path) -> None:
+def test_fine_tuning_reports_the_front_end_once_and_saves_it(run_ast: Run, tmp_path: Path) -> None:
     tiny(tmp_path / "words", WORDS)
     write_tone_folders(tmp_path / "data")
     done = run_ast(
@@ -97,7 +99,7 @@ def test_fine_tuning_names_it_once_and_writes_it_down(run_ast: Run, tmp_path: Pa
     assert (written["mean"], written["std"], written["num_mel_bins"]) == (-6.845978, 5.5654526, 64)
 
 
-def test_a_tagger_takes_the_front_end_that_is_named(silent: Path) -> None:
+def test_a_tagger_uses_the_front_end_given_by_name(silent: Path) -> None:
     with pytest.raises(CheckpointError, match=MISSING):
         Tagger.from_pretrained(silent, device="cpu")
     tagger = Tagger.from_pretrained(silent, device="cpu", front_end="speech-commands")
@@ -106,7 +108,7 @@ def test_a_tagger_takes_the_front_end_that_is_named(silent: Path) -> None:
         LoadOptions(front_end="birds")  # type: ignore[arg-type]
 
 
-def test_an_original_file_of_audiosets_outputs_needs_no_word(tmp_path: Path) -> None:
+def test_an_original_file_with_audiosets_number_of_outputs_gives_no_warning(tmp_path: Path) -> None:
     file = tmp_path / "audioset.pth"
     torch.save(tiny(tmp_path / "folder", audioset_id2label(), 256).state_dict(), file)
     extractor = Tagger.from_pretrained(file, device="cpu").feature_extractor
@@ -116,7 +118,7 @@ def test_an_original_file_of_audiosets_outputs_needs_no_word(tmp_path: Path) -> 
 def test_an_original_file_of_speech_commands_sizes_gets_its_front_end(tmp_path: Path) -> None:
     file = tmp_path / "words.pth"
     torch.save(tiny(tmp_path / "folder", WORDS, 128).state_dict(), file)
-    with pytest.warns(AstWarning, match=r"words\.pth: .* by its sizes this is an AST of Speech Commands"):
+    with pytest.warns(AstWarning, match=r"words\.pth: .* by its sizes this is an AST for Speech Commands"):
         tagger = Tagger.from_pretrained(file, device="cpu", unnamed_labels=True)
     assert tagger.feature_extractor.mean == -6.845978
 
@@ -128,7 +130,7 @@ def test_another_original_file_is_refused(tmp_path: Path) -> None:
         Tagger.from_pretrained(file, device="cpu", unnamed_labels=True)
 
 
-def test_features_of_an_original_file_are_its_own_without_a_model(run_ast: Run, tmp_path: Path) -> None:
+def test_extracting_features_uses_the_front_end_of_an_original_file(run_ast: Run, tmp_path: Path) -> None:
     torch.save(tiny(tmp_path / "folder", audioset_id2label(), 256).state_dict(), tmp_path / "original.pth")
     arguments = ["extract", SAMPLE, "--what", "input-values", "--output", "out.npz", "--model", "original.pth"]
     done = run_ast(*arguments, cwd=tmp_path)
@@ -137,7 +139,7 @@ def test_features_of_an_original_file_are_its_own_without_a_model(run_ast: Run, 
     assert done.stderr == ""
 
 
-def test_a_run_that_is_continued_knows_the_front_end(run_ast: Run, silent: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_requires_the_same_front_end(run_ast: Run, silent: Path, tmp_path: Path) -> None:
     run = ["classify", SAMPLE, "--model", str(silent), "-o", str(tmp_path / "tags.jsonl"), "-q"]
     assert run_ast(*run, "--front-end", "audioset").returncode == 0
     assert run_ast(*run, "--front-end", "audioset", "--resume").returncode == 0
@@ -146,5 +148,5 @@ def test_a_run_that_is_continued_knows_the_front_end(run_ast: Run, silent: Path,
     assert "other settings: --front-end was another; --resume needs the same settings" in refused.stderr
 
 
-def test_a_checkpoint_that_brings_its_front_end_has_it_in_its_digest_alone() -> None:
+def test_the_fingerprint_names_no_front_end_if_the_checkpoint_has_one() -> None:
     assert "front_end" not in fingerprint(Tagger.from_pretrained("builtin", device="cpu"), ClassifyOptions())

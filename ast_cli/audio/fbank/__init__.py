@@ -1,1 +1,1 @@
-"""Samples to log-mel energies, as Kaldi computes them: with torch, and with NumPy alone."""
+"""Kaldi-compatible log-mel filter banks, in torch and in NumPy."""

@@ -1,6 +1,7 @@
-"""Which form of the filter bank, and its use on waveforms that arrive in blocks; only some import torch.
+"""Choice of the filter bank's implementation, and its use on waveforms that arrive in blocks.
 
-``native`` is ours in torch, ``numpy`` ours in NumPy, ``torchaudio`` torchaudio's.
+``native`` is our implementation in torch, ``numpy`` our implementation in NumPy, which does not import torch, and
+``torchaudio`` is torchaudio's.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from ast_cli.errors import UsageError
 
 
 def check_fbank_backend(backend: str) -> None:
-    """Refuse a filter bank that is not there.
+    """Validate the name of a filter bank's implementation.
 
     Raises:
-        UsageError: No such name.
+        UsageError: If there is no implementation of this name.
     """
     if backend not in get_args(FbankBackend):
         raise UsageError(f"fbank_backend must be one of {', '.join(get_args(FbankBackend))}, not {backend!r}")
@@ -31,13 +32,13 @@ def check_fbank_backend(backend: str) -> None:
 def fbanks_of(
     waveforms: Sequence[NDArray[np.float32]], config: FbankConfig, backend: FbankBackend
 ) -> list[NDArray[np.float32]]:
-    """Compute the fbank of each waveform (num_samples,); equal lengths are computed together.
+    """Compute the fbank of each waveform of shape (num_samples,), as one batch if their lengths are equal.
 
     Returns:
-        Shape (num_frames, num_mel_bins) each.
+        Log-mel energies of each waveform, shape (num_frames, num_mel_bins).
 
     Raises:
-        DeviceError: torchaudio was asked for and is not there.
+        DeviceError: If the backend is torchaudio and it cannot be imported.
     """
     if backend == "numpy":
         return [log_mel_fbank_numpy(waveform, config) for waveform in waveforms]
@@ -55,40 +56,41 @@ def fbanks_of(
 def fbank_blocks(
     blocks: Iterable[NDArray[np.float32]], config: FbankConfig, backend: FbankBackend = "native"
 ) -> Iterator[NDArray[np.float32]]:
-    """Compute the fbank of one waveform that arrives in blocks: the same frames as of the whole, in constant memory.
+    """Compute the fbank of one waveform that arrives in blocks, with the frames of the whole waveform.
 
-    A waveform of fewer samples than a frame is padded with zeros to one frame; one of no samples gives nothing.
+    Memory use is constant. A waveform shorter than a frame is padded with zeros to one frame; an empty waveform gives
+    no frames.
 
     Args:
-        blocks: Consecutive mono samples, each of shape (num_samples,).
-        config: Which filter bank.
-        backend: Which form of it.
+        blocks: Consecutive mono samples, each block of shape (num_samples,).
+        config: Parameters of the filter bank.
+        backend: Implementation of the filter bank.
 
     Yields:
-        Consecutive frames, each of shape (num_frames, num_mel_bins).
+        Consecutive frames, each block of shape (num_frames, num_mel_bins).
     """
     pending = np.zeros(0, np.float32)
-    heard_frame = False
+    has_frames = False
     for block in blocks:
         pending = np.concatenate([pending, block]) if pending.size else block
         num_frames = config.num_frames(pending.size)
         if num_frames:
-            heard_frame = True
+            has_frames = True
             with _one_thread(backend):
                 fbanks = fbanks_of([pending], config, backend)
             yield from fbanks
             pending = pending[num_frames * config.frame_shift_samples :]
-    if not heard_frame and pending.size:
+    if not has_frames and pending.size:
         yield from fbanks_of([pad_to_one_frame(pending, config)], config, backend)
 
 
 @contextlib.contextmanager
 def _one_thread(backend: FbankBackend) -> Iterator[None]:
-    """Have torch compute in this thread alone.
+    """Limit torch to one thread inside a ``with`` block.
 
-    A block is milliseconds of work in a dozen steps. Sharing each out among threads gains little where all cores are
-    free, and where they are not, as beside the processes that decode, every step waits for the slowest (measured on two
-    busy cores: 36 ms instead of 1 for half a second of audio).
+    A block of samples takes milliseconds, in a dozen steps. Several threads gain little if all cores are free. If the
+    cores are busy, for example with decoding, every step waits for the slowest thread: on two busy cores, half a second
+    of audio took 36 ms instead of 1 ms.
     """
     if backend == "numpy":
         yield
@@ -104,6 +106,6 @@ def _one_thread(backend: FbankBackend) -> Iterator[None]:
 
 
 def pad_to_one_frame(waveform: NDArray[np.float32], config: FbankConfig) -> NDArray[np.float32]:
-    """Append zeros to a waveform (num_samples,) that is shorter than one frame."""
+    """Pad a waveform of shape (num_samples,) with zeros to the length of one frame; longer ones are returned as is."""
     missing = config.frame_length_samples - waveform.size
     return np.pad(waveform, (0, missing)) if missing > 0 else waveform

@@ -1,8 +1,8 @@
-"""The one description of the Kaldi mel filter bank, in NumPy, for every form of the fbank.
+"""Kaldi's mel filter bank in NumPy, shared by all implementations of the fbank.
 
-Formula and constants: ``get_mel_banks`` of Kaldi's feature code with its defaults, as torchaudio's
-``compliance.kaldi.fbank`` computes it: 25 ms frames every 10 ms, an FFT of the next power of two, triangles that are
-straight in mel, from 20 Hz to half the sampling rate.
+Formula and constants are those of ``get_mel_banks`` in Kaldi's feature code with its defaults, as in torchaudio's
+``compliance.kaldi.fbank``: frames of 25 ms every 10 ms, an FFT of the next power of two, and filters that are
+triangular on the mel scale, from 20 Hz to half the sampling rate.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MAX_MEL_BINS = 1024
 
 @dataclass(frozen=True, slots=True)
 class FbankConfig:
-    """Which filter bank: everything else is fixed by Kaldi's defaults.
+    """Parameters of the filter bank; all others have Kaldi's default values.
 
     Attributes:
-        sampling_rate: Of the waveforms, in Hz.
+        sampling_rate: Sampling rate of the waveforms in Hz.
         num_mel_bins: Number of triangular filters.
     """
 
@@ -39,54 +39,54 @@ class FbankConfig:
     num_mel_bins: int = 128
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the values."""
         rate = self.sampling_rate
         if type(rate) is not int or not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
             limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
             raise UsageError(f"sampling_rate must be from {limits} Hz, not {rate!r}")
-        if type(self.num_mel_bins) is not int or not 4 <= self.num_mel_bins <= MAX_MEL_BINS:  # Kaldi refuses fewer
+        if type(self.num_mel_bins) is not int or not 4 <= self.num_mel_bins <= MAX_MEL_BINS:  # Kaldi requires 4
             raise UsageError(f"num_mel_bins must be from 4 to {MAX_MEL_BINS}, not {self.num_mel_bins!r}")
 
     @property
     def frame_length_samples(self) -> int:
-        """Samples in a frame: 400 at 16 kHz."""
+        """Number of samples in a frame: 400 at 16 kHz."""
         return self.sampling_rate * FRAME_LENGTH_MS // 1000
 
     @property
     def frame_shift_samples(self) -> int:
-        """Samples from one frame to the next: 160 at 16 kHz."""
+        """Number of samples from one frame to the next: 160 at 16 kHz."""
         return self.sampling_rate * FRAME_SHIFT_MS // 1000
 
     @property
     def fft_length(self) -> int:
-        """The power of two that holds a frame: 512 at 16 kHz."""
+        """Length of the FFT, the next power of two from the frame length on: 512 at 16 kHz."""
         return 1 << (self.frame_length_samples - 1).bit_length()
 
     def num_frames(self, num_samples: int) -> int:
-        """Return how many whole frames a waveform holds (Kaldi's ``snip_edges``)."""
+        """Return the number of whole frames in a waveform (Kaldi's ``snip_edges``)."""
         if num_samples < self.frame_length_samples:
             return 0
         return 1 + (num_samples - self.frame_length_samples) // self.frame_shift_samples
 
     def num_samples(self, num_frames: int) -> int:
-        """Return how many samples so many frames cover: 164,080 for 1024 frames at 16 kHz."""
+        """Return the number of samples that frames cover: 164,080 for 1024 frames at 16 kHz."""
         return (num_frames - 1) * self.frame_shift_samples + self.frame_length_samples if num_frames else 0
 
 
 def mel_scale(frequency_hz: NDArray[np.float32] | float) -> NDArray[np.float32]:
-    """Convert hertz to mel, Kaldi's (HTK's) way."""
+    """Convert hertz to mel by Kaldi's (HTK's) formula."""
     return np.asarray(1127.0 * np.log1p(np.asarray(frequency_hz, np.float32) / np.float32(700.0)), np.float32)
 
 
 @functools.lru_cache(maxsize=16)
 def mel_filter_bank(config: FbankConfig) -> NDArray[np.float32]:
-    """Build the triangular filters.
+    """Return the weights of the triangular filters.
 
-    At 16 kHz with 128 bins the filter of index 3 lies between two FFT bins and is empty: its energy is the floor and
-    its column a constant log(1.19e-07) = -15.9424. The models were trained with it, so it stays.
+    At 16 kHz with 128 bins, the filter of index 3 lies between two FFT bins and is empty, so its log energy is always
+    that of the floor, log(1.19e-07) = -15.9424. The published models were trained with it, so it must stay.
 
     Returns:
-        Weights, read-only, shape (num_mel_bins, fft_length // 2 + 1); the last column (half the rate) is 0.
+        Weights, read-only, shape (num_mel_bins, fft_length // 2 + 1); the last column, half the sampling rate, is 0.
     """
     num_fft_bins = config.fft_length // 2
     low = float(mel_scale(LOW_HZ))

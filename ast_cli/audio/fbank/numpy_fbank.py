@@ -1,7 +1,7 @@
-"""The filter bank in NumPy, for engines that need no torch: the same steps in the same order as `torch_fbank.py`.
+"""The filter bank in NumPy, for engines without torch, with the steps of `torch_fbank.py` in the same order.
 
-NumPy's FFT rounds otherwise than torch's, so bins of almost no energy differ: tests/audio/test_numpy_fbank.py holds
-5e-4 where the energy is at least 1e-7 of its frame's largest, and 1e-2 elsewhere.
+The rounding of NumPy's FFT differs from torch's, which shows in bins of almost no energy. The tolerance in
+tests/audio/test_numpy_fbank.py is 5e-4 for energies of at least 1e-7 of the largest in the frame, and 1e-2 for others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ast_cli.audio.fbank.mel_bank import ENERGY_FLOOR, PREEMPHASIS, FbankConfig, mel_filter_bank
 
-CHUNK_FRAMES = 256  # of about 1.5 MB: stays in the processor's cache
+CHUNK_FRAMES = 256  # about 1.5 MB, which fits into the processor's cache
 
 
 def log_mel_fbank_numpy(waveform: NDArray[np.float32], config: FbankConfig) -> NDArray[np.float32]:
@@ -21,10 +21,10 @@ def log_mel_fbank_numpy(waveform: NDArray[np.float32], config: FbankConfig) -> N
 
     Args:
         waveform: Mono samples in [-1, 1], float32, shape (num_samples,), at ``config.sampling_rate``.
-        config: Which filter bank.
+        config: Parameters of the filter bank.
 
     Returns:
-        Natural-log energies, float32, shape (num_frames, num_mel_bins); no frames of fewer samples than one takes.
+        Natural-log energies, float32, shape (num_frames, num_mel_bins); 0 frames if the waveform is shorter than one.
     """
     num_frames = config.num_frames(waveform.size)
     energies = np.empty((num_frames, config.num_mel_bins), np.float32)
@@ -45,7 +45,9 @@ def _frame_energies(frames: NDArray[np.float32], config: FbankConfig, out: NDArr
     emphasized = padded[:, : config.frame_length_samples]
     scaled = frames * np.float32(PREEMPHASIS)
     np.subtract(frames[:, 1:], scaled[:, :-1], out=emphasized[:, 1:])
-    np.subtract(frames[:, :1], scaled[:, :1], out=emphasized[:, :1])  # the first sample is its own predecessor
+    np.subtract(
+        frames[:, :1], scaled[:, :1], out=emphasized[:, :1]
+    )  # for the first sample, Kaldi uses the sample itself as its predecessor
     emphasized *= window
     spectrum = np.fft.rfft(padded)  # (F, 257)
     power = np.square(spectrum.real, dtype=np.float32)

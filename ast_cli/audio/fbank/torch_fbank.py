@@ -1,8 +1,8 @@
-"""Kaldi-compatible log-mel filter-bank energies, batched, on any torch device, always in float32.
+"""Kaldi-compatible log-mel filter-bank energies of batches, on any torch device, always in float32.
 
 The steps and their order are those of ``torchaudio.compliance.kaldi.fbank`` with a Hann window and no dither. The order
-matters: a bin of almost no energy holds rounding noise, and only the same roundings give the same logarithm. Fusing the
-pre-emphasis into one multiply-add, for one, moves such bins by 8e-3.
+matters: a bin of almost no energy contains rounding noise, and only the same roundings give the same logarithm. For
+example, fusing the pre-emphasis into one multiply-add changes such bins by 8e-3.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ast_cli.audio.fbank.numpy_fbank import log_mel_fbank_numpy
 from ast_cli.errors import DeviceError, UsageError
 
 DEFAULT_CONFIG = FbankConfig()
-CPU_CHUNK_FRAMES = 512  # work of about 3 MB at a time stays near the processor's cache
-NUM_BANDS = 4  # of neighboring filters: each sees a part of the spectrum, together they need a third of the products
+CPU_CHUNK_FRAMES = 512  # about 3 MB at a time, to stay near the processor's cache
+# Neighboring filters form bands: each band multiplies only its part of the spectrum, a third of all products in total.
+NUM_BANDS = 4
 
 
 def log_mel_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:
@@ -33,14 +34,14 @@ def log_mel_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Te
 
     Args:
         waveforms: Mono samples in [-1, 1], shape (batch, num_samples), all at ``config.sampling_rate``.
-        config: Defaults to 128 bins at 16 kHz.
+        config: Parameters of the filter bank, by default 128 bins at 16 kHz.
 
     Returns:
         Natural-log energies, float32, shape (batch, num_frames, num_mel_bins);
-        num_frames = 1 + (num_samples - 400) // 160 at 16 kHz, 0 when there are fewer than 400 samples.
+        num_frames = 1 + (num_samples - 400) // 160 at 16 kHz, or 0 for fewer than 400 samples.
 
     Raises:
-        UsageError: The waveforms are not a floating-point batch of shape (batch, num_samples).
+        UsageError: If the waveforms are not a floating-point batch of shape (batch, num_samples).
     """
     if waveforms.ndim != 2 or not waveforms.is_floating_point():
         shape = tuple(waveforms.shape)
@@ -73,7 +74,9 @@ def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor, num_bands:
     padded = frames.new_zeros((frames.shape[0], config.fft_length))
     emphasized = padded[:, :length]
     torch.sub(frames[:, 1:], scaled[:, :-1], out=emphasized[:, 1:])
-    torch.sub(frames[:, :1], scaled[:, :1], out=emphasized[:, :1])  # the first sample is its own predecessor
+    torch.sub(
+        frames[:, :1], scaled[:, :1], out=emphasized[:, :1]
+    )  # for the first sample, Kaldi uses the sample itself as its predecessor
     emphasized *= window
     spectrum = torch.fft.rfft(padded)  # (F, 257) complex
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
@@ -82,7 +85,13 @@ def _frame_energies(frames: Tensor, config: FbankConfig, out: Tensor, num_bands:
 
 
 class _Band(NamedTuple):
-    """Neighboring filters of the mel bank: which, which of the 257 frequencies they see, and how (seen, filters)."""
+    """A band of neighboring filters of the mel bank.
+
+    Attributes:
+        filters: Range of the filters' indices.
+        frequencies: Range of the FFT bins, of 257 at 16 kHz, in which the filters have weights.
+        weights: Weights, shape (num_frequencies, num_filters).
+    """
 
     filters: slice
     frequencies: slice
@@ -91,13 +100,13 @@ class _Band(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def _tables(config: FbankConfig, device: torch.device, num_bands: int) -> tuple[Tensor, tuple[_Band, ...]]:
-    """Return the window (400,) and the mel bank in bands, on a device."""
+    """Return the Hann window (400,) and the bands of the mel bank, on a device."""
     window = torch.hann_window(config.frame_length_samples, periodic=False)
     bank = torch.from_numpy(mel_filter_bank_numpy(config).copy())  # (num_mel_bins, 257)
     bands, start = [], 0
     for filters in bank.tensor_split(num_bands):
-        seen = filters.any(0).nonzero()
-        frequencies = slice(int(seen.min()), int(seen.max()) + 1) if len(seen) else slice(0, 0)
+        used = filters.any(0).nonzero()
+        frequencies = slice(int(used.min()), int(used.max()) + 1) if len(used) else slice(0, 0)
         weights = filters[:, frequencies].T.contiguous().to(device)
         bands.append(_Band(slice(start, start + len(filters)), frequencies, weights))
         start += len(filters)
@@ -105,12 +114,12 @@ def _tables(config: FbankConfig, device: torch.device, num_bands: int) -> tuple[
 
 
 def torchaudio_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:
-    """Compute the same by torchaudio itself, where it is installed and loads: a second opinion, not a need.
+    """Compute the same energies with torchaudio, an optional dependency, for comparison.
 
-    Args and result as in `log_mel_fbank`.
+    Arguments and result are those of `log_mel_fbank`.
 
     Raises:
-        DeviceError: torchaudio is missing, or its wheel was built for another torch.
+        DeviceError: If torchaudio is missing, or was built for another version of torch.
     """
     kaldi = _import_torchaudio_kaldi()
     clips = [
@@ -130,19 +139,19 @@ def torchaudio_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) ->
 
 
 def _import_torchaudio_kaldi() -> ModuleType:
-    """Import torchaudio's Kaldi module, or say why it cannot be had."""
+    """Import torchaudio's Kaldi module, or raise an error that says why it cannot be imported."""
     try:
         from torchaudio.compliance import kaldi
     except (ImportError, OSError) as error:  # OSError: a wheel built against another torch
         raise DeviceError(
-            f"torchaudio cannot be used here ({error}); install the build that belongs to your torch, "
-            "or keep the built-in fbank, which needs none"
+            f"torchaudio cannot be imported ({error}); install the build that matches your torch, "
+            "or use the native fbank, which does not need torchaudio"
         ) from error
     return kaldi  # type: ignore[no-any-return]
 
 
 def numpy_fbank(waveforms: Tensor, config: FbankConfig = DEFAULT_CONFIG) -> Tensor:
-    """Compute the same with NumPy (`numpy_fbank.py`), without torch; args and result as in `log_mel_fbank`."""
+    """Compute the same energies with NumPy (`numpy_fbank.py`); arguments and result are those of `log_mel_fbank`."""
     clips = [torch.from_numpy(log_mel_fbank_numpy(waveform.float().cpu().numpy(), config)) for waveform in waveforms]
     return torch.stack(clips).to(waveforms.device)
 
