@@ -76,7 +76,7 @@ def intact_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {name: make(folder / "made").read_bytes() for name, make in MAKERS.items()}
 
 
-# A whole file of each kind, so that what follows is about the damage
+# Intact files of each kind, so that the later tests are about the damage only
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -88,7 +88,7 @@ def test_an_intact_file_gives_no_warning(tmp_path: Path, intact_files: dict[str,
     assert abs(samples.size - DURATION_S * RATE) <= (1024 if name in ("mkv", "wma") else 1)
 
 
-# Nothing in it
+# Files with no or few samples
 
 
 def test_an_empty_file_is_refused_without_opening_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_a_few_samples_are_read_exactly(tmp_path: Path, num_samples: int) -> Non
     assert (samples.size, warnings) == (num_samples, set())
 
 
-# Cut off
+# Truncated files
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -143,7 +143,7 @@ def test_a_truncated_file_gives_a_warning_or_an_error(
         sizes.append(num_samples)
     assert sizes == sorted(sizes)
     if name not in ("m4a", "wavpack"):  # tables at the end; one block of several seconds
-        assert sizes[7] > 0.2 * DURATION_S * RATE  # half a file: the whole pages of it are heard
+        assert sizes[7] > 0.2 * DURATION_S * RATE  # half a file: its complete pages are decoded
     assert sizes[-1] < 0.97 * DURATION_S * RATE
 
 
@@ -167,7 +167,7 @@ def test_a_file_cut_in_its_header_is_an_error(tmp_path: Path, intact_files: dict
         assert num_samples == max(0, num_bytes - SHORT_HEADERS.get(name, 64)) // 2, name
         if num_samples:
             assert codes == {"truncated"}, name
-        else:  # fewer bytes may say nothing of audio
+        else:  # fewer bytes may not be recognizable as audio
             assert codes == {"decode_error"} or (num_bytes < 8 and codes == {"not_audio"}), name
 
 
@@ -188,7 +188,7 @@ def test_an_omitted_padding_byte_does_not_count_as_truncation(tmp_path: Path) ->
     assert (samples.size, warnings) == (1001, set())
 
 
-# Headers that lie
+# Headers with wrong sizes
 
 
 def with_wav_size(path: Path, size: int) -> Path:
@@ -199,7 +199,7 @@ def with_wav_size(path: Path, size: int) -> Path:
 def test_a_wav_that_states_too_large_a_size_is_read_completely(tmp_path: Path, size: int) -> None:
     samples, warnings = decoded(with_wav_size(tmp_path / "a.wav", size))
     assert samples.size == DURATION_S * RATE
-    # The first three are what pipes write for "unknown".
+    # The first three are written for "unknown" if the output is a pipe.
     assert warnings == (set() if size in (0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFF000) else {"truncated"})
 
 
@@ -207,7 +207,9 @@ def test_a_wav_that_states_too_large_a_size_is_read_completely(tmp_path: Path, s
 def test_a_wav_that_states_too_small_a_size_is_read_completely(tmp_path: Path, size: int) -> None:
     samples, warnings = decoded(with_wav_size(tmp_path / "a.wav", size))
     np.testing.assert_allclose(samples, ORIGINAL[:, 0], rtol=0, atol=2.0**-15)
-    assert warnings == (set() if size in (0, 1) else {"length_mismatch"})  # 0 and half a sample are no claim
+    assert warnings == (
+        set() if size in (0, 1) else {"length_mismatch"}
+    )  # 0 and half a sample do not count as a stated length
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**63 - 1])
@@ -227,7 +229,7 @@ def test_an_au_with_an_absurd_size_is_read_completely(tmp_path: Path, size: int)
 def test_a_caf_with_an_absurd_size_is_read_completely(tmp_path: Path, size: int) -> None:
     path = write_sound(tmp_path / "a.caf", ORIGINAL)
     samples, warnings = decoded(patched(path, path.read_bytes().index(b"data") + 4, struct.pack(">q", size)))
-    assert abs(samples.size - DURATION_S * RATE) <= 1  # a byte of size leaves the other of its sample
+    assert abs(samples.size - DURATION_S * RATE) <= 1  # a size in bytes may divide a sample
     assert warnings == ({"truncated"} if size == 2**40 else set())
 
 
@@ -312,7 +314,7 @@ def test_files_that_ffmpeg_opens_but_cannot_decode_are_decoded_by_libsndfile(
     def fail(_: Any) -> Any:
         raise ValueError("invalid data")
 
-    path = with_flac_total(tmp_path / "a.flac", ORIGINAL, 100)  # so that FFmpeg is asked first
+    path = with_flac_total(tmp_path / "a.flac", ORIGINAL, 100)  # so that FFmpeg comes first
     monkeypatch.setattr("ast_cli.audio.decoders.ffmpeg.frame_samples", fail)
     samples, _ = decoded(path)
     np.testing.assert_allclose(samples[:100], ORIGINAL[:100, 0], rtol=0, atol=2.0**-15)
@@ -374,15 +376,15 @@ def test_damage_in_the_middle_is_skipped_with_a_warning(
     path = tmp_path / "damaged.bin"
     path.write_bytes(content)
     samples, warnings = decoded(path)
-    # An MP3 decoder may take damage for a frame, and count more samples than there were.
+    # An MP3 decoder may take damage for a frame, and so return more samples than the original.
     assert warnings & ({"partial", "length_mismatch"} if name == "mp3" else {"partial"})
-    # What comes before the damage is there, and hardly more in all than there was.
+    # The audio before the damage is complete, and the total is hardly longer than the original.
     assert 0.9 * at < samples.size / (DURATION_S * RATE) < 1.1
     if name in ("flac", "mp3", "m4a"):  # frames that can be found again
         assert samples.size > 0.85 * DURATION_S * RATE
 
 
-# Samples that are no numbers
+# Samples that are NaN or infinite
 
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
@@ -443,7 +445,7 @@ def test_sixty_four_channels_are_mixed(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples, original.mean(axis=1), rtol=0, atol=1e-6)
 
 
-# Ballast and unusual MP3s
+# Large metadata and unusual MP3s
 
 
 def test_ten_megabytes_of_chunks_are_skipped(tmp_path: Path, intact_files: dict[str, bytes]) -> None:
@@ -458,7 +460,7 @@ def test_ten_megabytes_of_chunks_are_skipped(tmp_path: Path, intact_files: dict[
 
 def test_ten_megabytes_of_flac_metadata_are_skipped(tmp_path: Path, intact_files: dict[str, bytes]) -> None:
     content, path = intact_files["flac"], tmp_path / "a.flac"
-    padding = b"\x01" + (10 << 20).to_bytes(3) + bytes(10 << 20)  # a block of type 1 behind the 42 bytes of the first
+    padding = b"\x01" + (10 << 20).to_bytes(3) + bytes(10 << 20)  # a block of type 1 after the 42 bytes of the first
     path.write_bytes(content[:42] + padding + content[42:])
     samples, warnings = decoded(path)
     assert (samples.size, warnings) == (DURATION_S * RATE, set())
@@ -485,7 +487,7 @@ def test_mp3s_of_all_kinds_are_read(tmp_path: Path) -> None:
         assert warnings == set(), kind
 
 
-# No audio at all
+# Files that are not audio
 
 
 def png() -> bytes:
@@ -517,8 +519,8 @@ JUNK = {
     "more noise": np.random.default_rng(1).bytes(20_000),
 }
 SUFFIXES = [".wav", ".mp3", ".m4a", ".flac", ".aac", ".ogg", ".au", ".snd", ".gsm", ".raw", ".txt", ""]
-HEADERLESS = [".vox", ".g722", ".ul", ".sln", ".sbc"]  # formats in which any bytes are sound
-BARE = ("zeros", "ones", "noise", "more noise")  # which bare samples may be
+HEADERLESS = [".vox", ".g722", ".ul", ".sln", ".sbc"]  # formats in which any bytes are valid samples
+BARE = ("zeros", "ones", "noise", "more noise")  # content that may be samples without a header
 
 
 @pytest.mark.parametrize("kind", JUNK)
@@ -591,10 +593,10 @@ def test_a_protected_mp4_is_encrypted(tmp_path: Path, intact_files: dict[str, by
 def test_an_encrypted_mp4_is_not_decoded_to_noise(tmp_path: Path) -> None:
     key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
     path = write_by_ffmpeg(tmp_path / "a.mp4", ORIGINAL, container="mp4", options=key)
-    assert error_of(path) == "encrypted"  # though its packets, scrambled by a random vector, may well decode
+    assert error_of(path) == "encrypted"  # although its packets, encrypted with a random vector, may decode
 
 
-# Not a regular file
+# Paths that are not regular files
 
 
 def test_a_path_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
@@ -748,7 +750,7 @@ def test_a_file_that_shrinks_while_it_is_read_ends_early(
     assert {str(warning) for warning in stream.warnings} & {"truncated", "partial"}
 
 
-# Long recordings: the memory is that of a block
+# Long recordings, which need the memory of one block
 
 
 sparse_files = pytest.mark.skipif(sys.platform == "win32", reason="needs sparse files")
@@ -781,7 +783,7 @@ def test_a_part_of_a_two_gigabyte_file_needs_little_memory(tmp_path: Path, start
 
 @sparse_files
 def test_a_wav_whose_size_wrapped_at_four_gigabytes_is_not_cut_short(tmp_path: Path) -> None:
-    path = sparse_wav(tmp_path / "days.wav", 2**32 + 320_000)  # the header claims 10 s
+    path = sparse_wav(tmp_path / "days.wav", 2**32 + 320_000)  # the header states 10 s
     with open_audio(path, duration_s=60.0) as stream:
         num_samples = sum(block.size for block in stream)
     assert num_samples == 60 * RATE

@@ -37,7 +37,7 @@ def relative_error(samples: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.sqrt(np.mean((samples - expected) ** 2) / np.mean(expected**2)))
 
 
-# Formats that keep the samples
+# Lossless formats
 
 
 LSB_8, LSB_16, LSB_24 = 2.0**-7, 2.0**-15, 2.0**-23
@@ -104,7 +104,7 @@ def test_telephone_codecs_give_approximate_samples(
     original = sound(1.0)[:, 0]
     samples, stream = decoded(write_sound(tmp_path / "a.bin", original, container=container, subtype=subtype))
     assert stream.warnings == set()
-    assert 0 <= samples.size - original.size < 2 * block_samples  # the last block is filled up
+    assert 0 <= samples.size - original.size < 2 * block_samples  # the last block is padded
     assert relative_error(samples[: original.size], original) < error
 
 
@@ -120,10 +120,10 @@ def test_lossless_formats_of_ffmpeg_give_the_samples_written(tmp_path: Path, cod
     np.testing.assert_allclose(samples, original[:, 0], rtol=0, atol=tolerance)
 
 
-# Formats that lose something
+# Lossy formats
 
 
-LOSSY_ERROR = 0.12  # of the signal's RMS, where the decoder lines the samples up: the noise of the codec
+LOSSY_ERROR = 0.12  # the codec's noise relative to the signal's RMS, if the decoder keeps the alignment of the samples
 LOSSY = {
     "ogg": ("OGG", "VORBIS", 44100),
     "opus": ("OGG", "OPUS", 48000),
@@ -159,7 +159,7 @@ def test_surround_sound_is_mixed_and_crashes_no_decoder(
     assert facts(stream) == (48000, num_channels, 2.0, set())
     expected = soxr.resample(original.mean(axis=1).astype(np.float32), 48000, RATE)
     assert samples.shape == expected.shape
-    assert relative_error(samples, expected) < 3 * LOSSY_ERROR  # LFE, the fourth, keeps its low notes only
+    assert relative_error(samples, expected) < 3 * LOSSY_ERROR  # the fourth channel, LFE, contains only low frequencies
 
 
 @pytest.mark.parametrize(("rate", "decoder"), [(48000, "PyAVDecoder"), (16000, "SoundFileDecoder")])
@@ -169,7 +169,7 @@ def test_opus_is_decoded_by_the_faster_decoder(tmp_path: Path, rate: int, decode
         assert decoder_name(stream) == decoder
 
 
-# Codec, container, with a video stream, samples of the encoder that stay at the front and the end.
+# Codec, container, whether there is a video stream, and the encoder's samples that remain at the start and at the end.
 BY_FFMPEG = {
     "m4a": ("aac", "ipod", False, 0, 0),
     "mp4": ("aac", "mp4", True, 0, 0),
@@ -265,11 +265,11 @@ def test_segments_of_different_rates_in_one_file_are_resampled_separately(tmp_pa
     assert stream.duration_s == pytest.approx(both.size / RATE, abs=1e-3)
     assert relative_error(samples[:RATE], both[:RATE]) < 1e-3
     tail = RATE // 2
-    # The decoder has a history now, from which it draws its noise; one sample of shift would be 0.28.
+    # The decoder's noise depends on earlier packets here; a shift by one sample would give 0.28.
     assert relative_error(samples[-tail:], both[-tail:]) < 0.05
 
 
-# Parts
+# Parts of files
 
 
 SEEKABLE = ["WAV", "FLAC", "AIFF", "AU", "CAF", "W64", "RF64"]
@@ -335,7 +335,7 @@ def test_a_tiny_part_is_one_sample(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_waveform(path, start_s=0.5, duration_s=1e-9), load_waveform(path)[8000:8001])
 
 
-# Names
+# File names
 
 
 NAMES = [

@@ -20,8 +20,8 @@ TESTS = Path(__file__).resolve().parents[1]
 FIXTURE = TESTS / "fixtures" / "fbank_reference.safetensors"
 FULL_REFERENCE = TESTS.parent.parent / "shared" / "golden" / "fbank_reference.safetensors"
 
-# Difference from torchaudio's natural-log energies. Bins of almost no energy contain rounding noise, which depends on the
-# order of operations; with the same order they stay within this tolerance, a twentieth of a percent in energy.
+# Tolerance of natural-log energies against torchaudio's: a twentieth of a percent in energy. Bins of almost no energy
+# contain rounding noise, which depends on the order of operations; with the same order they stay within it.
 FBANK_TOLERANCE = 5e-4
 NOISE_TOLERANCE = 1e-2  # in these bins, if another processor's code computes the Fourier transform
 SAME_MATHS_TOLERANCE = 1e-6  # the same operations on the same frames, but a matrix product may sum in another order

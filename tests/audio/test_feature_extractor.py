@@ -110,7 +110,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     }
 
 
-# What it takes
+# Accepted input
 
 
 ONE = noise()
@@ -185,7 +185,7 @@ def test_types_without_a_known_scale_are_refused(dtype: Any) -> None:
         input_values(np.ones(1000, dtype))
 
 
-# What it gives
+# Output
 
 
 def test_without_return_tensors_it_gives_a_list_of_arrays() -> None:
@@ -316,7 +316,7 @@ def test_another_sampling_rate_has_frames_of_25_ms() -> None:
     assert (values != 0).all()  # exactly 98 frames: 1 + (8000 - 200) // 80
 
 
-# What it refuses
+# Refused input
 
 
 def test_a_wrong_sampling_rate_is_refused() -> None:

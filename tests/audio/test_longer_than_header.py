@@ -39,7 +39,7 @@ def by_libsndfile_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "PyAVDecoder", lambda _source: pytest.fail("FFmpeg was asked"))
 
 
-# Sizes too small
+# Sizes that are too small
 
 
 @pytest.mark.parametrize("fraction", FRACTIONS)
@@ -388,7 +388,7 @@ def test_a_webm_with_an_encryption_key_is_refused_as_encrypted(tmp_path: Path) -
     key = element("5035", element("47e1", b"\5") + element("47e2", bytes(range(16))))
     encoding = element("6d80", element("6240", element("5032", b"\1") + element("5033", b"\1") + key))
     content = path.read_bytes()
-    start = content.rindex(bytes.fromhex("1654ae6b"))  # Tracks (a list of places names them before): their entry grows
+    start = content.rindex(bytes.fromhex("1654ae6b"))  # Tracks; an earlier match is in the list of positions
     width = 9 - content[start + 4].bit_length()
     size = int.from_bytes(content[start + 4 : start + 4 + width]) - (1 << 7 * width)
     tracks = content[start + 4 + width : start + 4 + width + size]

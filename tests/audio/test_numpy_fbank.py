@@ -18,8 +18,8 @@ TESTS = Path(__file__).resolve().parents[1]
 FIXTURE = TESTS / "fixtures" / "fbank_reference.safetensors"
 FULL_REFERENCE = TESTS.parent.parent / "shared" / "golden" / "fbank_reference.safetensors"
 
-# NumPy's FFT rounds otherwise than torch's. Where a bin holds a ten-millionth of its frame's largest energy or more,
-# that does not show; below, the logarithm is that of rounding noise.
+# The rounding of NumPy's FFT differs from torch's. The difference is small in bins of at least a ten-millionth of their
+# frame's largest energy; below that, the logarithm is that of rounding noise.
 TOLERANCE, LOUD_SHARE, QUIET_TOLERANCE = 5e-4, 1e-7, 1e-2
 
 
