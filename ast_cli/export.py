@@ -1,7 +1,7 @@
-"""A checkpoint as files that other runtimes run: the library behind ``ast export``.
+"""Convert a checkpoint into a model for ONNX Runtime or OpenVINO; the library behind ``ast export``.
 
-Beside the model lie ``config.json`` (labels, sizes) and ``preprocessor_config.json`` (the features it hears), and both
-are inside it as well, so that the file alone says what goes in and what comes out.
+The output folder also contains ``config.json`` (labels and sizes) and ``preprocessor_config.json`` (the features that
+the model expects). Both are stored inside the model as well, so that the file of the model is enough to use it.
 """
 
 from __future__ import annotations
@@ -43,29 +43,30 @@ ExportDtype = Literal["float32", "float16", "int8"]
 FILE_NAMES = {"onnx": ONNX_NAME, "openvino": OPENVINO_NAME}
 MAX_CALIBRATION_WINDOWS = 128
 CALIBRATION_BATCH = 8
-# Measured with transformers' float32 as 1 (base size, two cores of an AMD EPYC with AVX-512 and VNNI).
+# Times relative to the float32 model of transformers (base size, two cores of an AMD EPYC with AVX-512 and VNNI).
 UNCALIBRATED = (
-    "int8 without calibration measures every token while it runs, which costs more than it saves: one window took 2.3 "
-    "times as long as transformers' float32 in ONNX Runtime and 0.84 times in OpenVINO, calibrated 0.36 and 0.25; add "
-    "--calibrate FOLDER with recordings like yours"
+    "int8 without calibration measures the range of every token at run time and is slow: relative to transformers in "
+    "float32, one window took 2.3 times as long in ONNX Runtime and 0.84 times in OpenVINO, but 0.36 and 0.25 times "
+    "with calibration; use --calibrate FOLDER with recordings like yours"
 )
-METADATA = (CONFIG_NAME, PREPROCESSOR_NAME)  # names of the two texts inside a model
+METADATA = (CONFIG_NAME, PREPROCESSOR_NAME)  # names of the two texts stored inside a model
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What is exported, and how.
+    """Options of an export.
 
     Attributes:
-        model: As in ``ASTForAudioClassification.from_pretrained``.
-        output: A folder, or a file that ends in ``.onnx`` or ``.xml``.
-        format: ``onnx`` or ``openvino``.
-        dtype: ``float32``; ``float16``, half the size; ``int8``, a quarter: linear layers in 8-bit integers.
-        calibrate: A folder of recordings to find the ranges of ``int8`` on; None to measure each token as it comes.
-        force: Whether to replace files that exist.
-        unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
-        front_end: ``audioset`` or ``speech-commands``, where the checkpoint brings no ``preprocessor_config.json`` and
-            its labels do not tell either.
+        model: Checkpoint, as in ``ASTForAudioClassification.from_pretrained``.
+        output: Folder, or file with the suffix ``.onnx`` or ``.xml``.
+        format: Format of the model, ``onnx`` or ``openvino``.
+        dtype: Data type of the model: ``float32``, ``float16`` with half the size, or ``int8`` with a quarter of the
+            size, in which linear layers compute in 8-bit integers.
+        calibrate: Folder of recordings to measure the ranges of ``int8`` on; None to measure each token at run time.
+        force: Whether to replace existing files.
+        unnamed_labels: Use the labels ``LABEL_n`` where the checkpoint does not name its labels.
+        front_end: Front end of a checkpoint that has no ``preprocessor_config.json`` and whose labels do not identify
+            it: ``audioset`` or ``speech-commands``.
     """
 
     model: str
@@ -78,32 +79,32 @@ class ExportOptions:
     front_end: FrontEndName | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the options."""
         if self.format not in get_args(ExportFormat):
-            raise UsageError(f"format must be one of {', '.join(get_args(ExportFormat))}, not {self.format!r}")
+            raise UsageError(f"--format must be one of {', '.join(get_args(ExportFormat))}, not {self.format!r}")
         if self.dtype not in get_args(ExportDtype):
-            raise UsageError(f"dtype must be one of {', '.join(get_args(ExportDtype))}, not {self.dtype!r}")
+            raise UsageError(f"--dtype must be one of {', '.join(get_args(ExportDtype))}, not {self.dtype!r}")
         check_front_end_name(self.front_end)
         if self.calibrate is not None and self.dtype != "int8":
-            raise UsageError(f"only int8 is calibrated: leave out --calibrate, or say --dtype int8 ({self.dtype} now)")
+            raise UsageError(f"--calibrate needs --dtype int8, not {self.dtype}")
         if self.calibrate is not None and not self.calibrate.is_dir():
-            raise UsageError(f"--calibrate {self.calibrate}: there is no such folder")
+            raise UsageError(f"--calibrate {self.calibrate}: this folder does not exist")
         wrong = {"onnx": ".xml", "openvino": ".onnx"}[self.format]
         if self.output.suffix == wrong:
-            raise UsageError(f"--output {self.output} is no name for the format {self.format}")
+            raise UsageError(f"--output {self.output}: the suffix {wrong} does not match --format {self.format}")
         for file in self.files:
             check_target(file, ReadFiles([self.model], "the model itself"), force=self.force, makes_folder=True)
 
     @property
     def model_file(self) -> Path:
-        """The file that runtimes are given."""
+        """Path of the file that runtimes load."""
         names = {"onnx": ".onnx", "openvino": ".xml"}
         is_file = self.output.suffix == names[self.format]
         return self.output if is_file else self.output / FILE_NAMES[self.format]
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that are written; beside a single named file no others than its own."""
+        """Paths of all files to write; if ``output`` is a file, without the JSON files."""
         files = [self.model_file] + ([self.model_file.with_suffix(".bin")] if self.format == "openvino" else [])
         if self.model_file != self.output:
             files += [self.output / name for name in METADATA]
@@ -112,12 +113,12 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        files: The model first.
-        num_bytes: Of all of them.
-        num_calibration_windows: Windows of audio that ranges were found on.
+        files: Paths of the files written, with the model first.
+        num_bytes: Total size of the files.
+        num_calibration_windows: Number of windows of audio used for calibration.
     """
 
     files: tuple[Path, ...]
@@ -126,16 +127,16 @@ class Exported:
 
 
 def export_model(options: ExportOptions, report_progress: Callable[[str], None] = lambda _what: None) -> Exported:
-    """Write a checkpoint as a model that ONNX Runtime or OpenVINO runs alone.
+    """Convert a checkpoint into a model that ONNX Runtime or OpenVINO can run without this package.
 
-    Its input is ``input_values``, float32, shape (batch, max_length, num_mel_bins); its output ``logits``, float32,
-    shape (batch, num_labels).
+    The input of the model is ``input_values``, float32, shape (batch, max_length, num_mel_bins). The output is
+    ``logits``, float32, shape (batch, num_labels).
 
     Raises:
-        CheckpointError: The checkpoint is damaged, foreign, or at odds with itself.
-        EngineMissingError: OpenVINO, which writes its own format, is not installed.
-        UsageError: Nothing to calibrate on.
-        AstError: A file cannot be written.
+        CheckpointError: If the checkpoint is damaged, belongs to another model, or contradicts its configuration.
+        EngineMissingError: If the format is ``openvino`` and OpenVINO, which writes it, is not installed.
+        UsageError: If the calibration folder contains no readable recording.
+        AstError: If a file cannot be written.
     """
     if options.format == "openvino":
         require_installed("openvino")
@@ -158,7 +159,7 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
     except OSError as error:
         raise AstError(f"{options.model_file}: cannot be written ({error.strerror or error})") from error
     except ValueError as error:
-        raise AstError(f"{options.model}: an ONNX file holds at most 2 GiB, and this model takes {error}") from error
+        raise AstError(f"{options.model}: an ONNX file is limited to 2 GiB, and this model needs {error}") from error
     if options.model_file != options.output:
         for name, values in facts.items():
             write_json_object(options.output / name, values)
@@ -166,8 +167,11 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
 
 
 def _exported_config(config: ASTConfig, dtype: str) -> dict[str, Any]:
-    """Return the content of ``config.json``, with what readers need to know beside the sizes."""
-    return config.to_dict() | {"dtype": dtype, "problem_type": known_problem_type(config)}  # no guess written down
+    """Return the content of ``config.json``, with the data type and the problem type of the model."""
+    return config.to_dict() | {
+        "dtype": dtype,
+        "problem_type": known_problem_type(config),
+    }  # None if unknown, not a guess
 
 
 def _builder(
@@ -177,11 +181,11 @@ def _builder(
     extractor: ASTFeatureExtractor,
     report_progress: Callable[[str], None],
 ) -> tuple[GraphBuilder, int]:
-    """Return what describes the model in the type asked for, and how many windows it was calibrated on."""
+    """Return the builder of the graph for the data type, and the number of windows used for calibration."""
     if options.dtype != "int8" and options.format == "openvino":
         from ast_cli.engine.graph.openvino_engine import Float32Builder
 
-        return Float32Builder(config, weights), 0  # OpenVINO packs float32 as float16 itself, and computes in float32
+        return Float32Builder(config, weights), 0  # OpenVINO itself stores weights as float16, and computes in float32
     if options.dtype != "int8":
         return GraphBuilder(config, weights, options.dtype), 0
     from ast_cli.engine.graph.quantization import CalibratedBuilder, DynamicBuilder, calibrate
@@ -192,12 +196,12 @@ def _builder(
     counter = _Counter(_calibration_batches(options.calibrate, extractor))
     ranges = calibrate(options.model, counter, unnamed_labels=options.unnamed_labels)
     if not counter.num_windows:
-        raise UsageError(f"--calibrate {options.calibrate}: not one recording in it can be read")
+        raise UsageError(f"--calibrate {options.calibrate}: this folder contains no readable recording")
     return CalibratedBuilder(config, weights, ranges), counter.num_windows
 
 
 class _Counter:
-    """Passes batches on and counts their windows."""
+    """Iterates over batches and counts their windows."""
 
     def __init__(self, batches: Iterator[NDArray[np.float32]]) -> None:
         self.num_windows = 0
@@ -210,7 +214,7 @@ class _Counter:
 
 
 def _calibration_batches(folder: Path, extractor: ASTFeatureExtractor) -> Iterator[NDArray[np.float32]]:
-    """Yield features of up to `MAX_CALIBRATION_WINDOWS` recordings of a folder, the first window of each."""
+    """Yield features of the first windows of up to `MAX_CALIBRATION_WINDOWS` recordings of a folder, in batches."""
     inputs = [item for item in list_inputs([str(folder)]) if item.error is None and not item.is_pattern]
     step = max(1, len(inputs) // MAX_CALIBRATION_WINDOWS)
     fbanks: list[NDArray[np.float32]] = []
@@ -219,7 +223,7 @@ def _calibration_batches(folder: Path, extractor: ASTFeatureExtractor) -> Iterat
             try:
                 window = next(Recording(turn.open_stream(), extractor, WindowOptions()).windows(), None)
             except AudioError:
-                continue  # others will do
+                continue  # the other recordings are enough
             if window is not None:
                 fbanks.append(window.content)
             if len(fbanks) == CALIBRATION_BATCH:
@@ -230,14 +234,14 @@ def _calibration_batches(folder: Path, extractor: ASTFeatureExtractor) -> Iterat
 
 
 def _write_onnx(graph: Graph, options: ExportOptions) -> None:
-    """Write one ONNX file, old or new, never half."""
+    """Write one ONNX file, replacing an existing one atomically."""
     with replacing(options.model_file) as stream:
         for chunk in onnx_chunks(graph, PRODUCER):
             stream.write(chunk)
 
 
 def _write_openvino(graph: Graph, options: ExportOptions) -> None:
-    """Write OpenVINO's two files: the graph as .xml, the weights as .bin."""
+    """Write the two files of OpenVINO: the graph as .xml and the weights as .bin."""
     openvino: Any = importlib.import_module("openvino")
     model = openvino.Core().read_model(b"".join(onnx_chunks(graph, PRODUCER)))
     for name, text in graph.metadata.items():

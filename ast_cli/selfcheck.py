@@ -1,6 +1,6 @@
-"""What this installation consists of, and whether its numbers are right: the library behind ``ast doctor``.
+"""Report what is installed, and check its results against stored values; the library behind ``ast doctor``.
 
-Torch is imported where it is needed, so that an installation whose torch is missing or does not load is told so.
+torch is imported only inside functions, so that an installation with a missing or broken torch gets a report, too.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from ast_cli.hub.folders import builtin_folder
 from ast_cli.hub.names import BUILTIN, known_aliases
 
 REFERENCE = Path(__file__).parent / "assets" / "selfcheck.safetensors"
-CLIPS = Path(__file__).parent / "assets" / "selfcheck_clips.safetensors"  # tests/make_selfcheck_reference.py says how
+CLIPS = Path(__file__).parent / "assets" / "selfcheck_clips.safetensors"  # written by tests/make_selfcheck_reference.py
 DECODERS: dict[str, Callable[[Source], Decoder]] = {"libsndfile": SoundFileDecoder, "FFmpeg": PyAVDecoder}
-# Samples in [-1, 1] against those that were decoded when the clip was made. Lossless formats differ by the rounding of
-# 16 bits. Lossy decoders compute in other orders, or in integers, on other processors and in other versions.
+# Tolerances of samples in [-1, 1], compared with those decoded when the clip was made. Lossless formats differ by the
+# rounding to 16 bits. Lossy decoders compute in another order, or in integers, on other processors and versions.
 DECODING_TOLERANCE = {"lossless": 2.0**-14, "lossy": 1e-2}
-# Natural-log energies against torchaudio's. Where a bin holds less than 1e-7 of its frame's largest energy it is
-# rounding noise, and another device, or NumPy, rounds otherwise.
+# Tolerances of natural-log energies, compared with those of torchaudio. A bin with less than 1e-7 of the largest energy
+# of its frame contains only rounding noise, which differs between devices and between torch and NumPy.
 FBANK_TOLERANCE = 5e-4
 FBANK_NOISE_TOLERANCE = 1e-2
 FBANK_NOISE_RATIO = 1e-7
-# Logits of the built-in model against the reference implementation's in float32; they span about 8. Half precision
-# keeps 8 (bfloat16) or 11 (float16) significant bits through 6 layers.
+# Tolerances of the logits of the built-in model, which span about 8, compared with those of transformers in float32.
+# Half precision keeps 8 (bfloat16) or 11 (float16) significant bits through 6 layers.
 LOGITS_TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 PACKAGES = (
     "torch",
@@ -68,14 +68,14 @@ class Check:
     """One comparison with a stored reference value.
 
     Attributes:
-        what: ``decoding``, ``fbank``, ``logits``, or ``import``.
-        engine: Which implementation computed it.
-        device: Where.
-        dtype: In which data type.
-        difference: Largest absolute difference; None if it could not be computed.
-        tolerance: How large it may be.
-        message: Why it could not be computed.
-        container: Of decoding, which kind of file, and codec where that is not plain.
+        what: Quantity that was compared: ``decoding``, ``fbank``, ``logits``, or ``import``.
+        engine: Implementation that computed the result.
+        device: Device that computed the result.
+        dtype: Data type of the computation.
+        difference: Largest absolute difference; None if there is no result.
+        tolerance: Largest difference that is accepted.
+        message: Reason why there is no result.
+        container: File format of a decoded clip, with the codec if the format has several.
     """
 
     what: str
@@ -89,7 +89,7 @@ class Check:
 
     @property
     def is_right(self) -> bool:
-        """Whether the number was computed and lies within the tolerance."""
+        """Whether there is a result and its difference is within the tolerance."""
         return self.difference is not None and self.difference <= self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Check:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of everything the numbers depend on; None for what is not installed."""
+    """Return the versions of everything that the results depend on; None for packages that are not installed."""
     found: dict[str, str | None] = {"ast": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -109,20 +109,20 @@ def versions() -> dict[str, str | None]:
 
 
 def decoders() -> dict[str, str]:
-    """Return the decoding libraries inside soundfile and PyAV."""
+    """Return the versions of the decoding libraries inside soundfile and PyAV."""
     libavcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
     return {"libsndfile": str(soundfile.__libsndfile_version__), "FFmpeg": f"libavcodec {libavcodec}"}
 
 
 def caches() -> dict[str, str]:
-    """Return where fetched checkpoints are kept, and whether fetching is forbidden."""
+    """Return the folder of downloaded checkpoints, and whether downloads are disabled."""
     from huggingface_hub import constants
 
     return {"hub": constants.HF_HUB_CACHE, "offline": "yes (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "no"}
 
 
 def devices() -> dict[str, str]:
-    """Return the devices a model can run on and what they are."""
+    """Return the devices that can run a model, with a description of each."""
     cpu = f"{platform.machine()}, {os.cpu_count()} logical cores"
     if torch_failure() is not None:
         return {"cpu": cpu}
@@ -138,16 +138,16 @@ def devices() -> dict[str, str]:
 
 
 def torch_failure() -> str | None:
-    """Return why torch cannot be imported; None where it can."""
+    """Return the reason why torch cannot be imported, or None if it can."""
     try:
         import torch  # noqa: F401
-    except (ImportError, OSError) as error:  # OSError: a library that the wheel needs is missing
+    except (ImportError, OSError) as error:  # OSError: a shared library of the wheel is missing
         return str(error).splitlines()[0]
     return None
 
 
 def models() -> dict[str, str | None]:
-    """Return the known checkpoints and their folders, None for those not fetched."""
+    """Return the known checkpoints and their folders; None for those not downloaded."""
     found: dict[str, str | None] = {BUILTIN: str(builtin_folder())}
     for alias, repo_id in known_aliases().items():
         folder = cached_folder(repo_id)
@@ -180,7 +180,7 @@ def run_checks() -> Iterator[Check]:
 
 
 def check_decoders() -> Iterator[Check]:
-    """Decode a tiny clip of every kind by each decoder that reads it, and compare the samples."""
+    """Decode a tiny clip of every file format with each decoder that supports it, and compare the samples."""
     clips = load_file(CLIPS)
     for name, expected in clips.items():
         if not name.startswith("clip/"):
@@ -190,7 +190,7 @@ def check_decoders() -> Iterator[Check]:
 
 
 def _check_decoder(name: str, container: str, content: bytes, expected: NDArray[np.int16], tolerance: float) -> Check:
-    """Compare what one decoder makes of one clip."""
+    """Compare the samples that one decoder returns for one clip."""
     difference, message = None, ""
     try:
         decoded = decoded_clip(name, content)
@@ -198,16 +198,16 @@ def _check_decoder(name: str, container: str, content: bytes, expected: NDArray[
             difference = float(np.abs(decoded - expected / np.float32(2**15)).max())
         else:
             message = f"{len(decoded)} samples instead of {len(expected)}"
-    except Exception as error:  # whatever it raises: that is what is being asked
+    except Exception as error:  # any exception is a result of the check
         message = (str(error) or type(error).__name__).splitlines()[0]
     return Check("decoding", name, "cpu", "float32", difference, tolerance, message, container)
 
 
 def decoded_clip(decoder: str, content: bytes) -> NDArray[np.float32]:
-    """Return the samples of one clip, mono, by one of `DECODERS`.
+    """Return the mono samples of one clip, decoded by one of `DECODERS`.
 
     Raises:
-        AudioError: It cannot be decoded.
+        AudioError: If the clip cannot be decoded.
     """
     opened = DECODERS[decoder](Source("clip", content))
     try:
@@ -217,7 +217,7 @@ def decoded_clip(decoder: str, content: bytes) -> NDArray[np.float32]:
 
 
 def _check_fbank(backend: FbankBackend, device: str, waveform: NDArray[Any], expected: NDArray[Any]) -> Check:
-    """Compare one filter bank with torchaudio's output."""
+    """Compare the output of one filter bank with that of torchaudio."""
     try:
         computed = _fbank_on(device, waveform) if device != "cpu" else fbanks_of([waveform], FbankConfig(), backend)[0]
     except (AstError, RuntimeError) as error:
@@ -231,7 +231,7 @@ def _check_fbank(backend: FbankBackend, device: str, waveform: NDArray[Any], exp
 
 
 def _fbank_on(device: str, waveform: NDArray[Any]) -> NDArray[Any]:
-    """Compute our filter bank on a GPU."""
+    """Compute our filter bank on a device."""
     import torch
 
     from ast_cli.audio.fbank.torch_fbank import log_mel_fbank
@@ -241,7 +241,7 @@ def _fbank_on(device: str, waveform: NDArray[Any]) -> NDArray[Any]:
 
 
 def _check_logits(name: str, options: EngineOptions, fbank: NDArray[Any], expected: NDArray[Any]) -> Check:
-    """Compare the built-in model's logits with the reference implementation's."""
+    """Compare the logits of the built-in model with those of transformers."""
     dtype = "float32" if options.dtype == "auto" else options.dtype
     tolerance = LOGITS_TOLERANCE[dtype]
     try:

@@ -104,7 +104,7 @@ def test_exported_model_runs_alone_and_agrees(tmp_path: Path, format_name: Any, 
 
 
 @each_format
-def test_types_are_as_small_as_they_say(tmp_path: Path, format_name: Any) -> None:
+def test_float16_has_half_and_int8_a_quarter_of_the_size(tmp_path: Path, format_name: Any) -> None:
     sizes = [
         export_model(ExportOptions("builtin", tmp_path / dtype, format_name, dtype)).num_bytes
         for dtype in ("float32", "float16", "int8")
@@ -152,7 +152,7 @@ def names_of(folder: Path, format_name: Any) -> list[Path]:
 
 
 @each_format
-def test_an_exported_model_is_known_by_any_of_its_names(tmp_path: Path, format_name: Any) -> None:
+def test_an_exported_model_loads_by_folder_and_by_file(tmp_path: Path, format_name: Any) -> None:
     results = []
     for name in names_of(tmp_path, format_name):
         tagger = Tagger.from_pretrained(name)
@@ -164,7 +164,7 @@ def test_an_exported_model_is_known_by_any_of_its_names(tmp_path: Path, format_n
 
 
 @each_format
-def test_a_file_of_another_name_goes_by_what_it_holds_not_by_its_neighbors(tmp_path: Path, format_name: Any) -> None:
+def test_a_single_file_is_described_by_its_content_not_by_files_beside_it(tmp_path: Path, format_name: Any) -> None:
     file = names_of(tmp_path, format_name)[2]
     builtin = Tagger.from_pretrained("builtin")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "audio-spectrogram-transformer"}))
@@ -179,7 +179,7 @@ def test_a_file_of_another_name_goes_by_what_it_holds_not_by_its_neighbors(tmp_p
 
 
 @each_format
-def test_the_file_of_a_folder_goes_by_its_neighbors_as_the_folder_does(tmp_path: Path, format_name: Any) -> None:
+def test_the_file_in_a_folder_is_described_by_the_files_beside_it(tmp_path: Path, format_name: Any) -> None:
     folder, file, _ = names_of(tmp_path, format_name)
     config = json.loads((folder / "config.json").read_text())
     renamed = {**config, "id2label": {**config["id2label"], "0": "Renamed"}, "label2id": None}
@@ -188,7 +188,7 @@ def test_the_file_of_a_folder_goes_by_its_neighbors_as_the_folder_does(tmp_path:
 
 
 @each_format
-def test_scores_depend_on_the_same_files_by_either_name(tmp_path: Path, format_name: Any) -> None:
+def test_depends_on_the_same_files_by_folder_and_by_file(tmp_path: Path, format_name: Any) -> None:
     folder, file, alone = names_of(tmp_path, format_name)
     assert checkpoint_digest(str(folder)) == checkpoint_digest(str(file))
     before = checkpoint_digest(str(alone))
@@ -217,7 +217,7 @@ def test_every_command_that_tags_takes_an_exported_model(
 
 
 @each_format
-def test_a_model_that_does_not_say_what_it_is_is_refused(tmp_path: Path, format_name: Any) -> None:
+def test_a_model_without_a_description_is_refused(tmp_path: Path, format_name: Any) -> None:
     weights, config = load_arrays("builtin")
     silent = tmp_path / "silent.onnx"
     silent.write_bytes(as_bytes(GraphBuilder(config, weights).build()))
@@ -233,7 +233,7 @@ def test_a_model_that_does_not_say_what_it_is_is_refused(tmp_path: Path, format_
     )
 
 
-def test_half_of_an_openvino_model_is_refused(tmp_path: Path) -> None:
+def test_an_openvino_model_without_weights_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     file = export_model(ExportOptions("builtin", tmp_path / "a.xml", "openvino")).files[0]
     (tmp_path / "a.bin").unlink()
@@ -242,7 +242,7 @@ def test_half_of_an_openvino_model_is_refused(tmp_path: Path) -> None:
     assert str(raised.value) == f"{file}: its file of weights, a.bin, is missing beside it: copy both files"
 
 
-def test_an_exported_model_whose_runtime_is_missing_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_runtime_of_an_exported_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = export_model(ExportOptions("builtin", tmp_path / "a.onnx")).files[0]
     monkeypatch.setattr("ast_cli.engine.choice.is_installed", lambda _package: False)
     for engine in (None, "auto", "onnxruntime"):
@@ -253,7 +253,9 @@ def test_an_exported_model_whose_runtime_is_missing_names_it(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("name", ["out", "out/model.onnx", "tagger.onnx"])
-def test_an_exported_model_is_no_checkpoint(tmp_path: Path, run_ast: Callable[..., Any], name: str) -> None:
+def test_an_exported_model_is_not_accepted_as_checkpoint(
+    tmp_path: Path, run_ast: Callable[..., Any], name: str
+) -> None:
     names_of(tmp_path, "onnx")
     message = "written by `ast export` and not a checkpoint: use the checkpoint that it was made from"
     with pytest.raises(CheckpointError, match=message):
@@ -265,48 +267,48 @@ def test_an_exported_model_is_no_checkpoint(tmp_path: Path, run_ast: Callable[..
     assert not (tmp_path / "tuned").exists()
 
 
-def test_a_checkpoint_with_a_runtimes_model_beside_it_is_a_checkpoint(tmp_path: Path) -> None:
+def test_a_checkpoint_beside_a_model_of_a_runtime_is_a_checkpoint(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"of another make")
     assert exported_engine(tmp_path) is None
     assert isinstance(Tagger.from_pretrained(tmp_path, device="cpu").engine, TorchEngine)
 
 
-def test_an_exported_folder_never_takes_the_place_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exported_folder_does_not_shadow_a_model_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_model(ExportOptions("builtin", tmp_path / "builtin"))
     export_model(ExportOptions("builtin", tmp_path / "fast"))
     monkeypatch.chdir(tmp_path)
     assert [exported_engine(name) for name in ("builtin", "fast", "./fast")] == [None, None, "onnxruntime"]
 
 
-def test_int8_that_is_not_calibrated_is_said_to_be_slow(tmp_path: Path, run_ast: Callable[..., Any]) -> None:
+def test_int8_without_calibration_warns_that_it_is_slow(tmp_path: Path, run_ast: Callable[..., Any]) -> None:
     done = run_ast("export", "--model", "builtin", "--dtype", "int8", "--output", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     first, second = done.stderr.splitlines()
     assert first == (
-        "warning: int8 without calibration measures every token while it runs, which costs more than it saves: one "
-        "window took 2.3 times as long as transformers' float32 in ONNX Runtime and 0.84 times in OpenVINO, calibrated "
-        "0.36 and 0.25; add --calibrate FOLDER with recordings like yours"
+        "warning: int8 without calibration measures the range of every token at run time and is slow: relative to "
+        "transformers in float32, one window took 2.3 times as long in ONNX Runtime and 0.84 times in OpenVINO, but "
+        "0.36 and 0.25 times with calibration; use --calibrate FOLDER with recordings like yours"
     )
     assert second == f"writing {tmp_path / 'out' / 'model.onnx'}"  # so it comes before anything is written
     assert "slower than float32" in " ".join(run_ast("export", "--help").stdout.split())
 
 
 @pytest.mark.filterwarnings("error")
-def test_other_exports_warn_of_nothing(tmp_path: Path) -> None:
+def test_other_exports_give_no_warning(tmp_path: Path) -> None:
     export_model(ExportOptions("builtin", tmp_path / "int8", dtype="int8", calibrate=SAMPLES))
     export_model(ExportOptions("builtin", tmp_path / "float32"))
 
 
 @each_format
-def test_damaged_export_is_one_sentence(tmp_path: Path, format_name: Any) -> None:
+def test_a_damaged_export_is_an_error(tmp_path: Path, format_name: Any) -> None:
     exported = export_model(ExportOptions("builtin", tmp_path, format_name))
     exported.files[0].write_bytes(b"no model")
     with pytest.raises(CheckpointError, match=f"{exported.files[0].name}: cannot be loaded .*; export it again"):
         Tagger.from_pretrained(tmp_path, engine="auto")
 
 
-def test_a_single_file_may_be_named(tmp_path: Path) -> None:
+def test_the_output_can_be_a_single_file(tmp_path: Path) -> None:
     exported = export_model(ExportOptions("builtin", tmp_path / "tagger.onnx"))
     assert exported.files == (tmp_path / "tagger.onnx",)
     assert [file.name for file in tmp_path.iterdir()] == ["tagger.onnx"]
@@ -317,31 +319,31 @@ def test_a_single_file_may_be_named(tmp_path: Path) -> None:
     [
         ({"format": "tflite"}, "format must be one of onnx, openvino, not 'tflite'"),
         ({"dtype": "int4"}, "dtype must be one of float32, float16, int8, not 'int4'"),
-        ({"calibrate": SAMPLES}, "only int8 is calibrated"),
-        ({"calibrate": SAMPLES / "nowhere", "dtype": "int8"}, "there is no such folder"),
-        ({"output": Path("model.xml")}, "is no name for the format onnx"),
-        ({"output": Path("model.onnx"), "format": "openvino"}, "is no name for the format openvino"),
+        ({"calibrate": SAMPLES}, "--calibrate needs --dtype int8, not float32"),
+        ({"calibrate": SAMPLES / "nowhere", "dtype": "int8"}, "this folder does not exist"),
+        ({"output": Path("model.xml")}, "the suffix .xml does not match --format onnx"),
+        ({"output": Path("model.onnx"), "format": "openvino"}, "the suffix .onnx does not match --format openvino"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ExportOptions(**{"model": "builtin", "output": Path("new-folder"), **changes})
 
 
-def test_folder_without_audio_calibrates_nothing(tmp_path: Path) -> None:
+def test_a_calibration_folder_without_audio_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "broken.wav").write_bytes(b"RIFF")
-    with pytest.raises(UsageError, match="not one recording in it can be read"):
+    with pytest.raises(UsageError, match="this folder contains no readable recording"):
         export_model(ExportOptions("builtin", tmp_path / "out", dtype="int8", calibrate=tmp_path / "empty"))
 
 
-def test_openvino_that_is_missing_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_openvino_is_an_error_naming_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ast_cli.engine.choice.is_installed", lambda _package: False)
     with pytest.raises(EngineMissingError, match=r"pip install openvino, or do without"):
         export_model(ExportOptions("builtin", tmp_path, "openvino"))
 
 
-def test_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AstError, match="cannot be written"):
         export_model(ExportOptions("builtin", tmp_path / "file" / "below"))
@@ -381,7 +383,7 @@ def test_int8_calibrated_on_a_folder_agrees(tmp_path: Path, format_name: Any) ->
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
-def test_int8_computes_the_rest_in_bfloat16_where_the_processor_has_it_and_float32_is_not_asked_for(
+def test_int8_uses_bfloat16_for_the_rest_if_supported_unless_float32_is_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ast_cli.engine.graph import openvino_engine
@@ -449,7 +451,7 @@ def test_int8_of_a_random_base_size_model_correlates(tmp_path: Path, format_name
     assert correlation(ours, expected) >= 0.999
 
 
-def test_labels_of_a_tiny_model_survive(tmp_path: Path) -> None:
+def test_labels_of_a_tiny_model_are_kept(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", id2label={0: "Waves, surf", 1: "Ü", 2: "c"})
     export_model(ExportOptions(str(folder), tmp_path / "out"))
     assert list(Tagger.from_pretrained(tmp_path / "out", engine="auto").config.id2label.values()) == [

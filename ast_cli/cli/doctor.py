@@ -1,4 +1,4 @@
-"""``ast doctor``: what is installed, and whether its numbers are right."""
+"""``ast doctor``: show what is installed, and check its results against stored values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import counted
 
-LINE_WIDTH = 100  # characters, of lists of kinds of files
+LINE_WIDTH = 100  # characters, for lists of file formats
 
 if TYPE_CHECKING:
     from ast_cli.selfcheck import Check
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show versions, devices, decoders and models, and check the numbers against stored reference values.
+    """Show versions, devices, decoders and models, and check the results against stored reference values.
 
-    Each decoder decodes a tiny clip of every kind of file. Ends with exit code 1 if a number is off.
+    Each decoder decodes a tiny clip of every file format. The exit code is 1 if a result differs.
     """
     import warnings
 
@@ -30,7 +30,7 @@ def doctor(
     from ast_cli.errors import AstWarning
     from ast_cli.hub.folders import default_model
 
-    warnings.simplefilter("ignore", AstWarning)  # float16 is slow on a CPU: here it is only checked
+    warnings.simplefilter("ignore", AstWarning)  # float16 is slow on a CPU, but here it is only checked
     facts: dict[str, Any] = {
         "versions": selfcheck.versions(),
         "decoders": selfcheck.decoders(),
@@ -40,7 +40,7 @@ def doctor(
         "default_model": default_model(),
     }
     checks = list(selfcheck.run_checks())
-    # A second filter bank that cannot be imported is no fault: nothing depends on it.
+    # torchaudio is optional: it is no failure if its filter bank cannot be imported.
     needed = [check for check in checks if check.engine != "torchaudio" or check.difference is not None]
     num_wrong = sum(not check.is_right for check in needed)
     if as_json:
@@ -69,7 +69,7 @@ def _print_facts(heading: str, values: dict[str, str | None] | str) -> None:
 
 
 def _decoding_lines(checks: list[Check]) -> list[str]:
-    """Return a line for each clip that failed, and for each decoder the kinds of files that it reads rightly."""
+    """Return a line for each clip that failed, and lines with the formats that each decoder decodes correctly."""
     lines = [f"{_check_line(check, is_needed=True)} in {check.container}" for check in checks if not check.is_right]
     for decoder in sorted({check.engine for check in checks}):
         right = [check.container for check in checks if check.engine == decoder and check.is_right]

@@ -1,4 +1,4 @@
-"""``ast export``: a checkpoint as a model for other runtimes."""
+"""``ast export``: convert a checkpoint for ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -16,31 +16,35 @@ from ast_cli.report.text import printable
 def export(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FOLDER_OR_FILE", help="A folder, or a file named .onnx or .xml."),
+        typer.Option(
+            "--output", "-o", metavar="FOLDER_OR_FILE", help="Output folder, or file with the suffix .onnx or .xml."
+        ),
     ],
     model: p.Model = None,
     format_name: Annotated[
-        Literal["onnx", "openvino"], typer.Option("--format", "-f", help="openvino needs OpenVINO installed.")
+        Literal["onnx", "openvino"],
+        typer.Option("--format", "-f", help="Format of the model; openvino needs OpenVINO."),
     ] = "onnx",
     dtype: Annotated[
-        Literal["float32", "float16", "int8"], typer.Option("--dtype", help="Of the weights, and of the computation.")
+        Literal["float32", "float16", "int8"],
+        typer.Option("--dtype", help="Data type of the weights and the computation."),
     ] = "float32",
     calibrate: Annotated[
         Path | None,
         typer.Option(
             "--calibrate",
             metavar="FOLDER",
-            help="For int8: recordings to find the range of each layer on. Without, each token is measured while the "
-            "model runs, which makes it several times slower, in ONNX Runtime slower than float32.",
+            help="Recordings to calibrate int8 on. Without them, the ranges are measured at run time, which makes the "
+            "model several times slower; in ONNX Runtime it is then slower than float32.",
             show_default=False,
         ),
     ] = None,
     front_end: p.FrontEnd = None,
     unnamed_labels: p.UnnamedLabels = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     quiet: p.Quiet = False,
 ) -> None:
-    """Write a model that ONNX Runtime or OpenVINO runs alone, labels and features described in it.
+    """Convert a model for ONNX Runtime or OpenVINO, with a description of its labels and features.
 
     Examples: `ast export --output exported/`, `ast export --format openvino --dtype int8 --calibrate clips/ -o small/`
     """

@@ -16,7 +16,7 @@ from ast_cli.errors import ExitCode
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_doctor_finds_the_numbers_right(run_ast: Run) -> None:
+def test_doctor_passes_all_checks(run_ast: Run) -> None:
     done = run_ast("doctor")
     assert done.returncode == ExitCode.OK, done.stdout
     for heading in ("versions:", "decoders:", "devices:", "caches:", "models:", "default model: builtin", "checks:"):
@@ -24,7 +24,7 @@ def test_doctor_finds_the_numbers_right(run_ast: Run) -> None:
     assert done.stdout.endswith("all numbers are right\n")
 
 
-def test_doctor_json_tells_each_check(run_ast: Run) -> None:
+def test_doctor_json_contains_each_check(run_ast: Run) -> None:
     document = json.loads(run_ast("doctor", "--json").stdout)
     checked = {(check["what"], check["engine"], check["device"], check["dtype"]) for check in document["checks"]}
     assert {("fbank", "native", "cpu", "float32"), ("logits", "torch eager", "cpu", "bfloat16")} <= checked
@@ -78,7 +78,7 @@ def test_a_decoder_that_returns_other_samples_fails_its_check(monkeypatch: pytes
     assert (checks[0].difference is None) == (change == "fewer samples")
 
 
-def test_an_installation_without_torch_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_torch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selfcheck, "torch_failure", lambda: "libcudart.so.13: cannot open shared object file")
     checks = list(selfcheck.run_checks())
     (failed,) = [check for check in checks if not check.is_right]
