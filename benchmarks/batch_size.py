@@ -1,11 +1,12 @@
-"""What does it gain to measure the batch size on a CPU, over taking it from the model's size?
+"""Compare the batch size that follows from the model's size with the one that is fastest when measured, on a CPU.
 
     python benchmarks/batch_size.py [--engines torch,onnxruntime] [--threads 1,2] [--rounds 5] [--json FILE]
 
-Ten models with random weights, from a thousandth of base size to base size, each on one and on two threads. The sizes
-1 to 16 take turns, round after round. For each setting: the time of a window at the formula's size
-(`ast_cli.engine.interface.cpu_batch_size`) and at the size that was fastest in the first rounds, both as medians over
-the other rounds, so that noise is not counted as gain, and their ratio. Runs did measure once; this is why they do not.
+The script runs ten models with random weights, from a thousandth of base size to base size, on one and on two threads.
+Batch sizes from 1 to 16 take turns, round after round. For each setting it prints the time of a window at the batch
+size of the formula (`ast_cli.engine.interface.cpu_batch_size`), the time at the batch size that was fastest in the
+first rounds, and their ratio. Both times are medians over the other rounds, so that noise does not count as a gain.
+Runs of `ast classify` used to measure the batch size; the results of this script are the reason why they no longer do.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ast_cli.benchmark.peers import engines_of, random_input_values, random_mode
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.options import EngineOptions
 
-# Width, blocks, frames of a window, stride of the patches.
+# hidden_size, number of blocks, frames of a window, stride of the patches.
 MODELS = (
     (64, 4, 256, 10),
     (192, 4, 128, 10),
@@ -40,13 +41,13 @@ MODELS = (
     (768, 12, 1024, 16),
 )
 CANDIDATES = (1, 2, 4, 8, 16)
-NUM_ROUNDS = 3  # that choose
-TIE = 1.05  # times that are so close are equal: then the smaller size has it
-LONGEST_PASS_S = 2.0  # larger batches of a model are not tried: neither is it the search's way to go on with slow ones
+NUM_ROUNDS = 3  # rounds that choose a batch size
+TIE = 1.05  # times within this factor count as equal, and the smaller batch size is chosen
+LONGEST_PASS_S = 2.0  # after a pass that takes longer, larger batches are not tried
 
 
 class Row(NamedTuple):
-    """One setting."""
+    """The result for one model, engine and number of threads."""
 
     model: str
     engine: str
@@ -58,7 +59,7 @@ class Row(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """How much faster the chosen size is."""
+        """Speed-up of the chosen batch size over that of the formula."""
         return self.formula_ms / self.chosen_ms
 
 
@@ -103,7 +104,7 @@ def main() -> None:
 
 
 def measure(engine: Engine, config: ASTConfig, model: str, num_threads: int, arguments: argparse.Namespace) -> Row:
-    """Time all sizes in turn; choose on the first rounds, judge on the others."""
+    """Time all batch sizes in turn; choose one by the first rounds, and report the times of the others."""
     batches: dict[int, Any] = {}
     for size in sorted({*CANDIDATES, engine.default_batch_size}):
         values = random_input_values(config, size, torch.device("cpu"), torch.float32).numpy()
@@ -116,9 +117,9 @@ def measure(engine: Engine, config: ASTConfig, model: str, num_threads: int, arg
         for size, values in batches.items():
             times[size].append(time_of(engine, values) / size)
     chosen = search({size: times[size] for size in CANDIDATES if size in times})
-    judged = {size: statistics.median(of_size[NUM_ROUNDS:]) * 1000 for size, of_size in times.items()}
+    medians_ms = {size: statistics.median(of_size[NUM_ROUNDS:]) * 1000 for size, of_size in times.items()}
     formula = engine.default_batch_size
-    return Row(model, engine.name, num_threads, formula, chosen, judged[formula], judged[chosen])
+    return Row(model, engine.name, num_threads, formula, chosen, medians_ms[formula], medians_ms[chosen])
 
 
 def time_of(engine: Engine, values: np.ndarray[Any, Any]) -> float:
@@ -128,7 +129,7 @@ def time_of(engine: Engine, values: np.ndarray[Any, Any]) -> float:
 
 
 def search(times: dict[int, list[float]]) -> int:
-    """Return the smallest size that is nearly as fast as the fastest, each by its best round: noise only adds."""
+    """Return the smallest size that is nearly as fast as the fastest, by the best round, as noise only adds time."""
     least = {size: min(of_size[:NUM_ROUNDS]) for size, of_size in times.items()}
     return min(size for size, seconds in least.items() if seconds <= min(least.values()) * TIE)
 
@@ -141,9 +142,9 @@ def parse_arguments() -> argparse.Namespace:
         "--models",
         type=lambda text: [int(number) for number in text.split(",")],
         default=range(1, len(MODELS) + 1),
-        help="which, from 1",
+        help="numbers of models to run, from 1",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="that judge, after those that choose")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to report, after those that choose")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

@@ -1,12 +1,12 @@
-"""The whole command, cold: `ast classify` on one 5 s file against a script with transformers' pipeline.
+"""Compare `ast classify` on one file of 5 s, started cold, with a script that uses the pipeline of transformers.
 
     python benchmarks/command.py [--model base|builtin|FOLDER] [--rounds 5] [--engines torch] [--json FILE]
 
-Every run is a process of its own, from start to exit; the files are in the system's cache, as they are after a first
-use. Wall time comes from rounds in which all take turns; peak memory from further runs, in which the proportional
-set sizes (PSS) of the process and its children are added up every few milliseconds: memory that two of them share
-counts once. The tags are compared first; the pipeline hears one window of a file, so a model whose window is shorter
-than the clip cannot be compared.
+Every run is a process from start to exit. The files are in the system's cache, as they are after a first use. Wall time
+is measured in rounds in which all commands take turns. Peak memory is measured in further runs: the proportional set
+sizes (PSS) of the process and its children are added up every few milliseconds, so that memory shared by two processes
+counts once. The tags are compared first. The pipeline processes only one window of a file, so a model whose window is
+shorter than the clip cannot be compared.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ print(json.dumps([[tag["label"], tag["score"]] for tag in tags]))
 """
 BASELINE = "transformers pipeline"
 DURATION_S, SAMPLING_RATE = 5, 16_000
-SCORE_TOLERANCE = 2e-3  # the pipeline's features are NumPy's, ours are torchaudio's to the last roundings
+SCORE_TOLERANCE = 2e-3  # the pipeline computes its features with NumPy, ours equal torchaudio's up to rounding
 NUM_MEMORY_RUNS = 3
 SAMPLING_INTERVAL_S = 0.005
 
@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder = make_checkpoint(arguments.model, Path(scratch))
         commands = make_commands(Path(scratch), folder, arguments.engines)
-        check_agreement(commands)  # and a first use, which converts models and fills the system's cache
+        check_agreement(commands)  # also converts models and fills the system's cache
         times_s = time_alternating(commands, arguments.rounds)
         peaks = {
             name: statistics.median(peak_bytes(command) for _ in range(min(NUM_MEMORY_RUNS, arguments.rounds)))
@@ -75,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_commands(scratch: Path, folder: Path, engines: list[str]) -> dict[str, list[str]]:
-    """Write the clip and the pipeline's script; return what is run, the baseline first."""
+    """Write the clip and the script of the pipeline; return the commands to run, with the baseline first."""
     clip, script = scratch / "clip.wav", scratch / "pipeline.py"
     noise = 0.1 * np.random.default_rng(0).standard_normal(DURATION_S * SAMPLING_RATE)
     soundfile.write(clip, noise.astype(np.float32), SAMPLING_RATE)
@@ -91,18 +91,18 @@ def make_commands(scratch: Path, folder: Path, engines: list[str]) -> dict[str, 
 
 
 def check_agreement(commands: dict[str, list[str]]) -> None:
-    """End where the tags differ."""
+    """Exit with an error if the tags differ."""
     expected = dict(json.loads(output_of(commands[BASELINE])))
     for name, command in commands.items():
         if name == BASELINE:
             continue
         ours = {tag["label"]: tag["score"] for tag in tags_in(json.loads(output_of(command)))}
         if not same_scores(expected, ours):
-            sys.exit(f"error: {name} says {ours}, {BASELINE} {expected}: there is nothing to compare")
+            sys.exit(f"error: the tags differ, so the times do not compare: {name} {ours}, {BASELINE} {expected}")
 
 
 def same_scores(expected: dict[str, float], ours: dict[str, float]) -> bool:
-    """Tell whether both give the same scores; labels may differ where scores are closer than the tolerance."""
+    """Return whether both have the same scores; labels may differ if their scores are within the tolerance."""
     if any(abs(score - expected.get(label, score)) > SCORE_TOLERANCE for label, score in ours.items()):
         return False
     pairs = zip(sorted(expected.values()), sorted(ours.values()), strict=True)
@@ -126,7 +126,7 @@ def output_of(command: list[str]) -> str:
 
 
 def time_alternating(commands: dict[str, list[str]], num_rounds: int) -> dict[str, list[float]]:
-    """Return each command's seconds a round."""
+    """Return the times of each command in seconds, one per round."""
     times_s: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(num_rounds):
         for name, command in commands.items():
@@ -137,7 +137,7 @@ def time_alternating(commands: dict[str, list[str]], num_rounds: int) -> dict[st
 
 
 def peak_bytes(command: list[str], interval_s: float = SAMPLING_INTERVAL_S) -> float:
-    """Return the most memory that a command and its children hold together at any moment."""
+    """Return the peak memory of a command and its children together, in bytes."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0
     is_over = threading.Event()
@@ -158,18 +158,18 @@ def peak_bytes(command: list[str], interval_s: float = SAMPLING_INTERVAL_S) -> f
 
 
 def family(number: int) -> list[int]:
-    """Return a process and all its descendants, by number."""
+    """Return the process IDs of a process and all its descendants."""
     children: list[int] = []
     for task in Path(f"/proc/{number}/task").glob("*/children"):
         try:
             children += [int(child) for child in task.read_text().split()]
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
     return [number, *(member for child in children for member in family(child))]
 
 
 def proportional_bytes(number: int) -> int:
-    """Return a process's own memory and its share of what it has in common with others."""
+    """Return the proportional set size of a process in bytes: its own memory and its share of shared memory."""
     try:
         for line in Path(f"/proc/{number}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

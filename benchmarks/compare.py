@@ -1,14 +1,14 @@
-"""Every way to run AST, on the same weights and inputs, in one run: ratios, spread, share of the possible rate.
+"""Compare every installed way to run AST on the same weights and inputs: time ratios, spread, share of the peak rate.
 
     python benchmarks/compare.py [--model base|builtin|FOLDER] [--dtype float32|bfloat16|int8] [--batch-size 1]
         [--rounds 5] [--threads N] [--peers "transformers sdpa,ast torch"] [--json FILE] [--markdown FILE]
 
-Peers are what is installed of: transformers (sdpa, eager), ONNX Runtime and OpenVINO on transformers' graph, and
-our engines; with int8 what `ast export` makes of the model for them. Logits are compared first: a faster model that
-computes something else is no faster model. Then all take turns, round after round, so that a machine that is busy slows
-them alike. A ratio is the median of the rounds' ratios to the baseline, its spread their interquartile range. The
-largest rate of a matrix product is measured in the same rounds, with int8 that of float32; a peer's share of it
-says how close it is to what the machine can do.
+The peers are those installed of transformers (sdpa, eager), ONNX Runtime and OpenVINO on the graph of transformers, and
+our engines. With int8, our peers run the models that `ast export` writes for them. The logits are compared first, as
+times of different computations do not compare. Then all peers take turns, round after round, so that a busy machine
+slows all of them equally. A ratio is the median of the ratios to the baseline over the rounds, and its spread is their
+interquartile range. The largest rate of a matrix product is measured in the same rounds (with int8, in float32). The
+share of a peer in that rate shows how close it is to the limit of the machine.
 """
 
 from __future__ import annotations
@@ -45,26 +45,30 @@ from ast_cli.benchmark.peers import random_input_values
 from ast_cli.engine.torch import onednn
 from ast_cli.model.config import read_config
 
-TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # of logits of about 1
-LARGEST_INT8_ERROR = 2e-3  # share of the logits' variance that is error: a correlation of 0.999
-MATRIX_SHAPES = ((1214, 768, 3072), (1024, 1024, 1024), (2048, 2048, 2048))  # m, k, n: AST's largest, and square ones
+TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}  # for logits of about 1
+LARGEST_INT8_ERROR = 2e-3  # error variance / logit variance, equal to a correlation of 0.999
+MATRIX_SHAPES = (
+    (1214, 768, 3072),
+    (1024, 1024, 1024),
+    (2048, 2048, 2048),
+)  # m, k, n: the largest of AST, and square ones
 RECORDING = CALIBRATION / "rain.ogg"
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Row:
-    """A peer's line in the table.
+    """The result of one peer, a row of the table.
 
     Attributes:
-        name: Of the peer.
-        median_ms: Of one pass over the batch.
-        spread_ms: Interquartile range of the passes.
-        ratio: Median of the rounds' ratios to the baseline; below 1 is faster.
-        ratio_spread: Interquartile range of those.
-        gflop_per_s: By its own number of operations.
-        share: Of the largest rate of a matrix product in the same run.
-        max_abs_difference: Between its logits and the baseline's.
+        name: Name of the peer.
+        median_ms: Median time of a pass over the batch, in milliseconds.
+        spread_ms: Interquartile range of the times, in milliseconds.
+        ratio: Median of the ratios to the baseline over the rounds; below 1 the peer is faster.
+        ratio_spread: Interquartile range of these ratios.
+        gflop_per_s: Rate, computed with the peer's own number of operations.
+        share: Rate divided by the largest rate of a matrix product in the same run.
+        max_abs_difference: Largest difference between the logits of the peer and the baseline.
     """
 
     name: str
@@ -86,7 +90,7 @@ def main() -> None:
         setting = Setting(folder, config, arguments.dtype, arguments.batch_size, arguments.threads, Path(scratch))
         peers, missing = set_up(setting, arguments.peers)
         if not peers:
-            sys.exit(f"error: nobody is here to compete: {missing}")
+            sys.exit(f"error: no peer is available: {missing}")
         differences = check_agreement(peers, setting)
         times_s, rates = measure(peers, setting, arguments.rounds)
     rows = make_rows(peers, times_s, max(rates.values()), differences, arguments.batch_size)
@@ -116,7 +120,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_agreement(peers: Sequence[Peer], setting: Setting) -> dict[str, float]:
-    """Return each peer's largest difference from the first one's logits; end where one is beyond rounding."""
+    """Return the largest difference of each peer's logits from the first peer's; exit if one exceeds the tolerance."""
     values = input_values(setting)
     expected = peers[0].run(values)
     differences = {}
@@ -128,16 +132,16 @@ def check_agreement(peers: Sequence[Peer], setting: Setting) -> dict[str, float]
             agrees = error <= LARGEST_INT8_ERROR
         else:
             agrees = differences[peer.name] <= TOLERANCES[setting.float_dtype]
-        if not agrees:  # NaN too
+        if not agrees:  # also for NaN
             sys.exit(
-                f"error: {peer.name} and {peers[0].name} differ by {differences[peer.name]:.2g}: "
-                "there is nothing to compare"
+                f"error: the logits of {peer.name} and {peers[0].name} differ by {differences[peer.name]:.2g}, "
+                "so their times do not compare"
             )
     return differences
 
 
 def input_values(setting: Setting) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return random features; for int8 those of a recording, as what it was calibrated on was audio."""
+    """Return random features or, for int8, which is calibrated on audio, the features of a recording."""
     if setting.dtype == INT8:
         features = ASTFeatureExtractor.from_pretrained(setting.folder)
         window = features([load_waveform(RECORDING)], 16_000, "np").input_values
@@ -149,15 +153,15 @@ def input_values(setting: Setting) -> np.ndarray[Any, np.dtype[np.float32]]:
 def measure(
     peers: Sequence[Peer], setting: Setting, num_rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Return each peer's seconds a round, and each matrix product's rate in FLOP/s, all taking turns."""
+    """Time all peers and matrix products in turn; return times in seconds by peer, and rates in FLOP/s by product."""
     values = input_values(setting)
     steps: dict[str, Callable[[], object]] = {c.name: lambda c=c: c.run(values) for c in peers}  # type: ignore[misc]
     products = matrix_products(setting.torch_dtype)
     times_s: dict[str, list[float]] = {name: [] for name in [*steps, *products]}
     for step in (*steps.values(), *(product for product, _ in products.values())):
-        step()  # warm: kernels are built
+        step()  # warm-up, which builds kernels
     for number in range(num_rounds):
-        order = list(steps) if number % 2 == 0 else list(reversed(steps))  # whoever is first finds another cache
+        order = list(steps) if number % 2 == 0 else list(reversed(steps))  # the order changes the state of the cache
         for name in order:
             times_s[name].append(timed(steps[name]))
         for name, (product, _) in products.items():
@@ -174,7 +178,7 @@ def timed(step: Callable[[], object]) -> float:
 
 
 def matrix_products(dtype: torch.dtype) -> dict[str, tuple[Callable[[], object], int]]:
-    """Return matrix products by name, each with its number of operations: torch's own, and through oneDNN."""
+    """Return matrix products of torch and oneDNN by name, each with its number of operations."""
     generator = torch.Generator().manual_seed(SEED)
     products: dict[str, tuple[Callable[[], object], int]] = {}
     for m, k, n in MATRIX_SHAPES:
@@ -241,7 +245,7 @@ def make_report(
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """Return the report as a table with its circumstances."""
+    """Return the report as a table, with machine and versions."""
     machine = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     rates = report["matrix_products_gflop_per_s"]
@@ -261,7 +265,9 @@ def as_markdown(report: dict[str, Any]) -> str:
     ]
     lines += ["", *(f"Not here: {name} ({reason})." for name, reason in report["missing"].items())]
     if not report["is_native"]:
-        lines.append(f"This processor has no {report['dtype']} arithmetic: nothing about it can be judged here.")
+        lines.append(
+            f"This processor has no {report['dtype']} instructions, so these times say nothing about {report['dtype']}."
+        )
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -1,13 +1,13 @@
-"""A pass of the model beside other busy programs: medians, and the 95th percentile, where stalls show.
+"""Measure a pass of the model beside other busy programs: the median, and the 95th percentile, which shows stalls.
 
     python benchmarks/contended.py [--model base|builtin|FOLDER] [--threads N] [--busy N] [--rounds 20]
         [--spin-counts 0,1000,100000] [--engines onnxruntime,openvino] [--json FILE]
 
-A thread of a matrix product that has finished its part spins until the others have. Where other programs take a core
-away, it spins for a whole time slice of theirs, product after product. `OMP_WAIT_POLICY` says whether it may spin,
-`GOMP_SPINCOUNT` how long. Both are read when torch is imported, so each setting has a process of its own. All take
-turns: first on the machine as it is, then beside `--busy` processes that compute without end, by default one a core.
-"ast" has the command's own setting, "ast spinning" and transformers' SDPA the runtime's default.
+A thread that has finished its part of a matrix product spins until the others have finished. If another program takes a
+core, the thread spins for a whole time slice, product after product. `OMP_WAIT_POLICY` sets whether threads may spin,
+and `GOMP_SPINCOUNT` for how long. Both are read when torch is imported, so each setting runs in its own process. All
+processes take turns, first on the machine as it is, then beside `--busy` processes that compute without end, by default
+one per core. "ast" uses the setting of the command; "ast spinning" and transformers (sdpa) use the runtime's default.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="base")
     parser.add_argument("--threads", type=int, default=num_cores)
-    parser.add_argument("--busy", type=int, default=num_cores, help="processes that compute without end")
+    parser.add_argument("--busy", type=int, default=num_cores, help="number of processes that compute without end")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--spin-counts", type=lambda text: text.split(","), default=[])
     parser.add_argument("--engines", type=lambda text: text.split(","), default=[])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", help=argparse.SUPPRESS)  # the engine of this process
+    parser.add_argument("--child", help=argparse.SUPPRESS)  # engine to run in this process
     return parser.parse_args()
 
 
@@ -85,7 +85,7 @@ def peers(arguments: argparse.Namespace) -> dict[str, tuple[str, dict[str, str]]
 
 
 class Runner:
-    """A process that runs one pass each time it is told to."""
+    """A process that runs one pass on request."""
 
     def __init__(self, engine: str, folder: Path, num_threads: int, variables: Mapping[str, str]) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in (WAIT_POLICY, SPIN_COUNT)}
@@ -93,7 +93,7 @@ class Runner:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**environment, **variables}
         )
-        self._answer()  # loaded and warm
+        self._answer()  # the model is loaded and warmed up
 
     def __enter__(self) -> Runner:
         return self
@@ -103,7 +103,7 @@ class Runner:
         self._process.communicate()
 
     def pass_s(self) -> float:
-        """Run one pass; return its seconds."""
+        """Run one pass, and return its time in seconds."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -113,12 +113,12 @@ class Runner:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            sys.exit("error: a peer's process has ended")
+            sys.exit("error: the process of a peer has ended")
         return line
 
 
 def run_passes(engine_name: str, folder: str, num_threads: int) -> None:
-    """Load and warm a model, then run a pass for each line on standard input and print its seconds."""
+    """Load and warm up a model, then run a pass for each line on standard input and print its time in seconds."""
     import torch
 
     from ast_cli.benchmark.peers import random_input_values
@@ -147,7 +147,7 @@ def run_passes(engine_name: str, folder: str, num_threads: int) -> None:
 
 @contextlib.contextmanager
 def busy(num_processes: int) -> Iterator[None]:
-    """Keep so many processes computing."""
+    """Run processes that compute without end within a ``with`` block."""
     processes = [subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) for _ in range(num_processes)]
     try:
         yield
@@ -158,7 +158,7 @@ def busy(num_processes: int) -> Iterator[None]:
 
 
 def measure(runners: Mapping[str, Runner], num_rounds: int) -> dict[str, list[float]]:
-    """Have all run a pass in turn, round after round; return the seconds of each."""
+    """Run passes of all peers in turn, round after round; return their times in seconds."""
     times_s: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(num_rounds):
         for name, runner in runners.items():
@@ -167,7 +167,7 @@ def measure(runners: Mapping[str, Runner], num_rounds: int) -> dict[str, list[fl
 
 
 def make_row(name: str, idle_s: Mapping[str, list[float]], contended_s: Mapping[str, list[float]]) -> dict[str, object]:
-    """Sum up one peer; its ratio is the median of the idle rounds' ratios to the spinning threads."""
+    """Return the results of one peer; its ratio is the median of the idle rounds' ratios to spinning threads."""
     ratios = [own / spinning for own, spinning in zip(idle_s[name], idle_s[SPINNING], strict=True)]
     return {
         "peer": name,
@@ -180,7 +180,7 @@ def make_row(name: str, idle_s: Mapping[str, list[float]], contended_s: Mapping[
 
 
 def percentile(values: list[float]) -> float:
-    """Return the smallest value that 95 % of all do not exceed."""
+    """Return the 95th percentile: the smallest value that 95 % of the values do not exceed."""
     return sorted(values)[max(0, -(-len(values) * PERCENTILE // 100) - 1)]
 
 

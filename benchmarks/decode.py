@@ -1,10 +1,11 @@
-"""Decoding and resampling: what our way from a file to mono at 16 kHz costs beyond its two libraries.
+"""Measure the cost of our decoding to mono at 16 kHz, relative to the libraries that it uses.
 
     python benchmarks/decode.py [--seconds 60] [--rounds 9] [--json FILE]
 
-For each format two files: mono at 16 kHz, which need decoding alone, and stereo at 44.1 kHz, which are mixed down and
-resampled too. The baseline does the same with soundfile or PyAV, NumPy and soxr in a few lines, without any of our
-checks: claimed lengths, damaged packets, samples that are no numbers, bounded memory. Both take turns in one process.
+There are two files of each format: mono at 16 kHz, which only needs decoding, and stereo at 44.1 kHz, which is also
+mixed down and resampled. The baseline does the same with soundfile or PyAV, NumPy and soxr in a few lines. It has none
+of our checks (claimed lengths, damaged packets, non-finite samples) and no bound on memory. Both take turns in one
+process.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ SOUNDFILE_FORMATS = {  # suffix: format, subtype
 }
 PYAV_CODECS = {"m4a": "aac"}
 LAYOUTS = {"16 kHz mono": (16_000, 1), "44.1 kHz stereo": (44_100, 2)}
-OPUS_RATE = 48_000  # Hz; the one it knows beside a few lower ones
-BLOCK_SAMPLES = 65_536  # written at once: libsndfile's Vorbis encoder does not survive a whole recording
-CORRELATION = 0.999  # of the two results: other ends, the same sound
+OPUS_RATE = 48_000  # Hz; Opus supports this rate and a few lower ones
+BLOCK_SAMPLES = 65_536  # samples per write; libsndfile's Vorbis encoder crashes on a whole recording
+CORRELATION = 0.999  # smallest correlation of the two results, which may differ at their ends
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def write(file: Path, duration_s: float, rate: int, num_channels: int) -> None:
-    """Write tones in noise, which compress about as music does."""
+    """Write a clip of tones in noise, which compresses about as well as music."""
     time_s = np.arange(round(duration_s * rate)) / rate
     tones = np.stack([np.sin(2 * np.pi * hz * time_s) for hz in (440.0, 554.4)[:num_channels]], axis=1)
     noise = np.random.default_rng(0).standard_normal(tones.shape)
@@ -129,7 +130,7 @@ def resampled(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
 
 
 def measure(file: Path, layout: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Time our reading of a file against the libraries' in turn, after a look at whether both hear the same."""
+    """Time our decoder and the libraries in turn, after checking that both return the same sound."""
     libraries = by_soundfile if file.suffix[1:] in SOUNDFILE_FORMATS else by_pyav
     check_equality(load_waveform(file), libraries(file), file)
     ours: list[float] = []
@@ -149,10 +150,10 @@ def measure(file: Path, layout: str, arguments: argparse.Namespace) -> dict[str,
 
 
 def check_equality(ours: NDArray[np.float32], theirs: NDArray[np.float32], file: Path) -> None:
-    """End where the two hear different sounds; codecs' paddings at the ends may differ by a block."""
+    """Exit with an error if the sounds differ; the padding of codecs at the ends may differ by a block."""
     length = min(ours.size, theirs.size)
     if not np.corrcoef(ours[:length], theirs[:length])[0, 1] > CORRELATION:
-        raise SystemExit(f"error: {file.name}: the two read different sounds: there is nothing to compare")
+        raise SystemExit(f"error: {file.name}: the decoded sounds differ, so the times do not compare")
 
 
 def timed(step: Callable[[], object]) -> float:

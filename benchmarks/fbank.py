@@ -1,9 +1,9 @@
-"""Our filter bank, clip by clip and batched, against torchaudio's, on one thread and on all.
+"""Compare our filter bank, clip by clip and batched, with that of torchaudio, on one thread and on all.
 
-Where torchaudio is not installed, or does not load, its place is taken by the same operations in the same order,
-written plainly in torch (`plain_fbank`): with the mel bank and the window built once, less work than torchaudio does.
+    python benchmarks/fbank.py
 
-Run: ``python benchmarks/fbank.py``
+If torchaudio is not installed or cannot be imported, the reference is `plain_fbank`: the same operations in the same
+order, written plainly in torch. It builds the mel bank and the window only once, so it does less work than torchaudio.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFIG = FbankConfig()
 CLIP_S = 10
 BATCH_SIZE = 8
 NUM_REPEATS = 200
-TOLERANCE = 5e-4  # natural-log energies; that of tests/audio/test_fbank.py
+TOLERANCE = 5e-4  # natural-log energies, as in tests/audio/test_fbank.py
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def choose_reference() -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Return torchaudio's filter bank where it loads, else its operations, and what to call it."""
+    """Return the name and the function of the reference: torchaudio or, without it, `plain_fbank`."""
     try:
         torchaudio_fbank(torch.zeros(1, CONFIG.frame_length_samples), CONFIG)
     except DeviceError:
@@ -51,7 +51,7 @@ def choose_reference() -> tuple[str, Callable[[Tensor], Tensor]]:
 
 
 def plain_fbank(waveforms: Tensor) -> Tensor:
-    """Compute what torchaudio computes, clip by clip: (batch, num_samples) to (batch, num_frames, num_mel_bins)."""
+    """Compute the filter bank as torchaudio does: (batch, num_samples) to (batch, num_frames, num_mel_bins)."""
     return torch.stack([plain_fbank_of_one(waveform) for waveform in waveforms])
 
 
@@ -79,12 +79,12 @@ def tables() -> tuple[Tensor, Tensor]:
 def check_equality(waveforms: Tensor, reference: Callable[[Tensor], Tensor]) -> None:
     difference = float((log_mel_fbank(waveforms, CONFIG) - reference(waveforms)).abs().max())
     if difference > TOLERANCE:
-        sys.exit(f"error: the filter banks differ by {difference:.1e}: there is nothing to compare")
+        sys.exit(f"error: the filter banks differ by {difference:.1e}, so their times do not compare")
     print(f"largest difference: {difference:.1e} (at most {TOLERANCE:g} is allowed)")
 
 
 def time_row(waveforms: Tensor, reference: Callable[[Tensor], Tensor]) -> str:
-    """Return the times of one row: ours for a clip, ours per clip of a batch, the reference's for a clip."""
+    """Return one row of times: ours for one clip, ours per clip of a batch, and the reference for one clip."""
     clip = waveforms[:1]
     steps = [lambda: log_mel_fbank(clip, CONFIG), lambda: log_mel_fbank(waveforms, CONFIG), lambda: reference(clip)]
     times_s = time_alternating(steps, CPU, NUM_REPEATS)

@@ -1,12 +1,12 @@
-"""End-to-end rate over a folder against the rate of the model alone, in one run, alternating.
+"""Compare the end-to-end rate over a folder of files with the rate of the model alone; both take turns.
 
     python benchmarks/folder.py [--model base|builtin|FOLDER] [--files 8] [--rounds 3] [--device auto] [--workers N]
                                 [--batch-size N]
 
-The folder holds FLAC clips of 5 to 30 s, 44.1 kHz, stereo, made for the run. End to end is what `ast classify` does:
-decoding in worker processes, filter bank, windows, batches, scores. Model alone is the same windows, ready as
-input_values, through the same engine in batches of the same size. Starting the workers counts as end to end: with few
-files it weighs more than in a long run. The target is 95 % on a CPU with the base size.
+The script writes FLAC clips of 5 to 30 s, 44.1 kHz, stereo, into a folder. End to end does what `ast classify` does:
+decoding in worker processes, filter bank, windows, batches, scores. The model alone runs on the input_values of the
+same windows, with the same engine and batch size. Starting the workers counts as end to end, which weighs more with few
+files than in a long run. The target is a rate of 95 % of the model alone, on a CPU at base size.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def make_tagger(name: str, device: str) -> Tagger:
 
 
 def make_clips(folder: Path, num_files: int) -> float:
-    """Write the clips; return their length in seconds."""
+    """Write the clips, and return their total length in seconds."""
     rng = np.random.default_rng(0)
     total_s = 0.0
     for i in range(num_files):
@@ -55,7 +55,7 @@ def make_clips(folder: Path, num_files: int) -> float:
 
 
 class Cost(NamedTuple):
-    """What a peer took: seconds on the clock, and of all processors together, worker processes included."""
+    """The wall time of a run and its CPU time, worker processes included, both in seconds."""
 
     elapsed_s: float
     cpu_s: float

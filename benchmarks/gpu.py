@@ -1,12 +1,18 @@
-"""All that is claimed for a GPU, measured in a few minutes: attentions, share of the possible rate, latency, a folder.
+"""Measure everything that we claim for a GPU, in a few minutes: attention, share of the peak rate, latency, a folder.
 
     python benchmarks/gpu.py [--json gpu.json] [--device cuda] [--no-compile] [--files 200]
     python benchmarks/gpu.py --smoke        # the same steps on the CPU with a tiny model, in seconds: tests run it
 
-Measured: sdpa against eager attention and ours against transformers at batches of 1, 2, 4 and 8, in float32 and float16
-(and ours in TF32); the largest rate of a matrix product and the model's share of it at 32, 64 and 128, in float16 and
-bfloat16, plain and compiled; the latency of one window in float16, plain, as a CUDA graph, and compiled; a folder of
-FLAC files against the model alone. Targets are printed beside the numbers.
+The script measures:
+
+- sdpa against eager attention, and ours against transformers, at batch sizes of 1, 2, 4 and 8, in float32 and float16,
+  and ours in TF32;
+- the largest rate of a matrix product, and the share of the model in it at batch sizes of 32, 64 and 128, in float16
+  and bfloat16, plain and compiled;
+- the latency of one window in float16, plain, as a CUDA graph, and compiled;
+- a folder of FLAC files against the model alone.
+
+It prints the targets beside the numbers.
 """
 
 from __future__ import annotations
@@ -39,25 +45,29 @@ from ast_cli.engine.torch.device import resolve_device
 from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.tagging.decode.pool import default_num_workers
 
-AGREEMENT = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}  # compiled or graphed against plain
+AGREEMENT = {
+    torch.float32: 1e-3,
+    torch.float16: 5e-2,
+    torch.bfloat16: 2e-1,
+}  # of compiled and graphed runs with plain ones
 RATE_KEYS = (
     *("dtype", "batch_size", "run", "median_ms", "windows_per_s", "tflop_per_s"),
     *("largest_product_tflop_per_s", "share"),
 )
-NUM_GRAPH_WARMUPS = 3  # kernels are chosen and built before their launches are recorded
+NUM_GRAPH_WARMUPS = 3  # kernels are selected and built before launches are recorded
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured; the smoke test's is small.
+    """The sizes of all measurements; those of the smoke test are small.
 
     Attributes:
-        small_batches: For the table of attentions.
-        large_batches: For the share of the possible rate.
-        half_dtypes: For the same.
-        matrix_sizes: Of square products.
-        num_files: In the folder.
-        num_repeats: Timed passes; None for as many as fit a few seconds.
+        small_batches: Batch sizes for the table of attention implementations.
+        large_batches: Batch sizes for the share of the peak rate.
+        half_dtypes: Data types for the share of the peak rate.
+        matrix_sizes: Sizes of square matrix products.
+        num_files: Number of files in the folder.
+        num_repeats: Number of timed passes; None for as many as fit into a few seconds.
     """
 
     small_batches: tuple[int, ...] = (1, 2, 4, 8)
@@ -104,14 +114,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--files", type=int, default=Plan.num_files)
-    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes a minute")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model on the CPU: do the steps work?")
+    parser.add_argument("--no-compile", action="store_true", help="do not measure torch.compile, which takes a minute")
+    parser.add_argument("--smoke", action="store_true", help="run all steps with a tiny model on the CPU")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
 def write_checkpoint(config: ASTConfig, folder: Path) -> Path:
-    """Write a model with random weights, as speed does not depend on them."""
+    """Write a model with random weights, as the speed does not depend on the weights."""
     torch.manual_seed(0)
     ASTForAudioClassification(config).save_pretrained(folder)
     ASTFeatureExtractor(num_mel_bins=config.num_mel_bins, max_length=config.max_length).save_pretrained(folder)
@@ -123,7 +133,7 @@ def say(what: str) -> None:
 
 
 def measure_attentions(folder: Path, device: torch.device, plan: Plan) -> dict[str, Any]:
-    """Time sdpa and eager attention, ours and transformers', and compare the logits first."""
+    """Compare the logits, then time sdpa and eager attention of our model and of transformers."""
     options = BenchmarkOptions(
         model=str(folder),
         dtypes=("float32",) if device.type == "cpu" else ("float32", "float16"),
@@ -136,7 +146,7 @@ def measure_attentions(folder: Path, device: torch.device, plan: Plan) -> dict[s
 
 
 def measure_tf32(folder: Path, device: torch.device, plan: Plan) -> list[dict[str, Any]]:
-    """Time float32 with full products against TF32; only CUDA has it."""
+    """Time float32 with full precision and with TF32, which only CUDA devices support."""
     if device.type != "cuda":
         return []
     say("timing TF32")
@@ -152,7 +162,7 @@ def measure_tf32(folder: Path, device: torch.device, plan: Plan) -> list[dict[st
 
 
 def measure_rates(folder: Path, device: torch.device, plan: Plan, *, with_compiled: bool) -> list[dict[str, Any]]:
-    """Time large batches beside matrix products: the model's rate as a share of the largest."""
+    """Time large batches and matrix products, and return the rate of the model as a share of the largest product."""
     rows = []
     for dtype_name in plan.half_dtypes:
         engine = TorchEngine.load(folder, device=str(device), dtype=dtype_name)
@@ -183,7 +193,7 @@ def measure_rates(folder: Path, device: torch.device, plan: Plan, *, with_compil
 
 
 def measure_latency(folder: Path, device: torch.device, plan: Plan, *, with_compiled: bool) -> dict[str, Any]:
-    """Time one window in half precision: plain, with its launches recorded as a CUDA graph, and compiled."""
+    """Time one window in half precision: plain, as a recorded CUDA graph, and compiled."""
     say("timing the latency of one window")
     engine = TorchEngine.load(folder, device=str(device), dtype="float16" if device.type == "cuda" else "float32")
     values = random_input_values(engine.config, 1, device, engine.dtype)
@@ -196,7 +206,7 @@ def measure_latency(folder: Path, device: torch.device, plan: Plan, *, with_comp
 
 
 def measure_folder(folder: Path, device: torch.device, plan: Plan, scratch: Path) -> dict[str, Any]:
-    """Tag a folder of FLAC files, and run the model alone on the same windows."""
+    """Time the tagging of a folder of FLAC files, and the model alone on the same windows."""
     say("tagging a folder")
     tagger, options = Tagger.from_pretrained(folder, device=str(device)), ClassifyOptions()
     clips = scratch / "clips"
@@ -205,7 +215,7 @@ def measure_folder(folder: Path, device: torch.device, plan: Plan, scratch: Path
     paths = sorted(str(path) for path in clips.iterdir())
     windows = torch.cat([torch.from_numpy(tagger.extract(path, what="input-values").main) for path in paths])
     batches = [part.to(device, tagger.engine.dtype) for part in windows.split(tagger.engine.default_batch_size)]
-    run_model(tagger, batches)  # warm
+    run_model(tagger, batches)  # warm-up
     run_folder(tagger, clips, options, default_num_workers())
     rounds = [
         (run_model(tagger, batches).elapsed_s, run_folder(tagger, clips, options, default_num_workers()).elapsed_s)
@@ -223,7 +233,7 @@ def measure_folder(folder: Path, device: torch.device, plan: Plan, scratch: Path
 
 
 def compiled(engine: TorchEngine, values: Tensor) -> Callable[[], Tensor]:
-    """Return a pass of the compile engine over inputs of this shape; its logits are checked."""
+    """Return a pass of the compile engine over inputs of this shape, after checking its logits."""
     step = partial(CompileEngine(engine.model, engine.device, engine.dtype).device_logits, values)
     for _ in range(NUM_GRAPH_WARMUPS):
         step()
@@ -232,7 +242,7 @@ def compiled(engine: TorchEngine, values: Tensor) -> Callable[[], Tensor]:
 
 
 def graphed(engine: TorchEngine, values: Tensor) -> Callable[[], Tensor]:
-    """Return a replay of the plain pass's launches; its logits are checked."""
+    """Return a pass that replays the recorded launches of a plain pass, after checking its logits."""
     stream = torch.cuda.Stream(engine.device)
     stream.wait_stream(torch.cuda.current_stream(engine.device))
     with torch.cuda.stream(stream):
@@ -252,10 +262,10 @@ def graphed(engine: TorchEngine, values: Tensor) -> Callable[[], Tensor]:
 
 
 def check(engine: TorchEngine, values: Tensor, logits: Tensor) -> None:
-    """End where a faster pass computes something else."""
+    """Exit with an error if a pass computes other logits than the plain model."""
     apart = difference(engine.forward(values).logits, logits)
     if not apart <= AGREEMENT[engine.dtype]:
-        sys.exit(f"error: logits differ by {apart:.2g} from the plain model's: there is nothing to compare")
+        sys.exit(f"error: the logits differ from the plain model's by {apart:.2g}, so the times do not compare")
 
 
 def difference(first: Tensor, second: Tensor) -> float:
@@ -265,7 +275,7 @@ def difference(first: Tensor, second: Tensor) -> float:
 def matrix_products(
     engine: TorchEngine, batch_size: int, plan: Plan, device: torch.device
 ) -> dict[str, tuple[Callable[[], object], int]]:
-    """Return matrix products with their numbers of operations: the model's largest, and square ones."""
+    """Return the model's largest matrix product and square ones by name, each with its number of operations."""
     config = engine.config
     shapes = [(batch_size * config.num_tokens, config.hidden_size, config.intermediate_size)]
     shapes += [(size, size, size) for size in plan.matrix_sizes]
@@ -277,7 +287,7 @@ def matrix_products(
 
 
 def timed(steps: dict[str, Callable[[], object]], device: torch.device, plan: Plan) -> dict[str, Any]:
-    """Time steps in turn; milliseconds by name."""
+    """Time steps in turn, and return median and spread in milliseconds by name."""
     times_s = time_alternating(list(steps.values()), device, plan.num_repeats)
     summaries = {name: median_and_spread_ms(times) for name, times in zip(steps, times_s, strict=True)}
     return {name: {"median_ms": median, "spread_ms": spread} for name, (median, spread) in summaries.items()}
@@ -295,7 +305,7 @@ def print_report(report: dict[str, Any]) -> None:
         ],
     )
     print_table(
-        "TF32 (where asked for)",
+        "TF32 (--dtype tf32)",
         ("batch", "float32 ms", "tf32 ms", "largest difference"),
         [
             (row["batch_size"], row["float32"]["median_ms"], row["tf32"]["median_ms"], row["max_abs_difference"])
@@ -320,7 +330,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a Markdown table; nothing where there are no rows."""
+    """Print a Markdown table, unless it has no rows."""
     if not rows:
         return
     print(f"{title}\n\n| {' | '.join(header)} |\n|{' --- |' * len(header)}")

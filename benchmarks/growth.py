@@ -1,10 +1,10 @@
-"""Does a run over many files stay as fast and as small as one over few? `ast classify` on 10 to 10,000 files.
+"""Measure how time per file and memory of `ast classify` grow with the number of files, from 10 to 10,000.
 
     python benchmarks/growth.py [--counts 10,100,1000,10000] [--json FILE]
 
-The model is tiny, so that what is measured is everything around it: listing, decoding in worker processes, batches,
-results, the journal. Each file holds noise of its own. Time per file is what a run takes beyond a run over one file,
-which pays for start-up; memory is the peak of the proportional set sizes of the process and its children together.
+The model is tiny, so that the run time is that of everything around it: listing, decoding in worker processes, batches,
+results, the journal. Each file contains different noise. Time per file is the time beyond that of a run over one file,
+which covers the start-up. Memory is the peak of the proportional set sizes of the process and its children together.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def write_checkpoint(folder: Path) -> Path:
 
 
 def write_clips(folder: Path, num_files: int) -> None:
-    """Write clips of noise, a thousand to a folder."""
+    """Write clips of noise, a thousand per folder."""
     rng = np.random.default_rng(0)
     for number in range(num_files):
         file = folder / f"{number // 1_000:03d}" / f"{number:06d}.wav"
@@ -80,7 +80,7 @@ def write_clips(folder: Path, num_files: int) -> None:
 
 
 def measure(num_files: int, scratch: Path, checkpoint: Path) -> dict[str, Any]:
-    """Tag so many files into a JSON Lines file; its lines are counted."""
+    """Tag files into a JSON Lines file, check its records, and return time and peak memory."""
     clips = sorted((scratch / "clips").rglob("*.wav"))[:num_files]
     listing, output = scratch / "files.txt", scratch / f"{num_files}.jsonl"
     listing.write_text("".join(f"{clip}\n" for clip in clips), encoding="utf-8")
@@ -101,7 +101,7 @@ def measure(num_files: int, scratch: Path, checkpoint: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     if [record["status"] for record in records if record["type"] == "file"] != ["ok"] * num_files:
-        sys.exit(f"error: {num_files} files were to be tagged; {output.name} says otherwise")
+        sys.exit(f"error: {output.name} does not contain {num_files} tagged files")
     return {"num_files": num_files, "seconds": seconds, "peak_mb": peak / 1e6}
 
 

@@ -1,9 +1,10 @@
-"""One run of all cores, or several of a few? Windows a second of the torch engine, cores shared out in each way.
+"""Compare one instance of the torch engine on all cores with several instances on a few cores each.
 
     python benchmarks/instances.py [--model base|builtin|FOLDER] [--cores N] [--windows 2] [--rounds 3] [--json FILE]
 
-Each instance is a process with a model of its own and its share of the cores as threads; all start together, and the
-last one's end counts. The ways take turns. Their best is what `--threads` and `--shard` are for.
+Each instance is a process with its own model and as many threads as its share of the cores. All instances start
+together, and the time ends with the last one. The numbers of instances take turns. To use the fastest one, run `ast
+classify` with `--threads` and `--shard`.
 """
 
 from __future__ import annotations
@@ -51,22 +52,22 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="base")
     parser.add_argument("--cores", type=int, default=torch.get_num_threads())
-    parser.add_argument("--windows", type=int, default=2, help="of each instance, one after another")
+    parser.add_argument("--windows", type=int, default=2, help="number of windows per instance, one after another")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)  # threads of this instance
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)  # number of threads of this instance
     return parser.parse_args()
 
 
 def windows_per_s(folder: Path, num_instances: int, arguments: argparse.Namespace) -> float:
-    """Run so many instances at once."""
+    """Return the rate of this many instances that run at the same time."""
     own = ["--model", str(folder), "--windows", str(arguments.windows)]
     command = [sys.executable, __file__, *own, "--child", str(arguments.cores // num_instances)]
     instances = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(num_instances)
     ]
-    for instance in instances:  # loaded and warm
+    for instance in instances:  # wait until its model is loaded and warmed up
         assert instance.stdout is not None
         instance.stdout.readline()
     start = time.perf_counter()
@@ -80,7 +81,7 @@ def windows_per_s(folder: Path, num_instances: int, arguments: argparse.Namespac
 
 
 def run_instance(arguments: argparse.Namespace) -> None:
-    """Load and warm the model, wait to be told, run."""
+    """Load and warm up the model, wait for a line on standard input, and run."""
     torch.set_num_threads(arguments.child)
     engine = TorchEngine.load(arguments.model, device="cpu")
     values = random_input_values(engine.config, 1, torch.device("cpu"), torch.float32)

@@ -1,6 +1,6 @@
-"""Our model against transformers', eager and sdpa, base size, one window: ``ast benchmark --compare transformers``.
+"""Compare our torch engine with transformers at base size, one window: ``ast benchmark --compare transformers``.
 
-Run: ``python benchmarks/model.py``
+python benchmarks/model.py
 """
 
 from __future__ import annotations

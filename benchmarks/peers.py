@@ -1,7 +1,7 @@
-"""Every way to run AST that is installed here, set up on the same weights: ours, and the peers it is compared with.
+"""Set up every installed way to run AST on the same weights: our engines, and the peers to compare them with.
 
-The peers run the graph as transformers defines it. ONNX Runtime gets it by `torch.onnx`, OpenVINO by its own converter:
-what a user has who exports the reference implementation and does nothing more.
+The peers run the graph that transformers defines. ONNX Runtime loads it as exported by `torch.onnx`, and OpenVINO
+converts it itself. This is what users get if they export the reference implementation without further work.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ast_cli.engine.interface import cpu_name
 from ast_cli.engine.torch.torch_engine import TorchEngine
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-INT8 = "int8"  # what `ast export` wrote in it, beside the others in float32
+INT8 = "int8"  # our peers run models of `ast export --dtype int8`, the others run in float32
 CALIBRATION = Path(__file__).parent.parent / "sample_audio"
 BASELINE = "transformers sdpa"
 OURS_WITH_EXTRAS = ("compile", "openvino", "onnxruntime")
@@ -41,9 +41,9 @@ class Peer:
     """One way to run the model.
 
     Attributes:
-        name: In tables and of ``--peers``.
-        run: From input_values (batch, max_length, num_mel_bins) to logits (batch, num_labels).
-        flop_per_window: Floating-point operations that it does.
+        name: Name in tables and in ``--peers``.
+        run: Function from input_values (batch, max_length, num_mel_bins) to logits (batch, num_labels).
+        flop_per_window: Number of floating-point operations per window.
     """
 
     name: str
@@ -53,15 +53,15 @@ class Peer:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all peers share.
+    """The setting that all peers share.
 
     Attributes:
-        folder: A checkpoint in the hub's layout.
-        config: Its configuration.
-        dtype: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
-        batch_size: Windows at once.
-        num_threads: Of each peer.
-        scratch: A folder for converted models.
+        folder: Folder of a checkpoint in the hub's layout.
+        config: Configuration of the checkpoint.
+        dtype: Data type: ``float32``, ``bfloat16``, ``float16`` or ``int8``.
+        batch_size: Number of windows per pass.
+        num_threads: Number of threads of each peer.
+        scratch: Folder for converted models.
     """
 
     folder: Path
@@ -73,17 +73,17 @@ class Setting:
 
     @property
     def float_dtype(self) -> str:
-        """What runs a checkpoint as it is computes in; beside int8 that is float32."""
+        """Data type of the peers that run the checkpoint without quantization: ``dtype``, or float32 for int8."""
         return "float32" if self.dtype == INT8 else self.dtype
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The same, of torch."""
+        """Data type `float_dtype` of torch."""
         return TORCH_DTYPES[self.float_dtype]
 
 
 def make_checkpoint(name: str, scratch: Path) -> Path:
-    """Return the folder of a checkpoint; ``base`` is written with random weights, as speed does not depend on them."""
+    """Return the folder of a checkpoint; for ``base``, write one with random weights, which run at the same speed."""
     if name != "base":
         from ast_cli.hub.folders import checkpoint_folder
 
@@ -98,7 +98,7 @@ def make_checkpoint(name: str, scratch: Path) -> Path:
 
 
 def set_up(setting: Setting, wanted: list[str] | None) -> tuple[list[Peer], dict[str, str]]:
-    """Return the peers, the baseline first, and for each that is missing the reason."""
+    """Return the available peers, with the baseline first, and the reasons why others are missing."""
     peers: list[Peer] = []
     missing: dict[str, str] = {}
     for name, build in BUILDERS.items():
@@ -109,7 +109,7 @@ def set_up(setting: Setting, wanted: list[str] | None) -> tuple[list[Peer], dict
         try:
             with quiet_libraries():
                 peers.append(build(setting))
-        except Exception as error:  # a peer that is not installed, or cannot: the others still compete
+        except Exception as error:  # a peer that is not installed or does not work is left out
             missing[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     return peers, missing
 
@@ -141,7 +141,7 @@ def ours(setting: Setting, attn: str) -> Peer:
 
 
 def ours_with(setting: Setting, engine_name: str) -> Peer:
-    """Set up another engine of ours, where this version has it and its extra is installed."""
+    """Set up one of our engines other than torch."""
     from ast_cli.engine.choice import load_engine
     from ast_cli.engine.options import EngineOptions
 
@@ -153,7 +153,7 @@ def ours_with(setting: Setting, engine_name: str) -> Peer:
 
 
 def ours_in_int8(setting: Setting, engine_name: str, *, is_calibrated: bool) -> Peer:
-    """Set up what ``ast export --dtype int8`` writes for an engine, measured on the sample files or token by token."""
+    """Set up the model of ``ast export --dtype int8`` for an engine, calibrated on the sample files or dynamic."""
     from ast_cli.engine.choice import load_engine
     from ast_cli.engine.options import EngineOptions
     from ast_cli.export import ExportOptions, export_model
@@ -170,7 +170,7 @@ def ours_in_int8(setting: Setting, engine_name: str, *, is_calibrated: bool) -> 
 
 
 def onnxruntime_reference(setting: Setting) -> Peer:
-    """Set up ONNX Runtime on transformers' graph, as `torch.onnx.export` writes it."""
+    """Set up ONNX Runtime on the graph of transformers, as exported by `torch.onnx.export`."""
     import onnxruntime
 
     if setting.torch_dtype != torch.float32:
@@ -197,11 +197,11 @@ def onnxruntime_reference(setting: Setting) -> Peer:
 
 
 def openvino_reference(setting: Setting) -> Peer:
-    """Set up OpenVINO on transformers' graph, as its own converter reads it."""
+    """Set up OpenVINO on the graph of transformers, as converted by OpenVINO."""
     import openvino
 
     precision = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[setting.float_dtype]
-    float32 = Setting(**{**vars(setting), "dtype": "float32"})  # OpenVINO rounds the weights itself
+    float32 = Setting(**{**vars(setting), "dtype": "float32"})  # OpenVINO itself converts the weights
     graph = openvino.convert_model(LogitsOnly(transformers_model(float32, "sdpa")), example_input=example(setting))
     graph.reshape([setting.batch_size, setting.config.max_length, setting.config.num_mel_bins])
     settings = {
@@ -219,7 +219,7 @@ def openvino_reference(setting: Setting) -> Peer:
 
 
 class LogitsOnly(torch.nn.Module):
-    """The reference model without the rest of its output, which exporters stumble over."""
+    """The model of transformers with logits as its only output, as exporters fail on the full output."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ BUILDERS: dict[str, Callable[[Setting], Peer]] = {
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep exporters' warnings and chatter off the terminal: what matters is checked by comparing logits."""
+    """Suppress warnings and messages of exporters; comparing logits verifies the result."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -270,7 +270,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def describe_machine(num_threads: int) -> dict[str, Any]:
-    """Return where the numbers are from: processor, what it can do, and versions."""
+    """Return the processor, its instructions and the versions of the packages."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -285,7 +285,7 @@ def describe_machine(num_threads: int) -> dict[str, Any]:
 
 
 def is_native(dtype: str) -> bool:
-    """Tell whether this processor multiplies matrices of a data type itself."""
+    """Return whether this processor has instructions for matrix products of a data type."""
     instructions = {"bfloat16": ("avx512_bf16", "amx_bf16"), INT8: ("avx512_vnni", "avx_vnni", "amx_int8")}
     if dtype not in instructions:
         return dtype == "float32"

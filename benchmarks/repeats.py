@@ -1,9 +1,10 @@
-"""What recognizing windows heard before costs and saves: digital silence, and noise that never repeats.
+"""Measure cost and gain of reusing the scores of repeated windows, on digital silence and on noise.
 
     python benchmarks/repeats.py [--minutes 10] [--model builtin] [--rounds 3]
 
-The same recordings are tagged by a run that recognizes windows and by one that does not, in turn; scores are compared
-first. The cost of looking up one window of AudioSet's size is timed apart.
+A run with and a run without the cache of windows take turns on the same recordings, after their scores are compared.
+Silence repeats in every window; noise never repeats. The time to look up one window of AudioSet's size is measured
+separately.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main() -> None:
     tagger = Tagger.from_pretrained(arguments.model)
     num_samples = round(arguments.minutes * 60 * SAMPLING_RATE)
     noise = (0.1 * np.random.default_rng(0).standard_normal(num_samples)).astype(np.float32)
-    print("| recording | recognized, s | not, s | ratio |\n| --- | ---: | ---: | ---: |")
+    print("| recording | with the cache, s | without, s | ratio |\n| --- | ---: | ---: | ---: |")
     for name, waveform in (("silence", np.zeros(num_samples, np.float32)), ("noise", noise)):
         check_equality(tagger, waveform)
         rounds = [(timed(tagger, waveform, 32), timed(tagger, waveform, 0)) for _ in range(arguments.rounds)]
@@ -53,7 +54,9 @@ def classify(tagger: Tagger, waveform: NDArray[np.float32], max_windows: int) ->
 def check_equality(tagger: Tagger, waveform: NDArray[np.float32]) -> None:
     ours, without = (classify(tagger, waveform, number) for number in (32, 0))
     if max(abs(score - without[label]) for label, score in ours.items()) > SCORE_TOLERANCE:
-        raise SystemExit(f"error: {ours} with, {without} without: there is nothing to compare")
+        raise SystemExit(
+            f"error: the scores differ, so the times do not compare: {ours} with the cache, {without} without"
+        )
 
 
 def timed(tagger: Tagger, waveform: NDArray[np.float32], max_windows: int) -> float:
@@ -63,7 +66,7 @@ def timed(tagger: Tagger, waveform: NDArray[np.float32], max_windows: int) -> fl
 
 
 def lookups() -> dict[str, float]:
-    """Return the seconds of one look-up, of a window that is new and of one that is known."""
+    """Return the time to look up a new window and a known window, in seconds."""
     rng = np.random.default_rng(0)
     windows = [rng.standard_normal((1024, 128)).astype(np.float32) for _ in range(NUM_LOOKUPS)]
     cache = WindowCache()

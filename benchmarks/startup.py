@@ -1,6 +1,6 @@
-"""How long ``ast --help`` takes beside the ``--help`` of a bare program of two commands. Target: at most 1.3 times.
+"""Compare the time of ``ast --help`` with that of a bare Typer program of two commands. Target: at most 1.3 times.
 
-Run: ``python benchmarks/startup.py``
+python benchmarks/startup.py
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-TARGET = 1.3  # times the bare program
+TARGET = 1.3  # largest ratio to the bare program
 ROUNDS = 21
 
 BARE_PROGRAM = """\
@@ -33,7 +33,7 @@ def second(name: str) -> None:
 
 app()
 """
-OURS = "from ast_cli.cli import main; main()"  # what the installed `ast` script does
+OURS = "from ast_cli.cli import main; main()"  # as in the installed `ast` script
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def time_alternating(commands: dict[str, list[str]]) -> dict[str, list[float]]:
-    """Return the seconds of each command, which take turns; the first round, with a cold disk cache, is left out."""
+    """Time commands in turn, and return seconds by command; the first round, with a cold disk cache, is left out."""
     times_s: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(ROUNDS + 1):
         for name, command in commands.items():

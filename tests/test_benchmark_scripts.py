@@ -1,4 +1,4 @@
-"""The scripts in benchmarks/ run: with a tiny model, in seconds, and their verdicts on equality are the tests'."""
+"""The scripts in benchmarks/ run with a tiny model, in seconds, including their checks that results are equal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(script: str, *arguments: str, expected_code: int = 0) -> str:
 
 @pytest.fixture
 def tiny_checkpoint(tmp_path: Path) -> Path:
-    """Return a checkpoint whose window holds the whole clip of 5 s, all that the pipeline hears of a file."""
+    """Return a checkpoint whose window contains the whole clip of 5 s, as the pipeline processes only one window."""
     config = small_config(max_length=512, num_mel_bins=128, id2label=LABELS, problem_type="multi_label_classification")
     ASTForAudioClassification(config).save_pretrained(tmp_path / "tiny")
     ASTFeatureExtractor(max_length=512).save_pretrained(tmp_path / "tiny")
@@ -35,7 +35,7 @@ def tiny_checkpoint(tmp_path: Path) -> Path:
 
 @pytest.mark.parity
 @needs_transformers
-def test_the_gpu_script_takes_all_its_steps_on_the_cpu(tmp_path: Path) -> None:
+def test_the_smoke_run_of_the_gpu_script_passes_on_the_cpu(tmp_path: Path) -> None:
     printed = run("gpu.py", "--smoke", "--json", str(tmp_path / "gpu.json"))
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert {row["batch_size"] for row in report["attentions"]["measurements"]} == {1, 2}
@@ -72,5 +72,5 @@ def test_the_whole_command_is_compared_with_the_pipeline(tiny_checkpoint: Path, 
         assert ours["peak_mb"] > 50  # torch alone takes that
 
 
-def test_a_peer_that_does_not_exist_is_refused() -> None:
+def test_an_unknown_peer_is_refused() -> None:
     assert "unknown peers" in run("compare.py", "--peers", "nobody", expected_code=2)
