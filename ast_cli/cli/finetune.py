@@ -17,7 +17,7 @@ from ast_cli.dataset.examples import read_examples
 from ast_cli.errors import ExitCode
 from ast_cli.hub.names import BUILTIN
 from ast_cli.report.text import counted, printable
-from ast_cli.training.options import settings
+from ast_cli.training.options import flag_of, settings
 from ast_cli.training.recipes import DEFAULT_RECIPE, options_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
     }
     parameters = [each.replace(annotation=hints[name]) for name, each in named.items()]
     for name, setting in settings().items():
-        flag = "--" + name.replace("_", "-")
+        flag = flag_of(name)
         spelling = f"{flag}/--no-{name.replace('_', '-')}" if setting.kind is bool else flag
         option = typer.Option(
             spelling, help=setting.about.help, show_default=False, rich_help_panel="Settings of the recipe"
@@ -67,7 +67,7 @@ def finetune(
             "or a config.json. [default: AST_MODEL, else builtin]",
             show_default=False,
         ),
-    ] = BUILTIN,  # whatever is downloaded: that must not change what training starts from
+    ] = BUILTIN,  # not the AudioSet model if downloaded: a download must not change what training starts from
     recipe: Annotated[
         str,
         typer.Option(

@@ -1,1 +1,1 @@
-"""Learning from labeled recordings: fine-tuning and what belongs to it."""
+"""Training on labeled recordings: fine-tuning, linear probes, and training from random weights."""

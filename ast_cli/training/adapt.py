@@ -1,4 +1,4 @@
-"""The model that training starts from: a checkpoint fitted to other labels and inputs, or one made from nothing."""
+"""The model that training starts from: a checkpoint adapted to other labels and inputs, or random weights."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ from ast_cli.training.options import TrainOptions
 
 SCRATCH_PREFIX = "scratch:"
 HEAD_DIM = 64  # width of one attention head, as in every DeiT and AST
-SCRATCH_EPS = 1e-6  # of layer normalization, as in the original's blocks
-TOKEN_STD = 0.02  # of tokens that start at random, as in timm
-POSITION_AMPLITUDE = 0.2  # then positions start about as large as patches: rms 0.14 and, of normalized inputs, 0.16
-LONGEST_PERIOD = 100  # of sines and cosines, in patches over 2 pi; a window has 101 along time
+SCRATCH_EPS = 1e-6  # epsilon of layer normalization, as in the blocks of the original
+TOKEN_STD = 0.02  # standard deviation of random tokens, as in timm
+# Position embeddings then start about as large as patch embeddings: rms 0.14, against 0.16 for normalized inputs.
+POSITION_AMPLITUDE = 0.2
+LONGEST_PERIOD = 100  # longest period of the sines and cosines, in patches over 2 pi; a window has 101 along time
 GEOMETRY = ("max_length", "num_mel_bins", "frequency_stride", "time_stride")
 
 Grid = tuple[int, int]
 
 
 def adapt_pos_embed(pos_embed: Tensor, old_grid: Grid, new_grid: Grid) -> Tensor:
-    """Fit position embeddings to another grid of patches by the rule of the original code (``ast_models.py``).
+    """Adapt position embeddings to another grid of patches by the rule of the original code (``ast_models.py``).
 
-    Along each dimension, time first: fewer patches are cut from the middle, more are interpolated (bilinear).
+    The rule applies to each dimension, time first: a smaller size is cut from the middle, a larger size is interpolated
+    (bilinear).
 
     Args:
-        pos_embed: Shape (1, num_prefix_tokens + old_frequency * old_time, hidden_size).
-        old_grid: Patches along frequency and time.
-        new_grid: Those wanted.
+        pos_embed: Position embeddings, shape (1, num_prefix_tokens + old_frequency * old_time, hidden_size).
+        old_grid: Present number of patches along frequency and time.
+        new_grid: New number of patches along frequency and time.
 
     Returns:
-        Shape (1, num_prefix_tokens + new_frequency * new_time, hidden_size).
+        Position embeddings, shape (1, num_prefix_tokens + new_frequency * new_time, hidden_size).
     """
     if old_grid == new_grid:
         return pos_embed
@@ -54,7 +56,7 @@ def adapt_pos_embed(pos_embed: Tensor, old_grid: Grid, new_grid: Grid) -> Tensor
 
 
 def _cut_or_stretch(grid: Tensor, dim: int, size: int) -> Tensor:
-    """Fit one dimension of (1, hidden_size, frequency, time)."""
+    """Cut or interpolate one dimension of an array of shape (1, hidden_size, frequency, time)."""
     old = grid.shape[dim]
     if size <= old:
         return grid.narrow(dim, old // 2 - size // 2, size)
@@ -63,21 +65,21 @@ def _cut_or_stretch(grid: Tensor, dim: int, size: int) -> Tensor:
 
 
 def is_scratch(model: str) -> bool:
-    """Tell whether a model's name asks for random weights: ``scratch:192x6``, or the file of a configuration."""
+    """Return whether a model name means random weights: ``scratch:192x6``, or a ``config.json``."""
     return model.startswith(SCRATCH_PREFIX) or (model.endswith(".json") and Path(model).is_file())
 
 
 def start_config(model: str, options: TrainOptions, default_max_length: int) -> ASTConfig:
-    """Return the architecture to train, with the inputs the options ask for; labels are still the base's.
+    """Return the configuration of the model to train, with the input sizes of the options and the labels of the base.
 
     Args:
         model: A checkpoint, ``scratch:HIDDENxLAYERS``, or a ``config.json``.
-        options: Other lengths, bins and strides.
-        default_max_length: Frames of the input from scratch where nobody chose.
+        options: Options with the length, mel bins and strides of the input.
+        default_max_length: Input length in frames for ``scratch:`` models if the options set none.
 
     Raises:
-        UsageError: Sizes that cannot be.
-        CheckpointError: No valid configuration.
+        UsageError: If the sizes are invalid.
+        CheckpointError: If the configuration is invalid.
     """
     changes = {name: value for name in GEOMETRY if (value := getattr(options, name)) is not None}
     if not model.startswith(SCRATCH_PREFIX):
@@ -107,7 +109,7 @@ def _config_from_file(file: Path) -> ASTConfig:
 
 
 def _scratch_sizes(model: str) -> tuple[int, int]:
-    """Read ``scratch:HIDDENxLAYERS``."""
+    """Return hidden size and number of layers of ``scratch:HIDDENxLAYERS``."""
     found = re.fullmatch(r"scratch:(\d{1,5})x(\d{1,3})", model)
     hidden_size, num_layers = (int(found[1]), int(found[2])) if found else (0, 0)
     if not hidden_size or not num_layers or (hidden_size >= HEAD_DIM and hidden_size % HEAD_DIM):
@@ -122,14 +124,15 @@ def start_model(
 ) -> ASTForAudioClassification:
     """Build the model to train.
 
-    The head is new, as in the original, unless the base knows every label: then their rows are kept.
+    The head is new, as in the original, unless the base model knows every label: then the rows of these labels are
+    kept.
 
     Args:
-        model: As in `start_config`.
-        config: From there.
-        labels: Of the data, in the order of the outputs.
-        problem_type: As ``config.json`` names it.
-        options: The seed, and whether the head is new in any case.
+        model: Name of the base model; see `start_config`.
+        config: Configuration from `start_config`.
+        labels: Labels of the data, in the order of the outputs.
+        problem_type: Problem type as in ``config.json``.
+        options: Options with the seed and ``new_head``.
     """
     config = copy.copy(config)
     config.id2label = dict(enumerate(labels))
@@ -152,18 +155,19 @@ def start_model(
 
 
 def first_positions(grid: Grid, hidden_size: int) -> Tensor:
-    """Return the position embeddings from which a model from nothing learns its own.
+    """Return the initial position embeddings of a model that is trained from random weights.
 
-    Sines and cosines along both axes, so that neighbors are alike from the start; a plain vision transformer learns
-    faster from them than from random numbers (Beyer et al., 2022, https://arxiv.org/abs/2205.01580). A quarter of the
-    numbers each: sine and cosine of the frequency's place, then of the time's, at wavelengths in a geometric row.
+    They are sines and cosines along both axes, so that neighbors have similar embeddings from the start. A plain vision
+    transformer learns faster from them than from random numbers (Beyer et al., 2022,
+    https://arxiv.org/abs/2205.01580). A quarter of the numbers each is the sine and the cosine of the position along
+    frequency, then along time, at wavelengths in a geometric series.
 
     Args:
-        grid: Patches along frequency and time.
-        hidden_size: The model's width; numbers beyond the last whole four stay 0.
+        grid: Number of patches along frequency and time.
+        hidden_size: Width of the model; up to three numbers at the end stay 0 if it is not a multiple of four.
 
     Returns:
-        Shape (patches along frequency * patches along time, hidden_size), frequency-major.
+        Position embeddings, shape (patches along frequency * patches along time, hidden_size), frequency-major.
     """
     rates = LONGEST_PERIOD ** -torch.linspace(0, 1, hidden_size // 4)
     along_frequency, along_time = (torch.arange(length)[:, None] * rates for length in grid)
@@ -180,7 +184,7 @@ def first_positions(grid: Grid, hidden_size: int) -> Tensor:
 def _adapted_state(
     base: ASTForAudioClassification, fresh: ASTForAudioClassification, *, keep_head: bool
 ) -> dict[str, Tensor]:
-    """Return the base's tensors in the shapes of the new model."""
+    """Return the tensors of the base model in the shapes of the new model."""
     state = dict(base.state_dict())
     name = "audio_spectrogram_transformer.pos_embed"
     state[name] = adapt_pos_embed(state[name], base.config.num_patches, fresh.config.num_patches)
@@ -194,12 +198,12 @@ def _adapted_state(
 
 
 def start_feature_extractor(model: str, config: ASTConfig, options: TrainOptions) -> ASTFeatureExtractor:
-    """Return the front end that goes with the architecture; its mean and standard deviation are the base's or fixed.
+    """Return the feature extractor for a model to train, with the mean and std of the base model or of the options.
 
-    From scratch the base's are AudioSet's, or those of ``options.front_end``.
+    A model from random weights starts with AudioSet's mean and std, or with those of ``options.front_end``.
 
     Raises:
-        CheckpointError: Nothing tells which front end the base needs.
+        CheckpointError: If the front end of the base model is unknown.
     """
     if is_scratch(model):
         known = FRONT_ENDS[options.front_end or "audioset"]

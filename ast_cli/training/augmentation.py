@@ -1,7 +1,7 @@
-"""Changes to a batch of log-mel spectrograms that leave its labels true, or mix both.
+"""Augmentation of log-mel spectrograms: random changes that keep the labels valid, or mix clips with their labels.
 
-All work on the whole batch at once. The draws come from a NumPy generator that the caller seeds for each batch, so that
-a batch can be made again: that is what lets an interrupted run go on exactly.
+All functions work on a whole batch at once. Random numbers come from a NumPy generator that the caller seeds for each
+batch, so that any batch can be reproduced: an interrupted run continues exactly.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from torch import Tensor
 
 from ast_cli.training.options import TrainOptions
 
-LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # what the filter bank gives for no energy at all
+LOG_FLOOR = math.log(torch.finfo(torch.float32).eps)  # value of the filter bank for zero energy
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips that are trained on together.
+    """A batch of clips.
 
     Attributes:
-        fbank: Log-mel energies, shape (batch, num_frames, num_mel_bins); what lies behind a clip's end counts for
-            nothing.
-        num_frames: Of each clip, int64, shape (batch,).
+        fbank: Log-mel energies, shape (batch, num_frames, num_mel_bins); frames after the end of a clip are undefined.
+        num_frames: Number of frames of each clip, int64, shape (batch,).
         targets: Fraction of each label, float32, shape (batch, num_labels).
     """
 
@@ -40,16 +39,17 @@ class Batch:
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
     @property
-    def is_heard(self) -> Tensor:
-        """Tell which frames belong to the clips: bool, shape (batch, num_frames, 1)."""
+    def frame_mask(self) -> Tensor:
+        """Mask of the frames that belong to the clips: bool, shape (batch, num_frames, 1)."""
         frames = torch.arange(self.fbank.shape[1], device=self.fbank.device)
         return (frames < self.num_frames[:, None])[..., None]
 
 
 def augment(batch: Batch, options: TrainOptions, rng: np.random.Generator) -> Batch:
-    """Apply what the options ask for to log-mel energies, in the order in which it happens to a sound.
+    """Apply the augmentations of the options to log-mel energies.
 
-    Stretch, shift, response and loudness belong to a single clip, mixing to two, masks to what is shown of it.
+    The order follows a real recording: stretch, shift, frequency response and loudness change a single clip, then clips
+    are mixed. Masks and noise come later, in `ast_cli.training.data.batches.training_input`.
     """
     if options.stretch:
         batch = stretch(batch, options.stretch, rng)
@@ -65,37 +65,37 @@ def augment(batch: Batch, options: TrainOptions, rng: np.random.Generator) -> Ba
 
 
 def stretch(batch: Batch, most: float, rng: np.random.Generator) -> Batch:
-    """Play each clip faster or slower, and move its frequencies up or down, by factors of their own.
+    """Play each clip faster or slower, and move its frequencies up or down, by independent factors.
 
-    A clip keeps its length: played slower it loses its end, played faster it begins again. Frequencies go with the mel
-    scale: bin b takes what bin b * factor held, and what no bin held is what the last one did. Both factors are
-    log-uniform between 1 / (1 + most) and 1 + most, as the sizes of the random resize crop of BYOL-A (Niizumi et al.,
-    2021) are drawn from an interval around 1.
+    A clip keeps its length: a slower clip loses its end, a faster one starts over. Frequencies move along the mel
+    scale: bin b takes the value of bin b * factor, or of the last bin if that is beyond it. Both factors are
+    log-uniform between 1 / (1 + most) and 1 + most, similar to the sizes of the random resize crop of BYOL-A (Niizumi
+    et al., 2021), which come from an interval around 1.
     """
     num_clips, num_frames, num_bins = batch.fbank.shape
     factors = np.exp(rng.uniform(-1, 1, (2, num_clips)) * math.log1p(most)).astype(np.float32)
     fbank, is_empty = _without_empty_bins(batch)
     of_time = torch.arange(num_frames, device=fbank.device) * _to(factors[0], fbank)[:, None]
-    fbank = _taken(fbank, of_time % batch.num_frames[:, None], (batch.num_frames - 1)[:, None])
+    fbank = _interpolate(fbank, of_time % batch.num_frames[:, None], (batch.num_frames - 1)[:, None])
     of_frequency = torch.arange(num_bins, device=fbank.device) * _to(factors[1], fbank)[:, None]
     last_bin = torch.full_like(of_frequency, num_bins - 1)
-    fbank = _taken(fbank.transpose(1, 2), of_frequency.minimum(last_bin), last_bin).transpose(1, 2)
+    fbank = _interpolate(fbank.transpose(1, 2), of_frequency.minimum(last_bin), last_bin).transpose(1, 2)
     fbank = torch.where(is_empty, LOG_FLOOR, fbank)
-    return replace(batch, fbank=torch.where(batch.is_heard, fbank, batch.fbank))
+    return replace(batch, fbank=torch.where(batch.frame_mask, fbank, batch.fbank))
 
 
 def _without_empty_bins(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Put the bin below in place of each bin that no clip has energy in, and tell which those are.
+    """Replace each bin in which no clip has energy by the bin below; also return a mask of these bins.
 
-    At 16 kHz one of the 128 filters lies between two points of the spectrum and sees nothing.
+    At 16 kHz one of the 128 filters lies between two points of the spectrum and is always empty.
     """
-    is_empty = ((batch.fbank <= LOG_FLOOR) | ~batch.is_heard).all(dim=1).all(dim=0)
+    is_empty = ((batch.fbank <= LOG_FLOOR) | ~batch.frame_mask).all(dim=1).all(dim=0)
     below = batch.fbank.roll(1, dims=2)
     return torch.where(is_empty, below, batch.fbank), is_empty
 
 
-def _taken(fbank: Tensor, places: Tensor, last: Tensor) -> Tensor:
-    """Interpolate along dimension 1 at ``places``, float32 of shape (batch, size), and none after ``last``."""
+def _interpolate(fbank: Tensor, places: Tensor, last: Tensor) -> Tensor:
+    """Interpolate along dimension 1 at ``places``, float32 of shape (batch, size), clamped to ``last``."""
     rows = torch.arange(len(fbank), device=fbank.device)[:, None]
     before = places.long().minimum(last.long())
     after = (before + 1).minimum(last.long())
@@ -114,10 +114,10 @@ def shift_in_time(batch: Batch, farthest: int, rng: np.random.Generator) -> Batc
 
 
 def change_response(batch: Batch, most_db: float, rng: np.random.Generator) -> Batch:
-    """Color each clip, as another microphone or room would: a gain that changes with frequency.
+    """Apply a random frequency response to each clip, as another microphone or room would.
 
-    Gains are uniform at three to six frequencies, the lowest and the highest among them, and linear between, which is
-    FilterAugment's linear type (Nam et al., 2022), there with three to six bands. Floors as in `change_gain`.
+    Gains are uniform at three to six frequencies, including the lowest and the highest, and linear in between. This is
+    the linear type of FilterAugment (Nam et al., 2022), which has three to six bands. Floors are as in `change_gain`.
     """
     num_clips, _, num_bins = batch.fbank.shape
     gains_db = np.empty((num_clips, num_bins), np.float32)
@@ -129,27 +129,27 @@ def change_response(batch: Batch, most_db: float, rng: np.random.Generator) -> B
 
 
 def change_gain(batch: Batch, most_db: float, rng: np.random.Generator) -> Batch:
-    """Make each clip louder or softer: a factor on the waveform is a term of the log energies.
+    """Change the loudness of each clip: a factor of the waveform is a summand of the log energies.
 
-    Bins without any energy stay so; what falls below the filter bank's floor stops there.
+    Bins without energy stay empty; values below the floor of the filter bank are clamped to it.
     """
     gains_db = rng.uniform(-most_db, most_db, len(batch.fbank)).astype(np.float32)
     return _amplified(batch, gains_db[:, None, None])
 
 
 def _amplified(batch: Batch, gains_db: NDArray[np.float32]) -> Batch:
-    """Add gains to the log energies; they spread over shape (batch, num_frames, num_mel_bins)."""
+    """Add gains to the log energies; their shape broadcasts to (batch, num_frames, num_mel_bins)."""
     terms = _to(gains_db, batch.fbank) * (math.log(10) / 10)
     terms = torch.where(batch.fbank > LOG_FLOOR, terms, 0.0)
     return replace(batch, fbank=(batch.fbank + terms).clamp_(min=LOG_FLOOR))
 
 
 def mixup(batch: Batch, fraction: float, alpha: float, rng: np.random.Generator) -> Batch:
-    """Mix a fraction of the clips with another of the batch, and their labels likewise.
+    """Mix a fraction of the clips with another clip of the batch, and their labels likewise.
 
-    The original mixes waveforms, l x + (1 - l) y with l from Beta(alpha, alpha). Of unrelated sounds the power of that
-    mixture is expected to be l² X + (1 - l)² Y, which is what is computed here from the log energies. As there, the
-    mixture has the first clip's length, and the second is silent after its own end; labels are mixed l to 1 - l.
+    The original mixes waveforms: l x + (1 - l) y, with l from Beta(alpha, alpha). For unrelated sounds the expected
+    power of this mixture is l² X + (1 - l)² Y, which is computed here from the log energies. As in the original, the
+    mixture has the length of the first clip, the second clip is silent after its end, and labels are mixed l to 1 - l.
     """
     num_clips = len(batch.fbank)
     is_mixed = rng.random(num_clips) < fraction
@@ -160,7 +160,7 @@ def mixup(batch: Batch, fraction: float, alpha: float, rng: np.random.Generator)
     if not len(mixed):
         return batch
     others = _to(partners, batch.fbank)[mixed]
-    other_fbank = batch.fbank[others].masked_fill_(~batch.is_heard[others], -torch.inf)
+    other_fbank = batch.fbank[others].masked_fill_(~batch.frame_mask[others], -torch.inf)
     fbank = batch.fbank.clone()
     fbank[mixed] = torch.logaddexp(
         fbank[mixed] + 2 * first[mixed].log()[:, None, None], other_fbank + 2 * second[mixed].log()[:, None, None]
@@ -171,16 +171,16 @@ def mixup(batch: Batch, fraction: float, alpha: float, rng: np.random.Generator)
 
 
 def mask(fbank: Tensor, options: TrainOptions, rng: np.random.Generator, value: float) -> Tensor:
-    """Hide bands of frequencies and stretches of time (SpecAugment, Park et al., 2019).
+    """Mask bands of frequencies and spans of time (SpecAugment, Park et al., 2019).
 
-    As in torchaudio's FrequencyMasking and TimeMasking, which the original uses: the width is uniform from 0 to the
-    widest, the place uniform over what fits. The value is what padding holds, as there.
+    As in torchaudio's FrequencyMasking and TimeMasking, which the original uses, the width is uniform from 0 to the
+    widest mask, and the position is uniform over those that fit. As in the original, the value is that of padding.
 
     Args:
-        fbank: Shape (batch, num_frames, num_mel_bins).
-        options: Widest masks, and how many.
-        rng: Where the draws come from.
-        value: What masked places hold.
+        fbank: Log-mel energies, shape (batch, num_frames, num_mel_bins).
+        options: Options with the number of masks and their largest widths.
+        rng: Source of random numbers.
+        value: Value of the masked places.
     """
     for _ in range(options.num_masks):
         for dim, widest in ((2, options.frequency_mask), (1, options.time_mask)):
@@ -190,7 +190,7 @@ def mask(fbank: Tensor, options: TrainOptions, rng: np.random.Generator, value: 
 
 
 def _bands(fbank: Tensor, dim: int, widest: int, rng: np.random.Generator) -> Tensor:
-    """Draw one band a clip: bool, True inside, of size 1 along the other dimension."""
+    """Draw one band per clip: bool, True inside the band, of size 1 along the other dimension."""
     size = fbank.shape[dim]
     widths = rng.random(len(fbank)) * min(widest, size)
     starts = rng.random(len(fbank)) * (size - widths)
@@ -203,7 +203,7 @@ def _bands(fbank: Tensor, dim: int, widest: int, rng: np.random.Generator) -> Te
 def add_noise(input_values: Tensor, most: float, rng: np.random.Generator) -> Tensor:
     """Add uniform noise to the normalized input, as the original does for Speech Commands.
 
-    ``input_values + U(0, 1) * a`` with one a of U(0, most) for each clip.
+    The result is ``input_values + U(0, 1) * a``, with one a from U(0, most) per clip.
     """
     amounts = _to((rng.random(len(input_values)) * most).astype(np.float32), input_values)
     generator = torch.Generator(input_values.device).manual_seed(int(rng.integers(2**63)))
@@ -212,7 +212,7 @@ def add_noise(input_values: Tensor, most: float, rng: np.random.Generator) -> Te
 
 
 def kept_tokens(num_clips: int, num_patches: int, fraction_dropped: float, rng: np.random.Generator) -> Tensor:
-    """Draw which patches stay, for each clip: sorted indices, int64, shape (num_clips, num_kept), at least one."""
+    """Draw the patches to keep, at least one per clip: sorted indices, int64, shape (num_clips, num_kept)."""
     num_kept = max(1, round(num_patches * (1 - fraction_dropped)))
     order = np.argsort(rng.random((num_clips, num_patches)), axis=1)[:, :num_kept]
     return torch.from_numpy(np.sort(order, axis=1))

@@ -1,4 +1,4 @@
-"""Cross-validation: one run for each fold of the data, and ``folds.json`` with what they say together."""
+"""Cross-validation: one run per fold of the data, and ``folds.json`` with their metrics and the mean."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ HEADLINES = {kind.problem: kind.headline_key for kind in (SingleLabelMetrics, Mu
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold said.
+    """Result of one fold.
 
     Attributes:
-        fold: Held out.
-        folder: With its checkpoint.
-        num_examples: That evaluated the model.
-        value: Of the metric; None where the fold has nothing to judge by.
-        num_failures: Examples of the data that could not be read.
+        fold: Number of the fold held out.
+        folder: Output folder of its run.
+        num_examples: Number of examples the model was evaluated on.
+        value: Value of the metric; None if no example of the fold has a label.
+        num_failures: Number of examples of the data that could not be read.
     """
 
     fold: int
@@ -56,12 +56,12 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class FoldsResult:
-    """What all folds said.
+    """Results of all folds.
 
     Attributes:
-        output: With a folder for each fold.
-        metric: ``accuracy`` or ``mean_average_precision``.
-        folds: Each one's result.
+        output: Folder that contains a folder per fold.
+        metric: Key of the metric: ``accuracy`` or ``mean_average_precision``.
+        folds: Result of each fold.
     """
 
     output: Path
@@ -70,17 +70,17 @@ class FoldsResult:
 
     @property
     def values(self) -> list[float]:
-        """The metric of each fold that has it."""
+        """The metric of each fold that has one."""
         return [fold.value for fold in self.folds if fold.value is not None]
 
     @property
     def mean(self) -> float:
-        """The mean over folds."""
+        """The mean of the metric over folds."""
         return statistics.fmean(self.values)
 
     @property
     def std(self) -> float:
-        """The standard deviation over folds, of the sample."""
+        """The sample standard deviation of the metric over folds; 0 for a single fold."""
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,18 +102,18 @@ def finetune_folds(
     options: TrainOptions | None = None,
     run: RunSettings | None = None,
 ) -> FoldsResult:
-    """Train once for each fold of the data, holding that fold out.
+    """Train once per fold of the data, with that fold held out.
 
     Args:
-        data: As in `ast_cli.training.finetuning.finetune`; it names folds.
-        model: Likewise; each fold starts from it.
-        output: Folder for a folder ``fold-N`` each and ``folds.json``.
-        options: Likewise, without a fold.
-        run: Likewise; ``resume`` goes on with the fold that was interrupted and leaves finished ones alone.
+        data: Data with folds, as for `ast_cli.training.finetuning.finetune`.
+        model: Base model of every fold, as for `finetune`.
+        output: Folder for ``folds.json`` and a folder ``fold-N`` per fold.
+        options: Options of every fold; ``fold`` must be None.
+        run: Settings as for `finetune`; with ``resume`` the interrupted fold continues and finished folds are kept.
 
     Raises:
-        UsageError: Data without two folds, and as there.
-        AstError: As there.
+        UsageError: If the data has fewer than two folds, or as in `finetune`.
+        AstError: As in `finetune`.
     """
     options, run, output = options or options_of(), run or RunSettings(), Path(output)
     examples = data if isinstance(data, ExampleSet) else read_examples(data)
@@ -131,14 +131,14 @@ def finetune_folds(
             folder = fold_folder(output, fold)
             if not (run.resume and is_finished(folder)):
                 run.on_note(f"fold {fold} is held out ({number} of {len(examples.folds)})")
-                goes_on = run.resume and is_interrupted(folder)
-                own_run = replace(run, resume=goes_on, force=not goes_on)
+                resumes = run.resume and is_interrupted(folder)
+                own_run = replace(run, resume=resumes, force=not resumes)
                 finetune(examples, model, folder, replace(options, fold=fold), own_run)
             folds.append(_fold_result(folder, fold))
         problem = "multi_label" if examples.is_multi_label else "single_label"
         result = FoldsResult(output, HEADLINES[problem], tuple(folds))
         if not result.values:
-            raise UsageError(f"{examples.source}: no fold has a clip with a label, so there is nothing to judge by")
+            raise UsageError(f"{examples.source}: no fold has a clip with a label, so no metric can be computed")
         write_json_object(output / FOLDS_NAME, result.to_dict())
         if not run.keep_checkpoint:
             remove_checkpoint(output)
@@ -146,7 +146,7 @@ def finetune_folds(
 
 
 def _fold_result(folder: Path, fold: int) -> FoldResult:
-    """Read what a finished fold left; a fold of an earlier, interrupted run counts as it is."""
+    """Read the result of a finished fold, which an earlier, interrupted run may have written."""
     results = read_json_object(folder / RESULTS_NAME)
     validation = results["validation"]
     value = validation["metrics"][HEADLINES[validation["problem"]]] if validation else None

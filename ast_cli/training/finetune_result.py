@@ -1,4 +1,4 @@
-"""What came of a training run: ``results.json``, ``history.csv``, and the learning curves drawn from it."""
+"""The result of a training run: ``results.json``, ``history.csv``, and the learning curves."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ HISTORY_COLUMNS = (
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What came of a run.
+    """Result of a training run.
 
     Attributes:
-        output: The checkpoint folder.
-        config: Of the finished model.
-        base: What training started from, as it was named.
-        options: Of the run.
-        splits: Which examples were used for what; those that could not be read are left out.
-        failures: Examples that could not be read, with why.
-        history: A row for each epoch; see `HISTORY_COLUMNS`.
-        diverged_epoch: The first in which training diverged, from 1; None where it did not.
-        kept: Which weights were saved: ``best``, ``last`` or ``average``.
-        validation: Of the saved weights; None where nothing was held out.
-        test: Of the saved weights on the data's own test split; None where it has none.
-        device: Where it was trained, in words.
+        output: Checkpoint folder.
+        config: Configuration of the trained model.
+        base: Name of the base model, as given.
+        options: Options of the run.
+        splits: Training, validation and test examples that could be read.
+        failures: Examples that could not be read, with the errors.
+        history: One row per epoch; see `HISTORY_COLUMNS`.
+        diverged_epoch: First epoch in which training diverged, from 1; None if it did not.
+        kept: Weights that were saved: ``best``, ``last`` or ``average``.
+        validation: Metrics of the saved weights on the validation examples; None if there are none.
+        test: Metrics of the saved weights on the test split of the data; None if it has none.
+        device: Description of the device that the model was trained on.
     """
 
     output: Path
@@ -87,8 +87,8 @@ class FinetuneResult:
         }
 
 
-def in_words(device: torch.device) -> str:
-    """Return what to call a device in a report: the GPU's name, or how many threads of the CPU are used."""
+def device_description(device: torch.device) -> str:
+    """Return a description of a device for the model card: the name of the GPU, or the CPU and its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -97,10 +97,10 @@ def in_words(device: torch.device) -> str:
 
 
 def write_history(folder: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Write a row for each epoch; what was not measured is empty.
+    """Write ``history.csv`` with one row per epoch; cells that were not measured are empty.
 
     Raises:
-        AstError: The folder cannot be written.
+        AstError: If the file cannot be written.
     """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
@@ -114,14 +114,14 @@ def _cell(value: Any) -> Any:
 
 
 def draw_curves(folder: Path, history: Sequence[dict[str, Any]], metric: str) -> None:
-    """Draw losses, metric and learning rate over the epochs, as a picture beside the history.
+    """Write ``curves.png``: losses, and the validation metric (or the learning rate without one), over the epochs.
 
     Args:
-        folder: Of the output.
+        folder: Output folder of the run.
         history: Rows as in ``history.csv``.
         metric: Name of the validation metric.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # needs no display and no global state
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -150,6 +150,6 @@ def draw_curves(folder: Path, history: Sequence[dict[str, Any]], metric: str) ->
 
 
 def _curve(history: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Return epochs and values of one column, where it has any."""
+    """Return the epochs and values of one column, without empty cells."""
     rows = [row for row in history if row[name] is not None]
     return [row["epoch"] for row in rows], [row[name] for row in rows]

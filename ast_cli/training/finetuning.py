@@ -1,4 +1,4 @@
-"""Fine-tuning: from labeled recordings and a base model to a checkpoint folder with its card."""
+"""Fine-tuning: train a base model on labeled recordings and write a checkpoint folder with a model card."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ast_cli.training.data.features import FeatureStore, compute_features
 from ast_cli.training.data.spectrograms import UnreadExample
 from ast_cli.training.data.splits import Splits, assign_splits, data_digest
 from ast_cli.training.data.statistics import mean_and_std
-from ast_cli.training.finetune_result import FinetuneResult, draw_curves, in_words, write_history
+from ast_cli.training.finetune_result import FinetuneResult, device_description, draw_curves, write_history
 from ast_cli.training.linear_probe import HeadEvaluator, HeadTrainer, embedded
 from ast_cli.training.model_card import model_card
 from ast_cli.training.objective import PROBLEM_TYPES, autocast_for, loss_name
@@ -53,27 +53,28 @@ from ast_cli.training.trainer import Report, Task, Trainer, kept_weights
 from ast_cli.training.validation import Evaluator, metric_name
 
 FEATURES_NAME = "features"
-LONGEST_SCRATCH_INPUT = 1024  # frames; where nobody chose and the recordings are longer
-# Of the clips, that an input fits whose length nobody chose: a few long ones would make all others pay for padding.
+LONGEST_SCRATCH_INPUT = 1024  # frames; upper limit of the default input length of a model from random weights
+# The default input length fits this fraction of the clips: a few long clips would make all others pay for padding.
 FITTING_SHARE = 0.95
-MAX_NAMED = 5  # labels in a note
+MAX_NAMED = 5  # labels listed in a note
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a run is carried out; nothing here changes what is learned.
+    """Settings that do not change the trained weights: device, files and callbacks.
 
     Attributes:
-        device: ``auto``, ``cpu``, ``cuda`` ...
-        num_workers: Processes that decode; None for the cores.
-        features: Folder that keeps the spectrograms for later runs; None for a place in the output, removed at the end.
-        resume: Go on with an interrupted run.
-        force: Replace an earlier output.
-        keep_checkpoint: Leave the state for ``resume`` in the output.
-        on_report: Called after every update and every epoch.
-        on_note: Called with what a person should know.
-        on_failures: Called once with the clips that cannot be read, if there are any.
-        on_progress: Called before training with what is being done, clips done, and clips in all.
+        device: Device name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        num_workers: Processes that decode audio; None for half of the cores, at most 16.
+        features: Folder that keeps the spectrograms for later runs; None for a folder in the output, removed at the
+            end.
+        resume: Whether to continue an interrupted run.
+        force: Whether to replace an earlier output.
+        keep_checkpoint: Whether to keep the training state in the output.
+        on_report: Callback after every update and every epoch.
+        on_note: Callback for notes and warnings to the user.
+        on_failures: Callback for the clips that cannot be read; called once if there are any.
+        on_progress: Callback before training, with the name of the step, the clips done, and the number of clips.
     """
 
     device: str = "auto"
@@ -98,15 +99,15 @@ def finetune(
     """Train a model on labeled recordings.
 
     Args:
-        data: A folder per class, or a manifest; see `ast_cli.training.read_examples`.
-        model: A checkpoint, ``scratch:192x6`` (hidden size and layers), or a ``config.json`` to start from nothing.
-        output: Folder for the checkpoint, its card and its history.
-        options: Of the recipe ``default`` if None.
-        run: How to carry it out.
+        data: A folder per class, or a manifest; see `ast_cli.dataset.examples.read_examples`.
+        model: A checkpoint; ``scratch:192x6`` (hidden size and layers) or a ``config.json`` for random weights.
+        output: Folder for the checkpoint, its model card and its history.
+        options: Options of training; None for those of the recipe ``default``.
+        run: Settings that do not change the weights; None for the defaults.
 
     Raises:
-        UsageError: Data, model or options that cannot be; an output that exists.
-        AstError: The run cannot go on; what it did is saved for ``resume``.
+        UsageError: If data, model or options are invalid, or the output exists.
+        AstError: If the run fails; its state is saved for ``resume``.
     """
     options = options or options_of()
     run = run or RunSettings()
@@ -115,23 +116,23 @@ def finetune(
     check_output(output, sources, resume=run.resume, force=run.force)
     examples = data if isinstance(data, ExampleSet) else read_examples(data)
     facts = run_facts(examples, model, options)
-    assign_splits(examples, options)  # like the facts before anything is written
+    assign_splits(examples, options)  # raises, as run_facts does, before anything is written
     job = Job(examples, model, output, options, run, resolve_device(run.device))
     with writing(output):
-        result = job.carry_out(begin(output, facts, resume=run.resume))
+        result = job.run_to_end(begin(output, facts, resume=run.resume))
         if not run.keep_checkpoint:
             remove_checkpoint(output)
     return result
 
 
 def run_facts(examples: ExampleSet, model: str, options: TrainOptions) -> dict[str, Any]:
-    """Return what has to be the same for a run to go on.
+    """Return the facts that must not change for a run to be resumed: settings, labels, and digests of data and model.
 
     Raises:
-        UsageError: The base model cannot be trained as the options say.
-        AstError: It cannot be read.
+        UsageError: If the options do not suit the base model, or a label is invalid.
+        AstError: If the base model cannot be read.
     """
-    _refuse_odd_labels(examples)
+    _check_labels(examples)
     start_feature_extractor(model, start_config(model, options, LONGEST_SCRATCH_INPUT), options)
     base = model if model.startswith(SCRATCH_PREFIX) else ""
     return {
@@ -144,13 +145,13 @@ def run_facts(examples: ExampleSet, model: str, options: TrainOptions) -> dict[s
     }
 
 
-def _refuse_odd_labels(examples: ExampleSet) -> None:
-    """Refuse labels that no checkpoint may have, before a model is trained that could not be loaded."""
+def _check_labels(examples: ExampleSet) -> None:
+    """Check the labels before training: a checkpoint with control characters in a label cannot be loaded."""
     for label in examples.labels:
         if not is_plain(label):
             raise UsageError(
-                f"{examples.source}: the label {shown(label)} has characters that control a terminal or turn text "
-                "around: correct it"
+                f"{examples.source}: the label {shown(label)} contains control characters or characters that reverse "
+                "text: correct it"
             )
 
 
@@ -162,15 +163,15 @@ def _model_digest(model: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One run, from examples to a checkpoint folder.
+    """One training run, from examples to a checkpoint folder.
 
     Attributes:
-        examples: All of the data.
-        model: What to start from.
+        examples: All examples of the data.
+        model: Name of the base model.
         output: Folder for the checkpoint.
-        options: What to learn and how.
-        run: How to carry it out.
-        device: Where.
+        options: Options of training.
+        run: Settings that do not change the weights.
+        device: Device to train on.
     """
 
     examples: ExampleSet
@@ -180,31 +181,31 @@ class Job:
     run: RunSettings
     device: torch.device
 
-    def carry_out(self, state: StateFolder) -> FinetuneResult:
-        """Read, train, evaluate and write."""
+    def run_to_end(self, state: StateFolder) -> FinetuneResult:
+        """Compute spectrograms, train, evaluate, and write the checkpoint."""
         store, extractor, config = self._read()
         trainer, sets, splits = self._trainer(store, extractor, config, state)
         if self.run.resume and trainer.resume():
             done = trainer.progress
-            self.run.on_note(f"going on after epoch {done.epoch}, update {done.update}")
+            self.run.on_note(f"resuming after epoch {done.epoch}, update {done.update}")
 
         def on_report(report: Report) -> None:
             if report.row is not None:
                 write_history(self.output, trainer.progress.history)
             self.run.on_report(report)
             if report.row is not None and report.epoch == trainer.diverged_epoch:
-                self._tell_divergence(trainer, report.loss)
+                self._report_divergence(trainer, report.loss)
 
         trainer.run(on_report)
         return self._finish(trainer, sets, splits, store)
 
     @property
     def cache(self) -> Path:
-        """Where spectrograms and embeddings are kept."""
+        """The folder of spectrograms and embeddings."""
         return self.run.features or self.output / CHECKPOINT_NAME / FEATURES_NAME
 
     def _read(self) -> tuple[FeatureStore, ASTFeatureExtractor, ASTConfig]:
-        """Compute the spectrograms, and settle the length of the input where the data decides it."""
+        """Compute the spectrograms, and set the input length of a ``scratch:`` model by the lengths of the clips."""
         options, is_new = self.options, self.model.startswith(SCRATCH_PREFIX)
         config = start_config(self.model, options, LONGEST_SCRATCH_INPUT)
         extractor = start_feature_extractor(self.model, config, options)
@@ -226,23 +227,23 @@ class Job:
             frames = min(typical, LONGEST_SCRATCH_INPUT)
             config = start_config(self.model, options, math.ceil(frames / config.patch_size) * config.patch_size)
             extractor.max_length = config.max_length
-        self._tell_what_is_cut(store, max_frames, max_frames if options.random_crop else config.max_length)
+        self._report_cut_clips(store, max_frames, max_frames if options.random_crop else config.max_length)
         return store, extractor, config
 
-    def _tell_what_is_cut(self, store: FeatureStore, most_stored: int, max_frames: int) -> None:
-        """Say where the ends of clips play no part; a clip of which the most is stored may have been longer."""
+    def _report_cut_clips(self, store: FeatureStore, most_stored: int, max_frames: int) -> None:
+        """Note how many clips are longer than the frames in use; one that fills the stored frames may be longer."""
         num_cut = sum(len(fbank) > max_frames or len(fbank) == most_stored for fbank in store)
         if num_cut:
-            remedy = "--max-clip-s takes more" if self.options.random_crop else "--random-crop uses all of them"
+            remedy = "a larger --max-clip-s" if self.options.random_crop else "--random-crop"
             self.run.on_note(
-                f"note: {num_cut} of {len(store)} clips fill {max_frames / FRAMES_PER_S:g} s or are longer; "
-                f"what comes after that is not used: {remedy}"
+                f"note: {num_cut} of {len(store)} clips last {max_frames / FRAMES_PER_S:g} s or more; audio after that "
+                f"is not used without {remedy}"
             )
 
     def _trainer(
         self, store: FeatureStore, extractor: ASTFeatureExtractor, config: ASTConfig, state: StateFolder
     ) -> tuple[Trainer, dict[str, Clips], Splits]:
-        """Put together what is trained, on what, and how it is evaluated."""
+        """Build the trainer with its model, clips and evaluator; also return clips and examples of each split."""
         options, labels = self.options, self.examples.labels
         splits = assign_splits(replace(self.examples, examples=store.examples), options)
         places = {example: i for i, example in enumerate(store.examples)}
@@ -251,36 +252,36 @@ class Job:
             name: replace(clips, indices=tuple(places[example] for example in getattr(splits, name).examples))
             for name in ("train", "validation", "test")
         }
-        self._tell_what_is_missing(sets["train"])
+        self._report_missing_labels(sets["train"])
         if options.normalize == "data":
-            heard = (store[index][: extractor.max_length] for index in sets["train"].indices)
-            extractor.mean, extractor.std = mean_and_std(heard)
+            fbanks = (store[index][: extractor.max_length] for index in sets["train"].indices)
+            extractor.mean, extractor.std = mean_and_std(fbanks)
         loss = loss_name(options, is_multi_label=self.examples.is_multi_label)
         model = start_model(self.model, config, labels, PROBLEM_TYPES[loss], options).to(self.device)
         if options.freeze_encoder:
             encoder = model.audio_spectrogram_transformer
             progress = partial(self.run.on_progress, "running the encoder over clips")
-            heard_by_encoder = embedded(clips, encoder, extractor, self.cache, progress)
-            sets = {name: replace(heard_by_encoder, indices=each.indices) for name, each in sets.items()}
+            embedded_clips = embedded(clips, encoder, extractor, self.cache, progress)
+            sets = {name: replace(embedded_clips, indices=each.indices) for name, each in sets.items()}
         autocast = autocast_for(options.precision, self.device)
         task = Task(sets["train"], extractor, options, loss, None, autocast)
         task = replace(task, evaluator=self._evaluator(sets["validation"], task) if len(sets["validation"]) else None)
         kind = HeadTrainer if options.freeze_encoder else Trainer
         return kind(model, task, state), sets, splits
 
-    def _tell_divergence(self, trainer: Trainer, loss: float) -> None:
-        """Say that training has gone wrong; it goes on, as it may recover."""
+    def _report_divergence(self, trainer: Trainer, loss: float) -> None:
+        """Warn that training has diverged; the run continues, because it may recover."""
         self.run.on_note(
-            f"warning: training diverged: in epoch {trainer.diverged_epoch} its loss is {loss:.3g}, far above the "
-            f"{trainer.began_at:.3g} that it began with; try {trainer.remedies}"
+            f"warning: training diverged: the loss of epoch {trainer.diverged_epoch} is {loss:.3g}, far above the "
+            f"initial {trainer.reference_loss:.3g}; try {trainer.remedies}"
         )
 
-    def _tell_what_is_missing(self, train: Clips) -> None:
-        """Say which labels cannot be learned."""
+    def _report_missing_labels(self, train: Clips) -> None:
+        """Note which labels have no training clip."""
         missing = [self.examples.labels[i] for i in np.flatnonzero(~train.own_targets().any(axis=0))]
         if missing:
             named = ", ".join(missing[:MAX_NAMED]) + (" ..." if len(missing) > MAX_NAMED else "")
-            self.run.on_note(f"note: no clip to train on has {named}: the model cannot learn it")
+            self.run.on_note(f"note: the model cannot learn labels without training clips: {named}")
 
     def _evaluator(self, clips: Clips, task: Task) -> Evaluator:
         kind = HeadEvaluator if self.options.freeze_encoder else Evaluator
@@ -288,7 +289,7 @@ class Job:
         return kind(clips, task.extractor, task.loss, is_multi_label, batch_size, task.autocast)
 
     def _finish(self, trainer: Trainer, sets: dict[str, Clips], splits: Splits, store: FeatureStore) -> FinetuneResult:
-        """Evaluate the weights that are kept, and write all that a user finds."""
+        """Evaluate the weights to save, and write the files of the output folder."""
         model, task, history = trainer.finished_model(), trainer.task, trainer.progress.history
         metrics = {
             name: self._metrics(model, self._evaluator(sets[name], task))
@@ -307,7 +308,7 @@ class Job:
             kept=kept_weights(self.options, has_validation=task.evaluator is not None),
             validation=metrics.get("validation"),
             test=metrics.get("test"),
-            device=in_words(self.device),
+            device=device_description(self.device),
         )
         task.extractor.save_pretrained(self.output)
         write_whole(self.output / OPTIONS_NAME, to_toml(self.options).encode())
@@ -319,7 +320,7 @@ class Job:
         return result
 
     def _metrics(self, model: ASTForAudioClassification, evaluator: Evaluator) -> Metrics | None:
-        """Evaluate a model by all the numbers there are; None where no clip has a label, so that there are none."""
+        """Compute all metrics of a model; None if no clip has a label, so that none is defined."""
         scores, _ = evaluator.scores(model)
         targets = evaluator.clips.own_targets()
         if not self.examples.is_multi_label:

@@ -1,4 +1,4 @@
-"""Training the head alone: the encoder runs once over every clip, and the head learns from what it said."""
+"""Linear probe: the encoder runs once over every clip, and the head is trained on the embeddings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ast_cli.training.trainer import Trainer
 from ast_cli.training.validation import Evaluator
 
 EMBEDDING_BATCH_SIZE = 8
-CLIPS_PER_FILE = 64  # under two minutes of a base-size encoder on two cores: what an interruption costs at most
-VERSION = 1  # of the files and of what is in them
+CLIPS_PER_FILE = 64  # an interruption then loses less than two minutes of a base-size encoder on two cores
+VERSION = 1  # of the format of the files and of the numbers in them
 
 Embeddings = dict[str, NDArray[np.float32]]
 
@@ -36,20 +36,20 @@ def embedded(
     folder: Path,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Clips:
-    """Return the clips as the encoder hears them: each window's pooled output, (num_windows, hidden_size) a clip.
+    """Return the clips with embeddings in place of spectrograms: pooled outputs, (num_windows, hidden_size) per clip.
 
-    They are kept in files of some clips each, so that an interrupted run, or a later one with the same encoder and
-    spectrograms, does not compute them again.
+    The embeddings are stored in files of `CLIPS_PER_FILE` clips each, so that an interrupted run, or a later run with
+    the same encoder and spectrograms, does not compute them again.
 
     Args:
-        clips: All clips of the data: their numbers are 0, 1, 2, ...
-        encoder: In its base's state.
-        extractor: Pads and normalizes.
-        folder: For the files.
-        on_progress: Called with clips done and clips in all.
+        clips: All clips of the data, with indices 0, 1, 2, ...
+        encoder: Encoder of the base model.
+        extractor: Feature extractor that pads and normalizes.
+        folder: Folder for the files.
+        on_progress: Callback with the clips done and the number of clips.
 
     Raises:
-        AstError: A file cannot be written.
+        AstError: If a file cannot be written.
     """
     front = _digest(encoder, extractor)
     by_clip: list[NDArray[np.float32]] = []
@@ -67,7 +67,7 @@ def embedded(
 
 
 def _digest(encoder: ASTModel, extractor: ASTFeatureExtractor) -> bytes:
-    """Return a digest of what the embeddings of any clip depend on."""
+    """Return a digest of encoder and extractor, on which the embeddings of all clips depend."""
     whole = hashlib.sha256(f"{VERSION} {extractor.to_dict()} {encoder.config.to_dict()}".encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         whole.update(name.encode())
@@ -76,7 +76,7 @@ def _digest(encoder: ASTModel, extractor: ASTFeatureExtractor) -> bytes:
 
 
 def _key(front: bytes, part: Clips) -> str:
-    """Return a short digest of encoder, extractor and clips."""
+    """Return a short digest of encoder, extractor and clips, for a file name."""
     whole = hashlib.sha256(front)
     for index in part.indices:
         fbank = np.ascontiguousarray(part.fbanks[index])
@@ -86,7 +86,7 @@ def _key(front: bytes, part: Clips) -> str:
 
 
 def _read(file: Path) -> Embeddings | None:
-    """Return what an earlier run kept; None where there is nothing of use."""
+    """Return the embeddings of an earlier run; None if there is no valid file."""
     with contextlib.suppress(OSError, SafetensorError, ValueError):
         found: Embeddings = load_file(file)
         if found.keys() == {"owners", "embeddings"} and len(found["owners"]) == len(found["embeddings"]):
@@ -101,7 +101,7 @@ def _compute(clips: Clips, encoder: ASTModel, extractor: ASTFeatureExtractor) ->
     all_owners, embeddings = [], []
     for owners, batch in evaluation_windows(clips, extractor.max_length, EMBEDDING_BATCH_SIZE):
         batch = batch.to(encoder.device)
-        fbank = torch.where(batch.is_heard, batch.fbank, extractor.padding_value)
+        fbank = torch.where(batch.frame_mask, batch.fbank, extractor.padding_value)
         output = encoder(extractor.normalized(fbank), return_dict=True)
         embeddings.append(output.pooler_output.float().cpu().numpy())
         all_owners.append(owners)
@@ -114,7 +114,7 @@ class HeadTrainer(Trainer):
     trained = "head."
 
     def _loss(self, number: int, chosen: NDArray[np.int64]) -> torch.Tensor:
-        """Compute the loss of one batch: of each clip, one window drawn at random."""
+        """Compute the loss of one batch, with one random window of each clip."""
         rng = generator_for(self.options, self.progress.epoch, BATCH_DRAWS, number)
         clips, device = self.task.clips, self.model.device
         windows = [clips.fbanks[clips.indices[i]] for i in chosen]
@@ -129,7 +129,7 @@ class HeadEvaluator(Evaluator):
 
     @torch.inference_mode()
     def scores(self, model: ASTForAudioClassification) -> tuple[NDArray[np.float32], float]:
-        """Return as `Evaluator.scores` does."""
+        """Compute scores and loss as `Evaluator.scores` does."""
         scores, loss_sum, num_windows = [], 0.0, 0
         for windows, targets in self._clips():
             logits = model.head(windows.to(model.device))
@@ -140,6 +140,6 @@ class HeadEvaluator(Evaluator):
         return np.stack(scores), loss_sum / num_windows
 
     def _clips(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield each clip's windows (num_windows, hidden_size) and targets (1, num_labels)."""
+        """Yield the windows (num_windows, hidden_size) and targets (1, num_labels) of each clip."""
         for index in self.clips.indices:
             yield torch.from_numpy(self.clips.fbanks[index]), torch.from_numpy(self.clips.targets[index])[None]

@@ -1,4 +1,4 @@
-"""The model card: what a checkpoint was made from and how, how good it is, and what it cannot do."""
+"""The model card of a checkpoint: results, data, training, and limits."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ast_cli.report.text import counted, printable, waiting_time
 from ast_cli.training.finetune_result import FinetuneResult
 
 FRAME_S = 0.01
-MAX_CLASSES = 60  # rows of a table of classes
+MAX_CLASSES = 60  # rows in a table of classes
 
 
 def model_card(result: FinetuneResult) -> str:
-    """Return the card as Markdown, with what the hub reads at its beginning."""
+    """Return the card as Markdown, with the front matter that the hub reads."""
     sections = (_front_matter, _summary, _use, _results, _data, _training, _limits)
     return "\n\n".join(section(result) for section in sections) + "\n"
 
@@ -38,7 +38,7 @@ def _front_matter(result: FinetuneResult) -> str:
 
 
 def _repo_of(base: str) -> str | None:
-    """Return the hub's name of the base model, if that is where it comes from."""
+    """Return the hub id of the base model; None if it does not come from the hub."""
     if base == BUILTIN or base.startswith("scratch:") or os.path.exists(base):
         return None
     try:
@@ -49,7 +49,7 @@ def _repo_of(base: str) -> str | None:
 
 def _summary(result: FinetuneResult) -> str:
     config = result.config
-    kind = "any number of labels a clip" if activation_of(config) == "sigmoid" else "one label a clip"
+    kind = "any number of labels per clip" if activation_of(config) == "sigmoid" else "one label per clip"
     return (
         f"# Audio tagger with {config.num_labels} labels\n\n"
         f"An Audio Spectrogram Transformer ({config.num_hidden_layers} layers, {config.hidden_size} wide) that scores "
@@ -84,9 +84,9 @@ def _results(result: FinetuneResult) -> str:
                 _class_table(metrics),
             ]
     if result.validation is not None:
-        lines.append(_honesty(result))
+        lines.append(_validation_bias(result))
     if len(lines) == 1:
-        lines.append("Nothing was held out: how good the model is, is not known.")
+        lines.append("No clips were held out, so the quality of the model is unknown.")
     return "\n\n".join(lines)
 
 
@@ -110,26 +110,26 @@ def _class_table(metrics: Metrics) -> str:
     return _table(("Label", "Clips", "Recall", "F1"), cells)
 
 
-def _honesty(result: FinetuneResult) -> str:
-    """Say what the validation clips had a hand in."""
+def _validation_bias(result: FinetuneResult) -> str:
+    """State how the validation clips were chosen and whether they influenced the weights."""
     text = f"Validation is {result.splits.how}."
     if result.kept == "best":
         validated = [row for row in result.history if row["validation_metric"] is not None]
         text += (
-            f" The weights are the best of {len(validated)} validations on these same clips, so the number is somewhat "
-            "too good."
+            f" The weights are the best of {len(validated)} validations on the same clips, so the validation results "
+            "are somewhat optimistic."
         )
     elif result.options.patience:
-        text += " These clips also decided when training stopped, so the number is somewhat too good."
+        text += " The same clips decided when training stopped, so the validation results are somewhat optimistic."
     else:
-        text += f" The weights ({_kept_in_words(result)}) were not chosen by these clips."
+        text += f" The choice of the weights ({_kept_in_words(result)}) does not depend on these clips."
     return text
 
 
 def _kept_in_words(result: FinetuneResult) -> str:
     if result.kept == "average":
-        return "a moving average" if result.options.average == "ema" else "their mean over epochs"
-    return {"best": "the best on validation", "last": "those after the last epoch"}[result.kept]
+        return "a moving average" if result.options.average == "ema" else "the mean over epochs"
+    return {"best": "the best on validation", "last": "those of the last epoch"}[result.kept]
 
 
 def _data(result: FinetuneResult) -> str:
@@ -140,9 +140,7 @@ def _data(result: FinetuneResult) -> str:
     labels = list(result.config.id2label.values())
     rows = [(label, *(counts[name][label] for name in used)) for label in labels]
     total = ("All clips", *(len(examples.examples) for examples in used.values()))
-    left_out = (
-        f" Left out, as it could not be read: {counted(len(result.failures), 'clip')}." if len(result.failures) else ""
-    )
+    left_out = f" {counted(len(result.failures), 'clip')} could not be read." if result.failures else ""
     return f"## Data\n\nFrom {_plain(source)}.{left_out}\n\n" + _table(("Label", *used), [*rows, total])
 
 
@@ -155,21 +153,21 @@ def _training(result: FinetuneResult) -> str:
     last = result.history[-1] if result.history else None
     ended = f" Training loss at the end: {last['train_loss']:.4f}." if last else ""
     if result.diverged_epoch is not None:
-        ended += f" **Training diverged**: in epoch {result.diverged_epoch} its loss was far above where it began."
+        ended += f" **Training diverged**: the loss of epoch {result.diverged_epoch} was far above the initial loss."
     return (
         f"## Training\n\n{len(result.history)} epochs in {waiting_time(seconds)} on {result.device}, "
         f"{datetime.now(UTC).date().isoformat()}, ast-cli {__version__}, torch {torch.__version__}.{ended} "
-        f"Weights saved: {_kept_in_words(result)}. All settings are in `training_options.toml`, the course of the run "
-        "in `history.csv` and `curves.png`; with the same data, "
-        "`ast finetune DATA --model BASE --recipe training_options.toml --output FOLDER` repeats it."
+        f"Weights saved: {_kept_in_words(result)}. `training_options.toml` contains all settings, `history.csv` and "
+        "`curves.png` the course of training. "
+        "`ast finetune DATA --model BASE --recipe training_options.toml --output FOLDER` repeats the run."
     )
 
 
 def _limits(result: FinetuneResult) -> str:
     lines = [
         "## Limits",
-        "It knows these labels and no others: every sound gets scores for them, whatever it is.",
-        "Recordings that differ from the training clips (other microphones, rooms, mixtures) may score worse.",
+        "The model scores these labels only, for every sound, whatever it is.",
+        "Results may be worse on recordings that differ from the training clips (other microphones, rooms, mixtures).",
     ]
     rare = [label for label, count in _counts(result.splits.train).items() if count < 20]
     if rare:
@@ -178,7 +176,7 @@ def _limits(result: FinetuneResult) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lay out a Markdown table, cut after so many rows."""
+    """Return a Markdown table of at most `MAX_CLASSES` rows and the last one."""
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     shown = rows if len(rows) <= MAX_CLASSES + 1 else [*rows[:MAX_CLASSES], rows[-1]]
     lines += [f"| {' | '.join(_plain(str(cell)) for cell in row)} |" for row in shown]
@@ -188,6 +186,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return foreign text so that it is shown as it is, on one line, and not read as Markdown or HTML."""
+    """Escape text from outside so that it is shown literally and on one line, not as Markdown or HTML."""
     text = printable(" ".join(text.split()))
     return re.sub(r"([\\`*\[\]|])", r"\\\1", text).replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""What a training step computes: logits with fewer tokens, and the loss; and what tells that a run has diverged."""
+"""Logits and loss of a training step, and the criterion of divergence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ast_cli.tagging.score.scoring import scores_of
 from ast_cli.training.augmentation import kept_tokens
 from ast_cli.training.options import TrainOptions
 
-DIVERGED = 2.0  # times the loss that training began with
+DIVERGED = 2.0  # multiple of `reference_loss` above which a run has diverged
 CROSS_ENTROPY, BCE = "cross-entropy", "bce"
 PROBLEM_TYPES = {CROSS_ENTROPY: "single_label_classification", BCE: "multi_label_classification"}
 
@@ -28,32 +28,32 @@ PROBLEM_TYPES = {CROSS_ENTROPY: "single_label_classification", BCE: "multi_label
 def training_logits(
     model: ASTForAudioClassification, input_values: Tensor, options: TrainOptions, rng: np.random.Generator
 ) -> Tensor:
-    """Compute logits (batch, num_labels) as `ASTForAudioClassification` does, some patch tokens left out.
+    """Compute logits (batch, num_labels) as `ASTForAudioClassification` does, without the dropped patch tokens.
 
-    Tokens know their place by their position embeddings, so that any of them may be missing (as in PaSST's structured
-    and unstructured patchout, Koutini et al., 2022); attention costs less accordingly.
+    Position embeddings are part of the tokens, so any patch token can be dropped (as in the patchout of PaSST, Koutini
+    et al., 2022), which makes attention cheaper.
     """
     encoder = model.audio_spectrogram_transformer
     x = encoder.embed(input_values)
     if options.token_drop:
         x = _drop_tokens(x, options.token_drop, rng)
     if options.checkpoint_gradients:
-        x = _run_blocks_again(encoder, x)
+        x = _run_blocks_checkpointed(encoder, x)
     else:
         x, _, _ = encoder.run_blocks(x, num_queries=NUM_PREFIX_TOKENS)
     return model.head(pool(encoder.norm(x)))  # type: ignore[no-any-return]
 
 
 def _drop_tokens(x: Tensor, fraction: float, rng: np.random.Generator) -> Tensor:
-    """Keep the prefix and a fraction of the patches of (B, N, C)."""
+    """Drop a random fraction of the patch tokens of x, shape (B, N, C); prefix tokens stay."""
     B, N, C = x.shape
     kept = kept_tokens(B, N - NUM_PREFIX_TOKENS, fraction, rng).to(x.device)
     patches = x[:, NUM_PREFIX_TOKENS:].gather(1, kept[..., None].expand(-1, -1, C))
     return torch.cat([x[:, :NUM_PREFIX_TOKENS], patches], dim=1)
 
 
-def _run_blocks_again(encoder: ASTModel, x: Tensor) -> Tensor:
-    """Run the blocks without keeping what is inside them: it is computed again in the backward pass."""
+def _run_blocks_checkpointed(encoder: ASTModel, x: Tensor) -> Tensor:
+    """Run the blocks without storing their activations, which the backward pass computes again."""
     for i, block in enumerate(encoder.blocks):
         num_queries = NUM_PREFIX_TOKENS if i == len(encoder.blocks) - 1 else None
         x, _ = checkpoint(block, x, None, False, num_queries, use_reentrant=False)
@@ -61,7 +61,7 @@ def _run_blocks_again(encoder: ASTModel, x: Tensor) -> Tensor:
 
 
 def loss_name(options: TrainOptions, *, is_multi_label: bool) -> str:
-    """Return which loss is meant: ``cross-entropy`` or ``bce``."""
+    """Return the loss of the options, with ``auto`` resolved: ``cross-entropy`` or ``bce``."""
     if options.loss != "auto":
         return options.loss
     return BCE if is_multi_label else CROSS_ENTROPY
@@ -72,9 +72,9 @@ def training_loss(logits: Tensor, targets: Tensor, name: str, label_smoothing: f
 
     Args:
         logits: Shape (batch, num_labels).
-        targets: Fraction of each label, same shape.
+        targets: Fraction of each label, shape (batch, num_labels).
         name: ``cross-entropy`` or ``bce``.
-        label_smoothing: Fraction of each target that is spread over all labels.
+        label_smoothing: Fraction of each target that is spread evenly over all labels.
     """
     logits = logits.float()
     if label_smoothing:
@@ -85,15 +85,15 @@ def training_loss(logits: Tensor, targets: Tensor, name: str, label_smoothing: f
 
 
 def predicted_scores(logits: Tensor, name: str) -> NDArray[np.float32]:
-    """Turn logits (batch, num_labels) into scores as the saved model will."""
+    """Return the scores of logits, shape (batch, num_labels), as the saved model computes them."""
     return scores_of(logits.float().cpu().numpy(), "softmax" if name == CROSS_ENTROPY else "sigmoid")
 
 
 def autocast_for(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the type of matrix products; None for float32.
+    """Return the data type of matrix products; None for float32.
 
     Raises:
-        UsageError: fp16 off CUDA, where it has no use.
+        UsageError: If fp16 is chosen for a device other than CUDA.
     """
     if precision == "auto":
         if device.type != "cuda":
@@ -104,41 +104,42 @@ def autocast_for(precision: str, device: torch.device) -> torch.dtype | None:
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def beginning_loss(first_loss: float, loss: str, num_labels: int) -> float:
-    """Return the loss that no run should stay above: the first batch's, or that of knowing nothing if it is larger.
+def reference_loss(first_loss: float, loss: str, num_labels: int) -> float:
+    """Return the loss that a run is compared with: that of the first batch or of equal scores, whichever is larger.
 
-    A model that scores all labels alike has ln(num_labels) in cross-entropy and ln 2 in binary cross-entropy, whatever
-    the targets. The first batch is looked at before any weight has changed; it is above that where the base model is
-    sure of other things than the data.
+    A model that gives all labels the same score has a loss of ln(num_labels) in cross-entropy and ln 2 in binary
+    cross-entropy, whatever the targets are. The loss of the first batch is measured before any weight has changed. It
+    is larger if the base model is confident of labels that the data contradicts.
     """
     return max(first_loss, math.log(num_labels if loss == CROSS_ENTROPY else 2))
 
 
-def diverged_epoch(history: Sequence[Mapping[str, Any]], began_at: float, num_warmup_updates: int) -> int | None:
-    """Return the first epoch whose mean training loss is above twice the loss that training began with.
+def diverged_epoch(history: Sequence[Mapping[str, Any]], reference: float, num_warmup_updates: int) -> int | None:
+    """Return the first epoch whose mean training loss is more than twice the reference loss.
 
-    A run that learns is below `beginning_loss` within its first epoch or soon after; one whose learning rate is far too
-    high is above a multiple of it from the start, as its logits grow without bound, and may never become NaN. The first
-    epoch's own mean is no measure: at such rates it is often the worst of all. Measured on a tiny model: rates with
-    which it still learned were below 1.4 times, and rates from three times the highest of those upwards were above 2.4
-    times. Epochs that end within the warm-up are left out: what goes wrong there may come right.
+    A run that learns falls below `reference_loss` within its first epoch or soon after. With a far too high learning
+    rate the loss is a multiple of it from the start, because the logits grow without bound, and it may never become
+    NaN. The mean loss of the first epoch is no reference: at such rates it is often the worst of all. Measured on a
+    tiny model: with rates at which it still learned, the loss stayed below 1.4 times the reference; with rates of three
+    times the highest of those and more, it was above 2.4 times. Epochs that end during the warm-up are ignored, because
+    a run may recover from what happens there.
 
     Args:
-        history: A row for each epoch; see `ast_cli.training.finetune_result.HISTORY_COLUMNS`.
-        began_at: `beginning_loss`.
-        num_warmup_updates: Updates over which the learning rate rises.
+        history: One row per epoch; see `ast_cli.training.finetune_result.HISTORY_COLUMNS`.
+        reference: Result of `reference_loss`.
+        num_warmup_updates: Number of updates of the warm-up.
 
     Returns:
-        Its number, from 1; None where there is none.
+        Number of the epoch, from 1; None if the run has not diverged.
     """
     for row in history:
-        if row["update"] > num_warmup_updates and row["train_loss"] > DIVERGED * began_at:
+        if row["update"] > num_warmup_updates and row["train_loss"] > DIVERGED * reference:
             return int(row["epoch"])
     return None
 
 
 def remedies(options: TrainOptions, *, is_half_precision: bool) -> str:
-    """Return what helps against a loss that grows or is no number."""
+    """Return advice, as text, for a loss that grows or becomes NaN."""
     tips = ["a lower --learning-rate", "a longer --warmup-epochs"]
     if options.max_gradient_norm != 1:
         tips.append("--max-gradient-norm 1")

@@ -1,4 +1,4 @@
-"""Which weights learn how fast, when, and what their average is."""
+"""Parameter groups, learning-rate schedule, and averages of the weights."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.training.muon import Muon
 from ast_cli.training.options import TrainOptions, learning_rate_for
 
-FROZEN_LEARNING_RATE = 3e-4  # of a head alone, before its factor: a linear layer bears far more than an encoder
+FROZEN_LEARNING_RATE = 3e-4  # of a linear probe, before the factor of the head: a head tolerates more than an encoder
 UNDECAYED = ("cls_token", "dist_token", "pos_embed")
 
 
 def parameter_groups(model: ASTForAudioClassification, options: TrainOptions) -> list[dict[str, Any]]:
-    """Return the groups of an optimizer: ``params``, ``weight_decay``, and ``peak``, the highest learning rate.
+    """Return the parameter groups of an optimizer: ``params``, ``weight_decay``, and ``peak``, the peak learning rate.
 
-    With ``optimizer = muon`` the matrices of the blocks are in groups that also have the ``num_parts`` of `Muon`.
+    With ``optimizer = muon`` the groups of the matrices of the blocks also have the ``num_parts`` of `Muon`.
 
-    The rate falls by ``layer_decay`` for each block further from the head (as in BEiT, Bao et al., 2021); biases,
-    norms, tokens and positions have no weight decay. A frozen encoder is in no group.
+    The rate is multiplied by ``layer_decay`` for each block further from the head (as in BEiT, Bao et al., 2021).
+    Biases, norms, tokens and position embeddings have no weight decay. A frozen encoder is in no group.
     """
     num_layers = len(model.audio_spectrogram_transformer.blocks)
     rate = options.learning_rate
@@ -49,14 +49,14 @@ def parameter_groups(model: ASTForAudioClassification, options: TrainOptions) ->
 
 
 def _num_parts(name: str, parameter: nn.Parameter) -> int:
-    """Return of how many matrices of a block a parameter is a stack; 0 where it is none."""
+    """Return the number of matrices stacked in a parameter of a block; 0 for other parameters."""
     if ".blocks." not in name or parameter.ndim != 2:
         return 0
     return 3 if name.endswith("qkv.weight") else 1
 
 
 def layer_of(name: str, num_layers: int) -> int:
-    """Return a parameter's place from the input: 0 for embeddings, then the blocks, then the last norm and head."""
+    """Return the depth of a parameter: 0 for embeddings, then the number of its block, then the last norm and head."""
     name = name.removeprefix("audio_spectrogram_transformer.")
     if name.startswith("blocks."):
         return int(name.split(".")[1]) + 1
@@ -64,16 +64,16 @@ def layer_of(name: str, num_layers: int) -> int:
 
 
 def make_optimizer(model: ASTForAudioClassification, options: TrainOptions) -> torch.optim.AdamW:
-    """Return AdamW or Muon over `parameter_groups`; the rates are set by `set_learning_rate` before each update."""
+    """Return AdamW or Muon over `parameter_groups`; `set_learning_rate` sets the rates before each update."""
     kind = Muon if options.optimizer == "muon" else torch.optim.AdamW
     return kind(parameter_groups(model, options), lr=0.0, betas=(options.beta1, options.beta2))
 
 
 def learning_rate_factor(update: int, updates_per_epoch: int, options: TrainOptions) -> float:
-    """Return what the peak learning rate is multiplied by at an update, counted from 0 over the whole run.
+    """Return the factor of the peak learning rate at an update, counted from 0 over the whole run.
 
-    The warm-up is linear. ``step`` counts epochs as the original does (PyTorch's MultiStepLR); ``cosine`` falls to
-    zero over the updates after the warm-up.
+    The warm-up is linear. ``step`` counts epochs as the original does (PyTorch's MultiStepLR). ``cosine`` falls to zero
+    over the updates after the warm-up.
     """
     warmup = num_warmup_updates(updates_per_epoch, options)
     rise = min(1.0, (update + 1) / warmup) if warmup else 1.0
@@ -87,26 +87,27 @@ def learning_rate_factor(update: int, updates_per_epoch: int, options: TrainOpti
 
 
 def num_warmup_updates(updates_per_epoch: int, options: TrainOptions) -> int:
-    """Return over how many updates the learning rate rises."""
+    """Return the number of updates of the warm-up."""
     return max(options.warmup_steps, round(options.warmup_epochs * updates_per_epoch))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Set every group's rate; return the highest."""
+    """Set the learning rate of every group; return the highest."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     return float(max(group["lr"] for group in optimizer.param_groups))
 
 
 class WeightAverage:
-    """An average of a model's weights, in a model of its own.
+    """An average of the weights of a model in training.
 
     Args:
-        average: A copy of the model, which takes the average; it is never trained.
-        options: Which average.
+        average: A copy of the model that holds the average; it is never trained.
+        options: Options with the kind of average.
 
     Attributes:
-        count: Weights taken into it so far.
+        model: The copy.
+        count: Number of states of the weights in the average so far.
     """
 
     def __init__(self, average: ASTForAudioClassification, options: TrainOptions) -> None:
@@ -115,13 +116,13 @@ class WeightAverage:
         self.count = 0
 
     def after_update(self, model: nn.Module) -> None:
-        """Take in the weights after an update: ``ema`` moves by 1 - decay, faster while it is young."""
+        """Include the weights after an update: ``ema`` moves by 1 - decay, and faster at its beginning."""
         if self.options.average == "ema":
             self.count += 1
             self._move(model, 1 - min(self.options.ema_decay, self.count / (self.count + 10)))
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
-        """Take in the weights after an epoch: ``epochs`` is their plain mean, from ``average_start`` on."""
+        """Include the weights after an epoch: ``epochs`` is their mean from ``average_start`` on."""
         if self.options.average == "epochs" and epoch >= self.options.average_start:
             self.count += 1
             self._move(model, 1 / self.count)

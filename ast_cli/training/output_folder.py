@@ -1,4 +1,4 @@
-"""The folder that a run writes: whether it may, only one run at a time, and clearing what an earlier one left."""
+"""The output folder of a run: checks before writing, a lock against a second run, and removal of an earlier run."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ OWN_NAMES = (
 
 
 def check_output(output: Path, sources: Mapping[str, str], *, resume: bool, force: bool) -> None:
-    """Refuse to write where something is already, unless it was asked for.
+    """Check that a run may write to a folder.
 
     Args:
-        output: Of the run.
-        sources: What it reads, by a name for messages: it must not be written over.
-        resume: Whether a run may be there.
-        force: Whether it may be replaced.
+        output: Output folder of the run.
+        sources: Paths that the run reads and must not overwrite, by their names in messages.
+        resume: Whether the folder must contain a run.
+        force: Whether a run in the folder may be replaced.
 
     Raises:
-        UsageError: With what to do.
+        UsageError: If the folder cannot be used; the message states what to do.
     """
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it: choose one")
     if output.is_symlink() and not output.exists():
-        raise UsageError(f"--output {output} is a link to nothing: name a folder")
+        raise UsageError(f"--output {output} is a broken link: name a folder")
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output {output} is a file: name a folder")
     for name, source in sources.items():
@@ -60,52 +60,52 @@ def check_output(output: Path, sources: Mapping[str, str], *, resume: bool, forc
         raise UsageError(f"--resume: there is no run in {output}")
     if output.is_dir() and any(output.iterdir()) and not (resume or force):
         raise UsageError(
-            f"--output {output} exists and is not empty: add --resume to go on with its run, or --force to replace it"
+            f"--output {output} exists and is not empty: add --resume to continue its run, or --force to replace it"
         )
 
 
 def fold_folder(output: Path, fold: int) -> Path:
-    """Return where the run that holds out a fold writes."""
+    """Return the output folder of the run that holds out a fold."""
     return output / f"{FOLD_PREFIX}{fold}"
 
 
 def is_interrupted(output: Path) -> bool:
-    """Tell whether a run that did not come to its end can go on here."""
+    """Return whether the folder contains a run that can be resumed."""
     return StateFolder(output / CHECKPOINT_NAME).run_file.is_file()
 
 
 def is_finished(output: Path) -> bool:
-    """Tell whether a run came to its end here: its weights are there and nothing to go on with."""
+    """Return whether the folder contains a finished run: weights, and no state to resume from."""
     return (output / WEIGHTS_NAME).is_file() and not is_interrupted(output)
 
 
 @contextlib.contextmanager
 def writing(output: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs cannot write it.
+    """Create the folder and hold its lock, so that two runs cannot write to it.
 
     Raises:
-        AstError: Another run has it, or the folder cannot be made.
+        AstError: If another run holds the lock, or the folder cannot be created.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AstError(f"{output}: cannot be made ({error.strerror})") from error
+        raise AstError(f"{output}: cannot be created ({error.strerror})") from error
     with only_run(output):
         yield
 
 
 def begin(output: Path, facts: Mapping[str, Any], *, resume: bool) -> StateFolder:
-    """Return the state of the run: a new one, or the one to go on with.
+    """Return the state folder of a new run, or of the run to resume.
 
     Raises:
-        UsageError: The run there was asked for other things.
+        UsageError: If there is no run to resume, or its facts differ.
     """
     state = StateFolder(output / CHECKPOINT_NAME)
     if resume and state.run_file.is_file():
         state.check(facts)
         return state
     if resume and any((output / name).exists() for name in OWN_NAMES):
-        raise UsageError(f"--resume: {output} holds no interrupted run; --force starts anew")
+        raise UsageError(f"--resume: {output} contains no interrupted run; start over with --force")
     _clear(output)
     for folder in _fold_folders(output):
         _clear(folder)
@@ -116,27 +116,27 @@ def begin(output: Path, facts: Mapping[str, Any], *, resume: bool) -> StateFolde
 
 
 def _fold_folders(output: Path) -> list[Path]:
-    """Return the folders of single folds that earlier runs made; a user's own ``fold-notes`` is none."""
+    """Return the fold folders that earlier runs created; a user's own ``fold-notes`` is none of them."""
     return [folder for folder in output.iterdir() if FOLD_NAME.fullmatch(folder.name) and folder.is_dir()]
 
 
 def _clear(output: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
+    """Remove the files that an earlier run wrote, and no others."""
     state = StateFolder(output / CHECKPOINT_NAME)
     for file in (state.state_file, state.run_file, *(output / name for name in OWN_NAMES)):
         try:
             file.unlink(missing_ok=True)
         except OSError as error:
-            raise AstError(f"{file}: an earlier run's, cannot be removed ({error.strerror})") from error
+            raise AstError(f"{file}: this file of an earlier run cannot be removed ({error.strerror})") from error
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove a folder that an earlier run made, unless there is something in it or it cannot be."""
+    """Remove a folder of an earlier run if it is empty and can be removed."""
     with contextlib.suppress(OSError):
         folder.rmdir()
 
 
 def remove_checkpoint(output: Path) -> None:
-    """Remove what only an interrupted run needs; the note of what the run was first, which marks it as finished."""
+    """Remove the state of a run; the file of its facts goes first, which marks the run as finished."""
     StateFolder(output / CHECKPOINT_NAME).run_file.unlink(missing_ok=True)
     shutil.rmtree(output / CHECKPOINT_NAME, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What an interrupted run needs to go on exactly: saved whole or not at all, and read without running anything."""
+"""State of an interrupted run, from which it resumes exactly: written atomically, and loaded without executing code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from ast_cli.errors import AstError, UsageError
 from ast_cli.files.atomic import replacing, writing
 from ast_cli.files.json_object import read_json_object, shown, write_json_object
-from ast_cli.training.options import TrainOptions, with_current_names
+from ast_cli.training.options import TrainOptions, flag_of, with_current_names
 
 STATE_NAME = "state.pt"
 RUN_NAME = "run.json"
@@ -22,21 +22,21 @@ STATE_VERSION = 1
 
 @dataclass
 class TrainingProgress:
-    """How far a run is; with the tensors saved beside it, all that the next update depends on.
+    """Progress of a run; with the tensors saved beside it, all that the next update depends on.
 
     Attributes:
-        epoch: Being worked on, from 0; the number of epochs once all are done.
-        update: Updates done in that epoch.
-        first_loss: Of the first update, before any weight had changed; None before it.
-        loss_sum: Sum of the losses of the clips of that epoch.
-        num_clips: Clips of that epoch so far.
-        seconds: Spent on that epoch.
-        average_count: Weights in the average.
-        best_metric: On validation; None before the first.
-        best_epoch: Of it.
-        num_worse: Validations since.
-        is_finished: Whether there is nothing left to train.
-        history: A row for each finished epoch; see `ast_cli.training.finetune_result`.
+        epoch: Current epoch, from 0; the number of epochs once all are done.
+        update: Updates done in the current epoch.
+        first_loss: Loss of the first update, before any weight changed; None before it.
+        loss_sum: Sum of the losses over the clips of the current epoch so far.
+        num_clips: Clips of the current epoch so far.
+        seconds: Seconds spent on the current epoch.
+        average_count: Number of states of the weights in their average.
+        best_metric: Best metric on validation; None before the first validation.
+        best_epoch: Number of the epoch with the best metric, from 1; -1 before the first validation.
+        num_worse: Validations since the best one.
+        is_finished: Whether training is complete.
+        history: One row per finished epoch; see `ast_cli.training.finetune_result`.
     """
 
     epoch: int = 0
@@ -54,10 +54,10 @@ class TrainingProgress:
 
 
 class StateFolder:
-    """The folder that holds a run's state and what the run was asked for.
+    """The folder with the state of a run and with the facts that must not change between its parts.
 
     Args:
-        folder: Made when something is first written.
+        folder: Path of the folder, which is created by the first write.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,74 +66,75 @@ class StateFolder:
         self.run_file = folder / RUN_NAME
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Write down what this run is.
+        """Write the facts of a new run.
 
         Raises:
-            AstError: The folder cannot be written.
+            AstError: If the folder cannot be written.
         """
         write_json_object(self.run_file, dict(facts))
 
     def check(self, facts: Mapping[str, Any]) -> None:
-        """Compare what the run was asked for with what is asked for now.
+        """Compare the facts of the saved run with those of the present one.
 
         Raises:
-            UsageError: They differ; the message names what.
+            UsageError: If they differ; the message states the differences.
         """
         before = read_json_object(self.run_file)
-        if isinstance(settings := before.get("settings"), dict):  # what there was not yet had its default
+        if isinstance(settings := before.get("settings"), dict):  # settings added since then had their defaults
             before["settings"] = {**TrainOptions().to_dict(), **with_current_names(settings)}
-        told = _differences(before, facts)
-        if told:
+        differences = _differences(before, facts)
+        if differences:
             raise UsageError(
-                f"--resume goes on with the run in {self.folder.parent}, but {'; '.join(told)}: "
-                "ask for the same again, or start anew with --force"
+                f"--resume continues the run in {self.folder.parent}, but {'; '.join(differences)}: "
+                "repeat the command of that run, or start over with --force"
             )
 
     def save(self, progress: TrainingProgress, tensors: Mapping[str, Any]) -> None:
-        """Write the state; the file is old or new, never half.
+        """Write the state atomically.
 
         Raises:
-            AstError: The disk is full, for example.
+            AstError: If the file cannot be written, for example because the disk is full.
         """
-        remedy = "; --resume goes on from the last"
+        remedy = "; --resume continues from the previous state"
         with writing(self.state_file, remedy), replacing(self.state_file) as stream:
             try:
                 torch.save({"version": STATE_VERSION, "progress": asdict(progress), **tensors}, stream)
             except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # torch raises over a write's
+                if isinstance(error.__context__, OSError):  # torch raises its own error over that of a failed write
                     raise error.__context__ from error
                 raise AstError(
                     f"{self.state_file}: cannot be written ({str(error).splitlines()[0]}){remedy}"
                 ) from error
 
     def load(self, device: torch.device) -> tuple[TrainingProgress, dict[str, Any]] | None:
-        """Read the state; None where none was saved yet.
+        """Load the state; return None if none was saved yet.
 
         Raises:
-            AstError: It is damaged.
+            AstError: If the file is damaged or of another version.
         """
         if not self.state_file.is_file():
             return None
         try:
             state = torch.load(self.state_file, map_location=device, weights_only=True)
             if state.pop("version") != STATE_VERSION:
-                raise ValueError("another version's")
+                raise ValueError("another version")
             if "optimiser" in state:  # its key in version 0.1
                 state["optimizer"] = state.pop("optimiser")
             return TrainingProgress(**state.pop("progress")), state
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            raise AstError(f"{self.state_file}: is damaged or of another version; --force starts anew") from error
+            raise AstError(f"{self.state_file}: is damaged or of another version; start over with --force") from error
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Say what changed between two sets of facts, a sentence each."""
-    told: list[str] = []
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Describe the differences of two sets of facts, one clause each; a setting is named by its flag."""
+    found: list[str] = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            told += _differences(old, new, prefix)
+            flags = ({flag_of(key): value for key, value in values.items()} for values in (old, new))
+            found += _differences(*flags)
         elif old != new and name.endswith("digest"):
-            told.append(f"the {name.removesuffix('_digest')} is another")
+            found.append(f"the {name.removesuffix('_digest')} has changed")
         elif old != new:
-            told.append(f"{name} was {shown(old)} and is {shown(new)}")
-    return told
+            found.append(f"{name} was {shown(old)} and is {shown(new)}")
+    return found

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a model is trained: held back to the end of an update. Standard library only."""
+"""Ctrl-C and SIGTERM during training, deferred to the end of an update. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-SAME_SIGNAL_S = 0.3  # timeout(1) and job schedulers signal a process and then its group: that is one signal
+SAME_SIGNAL_S = 0.3  # timeout(1) and job schedulers signal a process and then its group: this counts as one signal
 
 
 class StopRequest:
-    """Ctrl-C or SIGTERM, held back until the run is at a place where it can be saved.
+    """Ctrl-C or SIGTERM, deferred until the run can be saved.
 
     Attributes:
-        signal: Which came; None so far.
+        signal: Number of the signal received; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -24,10 +24,10 @@ class StopRequest:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Hold signals back; at the end one that came is raised again. A second one is not held back.
+        """Defer the first signal and raise it again at the end; a second signal is not deferred.
 
-        Signals belong to the main thread: in another one nothing is held back. What is ignored, as under nohup, stays
-        ignored.
+        Python delivers signals to the main thread, so nothing is deferred in other threads. Ignored signals, as under
+        nohup, stay ignored.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -1,4 +1,4 @@
-"""The training loop: from a model and labeled spectrograms to other weights, exactly resumable at every update."""
+"""The training loop, which can be interrupted at any update and resumed with identical results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ast_cli.errors import AstError, DeviceError
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.training import augmentation
 from ast_cli.training.data.batches import BATCH_DRAWS, Clips, chunks, epoch_order, generator_for, training_input
-from ast_cli.training.objective import beginning_loss, diverged_epoch, remedies, training_logits, training_loss
+from ast_cli.training.objective import diverged_epoch, reference_loss, remedies, training_logits, training_loss
 from ast_cli.training.optimizer import (
     WeightAverage,
     learning_rate_factor,
@@ -33,25 +33,25 @@ from ast_cli.training.state import StateFolder, TrainingProgress
 from ast_cli.training.stop_request import StopRequest
 from ast_cli.training.validation import Evaluator, Validation
 
-SAVE_INTERVAL_S = 600.0  # within an epoch, for data whose epochs take hours
-MOVING_RATE = 0.9  # weight of the past in the rate that is shown
+SAVE_INTERVAL_S = 600.0  # between saves within an epoch, since an epoch may take hours
+MOVING_RATE = 0.9  # weight of the previous average in the moving average of the rate
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How far training is, for a display.
+    """Progress of training, for a display.
 
     Attributes:
-        epoch: Being worked on, from 1.
-        num_epochs: In all.
+        epoch: Number of the current epoch, from 1.
+        num_epochs: Number of epochs of the run.
         update: Updates done in this epoch.
-        num_updates: In an epoch.
-        loss: Mean over this epoch so far.
-        clips_per_s: Rate of the last updates.
-        left_s: Until all epochs are done, at this rate.
-        row: Of the history, where the epoch has just ended.
-        is_best: Whether the validation at the end of this epoch is better than all before it.
-        is_last: Whether training ends with this epoch.
+        num_updates: Updates per epoch.
+        loss: Mean training loss of this epoch so far.
+        clips_per_s: Moving average of the clips per second.
+        left_s: Estimated seconds until the last epoch ends.
+        row: Row of the history if the epoch has just ended, else None.
+        is_best: Whether the epoch has just ended with the best validation so far.
+        is_last: Whether training has ended with this epoch.
     """
 
     epoch: int
@@ -68,15 +68,15 @@ class Report:
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned from what, and how it is evaluated.
+    """Data, objective and evaluation of a run.
 
     Attributes:
-        clips: To learn from.
-        extractor: Pads and normalizes.
-        options: Of the run.
-        loss: ``cross-entropy`` or ``bce``.
-        evaluator: Evaluates on the validation clips; None where nothing is held out.
-        autocast: None for float32, else the type that matrix products are computed in.
+        clips: Training clips.
+        extractor: Feature extractor that pads and normalizes.
+        options: Options of the run.
+        loss: Name of the loss: ``cross-entropy`` or ``bce``.
+        evaluator: Evaluator on the validation clips; None if there are none.
+        autocast: Data type of matrix products; None for float32.
     """
 
     clips: Clips
@@ -91,13 +91,13 @@ class Trainer:
     """Trains one model.
 
     Args:
-        model: In training it is changed in place.
-        task: What it learns.
-        state: Where the run can go on from.
+        model: Model to train, in place.
+        task: Data, objective and evaluation.
+        state: Folder for the state that `resume` reads.
 
     Attributes:
-        progress: How far the run is.
-        trained: What the names of the parameters that change begin with: no others are saved.
+        progress: Progress of the run.
+        trained: Prefix of the names of the trained parameters; only these are saved in the state.
     """
 
     trained = ""
@@ -115,18 +115,18 @@ class Trainer:
         self.optimizer = make_optimizer(model, self.options)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=task.autocast == torch.float16)
         self.num_updates = math.ceil(len(task.clips) / (self.options.batch_size * self.options.gradient_accumulation))
-        self._rate = 0.0  # clips a second
+        self._rate = 0.0  # clips per second, moving average
 
     @property
     def evaluated_model(self) -> ASTForAudioClassification:
-        """The model that validation looks at: the average, once it holds something."""
+        """The model to validate: the average of the weights once there is one, else the model itself."""
         return self.average.model if self.average and self.average.count else self.model
 
     def resume(self) -> bool:
-        """Go on from the saved state, if there is one.
+        """Load the saved state; return False if there is none.
 
         Raises:
-            AstError: It is damaged, or the clips that can be read are others by now.
+            AstError: If the state is damaged, or other clips can be read now than when the run started.
         """
         loaded = self.state.load(self.model.device)
         if loaded is None:
@@ -134,8 +134,8 @@ class Trainer:
         self.progress, tensors = loaded
         if tensors["clips"] != self._clips_digest():
             raise AstError(
-                f"{self.state.state_file}: other clips can be read now than when this run began, "
-                "so it cannot go on as it would have; --force starts anew"
+                f"{self.state.state_file}: other clips can be read now than when this run started, so it cannot be "
+                "continued; start over with --force"
             )
         self._load(self.model, tensors["model"])
         self.optimizer.load_state_dict(tensors["optimizer"])
@@ -147,7 +147,7 @@ class Trainer:
         return True
 
     def save(self) -> None:
-        """Save the state."""
+        """Save all that `resume` needs."""
         self.progress.average_count = self.average.count if self.average else 0
         self.state.save(
             self.progress,
@@ -162,26 +162,26 @@ class Trainer:
         )
 
     def _tensors(self, model: ASTForAudioClassification) -> dict[str, Tensor]:
-        """Return what training changes of a model."""
+        """Return the tensors of a model that training changes."""
         return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(self.trained)}
 
     def _load(self, model: ASTForAudioClassification, tensors: dict[str, Tensor]) -> None:
-        """Put back what `_tensors` returned."""
+        """Load tensors that `_tensors` returned into a model."""
         model.load_state_dict({**model.state_dict(), **tensors})
 
     def _clips_digest(self) -> str:
-        """Return a digest of which clips are trained on and which validate."""
+        """Return a digest of the indices of training and validation clips."""
         evaluator = self.task.evaluator
         numbers = [self.task.clips.indices, evaluator.clips.indices if evaluator else ()]
         return hashlib.sha256(str(numbers).encode()).hexdigest()
 
     def run(self, on_report: Callable[[Report], None] = lambda _: None) -> None:
-        """Train until all epochs are done or validation says that it is enough; saves after every epoch.
+        """Train until the last epoch, or until ``patience`` ends the run; save the state after every epoch.
 
         Raises:
-            AstError: The loss is not a number any more, or the state cannot be written.
-            DeviceError: The device's memory does not suffice.
-            KeyboardInterrupt: Ctrl-C or SIGTERM, after the state was saved; first comes what the caller set up for it.
+            AstError: If the loss becomes NaN or infinite, or the state cannot be written.
+            DeviceError: If the memory of the device does not suffice.
+            KeyboardInterrupt: After Ctrl-C or SIGTERM, once the state is saved and the caller's own handler has run.
         """
         stop = StopRequest()
         with stop.watched(), torch.random.fork_rng(), _explained_memory(self.options):
@@ -191,12 +191,12 @@ class Trainer:
                 if stop.signal is not None:
                     self.save()
                     break
-        if stop.signal is not None:  # and whoever handles it did not raise
+        if stop.signal is not None:  # the caller's handler did not raise
             raise KeyboardInterrupt
         self.model.eval()
 
     def _run_epoch(self, stop: StopRequest, on_report: Callable[[Report], None]) -> None:
-        """Train from where the epoch was left to its end, or to a request to stop."""
+        """Train the rest of the current epoch, or until a signal stops the run."""
         progress, started = self.progress, time.monotonic()
         seconds_before, saved_at = progress.seconds, started
         batches = chunks(epoch_order(self.task.clips, self.options, progress.epoch), self.options.batch_size)
@@ -216,7 +216,7 @@ class Trainer:
         on_report(self._report(progress.history[-1]))
 
     def _update(self, first: int, batches: list[NDArray[Any]], stop: StopRequest) -> bool:
-        """Update the weights once, from one or several batches; False where a request to stop came in between."""
+        """Update the weights once, from one or several batches; return False if a signal came between batches."""
         began = time.monotonic()
         factor = learning_rate_factor(
             self.progress.epoch * self.num_updates + self.progress.update, self.num_updates, self.options
@@ -246,7 +246,7 @@ class Trainer:
         return True
 
     def _loss(self, number: int, chosen: NDArray[Any]) -> Tensor:
-        """Compute the loss of one batch of the epoch; all that is random about it follows from its number."""
+        """Compute the loss of one batch of the epoch; its number determines all random draws."""
         rng = generator_for(self.options, self.progress.epoch, BATCH_DRAWS, number)
         torch.manual_seed(int(rng.integers(2**63)))  # dropout
         crop_rng = rng if self.options.random_crop else None
@@ -258,7 +258,7 @@ class Trainer:
         return training_loss(logits, batch.targets, self.task.loss, self.options.label_smoothing)
 
     def _step(self) -> None:
-        """Apply the gradients."""
+        """Clip the gradients, apply them, and set them to zero."""
         if self.options.max_gradient_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
@@ -267,20 +267,24 @@ class Trainer:
         self.optimizer.zero_grad()
 
     @property
-    def began_at(self) -> float | None:
-        """The loss that training began with; None where that is not known yet."""
+    def reference_loss(self) -> float | None:
+        """The loss that the epochs are compared with, to detect divergence; None before the first update."""
         first = self.progress.first_loss
-        return None if first is None else beginning_loss(first, self.task.loss, self.model.config.num_labels)
+        return None if first is None else reference_loss(first, self.task.loss, self.model.config.num_labels)
 
     @property
     def diverged_epoch(self) -> int | None:
-        """The first epoch in which training diverged, from 1; None so far. See `ast_cli.training.objective`."""
+        """The first epoch in which training diverged, from 1; None if there is none so far."""
         num_warmup = num_warmup_updates(self.num_updates, self.options)
-        return None if self.began_at is None else diverged_epoch(self.progress.history, self.began_at, num_warmup)
+        return (
+            None
+            if self.reference_loss is None
+            else diverged_epoch(self.progress.history, self.reference_loss, num_warmup)
+        )
 
     @property
     def remedies(self) -> str:
-        """What helps against a loss that grows or is no number."""
+        """Advice for a loss that grows or becomes NaN."""
         return remedies(self.options, is_half_precision=self.task.autocast is not None)
 
     def _no_number(self) -> str:
@@ -288,7 +292,7 @@ class Trainer:
         return f"the loss became NaN or infinite in epoch {epoch}, update {update}: try {self.remedies}"
 
     def _end_epoch(self, started: float, seconds_before: float) -> None:
-        """Average, validate, write the history's row and save."""
+        """Average, validate, append a row to the history, and save the state."""
         progress, options = self.progress, self.options
         if self.average is not None:
             self.average.after_epoch(self.model, progress.epoch)
@@ -315,7 +319,7 @@ class Trainer:
         self.save()
 
     def _compare(self, found: Validation) -> None:
-        """Keep the weights of the best validation so far; of equal ones the first."""
+        """Keep the weights of the best validation so far; among equal ones the first."""
         if self.progress.best_metric is not None and not found.metric > self.progress.best_metric:
             self.progress.num_worse += 1
             return
@@ -325,7 +329,7 @@ class Trainer:
             self.best = {name: tensor.clone() for name, tensor in self._tensors(self.evaluated_model).items()}
 
     def _report(self, row: dict[str, Any] | None = None) -> Report:
-        """Describe the update that was just done, or the epoch that just ended and its row of the history."""
+        """Return the progress after an update, or, with its row of the history, after an epoch."""
         progress = self.progress
         epochs_left = 0 if progress.is_finished else self.options.epochs - progress.epoch
         updates_left = epochs_left * self.num_updates - progress.update  # `_end_epoch` sets `update` back to 0
@@ -344,7 +348,7 @@ class Trainer:
         )
 
     def finished_model(self) -> ASTForAudioClassification:
-        """Return the model with the weights that the options keep, in evaluation mode."""
+        """Return the model with the weights that the options select, in evaluation mode."""
         kept = kept_weights(self.options, has_validation=self.task.evaluator is not None)
         if kept == "average" and self.average is not None:
             return self.average.model
@@ -354,7 +358,7 @@ class Trainer:
 
 
 def kept_weights(options: TrainOptions, *, has_validation: bool) -> str:
-    """Return which weights come out: ``best``, ``last`` or ``average``."""
+    """Return which weights are saved, with ``auto`` resolved: ``best``, ``last`` or ``average``."""
     if options.keep != "auto":
         return options.keep
     if options.average != "none":
@@ -364,13 +368,13 @@ def kept_weights(options: TrainOptions, *, has_validation: bool) -> str:
 
 @contextlib.contextmanager
 def _explained_memory(options: TrainOptions) -> Iterator[None]:
-    """Say what can be done where memory does not suffice."""
+    """Turn an out-of-memory error into one that states which options to change."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
             raise DeviceError(
                 f"out of memory with --batch-size {options.batch_size}: halve it and double --gradient-accumulation "
-                f"(now {options.gradient_accumulation}), which trains alike, or add --checkpoint-gradients"
+                f"(now {options.gradient_accumulation}) for the same training, or add --checkpoint-gradients"
             ) from error
         raise

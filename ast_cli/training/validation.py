@@ -1,4 +1,4 @@
-"""How good a model is on clips it was not trained on."""
+"""Evaluation during training: loss and metric of a model on held-out clips."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ast_cli.training.objective import predicted_scores, training_loss
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What one validation found.
+    """Result of one validation.
 
     Attributes:
-        loss: Mean over the clips' windows, without label smoothing.
-        metric: Accuracy of single-label data, mean average precision of multi-label data; nan where it cannot be had.
+        loss: Mean loss over the windows of all clips, without label smoothing.
+        metric: Accuracy for single-label data, mean average precision for multi-label data; NaN if it is undefined.
     """
 
     loss: float
@@ -30,7 +30,7 @@ class Validation:
 
 
 def metric_name(*, is_multi_label: bool) -> str:
-    """Return which metric a problem is evaluated by."""
+    """Return the name of the metric that `Validation` holds."""
     return METRIC_NAMES[(MultiLabelMetrics if is_multi_label else SingleLabelMetrics).headline_key]
 
 
@@ -39,12 +39,12 @@ class Evaluator:
     """Evaluates models on one set of clips.
 
     Attributes:
-        clips: Which.
-        extractor: Pads and normalizes.
-        loss: Its name, which also decides between softmax and sigmoid.
-        is_multi_label: Decides the metric.
-        batch_size: Windows at once.
-        autocast: None for float32, else the type that matrix products are computed in.
+        clips: Clips to evaluate on.
+        extractor: Feature extractor that pads and normalizes.
+        loss: Name of the loss; scores are a softmax for ``cross-entropy``, a sigmoid for ``bce``.
+        is_multi_label: Whether the metric is mean average precision, not accuracy.
+        batch_size: Windows per batch.
+        autocast: Data type of matrix products; None for float32.
     """
 
     clips: Clips
@@ -55,13 +55,13 @@ class Evaluator:
     autocast: torch.dtype | None = None
 
     def evaluate(self, model: ASTForAudioClassification) -> Validation:
-        """Return loss and metric of a model."""
+        """Compute the loss and metric of a model."""
         scores, loss = self.scores(model)
         return Validation(loss, metric_of(scores, self.clips.own_targets(), is_multi_label=self.is_multi_label))
 
     @torch.inference_mode()
     def scores(self, model: ASTForAudioClassification) -> tuple[NDArray[np.float32], float]:
-        """Return the scores of each clip, the mean over its windows, shape (num_clips, num_labels), and the loss."""
+        """Compute the mean scores over the windows of each clip, shape (num_clips, num_labels), and the loss."""
         was_training = model.training
         model.eval()
         sums = np.zeros((len(self.clips), model.config.num_labels), np.float64)
@@ -69,7 +69,7 @@ class Evaluator:
         losses: list[Tensor] = []
         for owners, batch in evaluation_windows(self.clips, self.extractor.max_length, self.batch_size):
             batch = batch.to(model.device)
-            fbank = torch.where(batch.is_heard, batch.fbank, self.extractor.padding_value)
+            fbank = torch.where(batch.frame_mask, batch.fbank, self.extractor.padding_value)
             with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
                 logits = model(self.extractor.normalized(fbank), return_dict=True).logits
             np.add.at(sums, owners, predicted_scores(logits, self.loss))
@@ -81,12 +81,12 @@ class Evaluator:
 
 
 def metric_of(scores: NDArray[np.float32], targets: NDArray[np.float32], *, is_multi_label: bool) -> float:
-    """Return accuracy, or the mean average precision over the labels that occur.
+    """Return the accuracy, or the mean average precision over the labels that occur (NaN if none does).
 
     Args:
-        scores: Shape (num_clips, num_labels).
-        targets: 0 or 1, same shape.
-        is_multi_label: Which metric.
+        scores: Scores, shape (num_clips, num_labels).
+        targets: 1 if a clip has a label, else 0, shape (num_clips, num_labels).
+        is_multi_label: Whether to return the mean average precision.
     """
     if not is_multi_label:
         return float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())

@@ -68,7 +68,7 @@ def test_killed_and_interrupted_runs_end_with_the_same_weights_as_an_uninterrupt
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert re.search(r"going on after epoch \d+, update \d", stderr.decode())
+    assert re.search(r"resuming after epoch \d+, update \d", stderr.decode())
     last = stderr.decode().splitlines()[-1]
     assert last == f"stopped; to continue, run the same command with --resume (state saved in {output})"
     done = run_ast("finetune", str(data), "-o", str(output), *TINY, *epochs, "--resume")
@@ -133,14 +133,14 @@ def test_folds_are_printed_with_their_mean(run_ast: Run, data: Path, tmp_path: P
     ("arguments", "message"),
     [
         (["nowhere", "-o", "out"], "nowhere: there is no such file or folder"),
-        (["data", "-o", "out", "--epochs", "0"], "epochs must be from 1 to 1e+06, not 0"),
-        (["data", "-o", "out", "--recipe", "esc5"], "recipe 'esc5' is not known"),
+        (["data", "-o", "out", "--epochs", "0"], "error: --epochs must be from 1 to 1e+06, not 0"),
+        (["data", "-o", "out", "--recipe", "esc5"], "there is no recipe 'esc5'"),
         (["data", "-o", "out", "--folds", "--fold", "1"], "--folds holds out every fold in turn and --fold one"),
         (["data", "-o", "out", "--model", "scratch:10"], "write scratch:HIDDENxLAYERS"),
         (["data", "-o", "out", "--model", ""], "--model names nothing"),
         (["data", "-o", "out", "--resume"], "there is no run in out"),
         (["data", "-o", "data"], "--output data is the data itself"),
-        (["data", "-o", "full"], "full exists and is not empty: add --resume to go on with its run, or --force"),
+        (["data", "-o", "full"], "full exists and is not empty: add --resume to continue its run, or --force"),
         (["empty", "-o", "out"], "empty"),
         (["one", "-o", "out"], "one: all examples have the label 'Low'; at least two classes are needed"),
     ],

@@ -100,7 +100,7 @@ def test_folds_padding_and_lengths_are_applied(run_ast: Run, data: Path) -> None
         (["--fold", "one"], "--fold takes whole numbers with commas between them, not 'one'"),
         (["--num-mel-bins", "2"], "num_mel_bins must be from 4"),
         (["--max-length", "0"], "max_length must be from 1"),
-        (["--apply", "nowhere"], "nowhere: holds no preprocessor_config.json"),
+        (["--apply", "nowhere"], "nowhere: contains no preprocessor_config.json"),
     ],
 )
 def test_invalid_arguments_are_usage_errors(run_ast: Run, data: Path, arguments: list[str], message: str) -> None:

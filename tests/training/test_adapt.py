@@ -58,7 +58,7 @@ def test_position_embeddings_are_adapted_by_the_rule_of_the_original(new_grid: t
     np.testing.assert_allclose(adapted[0, 2:].reshape(*new_grid, 5), expected, atol=5e-5)  # places up to 100 in float32
 
 
-def test_another_input_keeps_every_other_weight(base: str) -> None:
+def test_another_input_size_keeps_all_other_weights(base: str) -> None:
     options = TrainOptions(max_length=40, num_mel_bins=24, time_stride=4)
     config = start_config(base, options, 0)
     model = start_model(base, config, ["Cat", "Dog", "Rain"], "single_label_classification", options)
@@ -81,7 +81,7 @@ def test_a_head_is_kept_for_labels_it_knows_in_the_order_of_the_data(base: str) 
 @pytest.mark.parametrize(
     ("labels", "options"), [(["Cat", "Wind"], PLAIN), (["Cat", "Dog", "Rain"], TrainOptions(new_head=True))]
 )
-def test_new_labels_or_a_wish_replace_the_head_by_one_that_the_seed_decides(
+def test_new_labels_or_new_head_give_a_head_that_depends_on_the_seed(
     base: str, labels: list[str], options: TrainOptions
 ) -> None:
     config = start_config(base, options, 0)
@@ -96,14 +96,14 @@ def test_new_labels_or_a_wish_replace_the_head_by_one_that_the_seed_decides(
     assert torch.equal(first.state_dict()[name], tiny_model().state_dict()[name])
 
 
-def test_a_model_from_nothing_has_the_sizes_asked_for_and_places_in_waves() -> None:
+def test_a_scratch_model_has_the_requested_sizes_and_sinusoidal_positions() -> None:
     options = TrainOptions(num_mel_bins=64, time_stride=16, frequency_stride=16)
     config = start_config("scratch:128x3", options, 256)
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (128, 3, 2)
     assert (config.intermediate_size, config.max_length, config.num_mel_bins) == (512, 256, 64)
     before = torch.get_rng_state()
     model = start_model("scratch:128x3", config, ["A", "B"], "single_label_classification", options)
-    assert torch.equal(torch.get_rng_state(), before)  # nobody else's draws are changed
+    assert torch.equal(torch.get_rng_state(), before)  # the global random state is unchanged
     positions = model.audio_spectrogram_transformer.pos_embed[0]
     assert positions[:2].std().item() == pytest.approx(0.02, rel=0.2)
     assert config.num_patches == (4, 16)
@@ -121,7 +121,7 @@ def test_first_positions_are_sines_and_cosines_along_both_axes() -> None:
     assert not narrow[:, 32:].any()
 
 
-def test_a_model_from_nothing_can_have_the_sizes_of_a_configuration(base: str) -> None:
+def test_a_scratch_model_can_have_the_sizes_of_a_configuration(base: str) -> None:
     file = str(Path(base) / "config.json")
     assert is_scratch(file)
     assert not is_scratch(base)
@@ -138,7 +138,7 @@ def test_a_model_from_nothing_can_have_the_sizes_of_a_configuration(base: str) -
 @pytest.mark.parametrize(
     "model", ["scratch:", "scratch:192", "scratch:0x6", "scratch:100x6", "scratch:192x0", "scratch:-1x2"]
 )
-def test_sizes_that_cannot_be_are_refused(model: str) -> None:
+def test_invalid_sizes_are_usage_errors(model: str) -> None:
     with pytest.raises(UsageError, match="write scratch:HIDDENxLAYERS"):
         start_config(model, PLAIN, 64)
 
@@ -168,7 +168,7 @@ def test_an_input_smaller_than_a_patch_is_refused(base: str) -> None:
         start_config(base, TrainOptions(max_length=16, num_mel_bins=16), 0)
 
 
-def test_the_front_end_is_the_bases_with_other_sizes_and_fixed_statistics(base: str) -> None:
+def test_the_front_end_is_that_of_the_base_with_other_sizes_and_fixed_statistics(base: str) -> None:
     options = TrainOptions(max_length=40)
     config = start_config(base, options, 0)
     extractor = start_feature_extractor(base, config, options)
@@ -179,7 +179,7 @@ def test_the_front_end_is_the_bases_with_other_sizes_and_fixed_statistics(base: 
     assert (new.mean, new.std) == (-4.2677393, 4.5689974)
 
 
-def test_a_base_without_label_names_can_be_trained_on(tmp_path: Path) -> None:
+def test_a_base_model_without_label_names_can_be_fine_tuned(tmp_path: Path) -> None:
     folder = tmp_path / "unnamed"
     tiny_model(id2label={0: "LABEL_0", 1: "LABEL_1"}).save_pretrained(folder)
     config = start_config(str(folder), PLAIN, 0)

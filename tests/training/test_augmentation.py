@@ -32,14 +32,14 @@ def draws(seed: int = 0) -> np.random.Generator:
 
 @pytest.fixture
 def batch() -> Batch:
-    """Clips of different lengths; what lies behind their ends must not matter, so it is absurd."""
+    """Clips of different lengths, with absurd values after their ends, which must not matter."""
     fbank = torch.from_numpy(draws(5).normal(-6, 2, (NUM_CLIPS, NUM_FRAMES, NUM_BINS)).astype(np.float32))
     num_frames = torch.tensor([40, 10, 25, 40, 7, 31])
-    heard = torch.arange(NUM_FRAMES) < num_frames[:, None]
-    return Batch(torch.where(heard[..., None], fbank, 777.0), num_frames, torch.eye(NUM_CLIPS))
+    is_valid = torch.arange(NUM_FRAMES) < num_frames[:, None]
+    return Batch(torch.where(is_valid[..., None], fbank, 777.0), num_frames, torch.eye(NUM_CLIPS))
 
 
-def heard(batch: Batch, i: int) -> Tensor:
+def frames_of(batch: Batch, i: int) -> Tensor:
     return batch.fbank[i, : batch.num_frames[i]]
 
 
@@ -47,26 +47,26 @@ def test_a_shift_is_circular_within_each_clip(batch: Batch) -> None:
     shifted = shift_in_time(batch, 100, draws(3))
     shifts = draws(3).integers(-100, 101, NUM_CLIPS)
     for i, shift in enumerate(shifts):
-        np.testing.assert_array_equal(heard(shifted, i), np.roll(heard(batch, i), shift, axis=0))
+        np.testing.assert_array_equal(frames_of(shifted, i), np.roll(frames_of(batch, i), shift, axis=0))
     assert torch.equal(shifted.targets, batch.targets)
 
 
-def test_a_stretch_reads_time_and_frequencies_at_another_pace_within_each_clip(batch: Batch) -> None:
+def test_stretching_scales_time_and_frequencies_within_each_clip(batch: Batch) -> None:
     stretched = stretch(batch, 0.5, draws(3))
     factors = 1.5 ** draws(3).uniform(-1, 1, (2, NUM_CLIPS))
     assert factors.min() < 0.8 < 1.25 < factors.max()
     for i, (of_time, of_frequency) in enumerate(factors.T):
-        clip = heard(batch, i).numpy()
+        clip = frames_of(batch, i).numpy()
         times = np.arange(len(clip)) * of_time % len(clip)
         bins = np.arange(NUM_BINS) * of_frequency
         in_time = np.stack([np.interp(times, np.arange(len(clip)), column) for column in clip.T], axis=1)
         expected = np.stack([np.interp(bins, np.arange(NUM_BINS), row) for row in in_time])
-        np.testing.assert_allclose(heard(stretched, i), expected, atol=2e-4)
+        np.testing.assert_allclose(frames_of(stretched, i), expected, atol=2e-4)
         assert (stretched.fbank[i, batch.num_frames[i] :] == 777.0).all()
     assert torch.equal(stretched.targets, batch.targets)
 
 
-def test_a_stretch_keeps_the_filter_that_sees_nothing_empty_and_its_neighbors_free_of_it() -> None:
+def test_stretching_keeps_an_empty_filter_empty_and_out_of_its_neighbors() -> None:
     fbank = torch.from_numpy(draws(1).normal(-2, 0.5, (8, 30, 128)).astype(np.float32))
     fbank[..., 3] = LOG_FLOOR
     stretched = stretch(Batch(fbank, torch.full((8,), 30), torch.eye(8)), 0.3, draws(2)).fbank
@@ -74,7 +74,7 @@ def test_a_stretch_keeps_the_filter_that_sees_nothing_empty_and_its_neighbors_fr
     assert stretched[..., [*range(3), *range(4, 128)]].min() > -5
 
 
-def test_another_response_is_a_gain_for_each_frequency_the_same_at_all_times(batch: Batch) -> None:
+def test_a_frequency_response_is_a_constant_gain_per_frequency(batch: Batch) -> None:
     loud = Batch(batch.fbank + 10, batch.num_frames, batch.targets)  # far from the floor
     terms_db = (change_response(loud, 6.0, draws(3)).fbank - loud.fbank).numpy() * (10 / math.log(10))
     np.testing.assert_allclose(terms_db, np.broadcast_to(terms_db[:, :1], terms_db.shape), atol=1e-3)
@@ -85,7 +85,7 @@ def test_another_response_is_a_gain_for_each_frequency_the_same_at_all_times(bat
     assert 1 <= num_bends.min() <= num_bends.max() <= 4
 
 
-def test_a_change_of_gain_is_that_of_the_waveform() -> None:
+def test_a_gain_equals_scaling_the_waveform() -> None:
     extractor = ASTFeatureExtractor(num_mel_bins=32)
     waveforms = torch.from_numpy(draws(1).normal(0, 0.05, (4, 8000)).astype(np.float32))
     fbank = extractor.fbank(waveforms)
@@ -105,8 +105,8 @@ def test_silence_stays_silent_and_the_floor_holds() -> None:
     assert changed[:, 0, 2].max() > -1
 
 
-def test_mixing_log_energies_is_mixing_the_waveforms_of_unrelated_sounds() -> None:
-    """Power of l x + (1 - l) y is that computed from the log energies alone, in the mean over time."""
+def test_mixing_log_energies_equals_mixing_waveforms_of_unrelated_sounds() -> None:
+    """The mean power of l x + (1 - l) y over time equals the one computed from the log energies."""
     extractor = ASTFeatureExtractor(num_mel_bins=24)
     rng = draws(4)
     quiet_at_the_top = np.convolve(rng.standard_normal(160_000), np.ones(8) / 8, "same")
@@ -125,11 +125,11 @@ def test_mixing_log_energies_is_mixing_the_waveforms_of_unrelated_sounds() -> No
         waveform = first * waveforms[i] + second * waveforms[1 - i]
         expected = extractor.fbank(waveform.float()[None])[0].exp().mean(dim=0).log()
         found = mixed.fbank[i].exp().mean(dim=0).log()
-        torch.testing.assert_close(found, expected, atol=0.1, rtol=0)  # what 998 frames leave to chance
+        torch.testing.assert_close(found, expected, atol=0.1, rtol=0)  # random deviation of a mean over 998 frames
         assert (expected - fbank[i].exp().mean(dim=0).log()).abs().max() > 0.5  # mixing is far from doing nothing
 
 
-def test_labels_are_mixed_as_the_sounds_and_only_the_share_asked_for(batch: Batch) -> None:
+def test_labels_are_mixed_like_the_sounds_for_the_requested_fraction_of_clips(batch: Batch) -> None:
     mixed = mixup(batch, 0.5, 1.0, draws(8))
     rng = draws(8)
     is_mixed = rng.random(NUM_CLIPS) < 0.5
@@ -143,7 +143,7 @@ def test_labels_are_mixed_as_the_sounds_and_only_the_share_asked_for(batch: Batc
             assert torch.equal(mixed.fbank[i], batch.fbank[i])
 
 
-def test_behind_its_end_the_second_clip_adds_nothing(batch: Batch) -> None:
+def test_the_second_clip_is_silent_after_its_end(batch: Batch) -> None:
     mixed = mixup(batch, 1.0, 10.0, draws(1))
     rng = draws(1)
     rng.random(NUM_CLIPS)
@@ -156,7 +156,7 @@ def test_behind_its_end_the_second_clip_adds_nothing(batch: Batch) -> None:
         torch.testing.assert_close(mixed.fbank[i, alone], expected, atol=1e-5, rtol=0)
 
 
-def test_nothing_is_mixed_with_a_share_of_zero(batch: Batch) -> None:
+def test_a_fraction_of_zero_mixes_nothing(batch: Batch) -> None:
     assert mixup(batch, 0.0, 10.0, draws()) is batch
 
 
@@ -180,7 +180,7 @@ def test_masks_are_one_band_of_uniform_width_and_place(dim: int, widest: int, op
     assert set(masked.unique().tolist()) == {0.0, 99.0}
 
 
-def test_as_many_masks_are_drawn_as_asked_for(batch: Batch) -> None:
+def test_the_requested_number_of_masks_is_drawn(batch: Batch) -> None:
     one, two = (
         (mask(batch.fbank, TrainOptions(time_mask=10, num_masks=n), draws(), 99.0) == 99.0).sum() for n in (1, 2)
     )
@@ -188,7 +188,7 @@ def test_as_many_masks_are_drawn_as_asked_for(batch: Batch) -> None:
     assert mask(batch.fbank, TrainOptions(), draws(), 99.0) is batch.fbank
 
 
-def test_noise_is_uniform_and_between_nothing_and_the_most(batch: Batch) -> None:
+def test_noise_is_uniform_between_zero_and_its_amplitude(batch: Batch) -> None:
     values = torch.zeros(500, 20, 20)
     noisy = add_noise(values, 0.4, draws())
     amounts = noisy.amax(dim=(1, 2))
@@ -198,7 +198,7 @@ def test_noise_is_uniform_and_between_nothing_and_the_most(batch: Batch) -> None
     torch.testing.assert_close(noisy.mean(dim=(1, 2)), amounts / 2, atol=0.02, rtol=0)
 
 
-def test_kept_tokens_are_sorted_distinct_and_any() -> None:
+def test_kept_tokens_are_sorted_distinct_and_random() -> None:
     kept = kept_tokens(2000, 20, 0.5, draws()).numpy()
     assert kept.shape == (2000, 10)
     assert (np.diff(kept, axis=1) > 0).all()
@@ -208,7 +208,7 @@ def test_kept_tokens_are_sorted_distinct_and_any() -> None:
     assert kept_tokens(1, 3, 0.95, draws()).shape == (1, 1)  # never none
 
 
-def test_a_batch_can_be_made_again_and_another_seed_makes_another(batch: Batch) -> None:
+def test_the_same_seed_gives_the_same_batch_and_another_seed_another(batch: Batch) -> None:
     options = TrainOptions(mixup=0.8, gain_db=6.0, time_shift=9, stretch=0.2, filter_db=6.0)
     first, again, other = (augment(batch, options, draws(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.fbank, again.fbank)

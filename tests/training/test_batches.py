@@ -16,7 +16,7 @@ from ast_cli.training.data.batches import (
 )
 
 
-def test_without_augmentation_the_input_is_the_feature_extractors() -> None:
+def test_without_augmentation_the_input_equals_that_of_the_feature_extractor() -> None:
     clips, extractor = tiny_clips(), tiny_extractor()
     batch = clips.batch(range(12), MAX_LENGTH)
     expected = extractor.input_values([torch.from_numpy(fbank) for fbank in clips.fbanks])
@@ -71,7 +71,7 @@ def test_balanced_sampling_weighs_as_the_original_does_and_draws_clips_without_l
 
 
 def starts(num_frames: int) -> list[int]:
-    """Return where windows begin: side by side, the last one moved back to the end, as `ast classify` has it."""
+    """Return the starts of the windows: without overlap, the last one moved back to the end, as in `ast classify`."""
     last = max(0, num_frames - MAX_LENGTH)
     return sorted({*range(0, last + 1, MAX_LENGTH), last})
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_training import plain_options, tiny_trainer
 
-from ast_cli.training.objective import beginning_loss, diverged_epoch, remedies
+from ast_cli.training.objective import diverged_epoch, reference_loss, remedies
 
 
 def history(*losses: float) -> list[dict[str, Any]]:
@@ -23,10 +23,10 @@ def history(*losses: float) -> list[dict[str, Any]]:
         (0.8, "bce", 527, 0.8),
     ],
 )
-def test_no_run_should_stay_above_its_beginning_or_knowing_nothing(
+def test_the_reference_loss_is_that_of_the_first_batch_or_of_equal_scores(
     first_loss: float, loss: str, num_labels: int, expected: float
 ) -> None:
-    assert beginning_loss(first_loss, loss, num_labels) == pytest.approx(expected)
+    assert reference_loss(first_loss, loss, num_labels) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_no_run_should_stay_above_its_beginning_or_knowing_nothing(
         ((), 0, None),
     ],
 )
-def test_a_loss_twice_as_high_as_in_the_beginning_is_divergence(
+def test_a_loss_above_twice_the_reference_is_divergence(
     losses: tuple[float, ...], num_warmup_updates: int, epoch: int | None
 ) -> None:
     assert diverged_epoch(history(*losses), 1.0, num_warmup_updates) == epoch
 
 
-def test_remedies_leave_out_what_is_done_already() -> None:
+def test_remedies_leave_out_settings_already_in_use() -> None:
     assert remedies(plain_options(max_gradient_norm=1.0), is_half_precision=False) == (
         "a lower --learning-rate or a longer --warmup-epochs"
     )
@@ -68,9 +68,9 @@ def test_real_runs_diverge_where_the_learning_rate_is_far_too_high(
     assert (trainer.diverged_epoch is not None) == diverges
 
 
-def test_a_run_that_goes_on_knows_where_it_began(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_reference_loss(tmp_path: Path) -> None:
     whole = tiny_trainer(plain_options(epochs=2, learning_rate=10.0), tmp_path)
     whole.run()
     resumed = tiny_trainer(plain_options(epochs=2, learning_rate=10.0), tmp_path)
     assert resumed.resume()
-    assert (resumed.began_at, resumed.diverged_epoch) == (whole.began_at, 1)
+    assert (resumed.reference_loss, resumed.diverged_epoch) == (whole.reference_loss, 1)

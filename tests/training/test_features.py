@@ -21,7 +21,7 @@ EXTRACTOR = ASTFeatureExtractor(num_mel_bins=32)
 
 @pytest.fixture
 def examples(write_wav: Callable[..., Path], tmp_path: Path) -> list[Example]:
-    """Return two whole recordings, one of them no audio between them, and a part."""
+    """Return two whole recordings, with an unreadable one between them, and a part of a recording."""
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"this is text, not audio" * 10)
     first, second = write_wav("first.wav", 1.5), write_wav("second.wav", 2.0, sampling_rate=22050, num_channels=2)
@@ -39,16 +39,14 @@ def compute(examples: list[Example], tmp_path: Path, **changes: object) -> Featu
 
 
 def direct(example: Example) -> np.ndarray:
-    """Return the fbank of an example at one go."""
+    """Return the fbank of an example, computed directly."""
     duration_s = None if example.end_s is None else example.end_s - example.start_s
     waveform = load_waveform(example.path, 16000, example.start_s, duration_s)
     return EXTRACTOR.fbank(torch.from_numpy(waveform)[None])[0].numpy()
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_the_store_holds_what_a_direct_computation_gives(
-    examples: list[Example], tmp_path: Path, num_workers: int
-) -> None:
+def test_the_store_equals_a_direct_computation(examples: list[Example], tmp_path: Path, num_workers: int) -> None:
     seen: list[tuple[int, int]] = []
     store = compute(
         examples, tmp_path, workers=DecodeOptions(num_workers), on_progress=lambda *counts: seen.append(counts)
@@ -78,20 +76,20 @@ def test_examples_are_cut_to_max_frames(examples: list[Example], tmp_path: Path)
         assert np.array_equal(long[:50], short)
 
 
-def test_long_recordings_come_whole_and_exact_across_blocks(write_wav: Callable[..., Path], tmp_path: Path) -> None:
+def test_long_recordings_are_complete_and_exact_across_blocks(write_wav: Callable[..., Path], tmp_path: Path) -> None:
     example = Example(str(write_wav("long.wav", 20.0)), ("Dog",))
     store = compute([example], tmp_path, max_frames=None, workers=DecodeOptions(1))
     np.testing.assert_allclose(store[0], direct(example), rtol=0, atol=1e-6)
 
 
-def test_frames_cannot_be_changed_by_accident(examples: list[Example], tmp_path: Path) -> None:
+def test_frames_are_read_only(examples: list[Example], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="read-only"):
         compute(examples, tmp_path)[0][0, 0] = 1
     with pytest.raises(IndexError):
         compute(examples, tmp_path)[3]
 
 
-def is_computed_anew(
+def is_computed_again(
     examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: object
 ) -> bool:
     calls: list[int] = []
@@ -110,25 +108,25 @@ def is_computed_anew(
 def test_the_same_data_is_computed_once(
     examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert is_computed_anew(examples, tmp_path, monkeypatch)
-    assert not is_computed_anew(examples, tmp_path, monkeypatch)
+    assert is_computed_again(examples, tmp_path, monkeypatch)
+    assert not is_computed_again(examples, tmp_path, monkeypatch)
     renamed = [Example(e.path, ("Bark",), "train", 1, e.start_s, e.end_s) for e in examples]
-    assert not is_computed_anew(renamed, tmp_path, monkeypatch)  # labels and splits change no number
+    assert not is_computed_again(renamed, tmp_path, monkeypatch)  # labels and splits change no number
     assert compute(renamed, tmp_path).examples[0].labels == ("Bark",)
 
 
-def test_other_data_is_computed_anew(examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_data_is_computed_again(examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compute(examples, tmp_path)
-    assert is_computed_anew(examples[:3], tmp_path, monkeypatch)
-    assert is_computed_anew(examples[::-1], tmp_path, monkeypatch)
-    assert is_computed_anew(examples, tmp_path, monkeypatch, max_frames=20)
+    assert is_computed_again(examples[:3], tmp_path, monkeypatch)
+    assert is_computed_again(examples[::-1], tmp_path, monkeypatch)
+    assert is_computed_again(examples, tmp_path, monkeypatch, max_frames=20)
     status = os.stat(examples[0].path)
     os.utime(examples[0].path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert is_computed_anew(examples, tmp_path, monkeypatch)
+    assert is_computed_again(examples, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("fault", ["empty", "torn", "longer", "foreign", "other key"])
-def test_a_torn_or_foreign_file_is_made_anew(
+def test_a_truncated_or_foreign_file_is_replaced(
     examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     store = compute(examples, tmp_path)
@@ -145,7 +143,7 @@ def test_a_torn_or_foreign_file_is_made_anew(
             "other key": content.replace(key, b"0" * 64),
         }[fault]
     )
-    assert is_computed_anew(examples, tmp_path, monkeypatch)
+    assert is_computed_again(examples, tmp_path, monkeypatch)
     assert all(np.array_equal(a, b) for a, b in zip(expected, compute(examples, tmp_path), strict=True))
 
 
@@ -160,7 +158,7 @@ def test_a_file_cut_at_any_length_is_never_taken_for_a_store(examples: list[Exam
         assert features._read_index(torn, key) is None
 
 
-def test_a_failure_that_may_pass_is_tried_again(write_wav: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_failure_that_may_be_temporary_is_tried_again(write_wav: Callable[..., Path], tmp_path: Path) -> None:
     late = tmp_path / "late.wav"
     examples = [Example(str(write_wav("first.wav")), ("Dog",)), Example(str(late), ("Cat",))]
     assert len(compute(examples, tmp_path)) == 1
@@ -168,8 +166,8 @@ def test_a_failure_that_may_pass_is_tried_again(write_wav: Callable[..., Path], 
     assert len(compute(examples, tmp_path)) == 2
 
 
-def test_no_file_is_left_when_nothing_could_be_read(examples: list[Example], tmp_path: Path) -> None:
-    with pytest.raises(AstError, match=r"none of the 1 recordings could be read; the first: .*broken.wav"):
+def test_no_file_is_left_if_no_example_could_be_read(examples: list[Example], tmp_path: Path) -> None:
+    with pytest.raises(AstError, match=r"none of the 1 recordings could be read; first error: .*broken.wav"):
         compute(examples[1:2], tmp_path)
     assert list((tmp_path / "features").iterdir()) == []
 
@@ -195,7 +193,7 @@ def test_what_a_killed_process_left_is_removed_once_it_is_old(examples: list[Exa
     assert not old.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(examples: list[Example], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_of_one_sentence(examples: list[Example], tmp_path: Path) -> None:
     (tmp_path / "features").write_text("a file")
-    with pytest.raises(AstError, match=r"features.*cannot be written \(.*\); a minute of audio takes 0.8 MB"):
+    with pytest.raises(AstError, match=r"features.*cannot be written \(.*\); a minute of audio needs 0.8 MB"):
         compute(examples, tmp_path)

@@ -68,7 +68,7 @@ def test_labels_that_no_checkpoint_may_have_are_refused_before_anything_is_writt
     with pytest.raises(UsageError) as raised:
         finetune(data, SCRATCH, tmp_path / "out", options_for(), HERE)
     assert str(raised.value) == (
-        f"{data}: the label 'Low\\x1b[2J' has characters that control a terminal or turn text around: correct it"
+        f"{data}: the label 'Low\\x1b[2J' contains control characters or characters that reverse text: correct it"
     )
     assert not (tmp_path / "out").exists()
 
@@ -129,9 +129,7 @@ def test_statistics_of_the_data_are_those_of_the_frames_that_are_trained_on(data
     assert extractor.std == pytest.approx(frames.std(correction=0).item(), abs=1e-4)
 
 
-def test_several_labels_a_clip_are_learned_with_sigmoids_and_judged_on_the_test_split(
-    data: Path, tmp_path: Path
-) -> None:
+def test_multi_label_data_is_trained_with_sigmoids_and_evaluated_on_the_test_split(data: Path, tmp_path: Path) -> None:
     kinds = ["low", "low;short", "", "low", "high", "high;short", "high", "short"]
     splits = ["train", "train", "train", "test", "validation", "train", "test", "test"]
     manifest = write_manifest(data, "labels,split", lambda i, _: f'"{kinds[i]}",{splits[i]}')
@@ -151,7 +149,7 @@ def test_several_labels_a_clip_are_learned_with_sigmoids_and_judged_on_the_test_
     assert "Mean average precision" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_a_clip_that_cannot_be_read_is_told_and_left_out(data: Path, tmp_path: Path) -> None:
+def test_a_clip_that_cannot_be_read_is_reported_and_left_out(data: Path, tmp_path: Path) -> None:
     (data / "Low" / "bad.wav").write_bytes(b"no audio at all " * 9)
     (data / "Only").mkdir()
     (data / "Only" / "bad.wav").write_bytes(b"")
@@ -162,13 +160,13 @@ def test_a_clip_that_cannot_be_read_is_told_and_left_out(data: Path, tmp_path: P
     assert [Path(example.path).name for example, _ in failures] == ["bad.wav", "bad.wav"]
     assert [str(error.code) for _, error in result.failures] == ["not_audio", "empty_file"]
     assert len(result.splits.train) + len(result.splits.validation) == 8
-    assert "note: no clip to train on has Only: the model cannot learn it" in notes
+    assert "note: the model cannot learn labels without training clips: Only" in notes
     recorded = json.loads((tmp_path / "out" / "results.json").read_text())["failures"]
     assert [each["error"]["code"] for each in recorded] == ["not_audio", "empty_file"]
-    assert "Left out, as it could not be read: 2 clips." in (tmp_path / "out" / "README.md").read_text()
+    assert "2 clips could not be read." in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_nothing_readable_is_an_error_and_other_files_are_other_data(data: Path, tmp_path: Path) -> None:
+def test_data_without_readable_clips_is_an_error_and_changed_files_are_other_data(data: Path, tmp_path: Path) -> None:
     contents = {file: file.read_bytes() for file in data.glob("*/*.wav")}
     for file in contents:
         file.write_bytes(b"junk" * 50)
@@ -176,7 +174,7 @@ def test_nothing_readable_is_an_error_and_other_files_are_other_data(data: Path,
         finetune(data, SCRATCH, tmp_path / "out", options_for(), HERE)
     for file, content in contents.items():
         file.write_bytes(content)
-    with pytest.raises(UsageError, match="the data is another"):
+    with pytest.raises(UsageError, match="the data has changed"):
         finetune(data, SCRATCH, tmp_path / "out", options_for(), RunSettings(num_workers=0, resume=True))
 
 
@@ -199,24 +197,24 @@ def test_the_head_alone_is_trained_on_a_base(data: Path, base: str, tmp_path: Pa
     assert result.validation.headline[1] == accuracy_score([example.labels[0] for example in held_out], predicted)
 
 
-def test_ends_of_clips_that_play_no_part_are_told(data: Path, tmp_path: Path) -> None:
+def test_a_note_states_that_the_ends_of_long_clips_are_not_used(data: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     run = RunSettings(num_workers=0, on_note=notes.append)
     finetune(data, SCRATCH, tmp_path / "a", options_for(epochs=1, max_length=32), run)
-    assert any(note.startswith("note: 6 of 8 clips fill 0.32 s or are longer; ") for note in notes)
-    assert any(note.endswith("--random-crop uses all of them") for note in notes)
+    assert any(note.startswith("note: 6 of 8 clips last 0.32 s or more; ") for note in notes)
+    assert any(note.endswith("; audio after that is not used without --random-crop") for note in notes)
     notes.clear()
     finetune(data, SCRATCH, tmp_path / "b", options_for(epochs=1, max_length=32, random_crop=True), run)
     assert not any(note.startswith("warning") for note in notes)
 
 
-def test_from_nothing_the_input_is_as_long_as_clips_are(data: Path, tmp_path: Path) -> None:
+def test_a_scratch_model_has_an_input_as_long_as_the_clips(data: Path, tmp_path: Path) -> None:
     result = finetune(data, SCRATCH, tmp_path / "out", options_for(epochs=1, max_length=None), HERE)
     assert result.config.max_length == 64  # 58 frames, up to a whole patch
     assert ASTFeatureExtractor.from_pretrained(tmp_path / "out").max_length == 64
 
 
-def test_from_nothing_a_few_long_clips_do_not_make_the_input_long(data: Path, tmp_path: Path) -> None:
+def test_a_few_long_clips_do_not_make_the_input_of_a_scratch_model_long(data: Path, tmp_path: Path) -> None:
     for i in range(4, 16):
         for folder in data.iterdir():
             shutil.copy(folder / "0.wav", folder / f"{i}.wav")
@@ -226,10 +224,10 @@ def test_from_nothing_a_few_long_clips_do_not_make_the_input_long(data: Path, tm
     run = RunSettings(num_workers=0, on_note=notes.append)
     result = finetune(data, SCRATCH, tmp_path / "out", options_for(epochs=1, max_length=None), run)
     assert result.config.max_length == 64
-    assert any(note.startswith("note: 1 of 32 clips fill 0.64 s or are longer; ") for note in notes)
+    assert any(note.startswith("note: 1 of 32 clips last 0.64 s or more; ") for note in notes)
 
 
-def test_clips_that_just_fill_the_input_are_not_called_cut(data: Path, tmp_path: Path) -> None:
+def test_clips_that_exactly_fill_the_input_are_not_reported_as_cut(data: Path, tmp_path: Path) -> None:
     for path in data.glob("*/*.wav"):
         soundfile.write(path, soundfile.read(path)[0][:4720], 16000, subtype="FLOAT")  # 28 frames
     soundfile.write(path, np.zeros(5360), 16000, subtype="FLOAT")  # 32 frames: two whole patches
@@ -237,10 +235,10 @@ def test_clips_that_just_fill_the_input_are_not_called_cut(data: Path, tmp_path:
     run = RunSettings(num_workers=0, on_note=notes.append)
     result = finetune(data, SCRATCH, tmp_path / "out", options_for(epochs=1, max_length=None), run)
     assert result.config.max_length == 32
-    assert not any("fill" in note for note in notes)
+    assert not any("is not used" in note for note in notes)
 
 
-def test_an_interrupted_run_goes_on_only_with_the_same_request(data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_only_with_the_same_settings_and_data(data: Path, tmp_path: Path) -> None:
     def stop(report: Any) -> None:
         if report.row is not None:
             raise KeyboardInterrupt
@@ -250,29 +248,29 @@ def test_an_interrupted_run_goes_on_only_with_the_same_request(data: Path, tmp_p
         finetune(data, SCRATCH, output, options, RunSettings(num_workers=0, on_report=stop))
     with pytest.raises(UsageError, match="exists and is not empty: add --resume"):
         finetune(data, SCRATCH, output, options, HERE)
-    goes_on = RunSettings(num_workers=0, resume=True)
-    with pytest.raises(UsageError, match=r"learning_rate was 0\.005 and is 0.001"):
-        finetune(data, SCRATCH, output, options_for(epochs=3, learning_rate=1e-3), goes_on)
+    resumed = RunSettings(num_workers=0, resume=True)
+    with pytest.raises(UsageError, match=r"--learning-rate was 0\.005 and is 0.001"):
+        finetune(data, SCRATCH, output, options_for(epochs=3, learning_rate=1e-3), resumed)
     with pytest.raises(UsageError, match="base was 'scratch:32x1' and is 'scratch:64x1'"):
-        finetune(data, "scratch:64x1", output, options, goes_on)
+        finetune(data, "scratch:64x1", output, options, resumed)
     manifest = write_manifest(data, "label,fold", lambda i, f: f'"{f.parent.name}",{i % 2}')
     with pytest.raises(UsageError, match="folds was False and is True"):
-        finetune_folds(manifest, SCRATCH, output, options, goes_on)
+        finetune_folds(manifest, SCRATCH, output, options, resumed)
     notes: list[str] = []
     result = finetune(data, SCRATCH, output, options, RunSettings(num_workers=0, resume=True, on_note=notes.append))
-    assert notes[-1] == "going on after epoch 1, update 0"
+    assert notes[-1] == "resuming after epoch 1, update 0"
     assert len(result.history) == 3
-    with pytest.raises(UsageError, match="holds no interrupted run"):
-        finetune(data, SCRATCH, output, options, goes_on)
+    with pytest.raises(UsageError, match="contains no interrupted run"):
+        finetune(data, SCRATCH, output, options, resumed)
 
 
-def test_the_folder_of_the_data_or_the_base_is_never_written(data: Path, base: str) -> None:
+def test_the_folders_of_the_data_and_the_base_model_are_never_written(data: Path, base: str) -> None:
     for output, what in ((data, "data"), (Path(base), "base model")):
         with pytest.raises(UsageError, match=f"is the {what} itself"):
             finetune(data, base, output, options_for(), RunSettings(force=True))
 
 
-def test_training_that_diverges_without_nan_is_told_once_and_in_the_card(data: Path, tmp_path: Path) -> None:
+def test_divergence_without_nan_is_reported_once_and_in_the_card(data: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     run = RunSettings(num_workers=0, device="cpu", on_note=notes.append)
     options = options_for(epochs=4, learning_rate=10.0, schedule="constant")
@@ -280,13 +278,13 @@ def test_training_that_diverges_without_nan_is_told_once_and_in_the_card(data: P
     assert [math.isfinite(row["train_loss"]) for row in result.history] == [True] * 4  # the NaN message says nothing
     (warning,) = [note for note in notes if note.startswith("warning")]
     assert re.fullmatch(
-        r"warning: training diverged: in epoch 1 its loss is [\d.e+]+, far above the [\d.]+ that it began with; "
+        r"warning: training diverged: the loss of epoch 1 is [\d.e+]+, far above the initial [\d.]+; "
         r"try a lower --learning-rate or a longer --warmup-epochs",
         warning,
     )
     assert json.loads((tmp_path / "out" / "results.json").read_text())["diverged_epoch"] == 1
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "**Training diverged**: in epoch 1 its loss was far above where it began." in card
+    assert "**Training diverged**: the loss of epoch 1 was far above the initial loss." in card
     notes.clear()
     finetune(data, SCRATCH, tmp_path / "good", options_for(), run)
     assert not any(note.startswith("warning") for note in notes)
@@ -294,7 +292,7 @@ def test_training_that_diverges_without_nan_is_told_once_and_in_the_card(data: P
     assert "diverged" not in (tmp_path / "good" / "README.md").read_text()
 
 
-def test_every_fold_is_held_out_once_and_an_interrupted_one_goes_on(data: Path, tmp_path: Path) -> None:
+def test_every_fold_is_held_out_once_and_an_interrupted_fold_resumes(data: Path, tmp_path: Path) -> None:
     manifest = write_manifest(data, "label,fold", lambda i, f: f'"{f.parent.name}",{i % 2 + 1}')
     output, options, trained = tmp_path / "out", options_for(epochs=2), []
 
@@ -308,12 +306,12 @@ def test_every_fold_is_held_out_once_and_an_interrupted_one_goes_on(data: Path, 
     notes: list[str] = []
     run = RunSettings(num_workers=0, resume=True, on_note=notes.append)
     result = finetune_folds(manifest, SCRATCH, output, options, run)
-    assert (notes[0], notes[-1]) == ("fold 2 is held out (2 of 2)", "going on after epoch 1, update 0")
+    assert (notes[0], notes[-1]) == ("fold 2 is held out (2 of 2)", "resuming after epoch 1, update 0")
     assert [(fold.fold, fold.num_examples) for fold in result.folds] == [(1, 4), (2, 4)]
-    told = json.loads((output / "folds.json").read_text())
-    assert told["mean"] == pytest.approx(np.mean([fold.value for fold in result.folds]), abs=1e-6)
-    assert told["std"] == pytest.approx(np.std([fold.value for fold in result.folds], ddof=1), abs=1e-6)
-    assert told["metric"] == "accuracy"
+    summary = json.loads((output / "folds.json").read_text())
+    assert summary["mean"] == pytest.approx(np.mean([fold.value for fold in result.folds]), abs=1e-6)
+    assert summary["std"] == pytest.approx(np.std([fold.value for fold in result.folds], ddof=1), abs=1e-6)
+    assert summary["metric"] == "accuracy"
     assert sorted(file.name for file in output.iterdir()) == ["fold-1", "fold-2", "folds.json"]
     for fold in (1, 2):
         results = json.loads((output / f"fold-{fold}" / "results.json").read_text())
@@ -342,5 +340,5 @@ def test_the_card_shows_foreign_names_as_they_are(data: Path, tmp_path: Path) ->
     assert row in card.splitlines()
     assert card.startswith("---\npipeline_tag: audio-classification\n")
     assert "Training started from random weights." in card
-    assert "the best of 2 validations on these same clips, so the number is somewhat too good" in card
+    assert "the best of 2 validations on the same clips, so the validation results" in card
     assert Tagger.from_pretrained(str(tmp_path / "out")).config.id2label[0] == "<img src=x>|[a](b) *c*"

@@ -26,7 +26,7 @@ def embed(clips: Any, folder: Path, **config: Any) -> Any:
     return embedded(clips, tiny_model(**config).audio_spectrogram_transformer, tiny_extractor(), folder)
 
 
-def test_training_the_head_is_training_with_the_encoders_gradients_off(tmp_path: Path) -> None:
+def test_training_the_head_equals_training_with_a_frozen_encoder(tmp_path: Path) -> None:
     options = plain_options(freeze_encoder=True, epochs=4, learning_rate=1e-2, weight_decay=0.1, label_smoothing=0.1)
     clips = tiny_clips()
     whole = tiny_trainer(options, tmp_path / "whole", clips)
@@ -41,17 +41,17 @@ def test_training_the_head_is_training_with_the_encoders_gradients_off(tmp_path:
     assert not torch.equal(weights_of(head)["head.fc.weight"], tiny_model().head.fc.weight)
 
 
-def test_judging_the_head_is_judging_the_model_with_several_windows_too(tmp_path: Path) -> None:
+def test_evaluating_the_head_equals_evaluating_the_model_on_several_windows(tmp_path: Path) -> None:
     clips, model = tiny_clips(9, longest=100), tiny_model()
     scores, loss = Evaluator(clips, tiny_extractor(), "cross-entropy", False, 4).scores(model)
-    heard = embed(clips, tmp_path)
-    assert len({len(each) for each in heard.fbanks}) > 1
-    found, found_loss = HeadEvaluator(heard, tiny_extractor(), "cross-entropy", False, 4).scores(model)
+    embedded_clips = embed(clips, tmp_path)
+    assert len({len(each) for each in embedded_clips.fbanks}) > 1
+    found, found_loss = HeadEvaluator(embedded_clips, tiny_extractor(), "cross-entropy", False, 4).scores(model)
     np.testing.assert_allclose(found, scores, atol=1e-5)
     assert found_loss == pytest.approx(loss, abs=1e-5)
 
 
-def test_an_interrupted_run_of_the_encoder_loses_one_file_at_most(
+def test_an_interruption_while_embedding_loses_one_file_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear_probe, "CLIPS_PER_FILE", 4)
@@ -81,7 +81,9 @@ def test_an_interrupted_run_of_the_encoder_loses_one_file_at_most(
 
 
 @pytest.mark.parametrize("change", ["encoder", "clips", "statistics", "damage"])
-def test_what_is_kept_is_used_for_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def test_stored_embeddings_are_used_for_the_same_encoder_and_clips_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     clips, encoder, extractor = tiny_clips(), tiny_model().audio_spectrogram_transformer, tiny_extractor()
     embedded(clips, encoder, extractor, tmp_path)
     calls = []

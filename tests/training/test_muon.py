@@ -38,12 +38,12 @@ def test_singular_values_come_close_to_one_and_directions_stay(shape: tuple[int,
     torch.testing.assert_close(within, values.diag(), atol=1e-4, rtol=0)
 
 
-def test_nothing_stays_nothing() -> None:
+def test_a_zero_matrix_stays_zero() -> None:
     assert torch.equal(orthogonalized(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
 
 
-def test_long_matrices_come_out_as_by_the_plain_iteration() -> None:
-    """The singular values of a gradient fall off; what is multiplied in another order rounds otherwise."""
+def test_the_faster_order_for_long_matrices_equals_the_plain_iteration() -> None:
+    """The singular values of a gradient fall off, and another order of products rounds differently."""
     wide = gradients((32, 128), 1)[0] @ torch.diag(torch.logspace(0, -4, 128))
     x = wide / wide.norm()
     for _ in range(NUM_STEPS):
@@ -54,7 +54,7 @@ def test_long_matrices_come_out_as_by_the_plain_iteration() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_updates_are_those_of_torchs_muon_which_rounds_to_bfloat16(shape: tuple[int, int]) -> None:
+def test_updates_equal_those_of_torchs_muon_up_to_bfloat16_rounding(shape: tuple[int, int]) -> None:
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon to compare with")
     start, updates = torch.zeros(shape) + 0.01, gradients(shape, 3)
@@ -66,7 +66,7 @@ def test_updates_are_those_of_torchs_muon_which_rounds_to_bfloat16(shape: tuple[
     assert difference < 0.02
 
 
-def test_a_stack_moves_as_its_parts_do() -> None:
+def test_a_stack_of_matrices_is_updated_like_its_parts() -> None:
     start, updates = gradients((24, 8), 1)[0], gradients((24, 8), 3)
     stack = nn.Parameter(start.clone())
     moved(Muon([{"params": [stack], "num_parts": 3, "lr": 0.1}]), stack, updates)
@@ -76,7 +76,7 @@ def test_a_stack_moves_as_its_parts_do() -> None:
         torch.testing.assert_close(stack[rows], part, atol=1e-6, rtol=0)
 
 
-def test_the_matrices_of_the_blocks_move_by_muon_and_nothing_else_does() -> None:
+def test_only_the_matrices_of_the_blocks_are_updated_by_muon() -> None:
     model = tiny_model()
     options = plain_options(optimizer="muon", muon_factor=3.0, learning_rate=1e-3, weight_decay=0.1)
     found = {id(p): group for group in parameter_groups(model, options) for p in group["params"]}
@@ -92,7 +92,7 @@ def test_the_matrices_of_the_blocks_move_by_muon_and_nothing_else_does() -> None
         assert group["peak"] == pytest.approx(3e-3 if name in num_parts else 1e-3)
 
 
-def test_what_muon_leaves_alone_moves_by_adamw() -> None:
+def test_other_parameters_are_updated_by_adamw() -> None:
     models = {name: tiny_model() for name in ("muon", "adamw")}
     for name, model in models.items():
         optimizer = make_optimizer(model, plain_options(optimizer=name, learning_rate=1e-2, weight_decay=0.1))
@@ -108,7 +108,7 @@ def test_what_muon_leaves_alone_moves_by_adamw() -> None:
         assert is_same != (".blocks." in name and parameter.ndim == 2), name
 
 
-def test_the_state_goes_through_a_checkpoint() -> None:
+def test_the_state_of_muon_survives_a_checkpoint() -> None:
     model = tiny_model()
     options = plain_options(optimizer="muon", learning_rate=1e-2)
     first = make_optimizer(model, options)

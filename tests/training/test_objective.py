@@ -32,14 +32,14 @@ def gradients(options: TrainOptions, inputs: torch.Tensor) -> tuple[torch.Tensor
     return logits.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def test_without_dropped_tokens_the_logits_are_the_models(inputs: torch.Tensor) -> None:
+def test_without_dropped_tokens_the_logits_equal_those_of_the_model(inputs: torch.Tensor) -> None:
     model = tiny_model()
     found = training_logits(model, inputs, plain_options(), draws())
     torch.testing.assert_close(found, model(inputs).logits, atol=1e-6, rtol=0)
 
 
-def test_dropped_tokens_are_never_seen(inputs: torch.Tensor) -> None:
-    """The logits are those of the blocks run by hand on the tokens that stay, and no dropped pixel has a gradient."""
+def test_dropped_tokens_have_no_influence(inputs: torch.Tensor) -> None:
+    """The logits equal those of the blocks on the kept tokens alone, and no dropped pixel has a gradient."""
     model = tiny_model()
     inputs.requires_grad_()
     found = training_logits(model, inputs, plain_options(token_drop=0.5), draws())
@@ -51,8 +51,8 @@ def test_dropped_tokens_are_never_seen(inputs: torch.Tensor) -> None:
         torch.testing.assert_close(found[i], model.head(pool(encoder.norm(x)))[0], atol=1e-5, rtol=0)
     found.sum().backward()
     # patches of 8 x 8 lie side by side: (frequency, time) on a grid of 2 x 4
-    heard = inputs.grad.reshape(5, 4, 8, 2, 8).abs().sum(dim=(2, 4)).transpose(1, 2).reshape(5, 8) > 0
-    assert torch.equal(heard.nonzero()[:, 1].reshape(5, 4), kept)
+    has_gradient = inputs.grad.reshape(5, 4, 8, 2, 8).abs().sum(dim=(2, 4)).transpose(1, 2).reshape(5, 8) > 0
+    assert torch.equal(has_gradient.nonzero()[:, 1].reshape(5, 4), kept)
 
 
 @pytest.mark.parametrize("token_drop", [0.0, 0.5])
@@ -64,7 +64,7 @@ def test_gradient_checkpointing_changes_no_number(inputs: torch.Tensor, token_dr
         torch.testing.assert_close(checkpointed[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
 
 
-def test_losses_are_torchs_in_float32() -> None:
+def test_losses_equal_those_of_torch_in_float32() -> None:
     logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)) * 9
     classes = torch.tensor([0, 1, 2, 3, 1, 1])
     one_hot = F.one_hot(classes, 4).float()

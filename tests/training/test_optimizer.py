@@ -26,7 +26,7 @@ def factors(options: TrainOptions) -> list[float]:
 
 
 def torchs(scheduler_of: object, num_steps: int, every: int) -> list[float]:
-    """Return the rates of one of torch's schedulers, stepped after every so many updates, for a peak of 1."""
+    """Return the rates of a torch scheduler for a peak of 1, stepped after a given number of updates."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = scheduler_of(optimizer)
     rates = []
@@ -39,7 +39,7 @@ def torchs(scheduler_of: object, num_steps: int, every: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("start", "every", "factor"), [(5, 1, 0.85), (2, 1, 0.5), (10, 5, 0.5), (0, 3, 0.1)])
-def test_steps_are_those_of_multi_step_lr(start: int, every: int, factor: float) -> None:
+def test_the_step_schedule_equals_multi_step_lr(start: int, every: int, factor: float) -> None:
     """The original calls MultiStepLR(optimizer, range(start, 1000, every), gamma), stepped once an epoch."""
     options = plain_options(epochs=25, schedule="step", step_start=start, step_every=every, step_factor=factor)
 
@@ -49,7 +49,7 @@ def test_steps_are_those_of_multi_step_lr(start: int, every: int, factor: float)
     assert factors(options) == pytest.approx(torchs(multi_step, 25 * UPDATES, UPDATES))
 
 
-def test_the_cosine_is_cosine_annealing_lr() -> None:
+def test_the_cosine_schedule_equals_cosine_annealing_lr() -> None:
     options = plain_options(epochs=9, schedule="cosine")
 
     def cosine(optimizer: torch.optim.Optimizer) -> object:
@@ -98,14 +98,14 @@ def test_a_frozen_encoder_is_in_no_group() -> None:
     assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in model.head.parameters()}
 
 
-def test_the_learning_rate_nobody_chose_grows_as_the_width_falls() -> None:
+def test_the_default_learning_rate_grows_as_the_width_falls() -> None:
     assert learning_rate_for(768) == pytest.approx(5e-5)
     assert learning_rate_for(192) == pytest.approx(2e-4)
     groups = parameter_groups(tiny_model(), plain_options(learning_rate=None))
     assert groups[0]["peak"] == pytest.approx(learning_rate_for(16))
 
 
-def test_updates_are_those_of_adamw_with_rates_and_decays_of_the_groups() -> None:
+def test_updates_equal_those_of_adamw_with_the_rates_and_decays_of_the_groups() -> None:
     options = plain_options(learning_rate=1e-2, weight_decay=0.1, beta1=0.8, beta2=0.98)
     model, plain = tiny_model(), tiny_model()
     optimizer = make_optimizer(model, options)
@@ -135,7 +135,7 @@ def wander(model: nn.Module, seed: int) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=generator))
 
 
-def test_the_moving_average_is_that_of_its_formula() -> None:
+def test_the_moving_average_follows_its_formula() -> None:
     model = tiny_model()
     average = WeightAverage(copy.deepcopy(model), plain_options(average="ema", ema_decay=0.6))
     expected = model.head.fc.weight.detach().double()
@@ -150,7 +150,7 @@ def test_the_moving_average_is_that_of_its_formula() -> None:
     assert not any(parameter.requires_grad for parameter in average.model.parameters())
 
 
-def test_the_mean_over_epochs_is_the_plain_mean_from_its_start_on() -> None:
+def test_the_mean_over_epochs_begins_at_average_start() -> None:
     model = tiny_model()
     average = WeightAverage(copy.deepcopy(model), plain_options(average="epochs", average_start=2, epochs=9))
     seen = []

@@ -31,10 +31,10 @@ def test_a_new_or_empty_folder_may_be_written(output: Path) -> None:
     check(output)
 
 
-def test_what_is_there_is_kept_unless_the_user_says_so(output: Path, tmp_path: Path) -> None:
+def test_existing_output_is_kept_without_resume_or_force(output: Path, tmp_path: Path) -> None:
     output.mkdir()
     (output / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="exists and is not empty: add --resume to go on with its run, or --force"):
+    with pytest.raises(UsageError, match="exists and is not empty: add --resume to continue its run, or --force"):
         check(output)
     check(output, resume=True)
     check(output, force=True)
@@ -47,11 +47,11 @@ def test_what_is_there_is_kept_unless_the_user_says_so(output: Path, tmp_path: P
     with pytest.raises(UsageError, match="is a file: name a folder"):
         check(output / "thesis.txt")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="is a link to nothing"):
+    with pytest.raises(UsageError, match="is a broken link"):
         check(tmp_path / "link")
 
 
-def test_beginning_clears_an_earlier_runs_files_and_nothing_else(output: Path) -> None:
+def test_a_new_run_removes_the_files_of_an_earlier_one_and_no_others(output: Path) -> None:
     (output / "fold-3").mkdir(parents=True)
     for name in (*OWN_NAMES, "thesis.txt"):
         (output / name).write_text("old")
@@ -66,11 +66,11 @@ def test_beginning_clears_an_earlier_runs_files_and_nothing_else(output: Path) -
     assert not is_finished(output)
     remove_checkpoint(output)
     assert is_finished(output)
-    with pytest.raises(UsageError, match="holds no interrupted run; --force starts anew"):
+    with pytest.raises(UsageError, match="contains no interrupted run; start over with --force"):
         begin(output, {"labels": []}, resume=True)
 
 
-def test_beginning_removes_the_folders_of_earlier_folds_that_hold_nothing_else(output: Path) -> None:
+def test_a_new_run_removes_earlier_fold_folders_without_other_files(output: Path) -> None:
     for fold in ("fold-1", "fold--2", "fold-3", "fold-notes"):
         (output / fold / "checkpoint").mkdir(parents=True)
         for name in (*OWN_NAMES, "checkpoint/state.pt", "checkpoint/run.json"):
@@ -83,14 +83,14 @@ def test_beginning_removes_the_folders_of_earlier_folds_that_hold_nothing_else(o
     assert len(list((output / "fold-notes").iterdir())) == len(OWN_NAMES) + 1  # named by the user: left alone
 
 
-def test_two_runs_cannot_write_one_folder(output: Path) -> None:
+def test_two_runs_cannot_write_to_the_same_folder(output: Path) -> None:
     with writing(output), pytest.raises(AstError, match="is already being written"), writing(output):
         pass
     with writing(output):
         assert output.is_dir()
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(AstError, match="cannot be made"), writing(tmp_path / "file" / "out"):
+    with pytest.raises(AstError, match="cannot be created"), writing(tmp_path / "file" / "out"):
         pass

@@ -10,7 +10,7 @@ from ast_cli.training.options import TrainOptions, settings
 from ast_cli.training.recipes import options_of, read_recipe, recipe_names, to_toml
 
 
-def test_the_recipes_of_the_original_hold_its_numbers() -> None:
+def test_the_recipes_of_the_original_project_have_its_settings() -> None:
     audioset, esc50, speech = (options_of(name) for name in ("audioset", "esc50", "speech-commands"))
     assert audioset.fixed_statistics() == (-4.2677393, 4.5689974)
     assert esc50.fixed_statistics() == (-6.6268077, 5.358466)
@@ -41,7 +41,7 @@ def test_a_recipe_can_be_written_and_read_again(name: str, tmp_path: Path) -> No
     }
 
 
-def test_flags_go_before_a_recipe() -> None:
+def test_flags_override_a_recipe() -> None:
     options = options_of("esc50", {"epochs": 3, "normalize": "data"})
     assert (options.epochs, options.normalize, options.time_mask) == (3, "data", 96)
 
@@ -64,30 +64,30 @@ def test_the_setting_names_of_version_0_1_are_still_read(tmp_path: Path) -> None
         ("mixup = nan", "mixup must be from 0 to 1, not nan"),
         ("balanced = 1", "balanced must be true or false, not 1"),
         ("schedule = 'linear'", "schedule must be one of cosine, step, constant, not 'linear'"),
-        ("normalize = [1.0]", "normalize must be base, data, or two numbers"),
-        ("normalize = [1.0, 0.0]", "normalize must be base, data, or two numbers"),
-        ("keep = 'average'", "keep = average needs an average"),
-        ("average = 'epochs'\naverage_start = 25", "average_start must be below epochs"),
-        ("epochs =", "no valid TOML"),
+        ("normalize = [1.0]", "--normalize must be base, data, or two numbers"),
+        ("normalize = [1.0, 0.0]", "--normalize must be base, data, or two numbers"),
+        ("keep = 'average'", "--keep average needs an average"),
+        ("average = 'epochs'\naverage_start = 25", "--average-start must be below --epochs"),
+        ("epochs =", "not valid TOML"),
         ("[training]\nepochs = 3", "there is no setting 'training'"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_refused_with_its_name(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_recipe_is_refused_with_its_name(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=rf"^recipe .*mine\.toml: {message}"):
         read_recipe(file)
 
 
-def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_unreadable_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match="'esc-50' is not known: name one of audioset, default, esc50, scratch, speech-com"
+        UsageError, match="there is no recipe 'esc-50': use audioset, default, esc50, scratch, speech-com"
     ):
         read_recipe("esc-50")
     with pytest.raises(UsageError, match="cannot be read"):
         read_recipe(tmp_path / "no.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="no valid TOML"):
+    with pytest.raises(UsageError, match="not valid TOML"):
         read_recipe(tmp_path / "binary.toml")
 
 

@@ -31,7 +31,7 @@ SPLIT = examples_of(
 PLAIN = examples_of(*((f"{label}{i}", label, None, i % 5) for label in "xy" for i in range(20)))
 
 
-def test_the_datas_own_splits_are_used() -> None:
+def test_the_splits_of_the_data_are_used() -> None:
     splits = assign_splits(SPLIT, TrainOptions())
     assert (paths(splits.train), paths(splits.validation), paths(splits.test)) == (["a", "b", "e"], ["c"], ["d"])
     assert splits.how == "the data's own validation split"
@@ -42,7 +42,7 @@ def test_a_fold_is_held_out_and_the_test_split_stays_untouched() -> None:
     assert (paths(splits.train), paths(splits.validation), paths(splits.test)) == (["a", "c"], ["b", "e"], ["d"])
 
 
-def test_a_share_of_each_label_is_held_out_otherwise() -> None:
+def test_without_splits_a_fraction_of_each_label_is_held_out() -> None:
     splits = assign_splits(PLAIN, TrainOptions(validation_fraction=0.2))
     assert [len(each) for each in (splits.train, splits.validation, splits.test)] == [32, 8, 0]
     assert {path[0] for path in paths(splits.validation)} == {"x", "y"}
@@ -55,19 +55,21 @@ def test_a_share_of_each_label_is_held_out_otherwise() -> None:
     assert [len(each) for each in (everything.train, everything.validation)] == [40, 0]
 
 
-def test_what_leaves_nothing_to_train_on_is_refused() -> None:
+def test_splits_without_training_examples_are_usage_errors() -> None:
     with pytest.raises(UsageError, match="has no examples of fold 9"):
         assign_splits(PLAIN, TrainOptions(fold=9))
-    with pytest.raises(UsageError, match="no example is left to train on"):
+    with pytest.raises(UsageError, match="no training example is left"):
         assign_splits(examples_of(("a", "x", "test", 1), ("b", "y", "validation", 1)), TrainOptions())
-    with pytest.raises(UsageError, match=r"too few recordings per label.*--validation-fraction 0 holds nothing out"):
+    with pytest.raises(
+        UsageError, match=r"too few recordings per label.*--validation-fraction 0 trains without validation"
+    ):
         assign_splits(examples_of(("a", "x", None, None), ("b", "y", None, None)), TrainOptions())
     unlabeled = replace(SPLIT, examples=tuple(replace(example, labels=()) for example in SPLIT.examples))
-    with pytest.raises(UsageError, match="no example to train on has a label"):
+    with pytest.raises(UsageError, match="no training example has a label"):
         assign_splits(unlabeled, TrainOptions())
 
 
-def test_the_digest_knows_labels_order_and_files(tmp_path: Path) -> None:
+def test_the_digest_depends_on_labels_order_and_files(tmp_path: Path) -> None:
     file = tmp_path / "a.wav"
     file.write_bytes(b"1")
     data = examples_of((str(file), "x", None, None), ("b", "y", None, None))

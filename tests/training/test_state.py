@@ -27,7 +27,7 @@ def state(tmp_path: Path) -> StateFolder:
     return StateFolder(tmp_path / "checkpoint")
 
 
-def test_what_was_saved_comes_back(state: StateFolder) -> None:
+def test_a_saved_state_can_be_loaded(state: StateFolder) -> None:
     assert state.load(CPU) is None
     progress = TrainingProgress(epoch=2, update=5, best_metric=0.5, history=[{"epoch": 1, "seconds": 0.1}])
     state.save(progress, {"model": {"w": torch.arange(3.0)}, "best": None})
@@ -39,7 +39,9 @@ def test_what_was_saved_comes_back(state: StateFolder) -> None:
 
 
 @pytest.mark.parametrize("fails", ["write", "fsync"])
-def test_a_save_that_fails_leaves_the_last_one(state: StateFolder, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+def test_a_failed_save_keeps_the_previous_state(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
     state.save(TrainingProgress(epoch=1), {"model": {}})
 
     def full(*_: object) -> None:
@@ -54,7 +56,7 @@ def test_a_save_that_fails_leaves_the_last_one(state: StateFolder, monkeypatch: 
         else:
             patched.setattr("builtins.open", FullDisk)
         with pytest.raises(
-            AstError, match=r"cannot be written \(No space left on device\); --resume goes on from the l"
+            AstError, match=r"cannot be written \(No space left on device\); --resume continues from the previous"
         ):
             state.save(TrainingProgress(epoch=2), {"model": {}})
     assert state.load(CPU)[0].epoch == 1  # type: ignore[index]
@@ -62,15 +64,15 @@ def test_a_save_that_fails_leaves_the_last_one(state: StateFolder, monkeypatch: 
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1, 100, -1])
-def test_a_damaged_state_is_one_sentence(state: StateFolder, num_bytes: int) -> None:
+def test_a_damaged_state_is_an_error_of_one_sentence(state: StateFolder, num_bytes: int) -> None:
     state.save(TrainingProgress(), {"model": {"w": torch.zeros(100)}})
     content = state.state_file.read_bytes()
     state.state_file.write_bytes(content[:num_bytes])
-    with pytest.raises(AstError, match="is damaged or of another version; --force starts anew"):
+    with pytest.raises(AstError, match="is damaged or of another version; start over with --force"):
         state.load(CPU)
 
 
-def test_a_state_that_would_run_code_is_refused(state: StateFolder, tmp_path: Path) -> None:
+def test_a_state_that_would_execute_code_is_rejected(state: StateFolder, tmp_path: Path) -> None:
     class Attack:
         def __reduce__(self) -> Any:
             return os.mkdir, (str(tmp_path / "attacked"),)
@@ -88,17 +90,17 @@ def test_a_state_that_would_run_code_is_refused(state: StateFolder, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"settings": {**SETTINGS, "epochs": 4, "mixup": 0.5}}, "epochs was 3 and is 4"),
+        ({"settings": {**SETTINGS, "epochs": 4, "mixup": 0.5}}, "--epochs was 3 and is 4"),
         ({"labels": ["a", "c"]}, r"labels was \['a', 'b'\] and is \['a', 'c'\]"),
-        ({"data_digest": "2"}, "the data is another"),
+        ({"data_digest": "2"}, "the data has changed"),
         ({"base": "scratch:64x1"}, "base was '' and is 'scratch:64x1'"),
         ({"new": 1}, "new was None and is 1"),
     ],
 )
-def test_another_run_is_not_gone_on_with(state: StateFolder, change: dict[str, Any], message: str) -> None:
+def test_a_run_with_other_facts_is_not_resumed(state: StateFolder, change: dict[str, Any], message: str) -> None:
     state.begin(FACTS)
     state.check(FACTS)
-    with pytest.raises(UsageError, match=f"--resume goes on with the run in .*, but {message}: ask for the same again"):
+    with pytest.raises(UsageError, match=f"--resume continues the run in .*, but {message}: repeat the command"):
         state.check({**FACTS, **change})
 
 
@@ -113,16 +115,16 @@ def test_a_run_of_version_0_1_can_be_resumed(state: StateFolder) -> None:
     assert loaded[1] == {"model": {}, "optimizer": {"step": 3}}
 
 
-def test_a_setting_that_there_was_not_yet_had_its_default(state: StateFolder) -> None:
+def test_a_setting_added_since_the_run_began_counts_as_its_default(state: StateFolder) -> None:
     older = {name: value for name, value in SETTINGS.items() if name not in ("stretch", "filter_db")}
     state.begin({**FACTS, "settings": older})
     state.check(FACTS)
-    with pytest.raises(UsageError, match=r"stretch was 0\.0 and is 0\.2"):
+    with pytest.raises(UsageError, match=r"--stretch was 0\.0 and is 0\.2"):
         state.check({**FACTS, "settings": {**SETTINGS, "stretch": 0.2}})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_held_back_and_raised_at_the_end(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_is_deferred_and_raised_at_the_end(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[int] = []
     before = signal.signal(number, lambda received, _: raised.append(received))
     try:
@@ -134,7 +136,7 @@ def test_a_signal_is_held_back_and_raised_at_the_end(number: int, monkeypatch: p
             os.kill(os.getpid(), number)  # the same, sent to the process and its group
             assert raised == []
             monkeypatch.setattr(stop_request, "SAME_SIGNAL_S", -1.0)
-            os.kill(os.getpid(), number)  # a second one is not held back
+            os.kill(os.getpid(), number)  # a second signal is not deferred
             assert raised == [number]
         assert raised == [number, number]
     finally:

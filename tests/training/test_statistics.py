@@ -40,14 +40,14 @@ def examples(write_wav: Callable[..., Path], tmp_path: Path) -> list[Example]:
 
 
 def direct(examples: list[Example]) -> list[np.ndarray]:
-    """Return the fbank of each example that is audio, at one go."""
+    """Return the fbank of each readable example, computed directly."""
     parts = [(e.path, 16000, e.start_s, None if e.end_s is None else e.end_s - e.start_s) for e in examples]
     waveforms = [load_waveform(*part) for part in parts if "broken" not in part[0]]
     return [EXTRACTOR.fbank(torch.from_numpy(waveform)[None])[0].numpy().astype(np.float64) for waveform in waveforms]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_pooled_statistics_equal_a_direct_computation(examples: list[Example], num_workers: int) -> None:
+def test_statistics_equal_a_direct_computation(examples: list[Example], num_workers: int) -> None:
     statistics = compute_statistics(examples, EXTRACTOR, workers=DecodeOptions(num_workers))
     frames = np.concatenate(direct(examples))
     assert statistics.mean == pytest.approx(frames.mean(), abs=1e-6)  # the promise is 1e-4
@@ -89,7 +89,7 @@ def test_inputs_normalized_by_the_statistics_have_mean_0_and_deviation_a_half(ex
     assert values.std() == pytest.approx(0.5, abs=1e-5)
 
 
-def test_moments_lose_no_digits_far_from_zero(rng: np.random.Generator) -> None:
+def test_moments_are_exact_far_from_zero(rng: np.random.Generator) -> None:
     numbers = 1e8 + rng.standard_normal(100_000)
     moments, other = Moments(), Moments()
     for block in np.split(numbers[:60_000], 60):
@@ -104,14 +104,14 @@ def test_moments_lose_no_digits_far_from_zero(rng: np.random.Generator) -> None:
     assert (Moments().mean, Moments().std) == (0.0, 0.0)
 
 
-def test_stored_fbanks_can_be_counted(rng: np.random.Generator) -> None:
+def test_statistics_of_stored_fbanks(rng: np.random.Generator) -> None:
     fbanks = [rng.standard_normal((length, 4)).astype(np.float32) for length in (3, 50, 7)]
     together = np.concatenate(fbanks).astype(np.float64)
     assert mean_and_std(fbanks) == pytest.approx((together.mean(), together.std()), abs=1e-9)
 
 
-def test_nothing_readable_is_an_error(examples: list[Example]) -> None:
-    with pytest.raises(AstError, match=r"none of the 1 recordings could be read; the first: .*broken\.wav"):
+def test_data_without_readable_recordings_is_an_error(examples: list[Example]) -> None:
+    with pytest.raises(AstError, match=r"none of the 1 recordings could be read; first error: .*broken\.wav"):
         compute_statistics(examples[2:3], EXTRACTOR, workers=DecodeOptions(0))
 
 
@@ -120,7 +120,7 @@ def statistics_of(**changes: float) -> FbankStatistics:
     return FbankStatistics(**{**values, "num_padded_frames": 0, "duration_s": 1.0, **changes})  # type: ignore[arg-type]
 
 
-def test_applied_statistics_change_nothing_else(tmp_path: Path) -> None:
+def test_applying_statistics_changes_no_other_keys(tmp_path: Path) -> None:
     file = tmp_path / "preprocessor_config.json"
     shutil.copy(checkpoint_folder("builtin") / file.name, file)
     before = json.loads(file.read_text())
@@ -131,15 +131,15 @@ def test_applied_statistics_change_nothing_else(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-def test_statistics_that_do_not_fit_are_not_applied(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no preprocessor_config\.json"):
+def test_statistics_of_another_filter_bank_are_not_applied(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"contains no preprocessor_config\.json"):
         apply_statistics(statistics_of(), tmp_path)
     file = tmp_path / "preprocessor_config.json"
     content = json.dumps({"num_mel_bins": 64})
     file.write_text(content)
-    with pytest.raises(UsageError, match="is for 64 mel bins, but the statistics are of 128"):
+    with pytest.raises(UsageError, match="has 64 mel bins, but the statistics are of 128"):
         apply_statistics(statistics_of(), tmp_path)
-    with pytest.raises(UsageError, match="all frames are alike"):
+    with pytest.raises(UsageError, match="all frames are equal"):
         apply_statistics(statistics_of(std=0.0, num_mel_bins=64), tmp_path)
     assert file.read_text() == content
     file.write_text(json.dumps({"feature_extractor_type": "MAESTFeatureExtractor"}))

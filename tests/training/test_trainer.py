@@ -41,7 +41,7 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 
 
 def interrupt_after(num_updates: int) -> Any:
-    """Return a callback that sends the process SIGINT after so many updates."""
+    """Return a callback that sends SIGINT to the process after ``num_updates`` updates."""
     seen: list[Report] = []
 
     def on_report(report: Report) -> None:
@@ -53,7 +53,7 @@ def interrupt_after(num_updates: int) -> Any:
 
 
 def resumed_at_every(num_updates: int, options: TrainOptions, folder: Path, **changes: Any) -> Trainer:
-    """Run with an interruption after every so many updates, each time in a trainer of its own."""
+    """Run with an interruption after every ``num_updates`` updates, and a new trainer after each."""
     for _ in range(1000):
         trainer = tiny_trainer(options, folder, **changes)
         trainer.resume()
@@ -76,7 +76,7 @@ def resumed_at_every(num_updates: int, options: TrainOptions, folder: Path, **ch
     ],
     ids=["moving average", "mean over epochs", "best, accumulated", "last, with dropout", "muon"],
 )
-def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_an_interrupted_run_ends_with_identical_weights(tmp_path: Path, changes: dict[str, Any]) -> None:
     changes = {"epochs": 2, **changes}
     model = {"hidden_dropout_prob": changes.pop("hidden_dropout_prob", 0.0)}
     options = plain_options(**changes)
@@ -88,7 +88,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path: Path, chan
     assert all(row["seconds"] > 0 for row in second)
 
 
-def test_an_interruption_within_accumulated_batches_loses_only_them(tmp_path: Path) -> None:
+def test_an_interruption_between_accumulated_batches_loses_only_these(tmp_path: Path) -> None:
     options = plain_options(gradient_accumulation=3, batch_size=1)
     trainer = tiny_trainer(options, tmp_path / "parts")
     calls = 0
@@ -109,7 +109,7 @@ def test_an_interruption_within_accumulated_batches_loses_only_them(tmp_path: Pa
     assert_same(weights_of(parts), weights_of(finished(options, tmp_path / "whole")))
 
 
-def test_accumulated_gradients_are_those_of_the_large_batch(tmp_path: Path) -> None:
+def test_accumulated_gradients_equal_those_of_the_large_batch(tmp_path: Path) -> None:
     clips = tiny_clips(22)  # the last update has fewer clips, and its last batch fewer still
     large = finished(plain_options(batch_size=8), tmp_path / "a", clips=clips)
     small = finished(plain_options(batch_size=2, gradient_accumulation=4), tmp_path / "b", clips=clips)
@@ -123,15 +123,15 @@ def test_accumulated_gradients_are_those_of_the_large_batch(tmp_path: Path) -> N
     assert large.num_updates == small.num_updates == 3
 
 
-def test_checkpointed_gradients_train_alike(tmp_path: Path) -> None:
+def test_checkpointed_gradients_give_the_same_weights(tmp_path: Path) -> None:
     plain = finished(plain_options(token_drop=0.5), tmp_path / "a")
     checkpointed = finished(plain_options(token_drop=0.5, checkpoint_gradients=True), tmp_path / "b")
     for name, tensor in weights_of(plain).items():
         torch.testing.assert_close(weights_of(checkpointed)[name], tensor, atol=1e-5, rtol=0, msg=name)
 
 
-def test_one_update_is_the_plain_loop(tmp_path: Path) -> None:
-    """One epoch of one batch, written out with torch alone."""
+def test_one_update_equals_a_plain_torch_loop(tmp_path: Path) -> None:
+    """One epoch of one batch equals the same update written with torch alone."""
     options = plain_options(epochs=1, batch_size=12, schedule="constant", weight_decay=0.01, max_gradient_norm=0.1)
     trained = finished(options, tmp_path)
     plain = tiny_trainer(options, tmp_path / "other")
@@ -149,7 +149,7 @@ def test_one_update_is_the_plain_loop(tmp_path: Path) -> None:
     assert trained.progress.history[0]["train_loss"] == pytest.approx(loss.item(), abs=1e-5)
 
 
-def test_training_learns_what_can_be_learned(tmp_path: Path) -> None:
+def test_training_fits_separable_data(tmp_path: Path) -> None:
     trainer = finished(plain_options(epochs=15, learning_rate=5e-3), tmp_path)
     history = trainer.progress.history
     assert history[-1]["train_loss"] < 0.3 * history[0]["train_loss"]
@@ -158,7 +158,7 @@ def test_training_learns_what_can_be_learned(tmp_path: Path) -> None:
     assert [row["update"] for row in history] == list(range(3, 48, 3))
 
 
-def test_the_best_weights_come_out_and_training_stops_when_it_gets_no_better(tmp_path: Path) -> None:
+def test_the_best_weights_are_kept_and_patience_ends_training(tmp_path: Path) -> None:
     options = plain_options(epochs=40, learning_rate=5e-3, keep="best", patience=3)
     trainer = finished(options, tmp_path)
     history = trainer.progress.history
@@ -189,7 +189,7 @@ def test_which_weights_are_kept(changes: dict[str, Any], has_validation: bool, k
     assert kept_weights(plain_options(**changes), has_validation=has_validation) == kept
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_advice(tmp_path: Path) -> None:
+def test_a_nan_loss_ends_the_run_with_advice(tmp_path: Path) -> None:
     with pytest.raises(AstError, match=r"became NaN or infinite in epoch 1, update \d: try a lower --learning-rate"):
         finished(
             plain_options(learning_rate=10.0, max_gradient_norm=0.0, schedule="constant", gain_db=0.0, noise=10.0),
@@ -217,15 +217,15 @@ def test_too_little_memory_ends_the_run_with_advice(tmp_path: Path, monkeypatch:
         trainer.run()
 
 
-def test_a_run_does_not_go_on_with_other_clips(tmp_path: Path) -> None:
+def test_a_run_does_not_resume_with_other_clips(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         tiny_trainer(plain_options(), tmp_path).run(interrupt_after(1))
     with pytest.raises(AstError, match="other clips can be read now"):
         tiny_trainer(plain_options(), tmp_path, clips=tiny_clips(11)).resume()
 
 
-def test_a_stopped_run_never_passes_for_a_finished_one(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # somebody's handler that lets the program go on
+def test_a_stopped_run_raises_even_if_the_signal_handler_returns(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # a handler that lets the program continue
     try:
         with pytest.raises(KeyboardInterrupt):
             tiny_trainer(plain_options(), tmp_path).run(interrupt_after(1))
@@ -233,7 +233,7 @@ def test_a_stopped_run_never_passes_for_a_finished_one(tmp_path: Path) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_nothing_is_resumed_where_nothing_was_saved(tmp_path: Path) -> None:
+def test_resume_returns_false_without_a_saved_state(tmp_path: Path) -> None:
     assert not tiny_trainer(plain_options(), tmp_path).resume()
 
 
@@ -264,7 +264,7 @@ def test_reports_mark_each_new_best_validation_and_the_end_of_a_run_that_stops_e
     assert (len(ends) < 40, ends[-1].left_s) == (True, 0)
 
 
-def test_other_random_numbers_are_left_alone(tmp_path: Path) -> None:
+def test_training_does_not_change_the_global_random_state(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     finished(plain_options(epochs=1), tmp_path)
     assert torch.equal(torch.get_rng_state(), before)

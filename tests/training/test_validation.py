@@ -11,8 +11,8 @@ from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.training.validation import Evaluator, metric_name, metric_of
 
 
-def test_scores_are_those_that_classify_gives() -> None:
-    """Mean over windows of the softmax of each, of recordings that are shorter and longer than the model's window."""
+def test_scores_equal_those_of_classify() -> None:
+    """The scores are the mean softmax over windows, for recordings shorter and longer than the window."""
     clips, model, extractor = tiny_clips(9, longest=100), tiny_model(), tiny_extractor()
     scores, loss = Evaluator(clips, extractor, "cross-entropy", False, 4).scores(model)
     losses = []
@@ -29,7 +29,7 @@ def test_scores_are_those_that_classify_gives() -> None:
     assert len(losses) > 9
 
 
-def test_a_waveform_gets_the_scores_of_the_tagger(rng: np.random.Generator) -> None:
+def test_scores_of_a_waveform_equal_those_of_the_tagger(rng: np.random.Generator) -> None:
     model, extractor = tiny_model(), tiny_extractor()
     waveform = rng.normal(0, 0.1, 16000).astype(np.float32)
     tagged = Tagger(TorchEngine(tiny_model()), extractor, "tiny").classify(waveform, sampling_rate=16000, top_k=3)
@@ -39,7 +39,7 @@ def test_a_waveform_gets_the_scores_of_the_tagger(rng: np.random.Generator) -> N
     assert {tag.label_id: tag.score for tag in tagged.tags} == pytest.approx(dict(enumerate(scores[0])), abs=1e-5)
 
 
-def test_judging_leaves_the_model_in_the_mode_it_was_in() -> None:
+def test_evaluation_restores_the_mode_of_the_model() -> None:
     model = tiny_model(hidden_dropout_prob=0.5).train()
     evaluator = Evaluator(tiny_clips(), tiny_extractor(), "cross-entropy", False, 4)
     first, second = evaluator.evaluate(model), evaluator.evaluate(model)
@@ -47,7 +47,7 @@ def test_judging_leaves_the_model_in_the_mode_it_was_in() -> None:
     assert model.training
 
 
-def test_metrics_are_scikit_learns(rng: np.random.Generator) -> None:
+def test_metrics_equal_those_of_scikit_learn(rng: np.random.Generator) -> None:
     scores, targets = rng.random((40, 5)), (rng.random((40, 5)) < 0.3).astype(np.float32)
     targets[:, 3] = 0  # a label without examples counts in no mean
     present = [0, 1, 2, 4]

@@ -48,7 +48,7 @@ def tiny_extractor() -> ASTFeatureExtractor:
 
 
 def tiny_clips(num_clips: int = 12, longest: int = MAX_LENGTH, seed: int = 0) -> Clips:
-    """Return clips of each label in turn, which a label's own mel bins tell apart."""
+    """Return clips of each label in turn; every label has more energy in mel bins of its own."""
     rng = np.random.default_rng(seed)
     fbanks, targets = [], np.zeros((num_clips, len(LABELS)), np.float32)
     for number in range(num_clips):
@@ -66,14 +66,14 @@ def plain_options(**changes: Any) -> TrainOptions:
 
 
 def tiny_trainer(options: TrainOptions, folder: Path, clips: Clips | None = None, **config: Any) -> Trainer:
-    """Return a trainer, which evaluates on clips of its own."""
+    """Return a trainer that evaluates on other clips than it trains on."""
     evaluator = Evaluator(tiny_clips(6, seed=7), tiny_extractor(), "cross-entropy", False, 4)
     task = Task(clips or tiny_clips(), tiny_extractor(), options, "cross-entropy", evaluator, None)
     return Trainer(tiny_model(**config), task, StateFolder(folder))
 
 
 def tiny_head_trainer(options: TrainOptions, folder: Path, embedded_clips: Clips) -> HeadTrainer:
-    """Return a trainer of the head, which evaluates on the clips it learns from."""
+    """Return a trainer of the head that evaluates on its training clips."""
     evaluator = HeadEvaluator(embedded_clips, tiny_extractor(), "cross-entropy", False, 4)
     task = Task(embedded_clips, tiny_extractor(), options, "cross-entropy", evaluator, None)
     return HeadTrainer(tiny_model(), task, StateFolder(folder))

@@ -1,1 +1,1 @@
-"""What a training run reads: splits of the examples, spectrograms, their statistics, batches."""
+"""Data of a training run: splits of the examples, spectrograms and their statistics, batches."""

@@ -1,6 +1,6 @@
-"""From stored spectrograms to what a model is trained on, one batch at a time.
+"""Batches of training clips, and windows for evaluation, from stored spectrograms.
 
-Every draw is a function of (seed, epoch, batch): nothing has to be remembered for a run to go on exactly.
+All random draws are functions of (seed, epoch, batch), so that a resumed run needs no state of a random generator.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from ast_cli.training import augmentation
 from ast_cli.training.augmentation import Batch
 from ast_cli.training.options import TrainOptions
 
-ORDER_DRAWS, BATCH_DRAWS = 0, 1  # what a generator is for: one more number in its seed
+ORDER_DRAWS, BATCH_DRAWS = 0, 1  # purpose of a generator, which is part of its seed
 
 
 class Fbanks(Protocol):
-    """Log-mel energies by number, each float32 of shape (num_frames, num_mel_bins): a FeatureStore or a list."""
+    """Log-mel energies by index, each float32 of shape (num_frames, num_mel_bins): a FeatureStore or a list."""
 
     def __getitem__(self, index: int, /) -> NDArray[np.float32]:
-        """Return one clip's."""
+        """Return the log-mel energies of one clip."""
         ...
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Labeled spectrograms.
+    """Labeled spectrograms: a subset of all clips of the data.
 
     Attributes:
-        fbanks: Of all clips of the data.
-        targets: Of all clips: fraction of each label, float32, shape (num_all, num_labels).
-        indices: Which of them these are.
+        fbanks: Log-mel energies of all clips of the data.
+        targets: Fraction of each label in all clips of the data, float32, shape (num_all, num_labels).
+        indices: Indices of the clips of this subset.
     """
 
     fbanks: Fbanks
@@ -47,15 +47,15 @@ class Clips:
     indices: tuple[int, ...]
 
     def __len__(self) -> int:
-        """Count these clips."""
+        """Return the number of clips in this subset."""
         return len(self.indices)
 
     def own_targets(self) -> NDArray[np.float32]:
-        """Return the targets of these clips, shape (num_clips, num_labels)."""
+        """Return the targets of this subset, shape (num_clips, num_labels)."""
         return self.targets[list(self.indices)]
 
     def batch(self, chosen: Sequence[int], max_length: int, rng: np.random.Generator | None = None) -> Batch:
-        """Put clips side by side, each cut to ``max_length`` frames: its first, or some at random with a generator."""
+        """Stack clips, each cut to ``max_length`` frames: at its beginning, or with ``rng`` at a random position."""
         fbanks = [self.fbanks[self.indices[i]] for i in chosen]
         num_frames = np.array([min(len(fbank), max_length) for fbank in fbanks])
         array = np.zeros((len(fbanks), max_length, fbanks[0].shape[1]), np.float32)
@@ -67,7 +67,7 @@ class Clips:
 
 
 def target_matrix(examples: Sequence[Example], labels: Sequence[str]) -> NDArray[np.float32]:
-    """Return 1 where an example has a label: float32, shape (num_examples, num_labels)."""
+    """Return a matrix with 1 where an example has a label, else 0: float32, shape (num_examples, num_labels)."""
     columns = {label: i for i, label in enumerate(labels)}
     targets = np.zeros((len(examples), len(labels)), np.float32)
     for row, example in zip(targets, examples, strict=True):
@@ -76,15 +76,15 @@ def target_matrix(examples: Sequence[Example], labels: Sequence[str]) -> NDArray
 
 
 def generator_for(options: TrainOptions, epoch: int, purpose: int, batch: int = 0) -> np.random.Generator:
-    """Return the generator of one epoch's order or of one batch."""
+    """Return the random generator for the order of an epoch, or for one batch."""
     return np.random.default_rng([options.seed, purpose, epoch, batch])
 
 
 def epoch_order(clips: Clips, options: TrainOptions, epoch: int) -> NDArray[np.int64]:
-    """Return the clips of an epoch, in order: each once, or drawn by the rarity of its labels.
+    """Return the clips of an epoch in order: each clip once, or with ``balanced`` drawn by the rarity of its labels.
 
-    The weight of a clip is the sum over its labels of 1 / (clips with that label), as in the original's sampler; to
-    have none counts as one more label, so that such clips are drawn too.
+    The weight of a clip is the sum over its labels of 1 / (clips with that label), as in the sampler of the original.
+    Having no label counts as one more label, so that clips without labels are drawn too.
     """
     rng = generator_for(options, epoch, ORDER_DRAWS)
     if not options.balanced:
@@ -96,28 +96,28 @@ def epoch_order(clips: Clips, options: TrainOptions, epoch: int) -> NDArray[np.i
 
 
 def chunks(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Cut an epoch into batches; the last may be smaller."""
+    """Split the order of an epoch into batches; the last one may be smaller."""
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def training_input(
     batch: Batch, extractor: ASTFeatureExtractor, options: TrainOptions, rng: np.random.Generator
 ) -> Tensor:
-    """Return the model's input of an augmented batch: padded, masked, normalized, with noise.
+    """Return the model input for an augmented batch: padded, masked, normalized, and with noise.
 
     Returns:
-        Shape (batch, max_length, num_mel_bins).
+        Input values, shape (batch, max_length, num_mel_bins).
     """
-    fbank = torch.where(batch.is_heard, batch.fbank, extractor.padding_value)
+    fbank = torch.where(batch.frame_mask, batch.fbank, extractor.padding_value)
     fbank = augmentation.mask(fbank, options, rng, extractor.padding_value)
     input_values = extractor.normalized(fbank)
     return augmentation.add_noise(input_values, options.noise, rng) if options.noise else input_values
 
 
 def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-    """Yield every window of every clip in batches, with the number of the clip each belongs to.
+    """Yield all windows of all clips in batches, each batch with the clip number of every window.
 
-    Windows lie side by side, and the last one is moved back to end with the clip, as in ``ast classify``.
+    Windows do not overlap, except that the last one is moved back to end with the clip, as in ``ast classify``.
     """
     owners: list[int] = []
     windows: list[NDArray[np.float32]] = []
@@ -126,13 +126,13 @@ def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterat
             owners.append(i)
             windows.append(window.content)
             if len(windows) == batch_size:
-                yield np.array(owners), _side_by_side(windows, clips, owners, max_length)
+                yield np.array(owners), _stacked(windows, clips, owners, max_length)
                 owners, windows = [], []
     if windows:
-        yield np.array(owners), _side_by_side(windows, clips, owners, max_length)
+        yield np.array(owners), _stacked(windows, clips, owners, max_length)
 
 
-def _side_by_side(windows: list[NDArray[np.float32]], clips: Clips, owners: list[int], max_length: int) -> Batch:
+def _stacked(windows: list[NDArray[np.float32]], clips: Clips, owners: list[int], max_length: int) -> Batch:
     array = np.zeros((len(windows), max_length, windows[0].shape[1]), np.float32)
     for row, window in zip(array, windows, strict=True):
         row[: len(window)] = window

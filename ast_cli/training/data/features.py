@@ -1,7 +1,8 @@
-"""The log-mel energies of a data set, computed once, in one file that need not fit into memory.
+"""The log-mel energies of a data set, computed once and stored in a memory-mapped file.
 
-The file: 64 bytes of header, the frames of all examples one after another as little-endian float32, an index as JSON,
-and the index's length with a last mark. Half the bytes would do as float16, but not hold the fbank's tolerance of 5e-4.
+The file consists of a header of 64 bytes, the frames of all examples one after another as little-endian float32, an
+index as JSON, and a trailer with the length of the index and an end mark. With float16 it would have half the size, but
+not meet the tolerance of the filter bank, 5e-4.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from ast_cli.results import FileError
 from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.data.spectrograms import OnProgress, Spectrogram, UnreadExample, compute_spectrograms, require_any
 
-VERSION = 1  # of the file, and of the numbers in it: a filter bank that computes others must raise it
-HEADER = b"ast_cli fbanks\n".ljust(64, b"\0")  # so long that frames start at a cache line
-TRAILER = struct.Struct("<Q8s")  # length of the index in bytes, and a mark that only a whole file ends with
+VERSION = 1  # of the file format and of its numbers; to be raised when the filter bank computes other values
+HEADER = b"ast_cli fbanks\n".ljust(64, b"\0")  # 64 bytes, so that frames start at a cache line
+TRAILER = struct.Struct("<Q8s")  # length of the index in bytes, and END_MARK, with which only a complete file ends
 END_MARK = b"astend\r\n"
 DTYPE = np.dtype("<f4")
-# Such a failure may be gone at the next try, although the file is the same.
+# These failures may be temporary: the next try may succeed although the file is the same.
 PASSING_FAILURES = frozenset(
     {ErrorCode.NOT_FOUND, ErrorCode.PERMISSION, ErrorCode.VANISHED, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY}
 )
 
 
 class FeatureStore:
-    """Log-mel energies by number: not normalized and not padded, memory-mapped.
+    """Memory-mapped log-mel energies by index, neither normalized nor padded.
 
     Attributes:
-        file: Where they are.
-        examples: Those that could be read, in the order asked for; `store[i]` belongs to `examples[i]`.
-        failures: The others, each with the reason.
+        file: File with the energies.
+        examples: Examples that could be read, in the requested order; `store[i]` belongs to `examples[i]`.
+        failures: Examples that could not be read, with the errors.
     """
 
     def __init__(self, file: Path, index: dict[str, Any], examples: Sequence[Example]) -> None:
@@ -63,7 +64,7 @@ class FeatureStore:
         return len(self.examples)
 
     def __getitem__(self, number: int) -> NDArray[np.float32]:
-        """Return one example's frames, shape (num_frames, num_mel_bins): a view that cannot be written."""
+        """Return the frames of one example, shape (num_frames, num_mel_bins), as a read-only view."""
         if number < 0:
             number += len(self)
         if not 0 <= number < len(self):
@@ -85,24 +86,24 @@ def compute_features(
     workers: DecodeOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> FeatureStore:
-    """Compute the log-mel energies of examples, or find them in the folder where an earlier run left them.
+    """Compute the log-mel energies of examples, or load those that an earlier run stored in the folder.
 
-    They are found again if the files' paths, sizes and times, the parts and the filter bank are the same. A file that
-    is torn or foreign is made anew; the folder belongs to the caller, who may delete it at any time.
+    Stored energies are used if paths, sizes and modification times of the recordings, their parts, and the filter bank
+    are the same. A truncated or foreign file is replaced. The caller owns the folder and may delete it at any time.
 
     Args:
         examples: Recordings, or parts of them.
-        feature_extractor: For its sampling rate and filter bank.
-        max_frames: At most so many of each example; None for all.
-        folder: For the file; made if needed.
-        workers: How many processes decode, and how long they may take; None for the defaults.
-        on_progress: Called after each example with how many are done, and how many there are.
+        feature_extractor: Feature extractor with the sampling rate and the filter bank.
+        max_frames: Most frames of each example; None for all.
+        folder: Folder for the file, created if needed.
+        workers: Number of decoding processes and their timeout; None for the defaults.
+        on_progress: Callback after each example, with the examples done and their number.
 
     Returns:
-        The energies of the examples that could be read, and why others could not.
+        The energies of the examples that could be read, and the errors of the others.
 
     Raises:
-        AstError: No example could be read, or the file cannot be written.
+        AstError: If no example could be read, or the file cannot be written.
     """
     request = _request(examples, feature_extractor, max_frames)
     key = hashlib.sha256(json.dumps(request).encode("ascii")).hexdigest()
@@ -116,13 +117,13 @@ def compute_features(
     except OSError as error:
         bytes_per_minute = feature_extractor.num_mel_bins * DTYPE.itemsize * 60 / FRAME_SHIFT_S
         raise AstError(
-            f"{file}: cannot be written ({error.strerror}); a minute of audio takes {bytes_per_minute / 1e6:.1f} MB"
+            f"{file}: cannot be written ({error.strerror}); a minute of audio needs {bytes_per_minute / 1e6:.1f} MB"
         ) from error
     return FeatureStore(file, index, examples)
 
 
 def _request(examples: Sequence[Example], extractor: ASTFeatureExtractor, max_frames: int | None) -> list[Any]:
-    """Return everything that the numbers depend on."""
+    """Return all that the energies depend on: filter bank, number of frames, and files."""
     kind = [VERSION, extractor.sampling_rate, extractor.num_mel_bins, extractor.fbank_backend, max_frames]
     return [kind, [_identity(example) for example in examples]]
 
@@ -137,7 +138,7 @@ def _identity(example: Example) -> list[Any]:
 
 
 def _read_index(file: Path, key: str) -> dict[str, Any] | None:
-    """Return a store's index if it is whole, answers the request, and would not be different by now."""
+    """Return the index of a store; None if the file is incomplete, of other data, or has temporary failures."""
     try:
         with open(file, "rb") as stream:
             num_bytes = stream.seek(0, os.SEEK_END)
@@ -149,9 +150,9 @@ def _read_index(file: Path, key: str) -> dict[str, Any] | None:
             stream.seek(start)
             index: dict[str, Any] = json.loads(stream.read(num_index_bytes))
         num_frames = sum(length or 0 for length in index["num_frames"])
-        is_whole = start == len(HEADER) + num_frames * index["num_mel_bins"] * DTYPE.itemsize
+        is_complete = start == len(HEADER) + num_frames * index["num_mel_bins"] * DTYPE.itemsize
         is_final = PASSING_FAILURES.isdisjoint(code for _, code, _ in index["failures"])
-        return index if is_whole and is_final and num_frames and index["key"] == key else None
+        return index if is_complete and is_final and num_frames and index["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
 

@@ -1,4 +1,4 @@
-"""From examples to their log-mel energies: decoded by several processes, one pass, a bad one reported and left out."""
+"""Log-mel energies of examples, decoded by several processes in one pass; unreadable examples are reported."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ast_cli.tagging.decode.opening import open_inputs
 from ast_cli.tagging.options import DecodeOptions
 
 UnreadExample = tuple[Example, FileError]
-OnProgress = Callable[[int, int], None]  # examples done, and in all
+OnProgress = Callable[[int, int], None]  # called with the examples done and their number
 
 
 class Spectrogram:
-    """One example's log-mel energies, to be iterated once.
+    """The log-mel energies of one example, to be iterated once.
 
     Attributes:
-        example: Whose.
-        duration_s: Of the audio they cover, in seconds, once iterated.
+        example: The example.
+        duration_s: Duration in seconds of the audio they cover; known after the iteration.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Spectrogram:
         self._max_frames = max_frames
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield consecutive frames, not normalized, each block of shape (num_frames, num_mel_bins).
+        """Yield blocks of consecutive frames, not normalized, each of shape (num_frames, num_mel_bins).
 
         Raises:
-            AudioError: The example cannot be read; blocks before that are not to be used.
+            AudioError: If the example cannot be read; the blocks before must then be discarded.
         """
         num_frames = 0
         with contextlib.closing(self._open_stream()) as stream:
@@ -57,7 +57,7 @@ class Spectrogram:
                 if num_frames == self._max_frames:
                     break
             self.duration_s = stream.duration_s
-        if num_frames == self._max_frames:  # the rest was not heard
+        if num_frames == self._max_frames:  # the stream may have decoded more than these frames
             self.duration_s = min(self.duration_s, num_frames * FRAME_SHIFT_S)
 
 
@@ -68,13 +68,13 @@ def compute_spectrograms(
     max_frames: int | None = None,
     workers: DecodeOptions | None = None,
 ) -> Generator[Spectrogram, None, None]:
-    """Yield the examples' spectrograms in order; each is to be iterated before the next is asked for.
+    """Yield the spectrograms of examples in order; each must be iterated before the next is requested.
 
     Args:
         examples: Recordings, or parts of them.
-        feature_extractor: For its sampling rate and filter bank.
-        max_frames: At most so many of each; None for all.
-        workers: How many processes decode, and how long they may take; None for the defaults.
+        feature_extractor: Feature extractor with the sampling rate and the filter bank.
+        max_frames: Most frames of each example; None for all.
+        workers: Number of decoding processes and their timeout; None for the defaults.
     """
     inputs = [example.input for example in examples]
     with open_inputs(inputs, feature_extractor.sampling_rate, workers=workers) as turns:
@@ -83,15 +83,15 @@ def compute_spectrograms(
 
 
 def require_any(num_read: int, failures: Sequence[str]) -> None:
-    """Make sure that something could be read.
+    """Check that at least one example could be read.
 
     Args:
-        num_read: Examples.
-        failures: Why others could not.
+        num_read: Number of examples that could be read.
+        failures: Error messages of the others.
 
     Raises:
-        AstError: There is none.
+        AstError: If no example could be read.
     """
     if not num_read:
-        reason = f"; the first: {failures[0]}" if failures else ""
+        reason = f"; first error: {failures[0]}" if failures else ""
         raise AstError(f"none of the {len(failures)} recordings could be read{reason}")

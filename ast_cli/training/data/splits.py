@@ -1,4 +1,4 @@
-"""Which clips are trained on, which choose and judge the weights, which are left for the end. Standard library only."""
+"""Division of the data into training, validation and test examples. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ast_cli.training.options import TrainOptions
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The examples of a run, each in one place.
+    """The examples of a run, each in one split.
 
     Attributes:
-        train: Learned from.
-        validation: Held out, and looked at while training; empty if nothing is.
-        test: Looked at once, at the end; the data's own, or empty.
-        how: In words, how validation was chosen.
+        train: Training examples.
+        validation: Examples held out for validation during training; may be empty.
+        test: Test split of the data, evaluated once at the end; may be empty.
+        how: Description of how the validation examples were chosen.
     """
 
     train: ExampleSet
@@ -30,10 +30,10 @@ class Splits:
 
 
 def assign_splits(examples: ExampleSet, options: TrainOptions) -> Splits:
-    """Divide the data: by the fold held out, by its own splits, or by a random fraction.
+    """Divide the data: by the fold to hold out, by its own splits, or by a random fraction.
 
     Raises:
-        UsageError: Nothing is left to train on, the fold does not exist, or the fraction is too small.
+        UsageError: If no training examples are left, the fold does not exist, or the fraction is too small.
     """
     nothing = replace(examples, examples=())
     test = examples.of_split("test") if "test" in examples.splits else nothing
@@ -46,11 +46,11 @@ def assign_splits(examples: ExampleSet, options: TrainOptions) -> Splits:
         train = replace(rest, examples=tuple(example for example in rest.examples if example.split != "validation"))
         return _checked(Splits(train, validation, test, "the data's own validation split"))
     if not options.validation_fraction:
-        return _checked(Splits(rest, nothing, test, "nothing is held out"))
+        return _checked(Splits(rest, nothing, test, "empty: no clips are held out"))
     try:
         train, validation = rest.split_by_fraction(options.validation_fraction, options.seed)
     except UsageError as error:
-        raise UsageError(f"{error}; --validation-fraction 0 holds nothing out") from error
+        raise UsageError(f"{error}; --validation-fraction 0 trains without validation") from error
     how = f"a random {100 * options.validation_fraction:.0f} % of the clips, stratified by label"
     return _checked(Splits(train, validation, test, how))
 
@@ -58,14 +58,14 @@ def assign_splits(examples: ExampleSet, options: TrainOptions) -> Splits:
 def _checked(splits: Splits) -> Splits:
     source = splits.train.source
     if not splits.train.examples:
-        raise UsageError(f"{source}: no example is left to train on")
+        raise UsageError(f"{source}: no training example is left")
     if not any(example.labels for example in splits.train.examples):
-        raise UsageError(f"{source}: no example to train on has a label")
+        raise UsageError(f"{source}: no training example has a label")
     return splits
 
 
 def data_digest(examples: ExampleSet) -> str:
-    """Return the SHA-256 of all that is told of the examples, and of their files' sizes and times."""
+    """Return the SHA-256 of all fields of the examples, and of the sizes and modification times of their files."""
     whole = hashlib.sha256()
     for example in examples.examples:
         whole.update(json.dumps([*astuple(example), *_file_facts(example)]).encode())

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a training set's log-mel energies, in one pass and constant memory."""
+"""Mean and standard deviation of the log-mel energies of a training set, in one pass and constant memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ast_cli.results import FileError
 from ast_cli.tagging.options import DecodeOptions
 from ast_cli.training.data.spectrograms import OnProgress, Spectrogram, UnreadExample, compute_spectrograms, require_any
 
-MIN_STD = 1 / MAX_STATISTIC  # what a feature extractor takes
+MIN_STD = 1 / MAX_STATISTIC  # smallest std that a feature extractor accepts
 
 
 class Moments:
-    """Count, mean and squared deviations of numbers that arrive in blocks.
+    """Running count, mean and squared deviations of numbers that arrive in blocks.
 
-    Blocks are merged by the pairwise update of Chan, Golub and LeVeque (1979) in float64, which does not lose digits
-    as sums of squares do.
+    Blocks are merged by the pairwise update of Chan, Golub and LeVeque (1979) in float64, which keeps the digits that
+    sums of squares lose.
     """
 
     def __init__(self) -> None:
@@ -38,21 +38,21 @@ class Moments:
 
     @property
     def std(self) -> float:
-        """Standard deviation of the numbers themselves, not an estimate from a sample."""
+        """Population standard deviation of the numbers so far."""
         return math.sqrt(self._deviations / self.count) if self.count else 0.0
 
     def add(self, block: NDArray[np.floating[Any]]) -> None:
-        """Count all numbers of a block, of any shape."""
+        """Add all numbers of an array of any shape."""
         numbers = block.astype(np.float64)
         mean = float(numbers.mean()) if numbers.size else 0.0
         self._merge(numbers.size, mean, float(np.square(numbers - mean).sum()))
 
     def add_constant(self, value: float, count: int) -> None:
-        """Count one number many times."""
+        """Add the same number ``count`` times."""
         self._merge(count, value, 0.0)
 
     def merge(self, other: Moments) -> None:
-        """Count what another has counted."""
+        """Add the numbers of other moments."""
         self._merge(other.count, other.mean, other._deviations)
 
     def _merge(self, count: int, mean: float, deviations: float) -> None:
@@ -66,17 +66,17 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class FbankStatistics:
-    """What a feature extractor needs to know about its training set.
+    """Statistics of a training set for a feature extractor.
 
     Attributes:
-        mean: Of all log-mel energies.
-        std: Their standard deviation.
-        num_mel_bins: Of a frame.
-        num_examples: That could be read.
-        num_frames: That were counted, padding included.
-        num_padded_frames: Of those, the padding.
-        duration_s: Of the audio counted, in seconds.
-        failures: Examples that could not be read, and why.
+        mean: Mean of all log-mel energies.
+        std: Standard deviation of all log-mel energies.
+        num_mel_bins: Mel bins per frame.
+        num_examples: Number of examples that could be read.
+        num_frames: Number of frames counted, including padding.
+        num_padded_frames: Number of padding frames among them.
+        duration_s: Duration of the audio counted, in seconds.
+        failures: Examples that could not be read, with the errors.
     """
 
     mean: float
@@ -89,7 +89,7 @@ class FbankStatistics:
     failures: tuple[UnreadExample, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``ast stats --json`` prints, but for the failures' texts."""
+        """Return the JSON form of ``ast stats --json``, without the error messages."""
         return {
             "mean": self.mean,
             "std": self.std,
@@ -113,20 +113,20 @@ def compute_statistics(
 ) -> FbankStatistics:
     """Compute the mean and standard deviation over the frames of all examples.
 
-    All numbers of all frames count alike. The original project's script (``src/get_norm_stats.py`` of
-    YuanGongND/ast) pads or cuts every clip to the model's length first; ``padded`` does so too. It then takes the mean
-    of the standard deviations of batches of 1000 clips, here as ever the deviation is that of all numbers together.
+    All numbers of all frames have the same weight. The script of the original project (``src/get_norm_stats.py`` of
+    YuanGongND/ast) first pads or cuts every clip to the length of the model; ``padded`` does the same. The script then
+    averages the standard deviations of batches of 1000 clips; here it is the deviation of all numbers together.
 
     Args:
-        examples: Recordings, or parts of them; labels do not matter.
-        feature_extractor: For its filter bank; its own mean and std are not used.
-        max_frames: At most so many of each example; None for all, or for the extractor's length if ``padded``.
-        padded: Whether shorter examples are filled up to that length with the extractor's padding value.
-        workers: How many processes decode, and how long they may take; None for the defaults.
-        on_progress: Called after each example with how many are done, and how many there are.
+        examples: Recordings, or parts of them; labels are not used.
+        feature_extractor: Feature extractor with the filter bank; its own mean and std are not used.
+        max_frames: Most frames of each example; None for all, or for the extractor's length if ``padded``.
+        padded: Whether shorter examples are padded to that length with the extractor's padding value.
+        workers: Number of decoding processes and their timeout; None for the defaults.
+        on_progress: Callback after each example, with the examples done and their number.
 
     Raises:
-        AstError: No example could be read.
+        AstError: If no example could be read.
     """
     bins, length = feature_extractor.num_mel_bins, max_frames
     if padded and length is None:
@@ -162,7 +162,7 @@ def compute_statistics(
 
 
 def _moments_of(fbank: Spectrogram) -> Moments:
-    """Return one example's moments: a file that fails halfway then counts for nothing."""
+    """Return the moments of one example alone, so that a file that fails halfway can be discarded."""
     moments = Moments()
     for block in fbank:
         moments.add(block)
@@ -178,35 +178,35 @@ def mean_and_std(fbanks: Iterable[NDArray[np.float32]]) -> tuple[float, float]:
 
 
 def apply_statistics(statistics: FbankStatistics, folder: Path) -> Path:
-    """Write mean and std into a checkpoint's ``preprocessor_config.json``; its other keys stay.
+    """Write mean and std to the ``preprocessor_config.json`` of a checkpoint; all other keys stay.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        UsageError: The folder holds no such file, or one of other features; or all frames are alike.
-        CheckpointError: The file cannot be read or written.
+        UsageError: If the folder has no such file, it has another number of mel bins, or all frames are equal.
+        CheckpointError: If the file cannot be read or written.
     """
     file = preprocessor_file(folder)
     if statistics.std < MIN_STD:
-        raise UsageError("all frames are alike: there is no standard deviation to normalize by")
+        raise UsageError("all frames are equal: their standard deviation is 0 and cannot normalize inputs")
     values = read_json_object(file)
     extractor = ASTFeatureExtractor.from_dict(values, str(file))
     if extractor.num_mel_bins != statistics.num_mel_bins:
         raise UsageError(
-            f"{file}: is for {extractor.num_mel_bins} mel bins, but the statistics are of {statistics.num_mel_bins}"
+            f"{file}: has {extractor.num_mel_bins} mel bins, but the statistics are of {statistics.num_mel_bins}"
         )
     write_json_object(file, {**values, "mean": statistics.mean, "std": statistics.std})
     return file
 
 
 def preprocessor_file(folder: Path) -> Path:
-    """Return the file of a checkpoint folder that holds mean and std.
+    """Return the ``preprocessor_config.json`` of a checkpoint folder, which contains mean and std.
 
     Raises:
-        UsageError: There is none.
+        UsageError: If the folder has no such file.
     """
     file = folder / PREPROCESSOR_NAME
     if not file.is_file():
-        raise UsageError(f"{folder}: holds no {PREPROCESSOR_NAME}; name the folder of a checkpoint")
+        raise UsageError(f"{folder}: contains no {PREPROCESSOR_NAME}; name the folder of a checkpoint")
     return file
