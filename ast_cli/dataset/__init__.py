@@ -1,1 +1,1 @@
-"""Labeled recordings: folders by class, tables, and the examples that they hold."""
+"""Labeled recordings: reading class folders and manifests into examples."""

@@ -1,4 +1,4 @@
-"""Folders of labeled recordings: a folder per class, with or without a folder per split. Standard library only."""
+"""Reading folders of labeled recordings: a folder per class, or per split and class. Standard library only."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def _rows_of_subfolders(
         ]
     if len(splits) > 1:
         raise UsageError(
-            f"{folder}: folders of splits ({', '.join(splits)}) lie there beside others with audio "
-            f"({others[0].labels[0]}); put the folders of classes into those of splits"
+            f"{folder}: contains split folders ({', '.join(splits)}) beside other folders with audio "
+            f"({others[0].labels[0]}); move the class folders into the split folders"
         )
     return [row for name in names for row in _rows_of_class(folder, name, exclude)] if splits else others
 
@@ -123,7 +123,9 @@ def _with_split_lists(folder: str, names: list[str], rows: list[LabeledRow]) -> 
         return rows
     known = {_below(folder, row) for row in rows}
     if known.isdisjoint(splits):
-        raise UsageError(f"{folder}: {' and '.join(SPLIT_LISTS)} name none of its recordings; are they of other data?")
+        raise UsageError(
+            f"{folder}: {' and '.join(SPLIT_LISTS)} list none of its recordings; remove them if they are of other data"
+        )
     return [replace(row, split=splits.get(_below(folder, row), "train")) for row in rows]
 
 

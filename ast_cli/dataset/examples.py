@@ -1,4 +1,4 @@
-"""Labeled recordings: what a model learns from and is judged by. Standard library only."""
+"""Labeled recordings for training and evaluation. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ast_cli.tagging.options import WindowOptions
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labeled recording, or a part of one.
+    """A labeled recording, or a part of one.
 
     Attributes:
-        path: As it will be opened.
-        labels: Their names; exactly one in single-label data, any number in multi-label data.
-        split: ``train``, ``validation`` or ``test``; None where the data does not say.
-        fold: Of cross-validation; None likewise.
-        start_s: Where the part begins, in seconds.
-        end_s: Where it ends; None for the recording's end.
+        path: Path of the file.
+        labels: Label names; exactly one in single-label data, any number in multi-label data.
+        split: ``train``, ``validation`` or ``test``; None if the data does not state it.
+        fold: Fold of cross-validation; None if the data does not state it.
+        start_s: Start of the part, in seconds.
+        end_s: End of the part, in seconds; None for the end of the recording.
     """
 
     path: str
@@ -38,19 +38,19 @@ class Example:
 
     @property
     def input(self) -> Input:
-        """The recording, or its part, as an input."""
+        """The recording, or its part, as an input of a run."""
         duration_s = None if self.end_s is None else self.end_s - self.start_s
         return Input(self.path, part=WindowOptions(start_s=self.start_s, duration_s=duration_s))
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleSet:
-    """Labeled recordings that belong together.
+    """A data set of labeled recordings, or a subset of one.
 
     Attributes:
-        source: What was read: a folder or a manifest.
-        examples: In the order of the source.
-        labels: All that occur, sorted; those of the whole source also in a subset of it.
+        source: Path of the folder or manifest.
+        examples: Examples, in the order of the source.
+        labels: All labels of the source, sorted; a subset keeps them all.
         is_multi_label: Whether an example may have several labels, or none.
     """
 
@@ -65,20 +65,20 @@ class ExampleSet:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that occur: of ``train``, ``validation`` and ``test``, in this order."""
+        """The splits of the examples, in the order ``train``, ``validation``, ``test``."""
         present = {example.split for example in self.examples}
         return tuple(split for split in ("train", "validation", "test") if split in present)
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """The folds that occur, sorted."""
+        """The folds of the examples, sorted."""
         return tuple(sorted({example.fold for example in self.examples if example.fold is not None}))
 
     def of_split(self, split: str) -> ExampleSet:
-        """Return the examples of one split; see `splits` for those there are.
+        """Return the examples of one split.
 
         Raises:
-            UsageError: There is none.
+            UsageError: If the split has no examples.
         """
         if split not in self.splits:
             known = f"its splits are {', '.join(self.splits)}" if self.splits else "it names no splits"
@@ -86,59 +86,59 @@ class ExampleSet:
         return self._where(lambda example: example.split == split)
 
     def of_folds(self, folds: Iterable[int]) -> ExampleSet:
-        """Return the examples of some folds; see `folds` for those there are.
+        """Return the examples of the given folds.
 
         Raises:
-            UsageError: One of them has no example.
+            UsageError: If one of the folds has no examples.
         """
         wanted = self._known_folds(folds)
         return self._where(lambda example: example.fold in wanted)
 
     def outside_folds(self, folds: Iterable[int]) -> ExampleSet:
-        """Return the examples of all other folds, and those of none.
+        """Return the examples of all other folds, and those without a fold.
 
         Raises:
-            UsageError: One of the folds has no example.
+            UsageError: If one of the given folds has no examples.
         """
         unwanted = self._known_folds(folds)
         return self._where(lambda example: example.fold not in unwanted)
 
     def split_by_fraction(self, fraction: float, seed: int) -> tuple[ExampleSet, ExampleSet]:
-        """Divide at random, stratified by label; the parts of one recording stay together.
+        """Split at random, stratified by label; all parts of a recording stay in the same set.
 
-        Multi-label examples count for the rarest of their labels. Every label keeps at least one recording in the
-        first set. The division depends on the paths and the seed, not on the order of the examples.
+        A multi-label example counts for the rarest of its labels. Every label keeps at least one recording in the first
+        set. The result depends on the paths and the seed, not on the order of the examples.
 
         Args:
-            fraction: Of the recordings that the second set gets.
-            seed: Of the random choice.
+            fraction: Fraction of the recordings in the second set.
+            seed: Seed of the random choice.
 
         Returns:
-            The larger rest, and the fraction; each in the order of the source.
+            The remaining examples, and those of the fraction; each in the order of the source.
 
         Raises:
-            UsageError: The fraction is not between 0 and 1, or there are too few recordings for it.
+            UsageError: If the fraction is not between 0 and 1, or there are too few recordings for it.
         """
         if not 0 < fraction < 1:
             raise UsageError(f"the fraction must be between 0 and 1, not {fraction:g}")
         shuffle = random.Random(seed).shuffle
         chosen: set[str] = set()
-        owed = 0.0  # of a recording, from the labels before: their fractions are rounded down or up in turn
+        owed = 0.0  # rounding error carried over from the labels before, in recordings
         for _, paths in sorted(self._paths_by_label().items()):
             shuffle(paths)
             owed += fraction * len(paths)
             num_chosen = max(0, min(round(owed), len(paths) - 1))
-            owed = max(-0.5, min(owed - num_chosen, 0.5))  # labels of one recording must not cost others theirs
+            owed = max(-0.5, min(owed - num_chosen, 0.5))  # limits what labels with a single recording carry over
             chosen.update(paths[:num_chosen])
         if not chosen:
-            raise UsageError(f"{self.source}: has too few recordings per label for a fraction of {fraction:g}")
+            raise UsageError(f"{self.source}: too few recordings per label for a fraction of {fraction:g}")
         return (
             self._where(lambda example: example.path not in chosen),
             self._where(lambda example: example.path in chosen),
         )
 
     def class_counts(self) -> dict[str, int]:
-        """Return how many examples each label has, in the order of `labels`."""
+        """Return the number of examples of each label, in the order of `labels`."""
         counts = Counter(label for example in self.examples for label in example.labels)
         return {label: counts[label] for label in self.labels}
 
@@ -153,7 +153,7 @@ class ExampleSet:
         return wanted
 
     def _paths_by_label(self) -> dict[str, list[str]]:
-        """Return each label's recordings, sorted; a recording counts for its rarest label alone."""
+        """Return the sorted recordings of each label; a recording belongs to its rarest label only."""
         counts = self.class_counts()
         labels_of: defaultdict[str, set[str]] = defaultdict(set)
         for example in self.examples:
@@ -167,24 +167,23 @@ class ExampleSet:
 def read_examples(data: str | Path, exclude: Sequence[str] = ()) -> ExampleSet:
     """Read labeled recordings.
 
-    A folder is read as `ast_cli.dataset.class_folders.read_folder` says, a manifest (``.csv``, ``.tsv``, ``.jsonl``)
-    as `ast_cli.dataset.manifest` does. The data is multi-label if its source has room for several labels (a column
-    ``labels`` or ``mids``), else single-label.
+    `ast_cli.dataset.class_folders.read_folder` and `ast_cli.dataset.manifest.read_manifest` describe the layouts. The
+    data is multi-label if its source has a column for several labels (``labels`` or ``mids``), else single-label.
 
     Args:
         data: Folder or manifest.
         exclude: Patterns of files and folders that the search of a folder leaves out.
 
     Raises:
-        UsageError: The data cannot be understood; the message says where and what to do.
+        UsageError: If the data is invalid; the message states the place and what to do.
     """
     source = os.fspath(data)
     rows = _read_rows(source, needs_labels=True, exclude=exclude)
     _check_labels(source, rows)
-    is_multi_label = any(row.is_several or len(row.labels) != 1 for row in rows)
+    is_multi_label = any(row.allows_several or len(row.labels) != 1 for row in rows)
     labels = tuple(sorted({label for row in rows for label in row.labels}))
     if not labels:
-        raise UsageError(f"{source}: not one of its {len(rows)} examples has a label")
+        raise UsageError(f"{source}: none of its {len(rows)} examples has a label")
     if len(labels) == 1 and not is_multi_label:
         raise UsageError(f"{source}: all examples have the label {labels[0]!r}; at least two classes are needed")
     return ExampleSet(source, _examples(rows, is_multi_label=is_multi_label), labels, is_multi_label)
@@ -198,11 +197,11 @@ def read_recordings(paths: Sequence[str], exclude: Sequence[str] = ()) -> Exampl
         exclude: Patterns of files and folders that the search of folders and patterns leaves out.
 
     Returns:
-        Examples that may lack labels; files that are not there are among them, to fail when they are opened.
+        Examples that may lack labels; missing files are included, and fail when they are opened.
 
     Raises:
-        UsageError: A folder or a manifest cannot be understood.
-        NoInputsError: Nothing matches the patterns named.
+        UsageError: If a folder or a manifest is invalid.
+        NoInputsError: If nothing matches the folders or patterns.
     """
     rows: list[LabeledRow] = []
     for path in paths:
@@ -231,23 +230,23 @@ def _read_rows(source: str, *, needs_labels: bool, exclude: Sequence[str]) -> li
 
 
 def _check_labels(source: str, rows: Iterable[LabeledRow]) -> None:
-    """Refuse labels that differ only in case or blanks: one class must not become two by a slip."""
+    """Check that no labels differ only in case or spaces, since a typing error must not make two classes of one."""
     spellings: dict[str, str] = {}
     for row in rows:
         for label in row.labels:
             first = spellings.setdefault("".join(label.casefold().split()), label)
             if first != label:
                 raise UsageError(
-                    f"{row.place}: the label {label!r} differs from {first!r} only in case or blanks; "
-                    f"spell both alike in {source}"
+                    f"{row.place}: the label {label!r} differs from {first!r} only in case or spaces; use one spelling "
+                    f"in {source}"
                 )
 
 
 def _examples(rows: Iterable[LabeledRow], *, is_multi_label: bool) -> tuple[Example, ...]:
-    """Return each recording or part once.
+    """Return the examples of the rows, without duplicates.
 
     Raises:
-        UsageError: One stands there twice, and not alike.
+        UsageError: If two rows of the same recording or part have different labels, splits or folds.
     """
     first: dict[tuple[str, float, float | None], LabeledRow] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Tables of labeled recordings: CSV, TSV and JSON Lines, row by row. Standard library only."""
+"""Reading manifests, which are tables of labeled recordings: CSV, TSV and JSON Lines. Standard library only."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from ast_cli.tagging.inputs import with_slashes
 JSON_LINES_EXTENSIONS = (".jsonl", ".ndjson")
 TABLE_EXTENSIONS = (".csv", ".tsv")
 MANIFEST_EXTENSIONS = (*TABLE_EXTENSIONS, *JSON_LINES_EXTENSIONS)
-AUDIO_FOLDER = "audio"  # beside the manifest, as in ESC-50
-# What a column may be called; the first name that is there counts. Lower case, blanks and hyphens as underscores.
+AUDIO_FOLDER = "audio"  # folder beside the manifest, as in ESC-50
+# Accepted names of each column, in lower case and with underscores for spaces and hyphens; the first one present is
+# used.
 COLUMN_NAMES = {
     "path": ("path", "file_name", "filename", "file", "audio", "audio_path", "audio_filepath"),
     "mids": ("mids", "positive_labels"),
@@ -32,8 +33,8 @@ COLUMN_NAMES = {
     "start_s": ("start_s", "start", "start_seconds"),
     "end_s": ("end_s", "end", "end_seconds"),
 }
-LABEL_COLUMNS = ("mids", "labels", "label")  # in this order: FSD50K's identifiers are cleaner than its names
-# The split names of the hub's audio folders, as files and folders spell them.
+LABEL_COLUMNS = ("mids", "labels", "label")  # by preference: the identifiers of FSD50K are cleaner than its names
+# The split names of audio folders on the hub, in all their spellings.
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
@@ -43,17 +44,17 @@ SPLITS = {
 
 @dataclass(frozen=True, slots=True)
 class LabeledRow:
-    """What a source says about one recording, or a part of one.
+    """One row of a source: a recording, or a part of one, with its labels.
 
     Attributes:
-        path: Of a file that is there.
-        labels: As they are to be called; empty where the source gives none.
-        place: Where it says so, for messages.
+        path: Path of an existing file.
+        labels: Label names; empty if the source has none.
+        place: File and line of the row, for messages.
         split: ``train``, ``validation``, ``test`` or None.
-        fold: Of cross-validation.
-        start_s: In seconds.
-        end_s: In seconds; None for the recording's end.
-        is_several: Whether the source has room for several labels.
+        fold: Fold of cross-validation, or None.
+        start_s: Start of the part, in seconds.
+        end_s: End of the part, in seconds; None for the end of the recording.
+        allows_several: Whether the source allows several labels per row.
     """
 
     path: str
@@ -63,32 +64,32 @@ class LabeledRow:
     fold: int | None = None
     start_s: float = 0.0
     end_s: float | None = None
-    is_several: bool = False
+    allows_several: bool = False
 
 
 def read_manifest(file: str, *, needs_labels: bool = True) -> list[LabeledRow]:
     """Read a manifest.
 
-    Relative paths are looked for beside the manifest, then in its folder ``audio/``.
+    Relative paths are relative to the folder of the manifest, or to its subfolder ``audio/``.
 
     Args:
-        file: Its extension tells the format.
-        needs_labels: Whether a row without labels is a fault.
+        file: Path of the manifest; its extension determines the format.
+        needs_labels: Whether a row without labels is an error.
 
     Raises:
-        UsageError: With the line that cannot be understood, or whose file is not there.
+        UsageError: If a line is invalid or names a missing file; the message states the line.
     """
     is_json = file.lower().endswith(JSON_LINES_EXTENSIONS)
     text = _read_text(file)
     records = _json_records(text, file) if is_json else _table_records(text, file)
     rows = [_labeled_row(record, place, needs_labels=needs_labels) for place, record in records]
     if not rows:
-        raise UsageError(f"{file}: holds no recording")
+        raise UsageError(f"{file}: contains no recordings")
     return _located(rows, file)
 
 
 def split_named(name: str) -> str | None:
-    """Return ``train``, ``validation`` or ``test`` for whatever a source calls it; None for another name."""
+    """Return ``train``, ``validation`` or ``test`` for a name of that split; None for any other name."""
     return SPLITS.get(name.strip().lower())
 
 
@@ -103,7 +104,7 @@ def _read_text(file: str) -> str:
         raise UsageError(f"{file}: is UTF-16; save it as UTF-8")
     if (first := content.find(b"\0")) >= 0:
         line = content.count(b"\n", 0, first) + 1
-        raise UsageError(f"{file}, line {line}: holds a NUL character: is this a text file?")
+        raise UsageError(f"{file}, line {line}: contains a NUL character; name a text file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -112,7 +113,7 @@ def _read_text(file: str) -> str:
 
 
 def _json_records(text: str, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the place and the values by field of each line that is not blank."""
+    """Yield the place of each non-blank line and its values by field."""
     for number, line in enumerate(io.StringIO(text), start=1):
         if not line.strip():
             continue
@@ -120,14 +121,14 @@ def _json_records(text: str, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{place}: is no valid JSON ({error})") from error
+            raise UsageError(f"{place}: not valid JSON ({error})") from error
         if not isinstance(values, dict):
-            raise UsageError(f"{place}: one JSON object a line is needed, not {shown(values)}")
+            raise UsageError(f"{place}: must be a JSON object, not {shown(values)}")
         yield place, {field: values[name] for field, name in _columns(tuple(values), place).items()}
 
 
 def _table_records(text: str, file: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the place and the values by field of each row; the first names the columns."""
+    """Yield the place of each row after the header and its values by field."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, file), strict=True)
     positions: dict[str, int] | None = None
     header: list[str] = []
@@ -142,16 +143,16 @@ def _table_records(text: str, file: str) -> Iterator[tuple[str, dict[str, str]]]
                 continue
             if len(cells) != len(header):
                 raise UsageError(
-                    f"{place}: has {len(cells)} cells where the header has {len(header)}; "
-                    "names that hold the separator must stand in double quotes"
+                    f"{place}: has {len(cells)} cells, but the header has {len(header)}; put names that contain the "
+                    "separator in double quotes"
                 )
             yield place, {field: cells[position] for field, position in positions.items()}
     except csv.Error as error:
-        raise UsageError(f"{file}, line {reader.line_num}: is malformed ({error})") from error
+        raise UsageError(f"{file}, line {reader.line_num}: malformed ({error})") from error
 
 
 def _delimiter(text: str, file: str) -> str:
-    """Return what separates the cells; spreadsheets of some countries write semicolons into a ``.csv``."""
+    """Return the separator of the cells; in some countries spreadsheets write ``.csv`` files with semicolons."""
     if file.lower().endswith(".tsv"):
         return "\t"
     header = text.lstrip("\r\n").partition("\n")[0]
@@ -159,16 +160,16 @@ def _delimiter(text: str, file: str) -> str:
 
 
 def _columns(names: tuple[str, ...], place: str) -> Mapping[str, str]:
-    """Return which column plays which field.
+    """Return the name of the column of each field.
 
     Raises:
-        UsageError: There is no column of paths, or a name stands twice.
+        UsageError: If there is no column of paths, or two columns have the same name.
     """
     plain: dict[str, str] = {}
     for name in names:
         key = name.strip().lower().replace(" ", "_").replace("-", "_")
         if key and key in plain:
-            raise UsageError(f"{place}: the column {name.strip()!r} stands there twice")
+            raise UsageError(f"{place}: there are two columns {name.strip()!r}")
         plain[key] = name
     columns = {
         field: plain[found]
@@ -177,13 +178,13 @@ def _columns(names: tuple[str, ...], place: str) -> Mapping[str, str]:
     }
     if "path" not in columns:
         wanted = ", ".join(COLUMN_NAMES["path"])
-        raise UsageError(f"{place}: no column of paths ({wanted}) among {_quoted(names)}")
+        raise UsageError(f"{place}: there is no column of paths ({wanted}) among {_quoted(names)}")
     return columns
 
 
 def _labeled_row(record: Mapping[str, Any], place: str, *, needs_labels: bool) -> LabeledRow:
-    """Check and convert the values of one row."""
-    labels, is_several = _labels(record, place, needs_labels=needs_labels)
+    """Validate and convert the values of one row."""
+    labels, allows_several = _labels(record, place, needs_labels=needs_labels)
     start_s = _seconds(record.get("start_s"), "start", place)
     end_s = _seconds(record.get("end_s"), "end", place)
     if end_s is not None and end_s <= (start_s or 0.0):
@@ -196,52 +197,53 @@ def _labeled_row(record: Mapping[str, Any], place: str, *, needs_labels: bool) -
         _fold(record.get("fold"), place),
         start_s or 0.0,
         end_s,
-        is_several,
+        allows_several,
     )
 
 
 def _path(value: Any, place: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"{place}: names no file" if value in (None, "") else f"{place}: {shown(value)} is no path")
+        raise UsageError(f"{place}: has no path" if value in (None, "") else f"{place}: {shown(value)} is not a path")
     return value
 
 
 def _labels(record: Mapping[str, Any], place: str, *, needs_labels: bool) -> tuple[tuple[str, ...], bool]:
-    """Return the labels of a row, and whether there is room for several.
+    """Return the labels of a row, and whether its column allows several.
 
-    A column ``labels`` holds several: a JSON list, or text with ``;`` or ``|`` between them; never commas, which 75 of
-    AudioSet's names hold. Identifiers have no commas and are separated by them, as in AudioSet's own files.
+    A column ``labels`` contains several labels: a JSON list, or text separated by ``;`` or ``|``, but not by commas,
+    since 75 of AudioSet's names contain commas. Identifiers contain none and are separated by them, as in the files of
+    AudioSet.
     """
     field = next((field for field in LABEL_COLUMNS if field in record), None)
     if field is None:
         if not needs_labels:
             return (), False
         wanted = ", ".join(name for field in reversed(LABEL_COLUMNS) for name in COLUMN_NAMES[field])
-        raise UsageError(f"{place}: there is no column of labels; it may be called {wanted}")
+        raise UsageError(f"{place}: there is no column of labels; name it {wanted}")
     value = record[field]
     if field != "label" and isinstance(value, str) and value.lstrip().startswith("["):
         value = _json_list(value, place)
-    is_several = field != "label" or isinstance(value, list)
+    allows_several = field != "label" or isinstance(value, list)
     if value is None:
         parts: list[Any] = []
     elif isinstance(value, list):
         parts = value
-    elif is_several and isinstance(value, str):
+    elif allows_several and isinstance(value, str):
         parts = _parts(value, ";|," if field == "mids" else ";|")
     else:
         parts = [value]
     labels = tuple(dict.fromkeys(_label(part, place) for part in parts if part != ""))
-    if not labels and not is_several and needs_labels:
+    if not labels and not allows_several and needs_labels:
         raise UsageError(f"{place}: has no label")
-    return labels, is_several
+    return labels, allows_several
 
 
 def _json_list(text: str, place: str) -> list[Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"{place}: the labels {shown(text)} are no valid JSON list ({error})") from error
-    assert isinstance(value, list)  # it starts with a bracket
+        raise UsageError(f"{place}: the labels {shown(text)} are not a valid JSON list ({error})") from error
+    assert isinstance(value, list)  # the text starts with a bracket
     return value
 
 
@@ -252,18 +254,18 @@ def _parts(text: str, separators: str) -> list[str]:
 
 
 def _label(value: Any, place: str) -> str:
-    """Return a label's name: AudioSet's where an AudioSet identifier stands."""
+    """Return the name of a label; an AudioSet identifier is replaced by its name."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"{place}: {shown(value)} is no label")
+        raise UsageError(f"{place}: {shown(value)} is not a label")
     name = value.strip()
     return _audioset_names().get(name, name)
 
 
 @functools.cache
 def _audioset_names() -> dict[str, str]:
-    """Return AudioSet's machine identifier to display name."""
+    """Return the display names of AudioSet by machine identifier."""
     return {mid: name for name, mid in audioset_mids().items()}
 
 
@@ -291,7 +293,7 @@ def _seconds(value: Any, name: str, place: str) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number, None for an empty cell, or NaN for what is none."""
+    """Return the number in a cell, None if the cell is empty, or NaN if it contains no number."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -303,10 +305,10 @@ def _number(value: Any) -> float | None:
 
 
 def _located(rows: Iterable[LabeledRow], file: str) -> list[LabeledRow]:
-    """Find the files that rows name.
+    """Find the files of the rows.
 
     Raises:
-        UsageError: Some are not there; the first is named.
+        UsageError: If files are missing; the message names the first one.
     """
     base = os.path.dirname(file)
     located, missing = [], []
@@ -326,7 +328,7 @@ def _located(rows: Iterable[LabeledRow], file: str) -> list[LabeledRow]:
 
 
 def _candidates(base: str, path: str) -> Iterator[str]:
-    """Yield where a file may lie that a manifest names; last, as if the manifest had been written on Windows."""
+    """Yield the paths at which a file of a manifest may be; the last ones are for manifests written on Windows."""
     for written in dict.fromkeys((path, with_slashes(path))):
         yield os.path.join(base, written)
         yield os.path.join(base, AUDIO_FOLDER, written)

@@ -10,7 +10,7 @@ from ast_cli.errors import NoInputsError, UsageError
 
 
 def make(folder: Path, *names: str) -> Path:
-    """Make files; nothing here decodes them."""
+    """Create files that no test decodes."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,11 +19,11 @@ def make(folder: Path, *names: str) -> Path:
 
 
 def found(folder: Path) -> list[tuple[str, str, str | None]]:
-    """Return path below the folder, label and split of each example."""
+    """Return relative path, label and split of each example."""
     return [(str(Path(e.path).relative_to(folder)), *e.labels, e.split) for e in read_examples(folder).examples]
 
 
-def test_a_folder_per_class_is_searched_to_its_depths(tmp_path: Path) -> None:
+def test_class_folders_are_searched_recursively(tmp_path: Path) -> None:
     make(
         tmp_path, "Dog/b.wav", "Dog/deep/er/a.MP3", "Dog/notes.txt", "Cat/c.flac", ".git/x.wav", "README.md", "empty/x"
     )
@@ -57,21 +57,21 @@ def test_folders_of_splits_hold_folders_of_classes(tmp_path: Path) -> None:
     ]
 
 
-def test_train_is_a_class_where_other_classes_stand_beside_it(tmp_path: Path) -> None:
+def test_train_is_a_class_beside_other_classes(tmp_path: Path) -> None:
     make(tmp_path, "Train/a.wav", "Dog/b.wav")
     assert found(tmp_path) == [("Dog/b.wav", "Dog", None), ("Train/a.wav", "Train", None)]
 
 
-def test_splits_beside_classes_are_refused(tmp_path: Path) -> None:
+def test_split_folders_beside_class_folders_are_usage_errors(tmp_path: Path) -> None:
     make(tmp_path, "train/Dog/a.wav", "test/Cat/d.wav", "Rain/x.wav")
     with pytest.raises(
-        UsageError, match=r"folders of splits \(test, train\) lie there beside others with audio \(Rain\)"
+        UsageError, match=r"contains split folders \(test, train\) beside other folders with audio \(Rain\)"
     ):
         read_examples(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "meta.csv"])
-def test_a_table_in_the_folder_says_the_labels(tmp_path: Path, name: str) -> None:
+def test_a_table_in_the_folder_gives_the_labels(tmp_path: Path, name: str) -> None:
     make(tmp_path, "x/a.wav", "x/b.wav")
     rows = [("x/a.wav", "Dog"), ("x/b.wav", "Cat")]
     if name.endswith("jsonl"):
@@ -82,20 +82,20 @@ def test_a_table_in_the_folder_says_the_labels(tmp_path: Path, name: str) -> Non
     assert found(tmp_path) == [("x/a.wav", "Dog", None), ("x/b.wav", "Cat", None)]
 
 
-def test_a_table_may_name_files_in_folders_of_splits(tmp_path: Path) -> None:
+def test_a_table_may_name_files_in_split_folders(tmp_path: Path) -> None:
     make(tmp_path, "train/a.wav", "validation/b.wav")
     (tmp_path / "metadata.csv").write_text("file_name,label\ntrain/a.wav,Dog\nvalidation/b.wav,Cat\n")
     assert found(tmp_path) == [("train/a.wav", "Dog", "train"), ("validation/b.wav", "Cat", "validation")]
 
 
-def test_a_table_may_lie_in_each_folder_of_a_split(tmp_path: Path) -> None:
+def test_each_split_folder_may_contain_a_table(tmp_path: Path) -> None:
     make(tmp_path, "train/a.wav", "test/b.wav")
     (tmp_path / "train" / "metadata.csv").write_text("file_name,label\na.wav,Dog\n")
     (tmp_path / "test" / "metadata.csv").write_text("file_name,label\nb.wav,Cat\n")
     assert found(tmp_path) == [("test/b.wav", "Cat", "test"), ("train/a.wav", "Dog", "train")]
 
 
-def test_speech_commands_lists_give_splits_and_its_noise_is_left_out(tmp_path: Path) -> None:
+def test_split_lists_of_speech_commands_are_read_and_its_noise_is_left_out(tmp_path: Path) -> None:
     make(tmp_path, "yes/1.wav", "yes/2.wav", "no/3.wav", "no/4.wav", "_background_noise_/pink.wav")
     (tmp_path / "validation_list.txt").write_text("yes/2.wav\n")
     (tmp_path / "testing_list.txt").write_text("no/3.wav\nno/not_here.wav\n")
@@ -107,27 +107,27 @@ def test_speech_commands_lists_give_splits_and_its_noise_is_left_out(tmp_path: P
     ]
 
 
-def test_lists_of_other_data_are_refused(tmp_path: Path) -> None:
+def test_split_lists_of_other_data_are_usage_errors(tmp_path: Path) -> None:
     make(tmp_path, "yes/1.wav", "no/3.wav")
     (tmp_path / "validation_list.txt").write_text("up/2.wav\n")
-    with pytest.raises(UsageError, match="name none of its recordings"):
+    with pytest.raises(UsageError, match="list none of its recordings"):
         read_examples(tmp_path)
 
 
-def test_audio_in_no_class_is_refused_for_learning_only(tmp_path: Path) -> None:
+def test_audio_outside_class_folders_is_an_error_only_if_labels_are_needed(tmp_path: Path) -> None:
     make(tmp_path, "Dog/a.wav", "Cat/b.wav", "loose.wav")
     with pytest.raises(UsageError, match=r"contains audio outside the folders of classes, such as 'loose.wav'"):
         read_examples(tmp_path)
     assert len(read_recordings([str(tmp_path)])) == 3
 
 
-def test_labels_that_differ_by_case_are_refused(tmp_path: Path) -> None:
+def test_labels_that_differ_only_in_case_are_usage_errors(tmp_path: Path) -> None:
     make(tmp_path, "Dog/a.wav", "dog /b.wav")
-    with pytest.raises(UsageError, match="differs from 'Dog' only in case or blanks"):
+    with pytest.raises(UsageError, match="differs from 'Dog' only in case or spaces"):
         read_examples(tmp_path)
 
 
-def test_one_class_and_no_audio_are_refused(tmp_path: Path) -> None:
+def test_a_single_class_or_no_audio_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UsageError, match="contains no audio"):
         read_examples(tmp_path / "nothing")
@@ -135,12 +135,12 @@ def test_one_class_and_no_audio_are_refused(tmp_path: Path) -> None:
         read_examples(make(tmp_path / "one", "Dog/a.wav", "Dog/b.wav"))
 
 
-def test_recordings_named_twice_are_one(tmp_path: Path) -> None:
+def test_recordings_named_twice_are_read_once(tmp_path: Path) -> None:
     make(tmp_path, "a.wav", "b.wav")
     found = read_recordings([f"{tmp_path}/b.wav", str(tmp_path), f"{tmp_path}/*.wav"])
     assert sorted(Path(e.path).name for e in found.examples) == ["a.wav", "b.wav"]
 
 
-def test_a_pattern_that_matches_nothing_is_no_input(tmp_path: Path) -> None:
+def test_a_pattern_without_matches_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NoInputsError):
         read_recordings([f"{tmp_path}/*.wav"])

@@ -15,7 +15,7 @@ def example_set(*examples: Example, is_multi_label: bool = False) -> ExampleSet:
 
 
 def many(num_recordings: dict[str, int]) -> ExampleSet:
-    """Return so many recordings of each label, of two parts each."""
+    """Return examples with a number of recordings of each label, in two parts each."""
     return example_set(
         *(
             Example(f"{label}{i}.wav", (label,), start_s=start_s, end_s=start_s + 1)
@@ -26,7 +26,7 @@ def many(num_recordings: dict[str, int]) -> ExampleSet:
     )
 
 
-def test_splits_and_folds_are_chosen_and_keep_all_labels() -> None:
+def test_subsets_by_split_or_fold_keep_all_labels() -> None:
     data = example_set(
         Example("a", ("Dog",), "train", 1),
         Example("b", ("Cat",), "test", 2),
@@ -41,7 +41,7 @@ def test_splits_and_folds_are_chosen_and_keep_all_labels() -> None:
     assert data.of_split("test").class_counts() == {"Cat": 1, "Dog": 0}
 
 
-def test_a_split_or_fold_that_is_not_there_is_refused() -> None:
+def test_a_missing_split_or_fold_is_a_usage_error() -> None:
     data = example_set(Example("a", ("Dog",), "train", 1), Example("b", ("Cat",), "test", 2))
     with pytest.raises(UsageError, match="no examples of the split 'validation'; its splits are train, test"):
         data.of_split("validation")
@@ -53,7 +53,7 @@ def test_a_split_or_fold_that_is_not_there_is_refused() -> None:
         many({"Dog": 2}).of_folds([1])
 
 
-def test_a_share_is_stratified_and_keeps_parts_together() -> None:
+def test_a_split_by_fraction_is_stratified_and_keeps_parts_together() -> None:
     data = many({"Dog": 20, "Cat": 40, "Rain": 10})
     rest, held_out = data.split_by_fraction(0.2, seed=1)
     assert held_out.class_counts() == {"Cat": 16, "Dog": 8, "Rain": 4}  # two parts a recording
@@ -61,21 +61,21 @@ def test_a_share_is_stratified_and_keeps_parts_together() -> None:
     assert sorted(rest.examples + held_out.examples, key=str) == sorted(data.examples, key=str)
 
 
-def test_a_share_of_small_classes_is_right_in_sum() -> None:
+def test_a_fraction_of_small_classes_is_right_in_sum() -> None:
     data = many({f"class {i:02}": 5 for i in range(40)})
     _, held_out = data.split_by_fraction(0.1, seed=0)
     assert len(held_out) == 2 * 20  # half a recording a class
     assert max(held_out.class_counts().values()) == 2
 
 
-def test_singletons_stay_for_training_and_cost_the_others_nothing() -> None:
+def test_single_recordings_stay_in_training_without_changing_the_fraction_of_other_labels() -> None:
     data = many({**{f"class {i}": 1 for i in range(50)}, "many": 10})
     rest, held_out = data.split_by_fraction(0.2, seed=0)
     assert min(rest.class_counts().values()) == 2
     assert len(held_out) in (2 * 2, 2 * 3)
 
 
-def test_a_share_depends_on_the_seed_and_not_on_the_order() -> None:
+def test_a_split_by_fraction_depends_on_the_seed_not_on_the_order() -> None:
     data = many({"Dog": 20, "Cat": 20})
     backwards = ExampleSet(data.source, data.examples[::-1], data.labels, data.is_multi_label)
 
@@ -95,12 +95,12 @@ def test_multi_label_examples_count_for_their_rarest_label() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
-def test_a_share_that_cannot_be_is_refused(fraction: float) -> None:
+def test_an_invalid_fraction_is_a_usage_error(fraction: float) -> None:
     with pytest.raises(UsageError, match="between 0 and 1"):
         many({"Dog": 4}).split_by_fraction(fraction, 0)
 
 
-def test_too_few_recordings_for_a_share_are_refused() -> None:
+def test_too_few_recordings_for_a_fraction_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="too few recordings per label"):
         many({"Dog": 1, "Cat": 1}).split_by_fraction(0.5, 0)
 
