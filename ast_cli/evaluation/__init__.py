@@ -1,1 +1,1 @@
-"""How good models are on labeled recordings."""
+"""Evaluation of models on labeled recordings."""

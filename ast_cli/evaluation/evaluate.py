@@ -1,4 +1,4 @@
-"""How good models are on labeled recordings: scores by the product's own path, judged by `metrics`."""
+"""Evaluation of models on labeled recordings, with the scores that ``ast classify`` gives."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ast_cli.results import SCHEMA_VERSION, FileError, TaggingResult, path_field
 from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.tagger import Tagger
 
-# Passes results on while it watches them: given the results, how many there will be, and the model's name.
+# Function that passes results through, for progress. Arguments: the results, their number, and the name of the model.
 Watch = Callable[[Iterable[TaggingResult], int, str], Iterable[TaggingResult]]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """What one model reaches alone."""
+    """The metrics of one model alone."""
 
     name: str
     metrics: Metrics
@@ -39,7 +39,7 @@ class ModelResult:
 
 @dataclass(frozen=True, slots=True)
 class FailedExample:
-    """An example that could not be scored, and why."""
+    """An example that could not be scored, with the error."""
 
     example: Example
     error: FileError
@@ -51,19 +51,19 @@ class FailedExample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """How good a model, or the mean of several, is on labeled recordings.
+    """Result of an evaluation of one model, or of an ensemble.
 
     Attributes:
-        data: Where the examples come from.
-        models: Each model's own result, over the examples that it could score.
-        metrics: Of the only model, or of the mean of their scores.
-        examples: That were judged, those of ``scores`` and ``targets``.
-        failures: Examples that could not be scored and count nowhere.
-        num_left_out: Examples left out because the models do not know their labels.
-        labels: That could be predicted.
+        data: Path of the data.
+        models: Metrics of each model alone, over the examples that it could score.
+        metrics: Metrics of the only model, or of the mean of the models' scores.
+        examples: Examples in the metrics, in the order of ``scores`` and ``targets``.
+        failures: Examples that could not be scored; no metric counts them.
+        num_left_out: Number of examples left out because the models do not know their labels.
+        labels: Labels that could be predicted.
         scores: Mean of the models' scores, float32, shape (num_examples, num_labels).
-        targets: Index of the label, shape (num_examples,), or for multi-label data whether an example has a label,
-            shape (num_examples, num_labels).
+        targets: Index of the label, shape (num_examples,); for multi-label data whether an example has a label, shape
+            (num_examples, num_labels).
     """
 
     data: str
@@ -77,7 +77,7 @@ class Evaluation:
     targets: NDArray[Any]
 
     def thresholds(self) -> tuple[LabelThreshold, ...]:
-        """Find each label's threshold that gives the largest F1 on these examples."""
+        """Find the threshold of each label with the largest F1 on these examples."""
         is_multi_label = self.targets.ndim == 2
         has_label = self.targets if is_multi_label else self.targets[:, None] == np.arange(len(self.labels))
         return best_thresholds(self.scores, has_label, self.labels)
@@ -102,17 +102,17 @@ def evaluate(
     options: EvaluationOptions | None = None,
     watch: Watch = lambda results, _num_examples, _model: results,
 ) -> Evaluation:
-    """Judge one model, or the mean of several models' scores, on labeled recordings.
+    """Evaluate one model, or an ensemble by the mean of its scores, on labeled recordings.
 
     Args:
-        examples: All of them are used.
-        taggers: Loaded models; several are an ensemble and must all know the labels.
-        options: How; None for the defaults.
-        watch: Sees every result pass, for progress.
+        examples: Examples to evaluate on.
+        taggers: Loaded models; several form an ensemble, and all must know the labels.
+        options: Options of the evaluation; None for the defaults.
+        watch: Function that all results pass through, for progress.
 
     Raises:
-        UsageError: Labels that a model does not know, models that cannot be judged.
-        AstError: Not one example could be scored.
+        UsageError: If a model does not know a label, or predicts numbers instead of labels.
+        AstError: If no example could be scored.
     """
     options = options or EvaluationOptions()
     match = match_labels(examples, [(tagger.name, tagger.config.id2label) for tagger in taggers], options)
@@ -135,27 +135,27 @@ def evaluate(
 
 
 class _Ensemble:
-    """The sum of models' scores; holds one matrix for all of them and one for the model at work."""
+    """Sums the scores of several models, with one matrix for the sum and one for the current model in memory."""
 
     def __init__(self, match: LabelMatch, options: EvaluationOptions, watch: Watch) -> None:
         self.match = match
         self.options = options
         self.watch = watch
         self.total = np.zeros((len(match.examples), len(match.labels)), np.float32)
-        self.errors: dict[int, FileError] = {}  # by row
+        self.errors: dict[int, FileError] = {}  # by row of the match
 
     def rows_left(self) -> list[int]:
-        """Return the rows that every model so far could score."""
+        """Return the rows that all models so far could score."""
         return [row for row in range(len(self.total)) if row not in self.errors]
 
     def add(self, tagger: Tagger, label_ids: Sequence[int]) -> ModelResult:
-        """Score with one more model and judge it alone.
+        """Score the examples with one more model; return its own metrics.
 
         Raises:
-            AstError: Not one example is left.
+            AstError: If no example could be scored.
         """
         scores = np.zeros_like(self.total)
-        rows = self.rows_left()  # what failed once would fail again
+        rows = self.rows_left()  # a file that failed once would fail again
         for row, result in zip(rows, self._results(tagger, rows), strict=True):
             if result.error is not None:
                 self.errors[row] = result.error
@@ -164,14 +164,13 @@ class _Ensemble:
         rows = self.rows_left()
         if not rows:
             raise AstError(
-                f"not one of {len(self.errors)} examples could be scored, so nothing was judged; the first: "
-                f"{self.errors[0].message}"
+                f"none of {len(self.errors)} examples could be scored; first error: {self.errors[0].message}"
             )
         self.total += scores
         return ModelResult(tagger.name, _metrics(scores[rows], self.match.targets[rows], self.match.labels))
 
     def _results(self, tagger: Tagger, rows: Sequence[int]) -> Iterator[TaggingResult]:
-        """Yield the result of each row's example, all labels in it."""
+        """Yield the result of the example of each row, with all labels."""
         inputs = [self.match.examples[row].input for row in rows]
         options = ClassifyOptions(
             hop_s=self.options.hop_s,
@@ -186,7 +185,7 @@ class _Ensemble:
 
 
 def _row(result: TaggingResult, tagger: Tagger) -> NDArray[np.float32]:
-    """Return a result's scores by class index, shape (num_labels,)."""
+    """Return the scores of a result by class index, shape (num_labels,)."""
     scores = np.zeros(tagger.config.num_labels, np.float32)
     for tag in result.tags:
         scores[tag.label_id] = tag.score
@@ -198,12 +197,14 @@ def _metrics(scores: NDArray[np.float32], targets: NDArray[Any], labels: tuple[s
 
 
 def _check_activations(taggers: Sequence[Tagger]) -> None:
-    """Refuse models without scores from 0 to 1, and warn of an ensemble that mixes two kinds of scores."""
+    """Check that all models have scores from 0 to 1; warn of an ensemble with different kinds of scores."""
     kinds = {tagger.name: tagger.check_options(ClassifyOptions()).activation for tagger in taggers}
     for name, kind in kinds.items():
         if kind == "none":
-            raise UsageError(f"{name}: predicts a number, not labels (a regression), and cannot be judged by labels")
+            raise UsageError(
+                f"{name}: predicts a number (a regression), so labels cannot evaluate it; name another model"
+            )
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
-        text = f"the models' scores are of different kinds ({listed}): in their mean, sigmoid's larger ones count more"
+        text = f"the models have different kinds of scores ({listed}): sigmoid scores are larger and dominate the mean"
         warnings.warn(text, AstWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Which label of the data is which label of the models: by name or AudioSet identifier, never by position."""
+"""Matching the labels of data and models: by name or AudioSet identifier, never by position."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ast_cli.errors import UsageError
 from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.labels import label_ids_by_name, mid_of
 
-MAX_LISTED = 20  # labels in a message
+MAX_LISTED = 20  # labels listed in a message
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelMatch:
-    """What is judged, in terms that data and models share.
+    """Examples and labels to evaluate, by the labels that data and models share.
 
     Attributes:
-        examples: To score.
-        num_left_out: Examples of which no label is known.
-        labels: That can be predicted, as the first model spells them: the columns of scores and targets.
-        label_ids: Per model, the class index of each of ``labels``.
+        examples: Examples to score.
+        num_left_out: Number of examples left out because no label of theirs is known.
+        labels: Labels that can be predicted, in the spelling of the first model: the columns of scores and targets.
+        label_ids: Class index of each of ``labels``, per model.
         targets: Index of each example's label, int64, shape (num_examples,); for multi-label data whether an example
             has a label, bool, shape (num_examples, num_labels).
     """
@@ -40,18 +40,18 @@ class LabelMatch:
 def match_labels(
     data: ExampleSet, models: Sequence[tuple[str, Mapping[int, str]]], options: EvaluationOptions
 ) -> LabelMatch:
-    """Find the labels that data and models share, and each example's among them.
+    """Find the labels that data and models share, and the targets of the examples among them.
 
-    What can be predicted is every label that all models know, in the first model's order, or with
-    ``options.only_data_labels`` those of them that the data's source has.
+    The labels that can be predicted are those that all models know, in the order of the first model, or with
+    ``options.only_data_labels`` those of them that also occur in the source of the data.
 
     Args:
-        data: Whose labels are to be known.
-        models: Name and labels of each.
-        options: What may be predicted, and what happens to labels that a model does not know.
+        data: Labeled examples.
+        models: Name and labels (``id2label``) of each model.
+        options: Options with ``only_data_labels`` and ``ignore_unknown_labels``.
 
     Raises:
-        UsageError: No model, no example, or labels that a model does not know.
+        UsageError: If there is no model or no example, or a model does not know a label.
     """
     if not models:
         raise UsageError("name at least one model to evaluate")
@@ -68,7 +68,7 @@ def match_labels(
     columns = {label: column for column, label in enumerate(labels)}
     examples = tuple(example for example in data.examples if _is_known(example, names))
     if not examples:
-        raise UsageError(f"{data.source}: no example is left to judge the models by")
+        raise UsageError(f"{data.source}: no example with a known label is left to evaluate on")
     rows = [[columns[names[label]] for label in example.labels if label in names] for example in examples]
     return LabelMatch(
         examples,
@@ -80,19 +80,19 @@ def match_labels(
 
 
 def _ids_in_all(label: str, known: Sequence[Mapping[str, int]]) -> tuple[int, ...] | None:
-    """Return a label's class index in every model, or None if one does not know it."""
+    """Return the class index of a label in every model; None if a model does not know it."""
     ids = [_id_in(label, model) for model in known]
     return None if None in ids else tuple(index for index in ids if index is not None)
 
 
 def _id_in(label: str, known: Mapping[str, int]) -> int | None:
-    """Look a label up by its name, else by its AudioSet identifier."""
+    """Return the class index of a label by its name, else by its AudioSet identifier; None if unknown."""
     found = known.get(label.casefold())
     return known.get((mid_of(label) or "").casefold()) if found is None else found
 
 
 def _is_known(example: Example, names: Mapping[str, str]) -> bool:
-    """Tell whether an example can be judged: one that has no label at all counts as an example of none."""
+    """Return whether an example can be evaluated: it has a known label, or no label at all."""
     return not example.labels or any(label in names for label in example.labels)
 
 
@@ -109,7 +109,11 @@ def _check_known(
     models: Sequence[tuple[str, Mapping[int, str]]],
     known: Sequence[Mapping[str, int]],
 ) -> None:
-    """Refuse labels of the data that a model does not know, naming the model."""
+    """Check that every model knows the labels of the data.
+
+    Raises:
+        UsageError: If a model does not know a label; the message names both.
+    """
     for (name, _), ids in zip(models, known, strict=True):
         missing = [repr(label) for label in unknown if _id_in(label, ids) is None]
         if missing:

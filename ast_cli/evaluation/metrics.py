@@ -1,4 +1,4 @@
-"""How good scores are: pure functions from arrays to frozen results. The numbers are scikit-learn's."""
+"""Metrics: pure functions from arrays to frozen results. The numbers equal those of scikit-learn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ast_cli.errors import UsageError
 
 METRIC_DECIMALS = 6
-METRIC_NAMES = {  # by their keys in JSON
+METRIC_NAMES = {  # by key in JSON
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "mean_average_precision": "mAP",
@@ -27,14 +27,14 @@ Z_95 = NormalDist().inv_cdf(0.975)  # two-sided 95 %
 
 @dataclass(frozen=True, slots=True)
 class SingleLabelClass:
-    """One class of single-label data: a prediction is the label with the highest score.
+    """Metrics of one class of single-label data, in which the prediction is the label with the highest score.
 
     Attributes:
-        label: Its name.
-        support: Examples of it.
-        precision: Fraction of the predictions of this class that are right; 0 where it is never predicted.
+        label: Name of the class.
+        support: Number of examples of the class.
+        precision: Fraction of the predictions of this class that are correct; 0 if it is never predicted.
         recall: Fraction of its examples that are recognized.
-        f1: Harmonic mean of the two.
+        f1: Harmonic mean of precision and recall.
     """
 
     label: str
@@ -51,18 +51,18 @@ class SingleLabelClass:
 
 @dataclass(frozen=True, slots=True)
 class ConfusionMatrix:
-    """How often examples of one class (row) were taken for another (column).
+    """Number of examples by true class (row) and predicted class (column).
 
     Attributes:
-        labels: Of rows and columns: the classes that have examples or were predicted.
-        counts: Rows of numbers of examples.
+        labels: Labels of rows and columns: the classes that have examples or were predicted.
+        counts: Numbers of examples, row by row.
     """
 
     labels: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
 
     def confusions(self) -> list[tuple[str, str, int]]:
-        """Return what was taken for what, and how often, most frequent first."""
+        """Return true class, predicted class and count of all mistakes, most frequent first."""
         pairs = [
             (self.labels[i], self.labels[j], count)
             for i, row in enumerate(self.counts)
@@ -78,17 +78,17 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True, slots=True)
 class SingleLabelMetrics:
-    """How good predictions of one label an example are.
+    """Metrics of single-label predictions.
 
     Attributes:
-        num_examples: That were judged.
-        accuracy: Fraction of them whose label is right.
-        accuracy_interval: Where the true accuracy lies with 95 % confidence, as low and high end (Wilson, 1927): the
-            spread that a data set of this size leaves, had it been drawn anew.
-        macro_f1: Mean of the classes' F1, all classes that have examples counting the same.
-        per_class: Of the classes that have examples, in the order of the labels.
-        confusion_matrix: What was taken for what.
-        labels_without_examples: Classes that could have been predicted but have no example; no mean counts them.
+        num_examples: Number of examples evaluated.
+        accuracy: Fraction of the examples with a correct prediction.
+        accuracy_interval: Low and high end of the 95 % confidence interval of the accuracy (Wilson, 1927), which covers
+            the variation between data sets of this size.
+        macro_f1: Mean F1 over the classes that have examples, all with the same weight.
+        per_class: Metrics of the classes that have examples, in the order of the labels.
+        confusion_matrix: Counts by true and predicted class.
+        labels_without_examples: Labels that could be predicted but have no examples; they are in no mean.
     """
 
     problem: ClassVar[str] = "single_label"
@@ -104,11 +104,11 @@ class SingleLabelMetrics:
 
     @property
     def headline(self) -> tuple[str, float]:
-        """The one number to compare models by, after its name."""
+        """Name and value of the metric by which models are compared."""
         return METRIC_NAMES[self.headline_key], self.accuracy
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers over all classes in their JSON form."""
+        """Return the metrics over all classes in their JSON form."""
         interval = [round(end, METRIC_DECIMALS) for end in self.accuracy_interval]
         values = _rounded({"accuracy": self.accuracy, "macro_f1": self.macro_f1})
         return {"accuracy": values["accuracy"], "accuracy_interval": interval, "macro_f1": values["macro_f1"]}
@@ -127,15 +127,15 @@ class SingleLabelMetrics:
 
 @dataclass(frozen=True, slots=True)
 class MultiLabelClass:
-    """One class of multi-label data, by the ranking that its scores give the examples.
+    """Metrics of one class of multi-label data, from the ranking of the examples by its scores.
 
     Attributes:
-        label: Its name.
-        support: Examples that have it.
+        label: Name of the class.
+        support: Number of examples that have the label.
         average_precision: Mean of the precisions at each recognized example, as scikit-learn defines it.
-        auc: Area under the ROC curve; None where every example has the label.
-        d_prime: sqrt(2) * ppf(auc), ppf the inverse normal distribution function (Hershey et al., 2017, section 4);
-            None where it is infinite or the AUC is None.
+        auc: Area under the ROC curve; None if every example has the label.
+        d_prime: sqrt(2) * ppf(auc), with ppf the inverse normal distribution function (Hershey et al., 2017, section
+            4); None if it is infinite or there is no AUC.
     """
 
     label: str
@@ -152,17 +152,18 @@ class MultiLabelClass:
 
 @dataclass(frozen=True, slots=True)
 class MultiLabelMetrics:
-    """How good the scores of any number of labels an example are.
+    """Metrics of multi-label scores.
 
     Attributes:
-        num_examples: That were judged.
-        mean_average_precision: mAP: mean of the classes' average precisions (macro).
-        mean_auc: Mean of the classes' AUCs; None where no class has one.
-        d_prime: Of the mean AUC, as the AudioSet papers report it.
-        lwlrap: Label-weighted label-ranking average precision (DCASE 2019, task 2): per label of each example, the
-            fraction of right labels among those scored as high; None where no example has a label.
-        per_class: Of the classes that have examples, in the order of the labels.
-        labels_without_examples: No example has them; no mean counts them.
+        num_examples: Number of examples evaluated.
+        mean_average_precision: mAP: mean of the average precisions of the classes (macro).
+        mean_auc: Mean of the AUCs of the classes; None if no class has one.
+        d_prime: d' of the mean AUC, as in the AudioSet papers.
+        lwlrap: Label-weighted label-ranking average precision (DCASE 2019, task 2): for each label of each example, the
+            fraction of correct labels among those with the same or a higher score; None if there are fewer than two
+            labels.
+        per_class: Metrics of the classes that have examples, in the order of the labels.
+        labels_without_examples: Labels that no example has; they are in no mean.
     """
 
     problem: ClassVar[str] = "multi_label"
@@ -178,11 +179,11 @@ class MultiLabelMetrics:
 
     @property
     def headline(self) -> tuple[str, float]:
-        """The one number to compare models by, after its name."""
+        """Name and value of the metric by which models are compared."""
         return METRIC_NAMES[self.headline_key], self.mean_average_precision
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers over all classes in their JSON form."""
+        """Return the metrics over all classes in their JSON form."""
         return _rounded(
             {
                 "mean_average_precision": self.mean_average_precision,
@@ -209,15 +210,15 @@ Metrics = SingleLabelMetrics | MultiLabelMetrics
 def single_label_metrics(
     scores: NDArray[Any], targets: NDArray[np.integer[Any]], labels: Sequence[str]
 ) -> SingleLabelMetrics:
-    """Judge the predictions of one label an example: the one with the highest score, of equal ones the first.
+    """Compute the metrics of single-label data; the prediction is the label with the highest score (the first of ties).
 
     Args:
-        scores: Finite, any scale, shape (num_examples, num_labels).
-        targets: Index of each example's label, shape (num_examples,).
+        scores: Finite scores on any scale, shape (num_examples, num_labels).
+        targets: Index of the label of each example, shape (num_examples,).
         labels: Names of the columns.
 
     Raises:
-        UsageError: Arrays that do not fit each other, no example, or scores that are not finite.
+        UsageError: If the shapes do not match, there is no example, or scores are not finite.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -248,20 +249,20 @@ def single_label_metrics(
 
 
 def multi_label_metrics(scores: NDArray[Any], targets: NDArray[np.bool_], labels: Sequence[str]) -> MultiLabelMetrics:
-    """Judge the scores of any number of labels an example.
+    """Compute the metrics of multi-label data.
 
     Args:
-        scores: Finite, any scale, shape (num_examples, num_labels).
+        scores: Finite scores on any scale, shape (num_examples, num_labels).
         targets: Whether an example has a label, shape (num_examples, num_labels).
         labels: Names of the columns.
 
     Raises:
-        UsageError: Arrays that do not fit each other, no example with a label, or scores that are not finite.
+        UsageError: If the shapes do not match, no example has a label, or scores are not finite.
     """
     _check(scores, targets.shape == scores.shape, labels)
     present = np.flatnonzero(targets.any(axis=0))
     if not present.size:
-        raise UsageError("no example has any label: there is nothing to judge the scores by")
+        raise UsageError("no example has a label, so no metric can be computed")
     per_class = tuple(_multi_label_class(scores[:, i], targets[:, i], labels[i]) for i in present.tolist())
     aucs = [result.auc for result in per_class if result.auc is not None]
     mean_auc = float(np.mean(aucs)) if aucs else None
@@ -277,7 +278,7 @@ def multi_label_metrics(scores: NDArray[Any], targets: NDArray[np.bool_], labels
 
 
 def wilson_interval(fraction: float, num_examples: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a fraction that was counted on so many examples (Wilson, 1927)."""
+    """Return the 95 % score interval (Wilson, 1927) of a fraction of ``num_examples`` examples."""
     z_squared = Z_95**2 / num_examples
     center = (fraction + z_squared / 2) / (1 + z_squared)
     half = Z_95 / (1 + z_squared) * math.sqrt(fraction * (1 - fraction) / num_examples + z_squared / (4 * num_examples))
@@ -285,14 +286,14 @@ def wilson_interval(fraction: float, num_examples: int) -> tuple[float, float]:
 
 
 def d_prime(auc: float | None) -> float | None:
-    """Return the separation of two normal distributions of variance 1 that have this AUC; None where it is infinite."""
+    """Return the distance of two normal distributions of variance 1 with this AUC; None if it is infinite."""
     if auc is None or not 0 < auc < 1:
         return None
     return math.sqrt(2) * NormalDist().inv_cdf(auc)
 
 
 def _multi_label_class(scores: NDArray[Any], targets: NDArray[np.bool_], label: str) -> MultiLabelClass:
-    """Judge one class by scores and targets of shape (num_examples,), some of which are positive."""
+    """Compute the metrics of one class from scores and targets of shape (num_examples,), with some positive targets."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     auc = None if targets.all() else float(roc_auc_score(targets, scores))
@@ -301,10 +302,10 @@ def _multi_label_class(scores: NDArray[Any], targets: NDArray[np.bool_], label: 
 
 
 def _lwlrap(scores: NDArray[Any], targets: NDArray[np.bool_]) -> float | None:
-    """Weigh each example's ranking precision by its number of labels, so that each label counts the same."""
+    """Compute the lwlrap: examples are weighted by their number of labels, so that all labels have the same weight."""
     from sklearn.metrics import label_ranking_average_precision_score
 
-    if targets.shape[1] < 2:  # scikit-learn takes one column for a binary problem; there is nothing to rank
+    if targets.shape[1] < 2:  # there is nothing to rank, and scikit-learn takes one column for a binary problem
         return None
     return float(label_ranking_average_precision_score(targets, scores, sample_weight=targets.sum(axis=1)))
 
@@ -316,9 +317,9 @@ def _check(scores: NDArray[Any], targets_fit: bool, labels: Sequence[str]) -> No
             "they must be (num_examples, num_labels)"
         )
     if not len(scores):
-        raise UsageError("there is no example to judge")
+        raise UsageError("there are no examples to evaluate")
     if not np.isfinite(scores).all():
-        raise UsageError("scores must be finite to be judged")
+        raise UsageError("scores must be finite")
 
 
 def _absent(labels: Sequence[str], present: NDArray[np.integer[Any]]) -> tuple[str, ...]:

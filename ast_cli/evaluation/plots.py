@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, as PNG: what was taken for what, or how good each class is. Drawn without any display."""
+"""Pictures of an evaluation, as PNG: a confusion matrix, or the average precisions. They need no display."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_CLASSES = 60  # more lines than this cannot be read on one picture
+MAX_CLASSES = 60  # more rows cannot be read in one picture
 OTHERS = "all other classes"
 MAX_LABEL_LENGTH = 32  # characters
 DPI = 150
 BAR_COLOR, MEAN_COLOR = "#4878a8", "#b04030"
-CELL_INCHES = (0.52, 0.26)  # a side of a cell: of up to 15 classes, and of 40 and more
-FONT_POINTS = (9.0, 6.0)  # likewise
-MIN_SIDE_INCHES = 2.5
-BAR_INCHES = 4.0  # at most, of the colors
+CELL_INCHES = (0.52, 0.26)  # side of a cell, for up to 15 classes and for 40 or more
+FONT_POINTS = (9.0, 6.0)  # size of the text, for the same numbers of classes
+MIN_SIDE_INCHES = 2.5  # of the matrix
+BAR_INCHES = 4.0  # largest height of the color bar
 MARGIN_INCHES = 0.15
-LINE_INCHES = 0.22  # of a bar
+LINE_INCHES = 0.22  # height of a bar and the gap after it
 
 
 def evaluation_picture(metrics: Metrics, title: str) -> bytes:
-    """Draw the confusion matrix of single-label results, the classes' average precisions of multi-label ones.
+    """Draw the confusion matrix of single-label metrics, or the average precisions of multi-label metrics.
 
     Args:
-        metrics: What is shown.
-        title: Of the picture: the model and the data.
+        metrics: Metrics to draw.
+        title: Title of the picture: the model and the data.
 
     Returns:
         The content of a PNG file.
@@ -44,7 +44,7 @@ def evaluation_picture(metrics: Metrics, title: str) -> bytes:
     else:
         figure = _bars_figure(metrics, title)
     content = io.BytesIO()
-    # A bare Figure brings the Agg canvas, which needs no display; "tight" makes room for all that is written.
+    # A bare Figure has the Agg canvas, which needs no display. "tight" makes room for all texts around the axes.
     figure.savefig(content, format="png", dpi=DPI, bbox_inches="tight", pad_inches=MARGIN_INCHES)
     return content.getvalue()
 
@@ -126,12 +126,12 @@ def _write_counts(axes: Axes, counts: NDArray[Any], fractions: NDArray[Any], poi
 
 
 def _bars_figure(metrics: MultiLabelMetrics, title: str) -> Figure:
-    """Draw the classes' average precisions as bars, best first; of many classes both ends."""
+    """Draw the average precisions of the classes as bars, best first; of many classes the best and the worst."""
     from matplotlib.figure import Figure
 
     ranked = sorted(metrics.per_class, key=lambda result: -result.average_precision)
     ends = [ranked] if len(ranked) <= MAX_CLASSES else [ranked[: MAX_CLASSES // 2], ranked[-MAX_CLASSES // 2 :]]
-    num_lines = sum(map(len, ends)) + len(ends) - 1  # a gap stands for what is left out
+    num_lines = sum(map(len, ends)) + len(ends) - 1  # with an empty line for the classes left out
     figure = Figure(figsize=(5.5, LINE_INCHES * num_lines))
     axes = figure.add_axes((0, 0, 1, 1))
     places, names = list[float](), list[str]()
@@ -151,7 +151,7 @@ def _bars_figure(metrics: MultiLabelMetrics, title: str) -> Figure:
 
 
 def _draw_bars(axes: Axes, results: list[MultiLabelClass], first: int) -> list[float]:
-    """Draw bars from a line on; return their lines."""
+    """Draw bars from a line downwards; return their lines."""
     places = [float(first + i) for i in range(len(results))]
     values = [result.average_precision for result in results]
     bars = axes.barh(places, values, height=0.75, color=BAR_COLOR)
@@ -176,12 +176,12 @@ def _set_title(axes: Axes, title: str, subtitle: str) -> None:
 
 
 def _between(values: tuple[float, float], num_classes: int) -> float:
-    """Return a size for a number of classes: the first up to 15, the second from 40 on."""
+    """Interpolate a size by the number of classes: the first value up to 15, the second from 40 on."""
     fraction = min(max((num_classes - 15) / 25, 0.0), 1.0)
     return values[0] + fraction * (values[1] - values[0])
 
 
 def _short(text: str, max_length: int = MAX_LABEL_LENGTH) -> str:
-    """Return a text that is safe to show, cut to a length."""
+    """Return a text without control characters, cut to a length."""
     shown = printable(text)
     return shown if len(shown) <= max_length else f"{shown[: max_length - 1]}…"

@@ -1,4 +1,4 @@
-"""What a model said about each example of an evaluation, as JSON Lines or CSV."""
+"""The predictions of an evaluation, example by example, as JSON Lines or CSV."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ast_cli.tagging.options import DEFAULT_THRESHOLD
 
 
 def predictions_text(evaluation: Evaluation, suffix: str) -> str:
-    """Return every example's labels and scores, then the examples that failed.
+    """Return the labels and scores of every example, then the examples that failed.
 
     Args:
-        evaluation: Whose scores are written.
-        suffix: One of `ast_cli.evaluation.options.PREDICTION_SUFFIXES`.
+        evaluation: Evaluation with the scores.
+        suffix: File suffix: one of `ast_cli.evaluation.options.PREDICTION_SUFFIXES`.
     """
     if suffix == ".csv":
         return _csv_text(evaluation)
@@ -29,7 +29,7 @@ def predictions_text(evaluation: Evaluation, suffix: str) -> str:
 
 
 def _records(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
-    """Yield one dictionary an example; ``scores`` holds every label that could be predicted."""
+    """Yield one dictionary per example; ``scores`` contains every label that could be predicted."""
     for example, scores in zip(evaluation.examples, evaluation.scores, strict=True):
         by_label = dict(zip(evaluation.labels, scores.tolist(), strict=True))
         predicted = _predicted(by_label, is_multi_label=evaluation.targets.ndim == 2)
@@ -46,14 +46,14 @@ def _example_fields(example: Example) -> dict[str, Any]:
 
 
 def _predicted(scores: Mapping[str, float], *, is_multi_label: bool) -> list[str]:
-    """Return the label with the highest score, or of multi-label data those from 0.5 on."""
+    """Return the label with the highest score; for multi-label data all labels with a score of at least 0.5."""
     if is_multi_label:
         return [label for label, score in scores.items() if score >= DEFAULT_THRESHOLD]
     return [max(scores, key=lambda label: scores[label])]
 
 
 def _csv_text(evaluation: Evaluation) -> str:
-    """Return a header and one row an example, a column a label."""
+    """Return a header and one row per example, with one column per label."""
     stream = io.StringIO()
     rows = csv.writer(stream, lineterminator="\n")
     header = ["path", "start_s", "end_s", "labels", "predicted", "error_code", "path_b64"]

@@ -1,4 +1,4 @@
-"""An evaluation as text for people. Imports NumPy: for function bodies only."""
+"""An evaluation as readable text. Imports NumPy, so commands import this module inside functions only."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from ast_cli.evaluation.evaluate import Evaluation
 
 MAX_CONFUSIONS = 10
-MAX_ABSENT = 10  # labels named one by one
+MAX_ABSENT = 10  # labels without examples that are listed
 UNDEFINED = "-"
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """Return the whole result, each model's own, each class's, and what was most often taken for what."""
+    """Return the metrics of all models, of each class, and the most frequent mistakes."""
     return "".join(f"{printable(line)}\n" for line in _lines(evaluation))
 
 
@@ -37,7 +37,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     if absent := metrics.labels_without_examples:
         named = ", ".join(absent[:MAX_ABSENT]) + (" ..." if len(absent) > MAX_ABSENT else "")
         yield ""
-        have = "label has no example and counts" if len(absent) == 1 else "labels have no example and count"
+        have = "label has no examples and is" if len(absent) == 1 else "labels have no examples and are"
         yield f"{len(absent)} {have} in no mean: {named}"
 
 
@@ -46,7 +46,7 @@ def _counts(evaluation: Evaluation) -> str:
     if evaluation.failures:
         parts.append(f"{len(evaluation.failures)} failed")
     if evaluation.num_left_out:
-        parts.append(f"{evaluation.num_left_out} left out for their labels")
+        parts.append(f"{evaluation.num_left_out} with unknown labels left out")
     return ", ".join(parts)
 
 
@@ -62,7 +62,7 @@ def _headline(metrics: Metrics) -> str:
 
 
 def _models(evaluation: Evaluation) -> Iterator[str]:
-    """Yield a line a model and one for their mean, where there are several."""
+    """Yield a table with one line per model and one for the mean of their scores."""
     summaries = [model.metrics.summary() for model in evaluation.models]
     keys = [key for key in METRIC_NAMES if key in summaries[0]]
     rows = [
@@ -85,7 +85,7 @@ def _single_label_classes(metrics: SingleLabelMetrics) -> Iterator[str]:
         yield ""
         yield "most frequent mistakes"
     for true, predicted, count in confusions[:MAX_CONFUSIONS]:
-        yield f"{count:6d}  {true} taken for {predicted}"
+        yield f"{count:6d}  {true} predicted as {predicted}"
 
 
 def _multi_label_classes(metrics: MultiLabelMetrics) -> Iterator[str]:
@@ -102,7 +102,7 @@ def _number(value: float | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield aligned lines: the first column to the left, numbers to the right."""
+    """Yield aligned lines, with the first column to the left and numbers to the right."""
     cells = [list(header), *([printable(row[0]), *row[1:]] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for first, *others in cells:

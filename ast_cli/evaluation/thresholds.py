@@ -1,4 +1,4 @@
-"""From which score on a label counts as heard: found on labeled data, kept in a file, read by ``ast classify``.
+"""Thresholds: the score from which a label counts as present, found on labeled data and read by ``ast classify``.
 
 Reading needs the standard library only.
 """
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 THRESHOLDS_VERSION = 1
 DECIMALS = 6
-THRESHOLD_DECIMALS = 4  # more where two scores are closer
+THRESHOLD_DECIMALS = 4  # more if two scores are closer
 
 
 @dataclass(frozen=True, slots=True)
 class LabelThreshold:
-    """The threshold of one label, and how good it is on the data it was found on.
+    """The threshold of one label, with its metrics on the data it was found on.
 
     Attributes:
-        label: Its name.
-        threshold: The lowest score that counts as heard.
-        f1: Harmonic mean of precision and recall; the largest that any threshold gives.
-        precision: Share of the examples over the threshold that have the label.
-        recall: Share of the examples that have the label and are over the threshold.
-        support: Examples that have the label.
+        label: Name of the label.
+        threshold: Lowest score at which the label counts as present.
+        f1: Harmonic mean of precision and recall, the largest that any threshold gives.
+        precision: Fraction of the examples at or above the threshold that have the label.
+        recall: Fraction of the examples with the label that are at or above the threshold.
+        support: Number of examples that have the label.
     """
 
     label: str
@@ -45,7 +45,7 @@ class LabelThreshold:
     support: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form; the threshold keeps its digits, for rounded up it could lose the score it rests on."""
+        """Return the JSON form; the threshold is not rounded, since rounding up could exclude the score it rests on."""
         rounded = {name: round(getattr(self, name), DECIMALS) for name in ("f1", "precision", "recall")}
         return {"threshold": self.threshold, **rounded, "support": self.support}
 
@@ -53,10 +53,10 @@ class LabelThreshold:
 def best_thresholds(
     scores: NDArray[Any], targets: NDArray[np.bool_], labels: Sequence[str]
 ) -> tuple[LabelThreshold, ...]:
-    """Find each label's threshold that gives the largest F1; labels that no example has are left out.
+    """Find the threshold of each label with the largest F1; labels without examples are left out.
 
     Args:
-        scores: From 0 to 1, shape (num_examples, num_labels).
+        scores: Scores from 0 to 1, shape (num_examples, num_labels).
         targets: Whether an example has a label, shape (num_examples, num_labels).
         labels: Names of the columns.
     """
@@ -66,10 +66,10 @@ def best_thresholds(
 
 
 def _best_threshold(scores: NDArray[Any], targets: NDArray[np.bool_], label: str) -> LabelThreshold:
-    """Choose from the precision-recall curve of scores and targets, shape (num_examples,); of equal F1 more recall.
+    """Choose the best F1 on the precision-recall curve of scores and targets, shape (num_examples,).
 
-    The threshold is put half-way down to the next lower score: the F1 is the same, and other data, whose scores differ
-    a little, do not fall off an edge.
+    Of points with the same F1 the one with the larger recall is chosen. The threshold is the middle between its score
+    and the next lower one: the F1 is the same, and the slightly different scores of other data do not fall below it.
     """
     import numpy as np
     from sklearn.metrics import precision_recall_curve
@@ -91,23 +91,23 @@ def _best_threshold(scores: NDArray[Any], targets: NDArray[np.bool_], label: str
 
 
 def _between(low: float, high: float) -> float:
-    """Return the middle of two scores, with few digits where they leave room for that."""
+    """Return the middle of two scores, rounded if the rounded value is still between them."""
     middle = (low + high) / 2
     short = round(middle, THRESHOLD_DECIMALS)
     return short if low < short <= high else middle
 
 
 def write_thresholds(file: Path, thresholds: Sequence[LabelThreshold], models: Sequence[str], data: str) -> None:
-    """Write thresholds as one JSON object; the file is old or new, never half.
+    """Write thresholds as one JSON object, atomically.
 
     Args:
-        file: To write.
-        thresholds: Of the labels that have one.
-        models: Whose scores they were found on; several are an ensemble.
-        data: Where the examples come from.
+        file: File to write.
+        thresholds: Thresholds of all labels that have one.
+        models: Names of the models whose scores were used; several for an ensemble.
+        data: Path of the data.
 
     Raises:
-        CheckpointError: The file cannot be written.
+        CheckpointError: If the file cannot be written.
     """
     content = {
         "schema_version": THRESHOLDS_VERSION,
@@ -120,13 +120,13 @@ def write_thresholds(file: Path, thresholds: Sequence[LabelThreshold], models: S
 
 
 def read_thresholds(file: Path) -> tuple[tuple[str, float], ...]:
-    """Read a file of thresholds: as `write_thresholds` made it, or by hand with ``{"labels": {"Rain": 0.4}}``.
+    """Read a file of thresholds, written by `write_thresholds` or by hand: ``{"labels": {"Rain": 0.4}}``.
 
     Returns:
-        Labels with their thresholds, in the file's order.
+        Pairs of label and threshold, in the order of the file.
 
     Raises:
-        UsageError: It cannot be read, or holds something else; the message says what.
+        UsageError: If the file cannot be read or its content is invalid.
     """
     try:
         content = read_json_object(file)
@@ -136,15 +136,19 @@ def read_thresholds(file: Path) -> tuple[tuple[str, float], ...]:
     if content.get("schema_version", THRESHOLDS_VERSION) != THRESHOLDS_VERSION:
         found = json.dumps(content["schema_version"])
         raise UsageError(
-            f"--thresholds {file}: written in schema version {found}; this version reads {THRESHOLDS_VERSION}"
+            f"--thresholds {file}: has schema version {found}, but this version of ast reads {THRESHOLDS_VERSION}; "
+            "write it again with `ast evaluate --thresholds-output`"
         )
     if not isinstance(labels, dict) or not labels:
-        raise UsageError(f'--thresholds {file}: holds no thresholds under "labels"; `ast evaluate` writes such a file')
+        raise UsageError(
+            f'--thresholds {file}: contains no thresholds under "labels"; `ast evaluate --thresholds-output` '
+            "writes such a file"
+        )
     return tuple((label, _threshold(file, label, value)) for label, value in labels.items())
 
 
 def _threshold(file: Path, label: str, value: object) -> float:
-    """Return one label's threshold, which stands alone or beside what is known about it."""
+    """Return the threshold of one label, from a plain number or from an object with its metrics."""
     threshold = value.get("threshold") if isinstance(value, dict) else value
     try:
         check_threshold(label, threshold)

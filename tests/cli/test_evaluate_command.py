@@ -63,7 +63,7 @@ def test_several_labels_an_ensemble_and_a_table_in_a_file(folder: Path, run_ast:
     text = output.read_text()
     assert text.startswith(f"builtin + builtin on {manifest}: 3 examples of 2 classes\nmAP ")
     assert "mean of their scores" in text
-    assert "12 labels have no example and count in no mean" in text
+    assert "12 labels have no examples and are in no mean" in text
 
 
 def test_the_suffix_of_output_chooses_the_format_unless_format_does(folder: Path, run_ast: Run) -> None:
@@ -112,7 +112,7 @@ def test_a_run_that_can_score_no_example_fails(tmp_path: Path, run_ast: Run) -> 
         path.write_text("no audio")
     done = run_ast("evaluate", "clips", "--model", "builtin", "--workers", "0", "--output", "x.json", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: not one of 2 examples could be scored")
+    assert done.stderr.splitlines()[-1].startswith("error: none of 2 examples could be scored")
     assert not (tmp_path / "x.json").exists()
 
 
@@ -127,7 +127,7 @@ def test_the_table_of_single_label_data() -> None:
     scores, targets = np.eye(3, dtype=np.float32)[[0, 0, 1, 0]], np.array([0, 0, 1, 1])
     metrics = single_label_metrics(scores, targets, ["Rain", "Ba\x1brk", "C"])
     assert evaluation_text(evaluation(metrics, scores=scores, targets=targets)) == (
-        "m0 on clips: 4 examples of 2 classes, 1 failed, 2 left out for their labels\n"
+        "m0 on clips: 4 examples of 2 classes, 1 failed, 2 with unknown labels left out\n"
         "accuracy 75.00% (95 % confidence: 30.06% to 95.44%), macro F1 0.7333\n"
         "\n"
         "class     examples  precision  recall      F1\n"
@@ -135,9 +135,9 @@ def test_the_table_of_single_label_data() -> None:
         "Ba\\x1brk         2     1.0000  0.5000  0.6667\n"
         "\n"
         "most frequent mistakes\n"
-        "     1  Ba\\x1brk taken for Rain\n"
+        "     1  Ba\\x1brk predicted as Rain\n"
         "\n"
-        "1 label has no example and counts in no mean: C\n"
+        "1 label has no examples and is in no mean: C\n"
     )
 
 
@@ -147,7 +147,7 @@ def test_the_table_of_multi_label_data_and_an_ensemble() -> None:
     metrics = multi_label_metrics(scores, targets, ["Rain", "Bark", "C"])
     text = evaluation_text(evaluation(metrics, metrics, metrics, scores=scores, targets=targets))
     assert text == (
-        "m0 + m1 on clips: 3 examples of 3 classes, 1 failed, 2 left out for their labels\n"
+        "m0 + m1 on clips: 3 examples of 3 classes, 1 failed, 2 with unknown labels left out\n"
         "mAP 0.8333, AUC 0.7500, d' 0.9539, lwlrap 0.7500\n"
         "\n"
         "model                 examples     mAP     AUC      d'  lwlrap\n"

@@ -27,7 +27,7 @@ NUM_CLIPS = 6
 
 @pytest.fixture
 def clips(tmp_path: Path, rng: np.random.Generator) -> list[str]:
-    """Noise of different colors, so that a random model's scores differ."""
+    """Noise of different colors, so that the scores of a random model differ."""
     paths = []
     for number in range(NUM_CLIPS):
         samples = np.convolve(rng.standard_normal(8000 + 3000 * number), rng.standard_normal(4 * number + 1), "same")
@@ -52,7 +52,7 @@ def by_label(tagger: object, path: str, **options: object) -> dict[str, float]:
     return {tag.label: tag.score for tag in result.tags}
 
 
-def test_scores_are_classifys_and_metrics_scikit_learns(clips: list[str]) -> None:
+def test_scores_equal_those_of_classify_and_metrics_those_of_scikit_learn(clips: list[str]) -> None:
     tagger = tiny_tagger("single_label_classification")
     named = ["Rain", "Music", "Rain", "Speech", "Waves, surf", "Music"]
     found = evaluate(single(clips, *named), [tagger], HERE)
@@ -76,7 +76,7 @@ def test_multi_label_data_gives_multi_label_metrics(clips: list[str]) -> None:
     assert found.metrics.labels_without_examples == ("Waves, surf",)
 
 
-def test_an_ensemble_is_the_mean_by_name_not_by_position(clips: list[str]) -> None:
+def test_an_ensemble_averages_scores_by_label_name_not_by_position(clips: list[str]) -> None:
     one, other = tiny_tagger(), tiny_tagger(labels=["Music", "Waves, surf", "extra", "Rain", "Speech"])
     with torch.no_grad():
         for parameter in other.engine.model.parameters():
@@ -99,13 +99,13 @@ def test_data_labels_are_found_by_identifier_and_other_case(clips: list[str]) ->
     assert found.targets.tolist() == [0, 3, 2]
 
 
-def test_a_label_the_model_lacks_is_an_error_that_names_it(clips: list[str]) -> None:
+def test_an_unknown_label_is_an_error_that_names_it(clips: list[str]) -> None:
     with pytest.raises(UsageError, match=r"tiny does not know 1 of the 2 labels of clips: 'Thunder'") as caught:
         evaluate(single(clips[:2], "Rain", "Thunder"), [tiny_tagger()], HERE)
     assert "--ignore-unknown-labels" in str(caught.value)
 
 
-def test_the_model_of_an_ensemble_that_lacks_a_label_is_named(clips: list[str]) -> None:
+def test_the_model_of_an_ensemble_that_does_not_know_a_label_is_named(clips: list[str]) -> None:
     other = tiny_tagger(labels=["Music", "Speech"])
     other.name = "other"
     with pytest.raises(UsageError, match="other does not know 1 of the 2 labels of clips: 'Rain'"):
@@ -119,11 +119,11 @@ def test_unknown_labels_can_be_ignored(clips: list[str]) -> None:
     found = evaluate(multi(clips[:4], ("Rain", "Thunder"), ("Thunder",), ("Music",), ()), [tiny_tagger()], options)
     assert [example.path for example in found.examples] == [clips[0], clips[2], clips[3]]
     assert found.num_left_out == 1
-    with pytest.raises(UsageError, match="no example is left"):
+    with pytest.raises(UsageError, match="no example with a known label is left"):
         evaluate(single(clips[:2], "Thunder", "Hail"), [tiny_tagger()], options)
 
 
-def test_predictions_can_be_kept_to_the_labels_of_the_data(clips: list[str]) -> None:
+def test_predictions_can_be_restricted_to_the_labels_of_the_data(clips: list[str]) -> None:
     tagger = tiny_tagger()
     scores = by_label(tagger, clips[0])
     worst, second_worst = sorted(scores, key=lambda label: scores[label])[:2]
@@ -134,7 +134,7 @@ def test_predictions_can_be_kept_to_the_labels_of_the_data(clips: list[str]) -> 
     assert set(found.metrics.confusion_matrix.labels) <= {worst, second_worst}  # type: ignore[union-attr]
 
 
-def test_parts_of_a_recording_are_examples_of_their_own(clips: list[str]) -> None:
+def test_parts_of_a_recording_are_separate_examples(clips: list[str]) -> None:
     parts = (Example(clips[5], ("Rain",), start_s=0.5, end_s=1.1), Example(clips[5], ("Music",), end_s=0.3))
     tagger = tiny_tagger()
     found = evaluate(ExampleSet("clips", parts, ("Music", "Rain"), is_multi_label=False), [tagger], HERE)
@@ -143,7 +143,7 @@ def test_parts_of_a_recording_are_examples_of_their_own(clips: list[str]) -> Non
         np.testing.assert_allclose(found.scores[row], [expected[label] for label in LABELS], atol=1e-5)
 
 
-def test_windows_are_aggregated_as_asked(clips: list[str]) -> None:
+def test_windows_are_aggregated_by_the_option(clips: list[str]) -> None:
     tagger = tiny_tagger()
     options = EvaluationOptions(num_workers=0, aggregate="max", hop_s=0.2)
     found = evaluate(single(clips[4:], "Rain", "Music"), [tagger], options)
@@ -175,23 +175,23 @@ def test_a_bad_clip_is_left_out_and_counted(clips: list[str], tmp_path: Path, nu
     assert record["failures"][0] | {"message": ""} == {"path": str(bad), "code": "empty_file", "message": ""}
 
 
-def test_nothing_but_bad_clips_is_an_error(tmp_path: Path) -> None:
+def test_data_without_readable_clips_is_an_error(tmp_path: Path) -> None:
     missing = [str(tmp_path / "a.wav"), str(tmp_path / "b.wav")]
-    with pytest.raises(AstError, match=r"not one of 2 examples could be scored.*a\.wav"):
+    with pytest.raises(AstError, match=r"none of 2 examples could be scored.*a\.wav"):
         evaluate(single(missing, "Rain", "Music"), [tiny_tagger()], HERE)
 
 
-def test_models_that_cannot_be_judged_are_refused(clips: list[str]) -> None:
+def test_no_model_or_a_regression_model_is_a_usage_error(clips: list[str]) -> None:
     with pytest.raises(UsageError, match="at least one model"):
         evaluate(single(clips[:2], "Rain", "Music"), [], HERE)
     with pytest.raises(UsageError, match=r"a regression"):
         evaluate(multi(clips[:2], ("Rain",), ()), [tiny_tagger(None, ["Rain"])], HERE)
 
 
-def test_an_ensemble_of_sigmoid_and_softmax_is_warned_of(clips: list[str]) -> None:
+def test_an_ensemble_of_sigmoid_and_softmax_gives_a_warning(clips: list[str]) -> None:
     softmax = tiny_tagger("single_label_classification")
     softmax.name = "other"
-    with pytest.warns(AstWarning, match=r"different kinds \(tiny: sigmoid, other: softmax\)"):
+    with pytest.warns(AstWarning, match=r"different kinds of scores \(tiny: sigmoid, other: softmax\)"):
         evaluate(single(clips[:2], "Rain", "Music"), [tiny_tagger(), softmax], HERE)
 
 
@@ -206,12 +206,12 @@ def test_an_ensemble_of_sigmoid_and_softmax_is_warned_of(clips: list[str]) -> No
         ({"batch_size": 0}, "--batch-size must be"),
     ],
 )
-def test_options_that_cannot_be_are_refused(change: dict[str, object], message: str) -> None:
+def test_invalid_options_are_usage_errors(change: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         EvaluationOptions(**change)  # type: ignore[arg-type]
 
 
-def test_predictions_hold_every_example_once(clips: list[str], tmp_path: Path) -> None:
+def test_predictions_contain_every_example_once(clips: list[str], tmp_path: Path) -> None:
     missing = str(tmp_path / "=gone.wav")
     found = evaluate(single([clips[0], missing], "Rain", "Waves, surf"), [tiny_tagger()], HERE)
     good, bad = map(json.loads, predictions_text(found, ".jsonl").splitlines())
@@ -225,7 +225,7 @@ def test_predictions_hold_every_example_once(clips: list[str], tmp_path: Path) -
     assert second == f'{missing},0,,"Waves, surf",,not_found,'
 
 
-def test_predictions_as_csv_move_no_terminal(clips: list[str]) -> None:
+def test_predictions_as_csv_contain_no_control_characters(clips: list[str]) -> None:
     found = evaluate(single(clips[:1], "Rain"), [tiny_tagger()], HERE)
     found = dataclasses.replace(found, labels=("Rain\x1b[2J", "\x9b1A", "\u202eMusic", "=1"))
     header, row = predictions_text(found, ".csv").splitlines()
@@ -244,7 +244,7 @@ def test_predictions_keep_names_that_are_not_utf_8(clips: list[str], tmp_path: P
     assert exact_path(row) == missing
 
 
-def test_predictions_of_several_labels_are_those_from_one_half_on(clips: list[str]) -> None:
+def test_multi_label_predictions_are_labels_with_scores_of_at_least_one_half(clips: list[str]) -> None:
     found = evaluate(multi(clips[:2], ("Rain",), ()), [tiny_tagger()], HERE)
     record = json.loads(predictions_text(found, ".jsonl").splitlines()[0])
     assert record["predicted"] == [label for label, score in record["scores"].items() if score >= 0.5]

@@ -33,13 +33,13 @@ def pixels(png: bytes) -> NDArray[np.float32]:
 
 
 def is_color(picture: NDArray[np.float32], color: str) -> NDArray[np.bool_]:
-    """Tell which pixels have a color ``#rrggbb``, shape (height, width)."""
+    """Return a mask of the pixels with a color ``#rrggbb``, shape (height, width)."""
     return (np.abs(picture[..., :3] - to_rgb(color)) < 0.01).all(axis=-1)
 
 
 @pytest.mark.parametrize("num_labels", [2, 10, 80])
 def test_a_confusion_matrix_is_drawn(num_labels: int) -> None:
-    """Each class is taken for the other of its pair: cells beside the diagonal are dark, all others light."""
+    """Each class is predicted as the other of its pair: cells beside the diagonal are dark, all others light."""
     targets = np.repeat(np.arange(num_labels), 10)
     metrics = single_label_metrics(np.eye(num_labels)[targets ^ 1], targets, LABELS[:num_labels])
     picture = pixels(evaluation_picture(metrics, "model on data"))
@@ -91,7 +91,7 @@ def test_of_many_classes_those_with_the_most_mistakes_are_drawn_and_rows_add_up(
     left_out = num_labels - 4, num_labels - 3
     assert labels == [label for i, label in enumerate(LABELS[:num_labels]) if i not in left_out]
     np.testing.assert_array_equal(counts.sum(axis=1), 10)
-    assert np.flatnonzero(counts[:, -1]).tolist() == [num_labels - 5]  # the one that was taken for a class left out
+    assert np.flatnonzero(counts[:, -1]).tolist() == [num_labels - 5]  # whose mistake is a class left out
     subtitle = _single_label_subtitle(metrics, len(labels)).splitlines()
     assert subtitle[1:-1] == [f"the {MAX_CLASSES} classes with the most mistakes, of {num_labels}"]
 
@@ -118,7 +118,7 @@ def test_bars_are_as_long_as_their_values_and_many_classes_are_cut(num_labels: i
     assert all(ink[top : top + 20, left - 30 : left - 3].any() for top in tops)  # names, beside the axis
 
 
-def test_a_cell_is_colored_by_its_share_of_the_row() -> None:
+def test_a_cell_is_colored_by_its_fraction_of_the_row() -> None:
     targets = np.array([0] * 99 + [1])
     right = single_label_metrics(np.eye(2)[targets], targets, LABELS[:2])
     picture = pixels(evaluation_picture(right, "x"))[..., :3]
@@ -127,7 +127,7 @@ def test_a_cell_is_colored_by_its_share_of_the_row() -> None:
     assert num_darkest > 1.8 * cell  # both cells of right answers, although one counts 99 and the other 1
 
 
-def test_labels_are_text_and_never_formulas() -> None:
+def test_labels_are_drawn_as_text_not_as_formulas() -> None:
     labels = ["$\\frac{", "a\x1b[31m_b^{", "$x$", "\\"]
     metrics = single_label_metrics(np.eye(4), np.arange(4), labels)
     assert evaluation_picture(metrics, "$\\bad{ on x").startswith(b"\x89PNG")
@@ -135,7 +135,7 @@ def test_labels_are_text_and_never_formulas() -> None:
     assert evaluation_picture(multi_label_metrics(np.eye(4), targets, labels), "$\\bad{").startswith(b"\x89PNG")
 
 
-def test_drawing_touches_no_display_and_no_global_state() -> None:
+def test_drawing_needs_no_display_and_no_global_state() -> None:
     program = (
         "import sys, numpy as np\n"
         "from ast_cli.evaluation.metrics import single_label_metrics\n"

@@ -26,12 +26,12 @@ def test_no_other_threshold_gives_a_larger_f1(rng: np.random.Generator) -> None:
         assert found.support == targets[:, column].sum()
 
 
-def test_a_threshold_lies_between_the_scores_it_divides() -> None:
+def test_a_threshold_is_between_the_scores_it_separates() -> None:
     (found,) = best_thresholds(np.array([[0.1], [0.3], [0.8], [0.9]]), np.array([[0], [0], [1], [1]]) > 0, ["Rain"])
     assert (found.threshold, found.f1, found.precision, found.recall) == (0.55, 1.0, 1.0, 1.0)
 
 
-def test_neighboring_scores_are_still_divided() -> None:
+def test_very_close_scores_are_separated() -> None:
     low = np.float32(0.5)
     high = np.nextafter(low, np.float32(1))
     (found,) = best_thresholds(np.array([[low], [high]]), np.array([[False], [True]]), ["Rain"])
@@ -45,7 +45,7 @@ def test_equal_scores_and_absent_classes(rng: np.random.Generator) -> None:
     assert 0 < found.threshold <= 0.4
 
 
-def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_written_file_can_be_read(tmp_path: Path) -> None:
     targets = np.array([[True, False], [False, True], [False, False]])
     thresholds = best_thresholds(np.array([[0.9, 0.1], [0.2, 0.7], [0.1, 0.6]]), targets, ["Rain", "Waves, surf"])
     file = tmp_path / "thresholds.json"
@@ -62,7 +62,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ("{", "not valid JSON"),
         ("[]", "must contain a JSON object"),
-        ('{"labels": {}}', "holds no thresholds"),
+        ('{"labels": {}}', "contains no thresholds"),
         ('{"schema_version": 2, "labels": {"Rain": 0.5}}', "schema version 2"),
         ('{"labels": {"Rain": NaN}}', "'Rain' must be a number from 0 to 1, not nan"),
         ('{"labels": {"Rain": 1.01}}', "must be a number from 0 to 1, not 1.01"),
@@ -70,7 +70,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
         ('{"labels": {"Rain": {"f1": 0.5}}}', "not None"),
     ],
 )
-def test_a_bad_file_is_one_sentence(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_file_is_an_error_of_one_sentence(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "thresholds.json"
     file.write_text(content)
     with pytest.raises(UsageError, match=message) as caught:
@@ -83,7 +83,7 @@ def scores_of(tagger: Tagger, waveform: np.ndarray) -> dict[str, float]:
     return {tag.label: tag.score for tag in result.tags}
 
 
-def test_classify_keeps_what_reaches_its_own_threshold(rng: np.random.Generator) -> None:
+def test_classify_keeps_labels_that_reach_their_own_threshold(rng: np.random.Generator) -> None:
     tagger, waveform = tiny_tagger(), 0.1 * rng.standard_normal(8000)
     scores = scores_of(tagger, waveform)
     best, second, *others = scores
@@ -105,7 +105,7 @@ def test_other_labels_use_the_common_threshold_or_one_half(rng: np.random.Genera
     assert {tag.label for tag in kept} == set(scores) - {last}
 
 
-def test_events_use_each_labels_threshold(rng: np.random.Generator) -> None:
+def test_events_use_the_threshold_of_each_label(rng: np.random.Generator) -> None:
     tagger, waveform = tiny_tagger(), 0.1 * rng.standard_normal(32000)
     zero_for = LABELS[2]
     thresholds = dict.fromkeys(LABELS, 1.0) | {zero_for: 0.0}
@@ -114,7 +114,7 @@ def test_events_use_each_labels_threshold(rng: np.random.Generator) -> None:
     assert [(event.label, event.start_s) for event in result.events] == [(zero_for, 0.0)]
 
 
-def test_the_fingerprint_holds_the_values_and_not_their_order() -> None:
+def test_the_fingerprint_depends_on_the_values_not_on_their_order() -> None:
     tagger = tiny_tagger()
     tagger.name = "builtin"
 
@@ -133,7 +133,7 @@ def test_the_fingerprint_holds_the_values_and_not_their_order() -> None:
         ({"Rain": "high"}, "not 'high'"),
     ],
 )
-def test_thresholds_that_cannot_be_are_refused(thresholds: dict[str, float], message: str) -> None:
+def test_invalid_thresholds_are_usage_errors(thresholds: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         tiny_tagger().classify(np.zeros(8000), sampling_rate=16000, thresholds=thresholds)
 
