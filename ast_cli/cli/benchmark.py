@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ast_cli.cli import parameters as p
+from ast_cli.cli.completion import complete_models
 from ast_cli.cli.streams import note
 from ast_cli.errors import UsageError
 
@@ -30,6 +31,7 @@ def benchmark(
             "--model",
             help="base, small or tiny (random weights, no download), builtin, a folder (also of an exported model), "
             "an alias or a hub id.",
+            autocompletion=complete_models,
         ),
     ] = "base",
     engine: p.Engine = None,

@@ -35,6 +35,8 @@ NEVER_DEFAULTS = frozenset(
 )
 # Options that mean something else in each command: their defaults are set for one command.
 OF_ONE_COMMAND = frozenset({"--format", "--batch-size", "--dtype", "--max-length", "--num-mel-bins"})
+# Commands whose --model is not the model to tag with: only their own table and variable set it.
+WITH_OWN_MODEL = frozenset({"stats", "benchmark"})
 DEFAULTS = "ast_cli.defaults"  # where a command's context keeps the defaults that were set for it
 KEYS = {
     flag.removeprefix("--").replace("-", "_"): flag
@@ -95,8 +97,12 @@ def defaults_for(command: str, params: Sequence[Any], commands: Sequence[str]) -
 def variables_for(command: str, flag: str) -> list[str]:
     """Return the names of the variables that set an option, the weaker first: ``AST_TOP_K``, ``AST_CLASSIFY_TOP_K``."""
     option = flag.removeprefix("--").replace("-", "_").upper()
-    prefixes = [f"{command.upper()}_"] if flag in OF_ONE_COMMAND else ["", f"{command.upper()}_"]
+    prefixes = ["", f"{command.upper()}_"][flag in OF_ONE_COMMAND or _is_own_model(command, flag) :]
     return [f"{VARIABLE_PREFIX}{prefix}{option}" for prefix in prefixes]
+
+
+def _is_own_model(command: str, flag: str) -> bool:
+    return flag == "--model" and command in WITH_OWN_MODEL
 
 
 def source_of(param: Any, ctx: Any) -> str:
@@ -142,7 +148,7 @@ def _from_file(
             raise UsageError(f"{where}: {_no_option(key, command if is_own_table else None, options)}")
         if not is_own_table and flag in OF_ONE_COMMAND:
             raise UsageError(f"{where}: has another meaning in each command; write it below a line such as [{command}]")
-        if flag in options:
+        if flag in options and (is_own_table or not _is_own_model(command, flag)):
             param = options[flag]
             found[param.name] = Default(_checked(value, param, where), str(file))
     return found

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ast_cli.cli import parameters as p
+from ast_cli.cli.completion import complete_models
 from ast_cli.cli.evaluation_files import EvaluationFiles
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.progress import RunProgress, watched
@@ -34,6 +35,7 @@ def evaluate(
             "--model",
             "-m",
             help="Model, as for classify. Several --model form an ensemble: the mean of their scores.",
+            autocompletion=complete_models,
         ),
     ] = None,
     split: p.Split = None,

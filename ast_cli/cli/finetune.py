@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ast_cli.cli.completion import complete_models
 from ast_cli.cli.option_flags import as_command
 from ast_cli.cli.parameters import Device, Exclude, choose_model
 from ast_cli.cli.streams import note, quiet_native_libraries
@@ -66,6 +67,7 @@ def finetune(
             help="Base model: builtin, a folder, an alias, a hub id, scratch:192x6 (width and layers; random weights), "
             "or a config.json. [default: AST_MODEL, else builtin]",
             show_default=False,
+            autocompletion=complete_models,
         ),
     ] = BUILTIN,  # not the AudioSet model if downloaded: a download must not change what training starts from
     recipe: Annotated[

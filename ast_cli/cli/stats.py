@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ast_cli.cli import parameters as p
+from ast_cli.cli.completion import complete_models
 from ast_cli.cli.counting import counting
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.streams import note, quiet_native_libraries
@@ -39,6 +40,7 @@ def stats(
             "-m",
             help="Model whose feature extractor is used. [default: that of --apply, else AudioSet's]",
             show_default=False,
+            autocompletion=complete_models,
         ),
     ] = None,
     num_mel_bins: Annotated[

@@ -81,6 +81,9 @@ def test_config_shows_what_holds_and_why(run_ast: Run, users_file: Path, folder:
         *("classify", "extract", "finetune", "evaluate", "benchmark"),
     }
     assert ("extract", "--hop") not in found
+    assert {command for command, option in found if option == "--model"} == {
+        *("classify", "extract", "finetune", "evaluate", "export"),
+    }
     everything = defaults(run_ast, folder, "classify")
     assert everything["classify", "--aggregate"] == ("mean", "built in")
     assert all(command == "classify" for command, _ in everything)
