@@ -72,7 +72,7 @@ def once(model: str, **changes: Any) -> BenchmarkOptions:
 def test_flop_formula_agrees_with_torchs_counter(trimmed: bool) -> None:
     model = ASTForAudioClassification(MINI, "eager").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():  # torch 2.4 counts nothing in inference_mode
-        # the last block is not trimmed where every hidden state is asked for
+        # the last block is not trimmed if all hidden states are requested
         model(torch.zeros(1, 128, 64), output_hidden_states=not trimmed)
     # 1 %: the formula leaves out all but matrix products, and torch counts those alone too
     assert peers.flop_per_window(MINI, trimmed=trimmed) == pytest.approx(counter.get_total_flops(), rel=0.01)
@@ -298,15 +298,15 @@ def test_speed_ups_name_the_engine() -> None:
 
 
 def test_defaults_on_a_cpu_are_float32_and_batches_of_1_and_2(mini_folder: str) -> None:
-    heard: list[str] = []
+    messages: list[str] = []
     options = once(mini_folder, attn_implementations=("eager",), batch_sizes=None)
-    report = run_benchmark(options, heard.append)
+    report = run_benchmark(options, messages.append)
     assert [(m.dtype, m.batch_size, m.peer) for m in report.measurements] == [
         ("float32", 1, "eager"),
         ("float32", 2, "eager"),
     ]
     assert report.speed_ups == ()
-    assert heard == [
+    assert messages == [
         f"loading {mini_folder}",
         "timing float32, batch size 1",
         "timing float32, batch size 2",

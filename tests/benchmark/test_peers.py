@@ -118,10 +118,10 @@ def test_a_runtime_is_compared_with_transformers_too(engine: Any, folder: str) -
 
 @each_engine
 def test_an_unsupported_data_type_is_refused_before_anything_is_timed(engine: Any, folder: str) -> None:
-    heard: list[str] = []
+    messages: list[str] = []
     with pytest.raises(DeviceError, match=f"the {engine} engine computes in float32.*, not in float16"):
-        run_benchmark(options_for(folder, engine, dtypes=("fp32", "fp16")), heard.append)
-    assert heard == [f"loading {folder}"]
+        run_benchmark(options_for(folder, engine, dtypes=("fp32", "fp16")), messages.append)
+    assert messages == [f"loading {folder}"]
     with pytest.raises(DeviceError, match=f"the {engine} engine runs on the CPU, not on cuda:0"):
         run_benchmark(options_for(folder, engine, device="cuda:0"))
     with pytest.raises(UsageError, match=f"the {engine} engine has no choice of attention: leave out --attn"):
@@ -149,12 +149,12 @@ def test_the_compile_engine_compiles_before_timing_starts(
 ) -> None:
     monkeypatch.setenv("AST_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    heard: list[str] = []
+    messages: list[str] = []
     options = options_for(folder, CompileEngine.name, batch_sizes=(1,), num_repeats=3, device="cpu")
-    report = run_benchmark(options, heard.append)
+    report = run_benchmark(options, messages.append)
     assert [m.peer for m in report.measurements] == ["compile sdpa", "compile eager"]
     assert [(s.baseline, s.peer) for s in report.speed_ups] == [("compile eager", "compile sdpa")]
-    assert heard.count("compiling for batches of 1; the code is kept for later runs") == 2
+    assert messages.count("compiling for batches of 1; the code is kept for later runs") == 2
 
 
 # --- the reference

@@ -141,7 +141,7 @@ def test_auto_is_the_fastest_that_is_installed_and_offers_the_data_type(
         ("", False),
     ],
 )
-def test_linux_tells_whether_the_processor_multiplies_bfloat16(
+def test_bfloat16_support_is_read_from_the_flags_of_linux(
     tmp_path: Path, flags: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processors = [f"processor\t: {number}\nmodel name\t: A CPU\nflags\t\t: {flags}\n\n" for number in range(2)]
@@ -152,11 +152,11 @@ def test_linux_tells_whether_the_processor_multiplies_bfloat16(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is missing")
-@pytest.mark.skipif(not choice.CPU_INFO.exists(), reason="it is Linux that is asked")
+@pytest.mark.skipif(not choice.CPU_INFO.exists(), reason="needs /proc/cpuinfo of Linux")
 def test_auto_never_chooses_a_data_type_that_openvino_refuses() -> None:
     from ast_cli.engine.graph.openvino_engine import has_bfloat16, the_core
 
-    if has_bfloat16(the_core()):  # which may know more than Linux tells
+    if has_bfloat16(the_core()):  # OpenVINO may detect more than Linux reports
         pytest.skip("openvino refuses no bfloat16 on this processor")
     assert resolve_engine(EngineOptions("auto", "cpu", "bfloat16")) == "torch"
 

@@ -161,7 +161,7 @@ def test_a_complete_file_that_the_runtime_rejects_is_written_again(tmp_path: Pat
     assert len(said) == 1
     x = features(first.config, 2)
     np.testing.assert_array_equal(again.logits(x), first.logits(x))
-    assert load(folder, engine)[1] == []  # what was made anew is kept
+    assert load(folder, engine)[1] == []  # the new file is kept
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -46,9 +46,9 @@ def test_equalized_features_give_the_same_logits(tmp_path: Path, changes: dict[s
     before = {name: array.copy() for name, array in weights.items()}
     x = features(config, 3)
     ranges = calibrate(str(folder), [x])
-    anew, narrower = smoothed(config, weights, ranges)
+    equalized, narrower = smoothed(config, weights, ranges)
     expected = logits_of(GraphBuilder(config, weights), config, x)
-    np.testing.assert_allclose(logits_of(GraphBuilder(config, anew), config, x), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(logits_of(GraphBuilder(config, equalized), config, x), expected, rtol=0, atol=1e-4)
     assert all(np.array_equal(before[name], array) for name, array in weights.items())
     assert narrower.keys() == ranges.keys()
     for name, (low, high) in narrower.items():

@@ -14,7 +14,7 @@ from ast_cli.engine.torch.waveforms import NUM_SLOTS, WaveformEngine
 from ast_cli.errors import CheckpointError
 
 TOLERANCE = 1e-5  # the same float32 operations on the same samples, grouped otherwise
-GPU_TOLERANCE = 1e-2  # logits of about 1 in float32: another FFT, whose rounding noise is heard in empty bins
+GPU_TOLERANCE = 1e-2  # logits of about 1 in float32: another FFT, whose rounding noise matters in empty bins
 EXTRACTOR = ASTFeatureExtractor(num_mel_bins=32, max_length=64)
 WINDOW_SAMPLES = EXTRACTOR.fbank_config.num_samples(64)
 DEVICES = [pytest.param("cpu"), pytest.param("cuda", marks=pytest.mark.gpu)]
