@@ -29,6 +29,7 @@ from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.tagging.decode.pool import default_num_workers
 from ast_cli.tagging.inputs import list_inputs
 from ast_cli.tagging.options import DecodeOptions
+from ast_cli.tagging.score.classify import classify_inputs
 
 SAMPLING_RATE = 44_100
 
@@ -80,7 +81,7 @@ def run_model(tagger: Tagger, batches: list[torch.Tensor]) -> Cost:
 
 def run_folder(tagger: Tagger, folder: Path, options: ClassifyOptions, num_workers: int) -> Cost:
     started = now()
-    results = list(tagger.classify_inputs(list_inputs([str(folder)]), options, DecodeOptions(num_workers)))
+    results = list(classify_inputs(tagger, list_inputs([str(folder)]), options, DecodeOptions(num_workers)))
     cost = since(started)
     assert all(getattr(result, "error", None) is None for result in results)
     return cost

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soxr
@@ -17,7 +18,14 @@ from numpy.typing import NDArray
 from ast_cli.audio.decoders.choice import open_decoder
 from ast_cli.audio.decoders.interface import Decoder, bad_sampling_rate
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, MODEL_SAMPLING_RATE, replace_absurd
-from ast_cli.audio.source import OPENING_BYTES, STORAGE_ERRORS, Source, read_failure, without_oversized_chunk
+from ast_cli.audio.source import (
+    OPENING_BYTES,
+    STORAGE_ERRORS,
+    Source,
+    read_failure,
+    read_file,
+    without_oversized_chunk,
+)
 from ast_cli.errors import AstError, AudioError, ErrorCode, UsageError, WarningCode, internal_error
 
 logger = logging.getLogger(__name__)
@@ -30,7 +38,7 @@ LOST = {WarningCode.TRUNCATED, WarningCode.PARTIAL}
 
 
 def open_audio(
-    audio: str | Path | bytes,
+    audio: str | Path | bytes | BinaryIO,
     sampling_rate: int = MODEL_SAMPLING_RATE,
     start_s: float = 0.0,
     duration_s: float | None = None,
@@ -38,7 +46,7 @@ def open_audio(
     """Open encoded audio for reading as mono samples.
 
     Args:
-        audio: Path of a file, or the content of a file as bytes.
+        audio: Path of a file, the content of a file as bytes, or a binary file open for reading.
         sampling_rate: Sampling rate of the returned samples in Hz.
         start_s: Start of the part to read, in seconds.
         duration_s: Length of the part to read, in seconds; None for the rest of the file.
@@ -52,6 +60,8 @@ def open_audio(
         raise UsageError(f"start_s must be finite and at least 0 s, not {start_s:g}")
     if duration_s is not None and not 0 < duration_s < math.inf:
         raise UsageError(f"duration_s must be finite and above 0 s, not {duration_s:g}")
+    if not isinstance(audio, str | bytes | os.PathLike):
+        audio = read_file(audio)
     if isinstance(audio, bytes):
         source = Source("-", audio)
         if not audio:
@@ -103,7 +113,7 @@ def _open_stream(source: Source, sampling_rate: int, start_s: float, duration_s:
 
 
 def load_waveform(
-    audio: str | Path | bytes,
+    audio: str | Path | bytes | BinaryIO,
     sampling_rate: int = MODEL_SAMPLING_RATE,
     start_s: float = 0.0,
     duration_s: float | None = None,

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from ast_cli.audio.containers import ogg
 from ast_cli.audio.containers.lengths import is_cut, oversized_chunk
-from ast_cli.errors import AudioError, ErrorCode
+from ast_cli.errors import AudioError, ErrorCode, UsageError
 
 READ_BYTES = 1 << 18  # per read
 OPENING_BYTES = 8 << 20  # more than either decoder reads to open a file
@@ -37,6 +37,25 @@ PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"crx ",
 HEAD_BYTES = 256  # number of first bytes by which a file's type is recognized
 TS_PACKETS = ((0, 188), (4, 192))  # MPEG transport streams: offset of the first packet and distance to the next
 TS_SYNC = b"\x47"
+
+
+def is_file(audio: object) -> bool:
+    """Return whether an argument is a file open for reading."""
+    return callable(getattr(audio, "read", None))
+
+
+def read_file(file: BinaryIO) -> bytes:
+    """Return the rest of an open file.
+
+    Raises:
+        UsageError: If it is no file, or open as text.
+    """
+    if not is_file(file):
+        raise UsageError(f"audio is a path, the bytes of a file, or a binary file, not {type(file).__name__}")
+    content: object = file.read()
+    if not isinstance(content, bytes):
+        raise UsageError("the audio file is open as text: open it in binary mode, with open(path, 'rb')")
+    return content
 
 
 @dataclass(frozen=True, slots=True)

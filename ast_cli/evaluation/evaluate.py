@@ -19,6 +19,7 @@ from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.evaluation.thresholds import LabelThreshold, best_thresholds
 from ast_cli.results import SCHEMA_VERSION, FileError, TaggingResult, path_fields
 from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.score.classify import classify_inputs, tag_chooser
 from ast_cli.tagging.tagger import Tagger
 
 # Function that passes results through, for progress. Arguments: the results, their number, and the name of the model.
@@ -178,7 +179,7 @@ class _Ensemble:
             top_k=tagger.config.num_labels,
             aggregate=self.options.aggregate,
         )
-        records = tagger.classify_inputs(inputs, options, self.options)
+        records = classify_inputs(tagger, inputs, options, self.options)
         results = (record for record in records if isinstance(record, TaggingResult))
         with contextlib.closing(records):
             yield from self.watch(results, len(rows), tagger.name)
@@ -198,7 +199,7 @@ def _metrics(scores: NDArray[np.float32], targets: NDArray[Any], labels: tuple[s
 
 def _check_activations(taggers: Sequence[Tagger]) -> None:
     """Check that all models have scores from 0 to 1; warn of an ensemble with different kinds of scores."""
-    kinds = {tagger.name: tagger.check_options(ClassifyOptions()).activation for tagger in taggers}
+    kinds = {tagger.name: tag_chooser(tagger, ClassifyOptions()).activation for tagger in taggers}
     for name, kind in kinds.items():
         if kind == "none":
             raise UsageError(

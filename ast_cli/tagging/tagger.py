@@ -1,46 +1,43 @@
-"""Tagger: a checkpoint ready to tag recordings, from Python."""
+"""The tagger: a loaded checkpoint that tags recordings from Python."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.front_end import FbankBackend, FrontEndName, is_original
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
-from ast_cli.audio.windows import hop_frames_of
-from ast_cli.engine.batch_size import BatchSize, choose_batch_size
 from ast_cli.engine.choice import load_engine
 from ast_cli.engine.graph.exported import extractor_inside
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.options import TORCH_ENGINES, EngineName
-from ast_cli.errors import AstWarning, AudioError, CheckpointError
+from ast_cli.errors import AstWarning, AudioError, CheckpointError, UsageError
 from ast_cli.hub.folders import default_model, describing_folder, exported_file
 from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig
-from ast_cli.results import StreamedPart, TaggingResult
-from ast_cli.tagging.decode.opening import Turn, Watching, Workers, open_as_ready, open_inputs, unwatched
+from ast_cli.results import TaggingResult
+from ast_cli.tagging.decode.opening import Turn
 from ast_cli.tagging.extract.extraction import Extraction, extract_features
 from ast_cli.tagging.inputs import Input, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, DecodeOptions, ExtractOptions, LoadOptions
-from ast_cli.tagging.score.batch import Batcher, classify_turns
+from ast_cli.tagging.score.classify import classify_inputs, classify_turns
 from ast_cli.tagging.score.recording import Audio, Recording, open_stream
-from ast_cli.tagging.score.scoring import TagChooser
 
 
 class Tagger:
-    """Tags recordings with the labels of a checkpoint.
+    """Tags recordings with the labels of a checkpoint; usually made by `from_pretrained`.
 
     Args:
         engine: The loaded model.
-        feature_extractor: Of the same checkpoint.
-        name: Of the checkpoint, repeated in results.
+        feature_extractor: Feature extractor of the same checkpoint.
+        name: Name of the checkpoint, repeated in results.
 
     Raises:
-        CheckpointError: Model and feature extractor do not fit each other.
+        CheckpointError: If model and feature extractor do not fit each other.
     """
 
     def __init__(self, engine: Engine, feature_extractor: ASTFeatureExtractor, name: str) -> None:
@@ -67,27 +64,29 @@ class Tagger:
         """Load a checkpoint for tagging.
 
         Args:
-            model: ``builtin``, a folder, an alias (``audioset``, ``fast``), a hub id, an original ``.pth`` file, the
-                folder or file that ``ast export`` wrote; None for ``AST_MODEL``, else the AudioSet checkpoint if it was
-                fetched, else the built-in one.
-            engine: What runs the model: ``torch``, ``compile``; ``openvino``, ``onnxruntime`` where they are
-                installed; ``auto`` for the fastest that is; None for torch, or what an exported model was exported for.
+            model: ``builtin``, a folder, an alias (``audioset``, ``fast``), a hub id, an original ``.pth`` file, or a
+                folder or file written by ``ast export``; None for ``AST_MODEL``, else the AudioSet checkpoint if it
+                has been downloaded, else the built-in model.
+            engine: ``torch``, ``compile``, ``openvino``, ``onnxruntime``, or ``auto`` for the fastest that is
+                installed; None for torch, or for the engine that an exported model was exported for.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
             attn_implementation: ``sdpa`` or ``eager``.
-            fbank_backend: ``native``, which is ``numpy`` with an engine that needs no torch; or ``torchaudio`` where it
-                is installed.
-            front_end: ``audioset`` or ``speech-commands``, where the checkpoint brings no ``preprocessor_config.json``
-                and its labels do not tell either.
-            unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
-            num_threads: Of the engine on the CPU, of torch in this whole process; None for as many as there are cores.
-            report_progress: Is told what takes long and is done once: a model is converted, compiled.
+            fbank_backend: ``native``, or ``torchaudio`` if that is installed; ``native`` runs in NumPy with an engine
+                that does not need torch.
+            front_end: ``audioset`` or ``speech-commands``; needed only for a checkpoint that has no
+                ``preprocessor_config.json`` and whose labels do not identify its front end.
+            unnamed_labels: Whether a checkpoint without names of its labels is accepted, with ``LABEL_n`` as names.
+            num_threads: Number of CPU threads of the engine (of torch: in the whole process); None for the number of
+                cores.
+            report_progress: Function that is called with a message before slow work that is done once, such as the
+                conversion or compilation of a model.
 
         Raises:
-            EngineMissingError: The engine's package is not installed.
-            CheckpointError: The checkpoint is damaged, foreign, or at odds with itself.
-            HubError: It is not on this machine.
-            DeviceError: The device was asked for by name and is not there.
+            EngineMissingError: If the package of the engine is not installed.
+            CheckpointError: If the checkpoint is damaged, of another kind, or inconsistent.
+            HubError: If the checkpoint is not on this machine.
+            DeviceError: If the device is not available.
         """
         options = LoadOptions(
             engine,
@@ -108,7 +107,7 @@ class Tagger:
         options: LoadOptions,
         report_progress: Callable[[str], None] = lambda _what: None,
     ) -> Tagger:
-        """Load a checkpoint as `from_pretrained` does, which see, its options in one object."""
+        """Load a checkpoint like `from_pretrained`, with the options in one object."""
         name = str(model) if model is not None else default_model()
         engine = load_engine(name, options, report_progress)
         backend = fbank_for(engine, options.fbank_backend)
@@ -116,7 +115,7 @@ class Tagger:
 
     @property
     def config(self) -> ASTConfig:
-        """The model's configuration, labels included."""
+        """Configuration of the model, with its labels."""
         return self.engine.config
 
     def classify(
@@ -127,22 +126,24 @@ class Tagger:
         options: ClassifyOptions | None = None,
         **changes: Any,
     ) -> TaggingResult:
-        """Tag one recording.
+        """Tag one recording; for several files see `classify_paths`.
 
         Args:
-            audio: A path, the bytes of one encoded file, or a mono waveform of shape (num_samples,).
-            sampling_rate: Of a waveform, in Hz; it is resampled if it must be.
-            options: How; None for the defaults.
+            audio: A path, the bytes of one encoded file, a binary file open for reading, or a mono waveform of shape
+                (num_samples,).
+            sampling_rate: Sampling rate of a waveform in Hz; the waveform is resampled to the model's rate if needed.
+            options: How the recording is tagged; None for the defaults.
             **changes: Single fields of `ClassifyOptions`, e.g. ``top_k=3, timestamps=True``.
 
         Raises:
-            AudioError: The recording cannot be read; here, unlike in a batch, it is raised.
-            UsageError: Options that cannot be, or a waveform that is not mono.
+            AudioError: If the recording cannot be read. In `classify_paths` this is a result with an error instead.
+            UsageError: If an option is invalid, or a waveform is not mono.
         """
         options = dataclasses.replace(options or ClassifyOptions(), **{**changes, "stream": False})
+        _check_one_recording(audio, "classify", "classify_paths tags several files")
         path = str(audio) if isinstance(audio, str | Path) else None
         stream = open_stream(audio, self.feature_extractor.sampling_rate, options, sampling_rate)
-        (result,) = self.classify_turns([Turn(Input(path or "the waveform"), lambda: stream)], options)
+        (result,) = classify_turns(self, [Turn(Input(path or "the waveform"), lambda: stream)], options)
         assert isinstance(result, TaggingResult)
         if result.error is not None:
             raise AudioError(result.error.code, result.error.message)
@@ -150,85 +151,51 @@ class Tagger:
 
     def classify_paths(
         self,
-        paths: Iterable[str],
+        paths: Iterable[str | Path],
         options: ClassifyOptions | None = None,
         workers: DecodeOptions | None = None,
+        *,
+        exclude: Sequence[str] = (),
         **changes: Any,
     ) -> Iterator[TaggingResult]:
-        """Tag many inputs; an input that cannot be read, or crashes its decoder, is a result with an error.
+        """Tag many files and yield a result for each.
+
+        Files are decoded in processes of their own while the model runs, and windows of several files share a batch.
+        An input that cannot be read or crashes its decoder is a result whose ``error`` says why; the others are not
+        affected. Nothing is read before the first result is taken, and results that are not taken are not computed, so
+        memory does not grow with the number of files.
+
+            for result in tagger.classify_paths(["recordings/", "more/*.flac"], top_k=3):
+                print(result.path, result.error or result.tags)
+
+        ``workers=DecodeOptions(num_workers=0)`` decodes in the calling process. `ast_cli.tag_files` writes the results
+        to a file and continues runs that were stopped.
 
         Args:
-            paths: Files, folders, glob patterns, or ``-`` for one file's bytes on standard input.
-            options: How; None for the defaults.
-            workers: How many processes decode, and how long they may take; None for the defaults.
-            **changes: Single fields of `ClassifyOptions`.
+            paths: Files, folders, glob patterns, or ``-`` for the bytes of one file on standard input. Folders are
+                searched for audio files; hidden files in them are left out. A file that is named twice, or by a
+                symbolic link too, is tagged once.
+            options: How the files are tagged; None for the defaults.
+            workers: Number of decoding processes, and the time after which a file that yields nothing counts as
+                failed; None for the defaults.
+            exclude: Glob patterns of names and paths that are left out of folders and patterns.
+            **changes: Single fields of `ClassifyOptions`, e.g. ``labels=("Speech",), timestamps=True``; ``stream`` has
+                no effect.
 
-        Returns:
-            One result an input, in order, each as soon as it is complete.
+        Yields:
+            One result for each input, in the order of the inputs, as soon as it and those before it are complete.
 
         Raises:
-            UsageError: Options that cannot be, a label the model does not have.
+            UsageError: If an option is invalid, the model does not have a label, or ``paths`` is a single path.
+            DeviceError: If not even a single window fits into the device's memory.
         """
+        if isinstance(paths, str | Path):
+            raise UsageError(f"paths must be a list of paths, not the single path {str(paths)!r}")
         options = dataclasses.replace(options or ClassifyOptions(), **{**changes, "stream": False})
-        for record in self.classify_inputs(list_inputs(paths), options, workers):
+        inputs = list_inputs((str(path) for path in paths), exclude=exclude)
+        for record in classify_inputs(self, inputs, options, workers):
             assert isinstance(record, TaggingResult)
             yield record
-
-    def classify_inputs(
-        self,
-        inputs: Iterable[Input],
-        options: ClassifyOptions,
-        workers: Workers | None = None,
-        *,
-        in_order: bool = True,
-        batch_size: BatchSize | None = None,
-        watching: Watching = unwatched,
-    ) -> Generator[TaggingResult | StreamedPart, None, None]:
-        """Tag inputs; with ``options.stream`` windows and events come before their input's result.
-
-        Args:
-            inputs: Taken from lazily.
-            options: How.
-            workers: Processes that decode, or how to start them; None for the defaults.
-            in_order: Whether results come in the order of the inputs, or each as soon as it is complete.
-            batch_size: How many windows the model is given at once; None to go by the options.
-            watching: Is shown what opens each input; see `ast_cli.tagging.decode.opening.open_inputs`.
-        """
-        opened = open_inputs if in_order else open_as_ready
-        with opened(inputs, self.feature_extractor.sampling_rate, options, workers, watching) as turns:
-            yield from self.classify_turns(turns, options, batch_size, in_order=in_order)
-
-    def classify_turns(
-        self,
-        turns: Iterable[Turn | None],
-        options: ClassifyOptions,
-        batch_size: BatchSize | None = None,
-        *,
-        in_order: bool = True,
-    ) -> Iterator[TaggingResult | StreamedPart]:
-        """Tag inputs that have been opened, or can be; otherwise as `classify_inputs`, in whose order they come."""
-        return classify_turns(turns, self._batcher(options, batch_size), options, self.name, in_order=in_order)
-
-    def _batcher(self, options: ClassifyOptions, batch_size: BatchSize | None) -> Batcher:
-        chooser = self.check_options(options)
-        return Batcher(
-            self.engine,
-            self.feature_extractor,
-            chooser,
-            batch_size or choose_batch_size(self.engine, options.batch_size),
-        )
-
-    def check_options(self, options: ClassifyOptions) -> TagChooser:
-        """Refuse options that do not fit the model, before anything is read or written.
-
-        Returns:
-            What chooses the tags.
-
-        Raises:
-            UsageError: A hop beyond the window, a label the model does not have.
-        """
-        hop_frames_of(options.hop_s, self.feature_extractor.max_length)
-        return TagChooser(self.config, options)
 
     def extract(
         self, audio: Audio, *, sampling_rate: int | None = None, options: ExtractOptions | None = None, **changes: Any
@@ -236,22 +203,33 @@ class Tagger:
         """Return features, embeddings, logits, hidden states or attentions of one recording.
 
         Args:
-            audio: As in `classify`.
-            sampling_rate: As in `classify`.
-            options: What and how; None for the embedding.
+            audio: Recording as in `classify`.
+            sampling_rate: Sampling rate of a waveform in Hz, as in `classify`.
+            options: What is extracted, and from which windows; None for the embedding.
             **changes: Single fields of `ExtractOptions`, e.g. ``what="logits"``.
 
         Raises:
-            AudioError: The recording cannot be read.
-            UsageError: Options that cannot be.
+            AudioError: If the recording cannot be read.
+            UsageError: If an option is invalid, or a waveform is not mono.
         """
         options = dataclasses.replace(options or ExtractOptions(), **changes)
+        _check_one_recording(audio, "extract", "call it for each")
         stream = open_stream(audio, self.feature_extractor.sampling_rate, options, sampling_rate)
         return extract_features(Recording(stream, self.feature_extractor, options), self.engine, options)
 
 
+def _check_one_recording(audio: object, method: str, remedy: str) -> None:
+    """Check that the argument of a method is not a list of paths.
+
+    Raises:
+        UsageError: If it is.
+    """
+    if isinstance(audio, list | tuple | set) and any(isinstance(path, str | Path) for path in audio):
+        raise UsageError(f"{method} takes one recording, not {len(audio)} paths: {remedy}")
+
+
 def fbank_for(engine: Engine, fbank_backend: FbankBackend) -> FbankBackend:
-    """Return the form of our filter bank that suits an engine: NumPy's where nothing else needs torch."""
+    """Return the filter bank that suits an engine: the native one runs in NumPy if the engine does not need torch."""
     return "numpy" if fbank_backend == "native" and engine.name not in TORCH_ENGINES else fbank_backend
 
 
@@ -264,13 +242,13 @@ def extractor_for(
     """Return a checkpoint's feature extractor.
 
     Args:
-        name: Of the checkpoint.
-        config: Its model's configuration; None where no model is loaded.
-        fbank_backend: Which filter bank.
-        front_end: Where the checkpoint brings none, and its labels do not tell which it needs.
+        name: Name of the checkpoint.
+        config: Configuration of its model; None if no model is loaded.
+        fbank_backend: Implementation of the filter bank.
+        front_end: Front end of a checkpoint that does not define one, and whose labels do not identify it.
 
     Raises:
-        CheckpointError: It brings none, and neither its labels nor the user tell which one fits.
+        CheckpointError: If neither the checkpoint nor its labels nor ``front_end`` define a front end.
     """
     exported = exported_file(name)
     if exported is not None and describing_folder(exported) is None:
@@ -282,10 +260,10 @@ def extractor_for(
 
 
 def check_fit(config: ASTConfig, feature_extractor: ASTFeatureExtractor, name: str) -> None:
-    """Refuse a checkpoint whose two halves are at odds.
+    """Check that the model and the feature extractor of a checkpoint fit each other.
 
     Raises:
-        CheckpointError: Naming what differs.
+        CheckpointError: If they do not; the message names the field that differs.
     """
     for field in ("num_mel_bins", "max_length"):
         of_model, of_features = getattr(config, field), getattr(feature_extractor, field)
@@ -296,8 +274,8 @@ def check_fit(config: ASTConfig, feature_extractor: ASTFeatureExtractor, name: s
             )
     if feature_extractor.sampling_rate != MODEL_SAMPLING_RATE:
         warnings.warn(
-            f"{name} hears {feature_extractor.sampling_rate} Hz, every published AST {MODEL_SAMPLING_RATE} Hz: is "
-            "its preprocessor_config.json right?",
+            f"{name} takes audio at {feature_extractor.sampling_rate} Hz, every published AST at "
+            f"{MODEL_SAMPLING_RATE} Hz: check its preprocessor_config.json",
             AstWarning,
             stacklevel=3,
         )

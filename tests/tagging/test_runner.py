@@ -16,6 +16,7 @@ from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.tagging.decode.opening import Turn
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.score import batch
+from ast_cli.tagging.score.classify import classify_turns
 from ast_cli.tagging.score.recording import WaveformStream
 from ast_cli.tagging.score.runner import DeviceRunner, HostRunner, runner_for
 
@@ -92,5 +93,5 @@ def test_single_windows_are_reported_at_once_though_a_gpu_could_run_ahead(
 
     noise = (0.1 * np.random.default_rng(0).standard_normal(4 * 11_000)).astype(np.float32)
     live = Live(noise, 16000, 16000, options)
-    heard = [num_read for _ in tagger.classify_turns([Turn(Input("live"), lambda: live)], options)]
+    heard = [num_read for _ in classify_turns(tagger, [Turn(Input("live"), lambda: live)], options)]
     assert heard[:3] == [1, 2, 3]  # a block holds a window of 10,480 samples; none waits for the next

@@ -17,6 +17,7 @@ from ast_cli.results import Event, StreamedPart, TaggingResult, Window
 from ast_cli.tagging.decode.opening import Turn
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ClassifyOptions, DecodeOptions
+from ast_cli.tagging.score.classify import classify_inputs, classify_turns
 from ast_cli.tagging.tagger import Tagger
 
 HERE = DecodeOptions(num_workers=0)
@@ -35,11 +36,11 @@ def test_streamed_parts_are_those_of_the_whole_result(
     options = ClassifyOptions(timestamps=True, events=True, threshold=0.4, batch_size=batch_size)
     streaming = ClassifyOptions(timestamps=True, events=True, threshold=0.4, batch_size=batch_size, stream=True)
     inputs = [Input(path) for path in paths]
-    whole = [r for r in tagger.classify_inputs(inputs, options, HERE) if isinstance(r, TaggingResult)]
+    whole = [r for r in classify_inputs(tagger, inputs, options, HERE) if isinstance(r, TaggingResult)]
     windows: dict[str | None, list[Window]] = {path: [] for path in paths}
     events: dict[str | None, list[Event]] = {path: [] for path in paths}
     finished: list[TaggingResult] = []
-    for record in tagger.classify_inputs(inputs, streaming, HERE):
+    for record in classify_inputs(tagger, inputs, streaming, HERE):
         if isinstance(record, StreamedPart):
             assert record.path not in [result.path for result in finished]
             (windows if isinstance(record.part, Window) else events)[record.path].append(record.part)  # type: ignore[arg-type]
@@ -64,7 +65,9 @@ def test_streamed_window_comes_before_the_next_block_is_read(tagger: Tagger) -> 
 
     stream = RawStream(Endless(), RawFormat(16000), 16000)  # type: ignore[arg-type]
     options = ClassifyOptions(timestamps=True, stream=True, batch_size=1)
-    records: Iterator[TaggingResult | StreamedPart] = tagger.classify_turns([Turn(Input("-"), lambda: stream)], options)
+    records: Iterator[TaggingResult | StreamedPart] = classify_turns(
+        tagger, [Turn(Input("-"), lambda: stream)], options
+    )
     for number in range(3):
         record = next(records)
         assert isinstance(record, StreamedPart)

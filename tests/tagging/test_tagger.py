@@ -25,6 +25,7 @@ from ast_cli.errors import AstWarning, AudioError, CheckpointError, DeviceError,
 from ast_cli.labels import SPEECH_COMMANDS, audioset_id2label
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import DecodeOptions, LoadOptions, WindowOptions
+from ast_cli.tagging.score.classify import classify_inputs
 
 HERE = DecodeOptions(num_workers=0)
 
@@ -154,13 +155,13 @@ def test_device_without_memory_gets_smaller_batches_and_one_warning(
 def test_file_that_was_listed_and_is_gone_has_vanished(tagger: Tagger, tmp_path: Path) -> None:
     gone = Input(str(tmp_path / "gone.wav"), listed=True)
     options = ClassifyOptions()
-    (result,) = tagger.classify_inputs([gone], options, HERE)
+    (result,) = classify_inputs(tagger, [gone], options, HERE)
     assert isinstance(result, TaggingResult)
     assert result.error is not None
     assert result.error.code == ErrorCode.VANISHED
 
 
-def test_classify_takes_a_path_bytes_a_waveform_and_a_tensor_alike(
+def test_classify_takes_a_path_bytes_a_file_a_waveform_and_a_tensor(
     tagger: Tagger, write_wav: Callable[..., Path]
 ) -> None:
     path = write_wav("clip.wav", 0.7)
@@ -171,11 +172,41 @@ def test_classify_takes_a_path_bytes_a_waveform_and_a_tensor_alike(
             tagger.classify(path),
             tagger.classify(str(path)),
             tagger.classify(path.read_bytes()),
+            tagger.classify(io.BytesIO(path.read_bytes())),
             tagger.classify(waveform, sampling_rate=16000),
             tagger.classify(torch.from_numpy(waveform), sampling_rate=16000),
         )
     ]
     assert all(other == scores[0] for other in scores)
+
+
+def test_an_open_file_is_read_by_classify_extract_and_load_waveform(
+    tagger: Tagger, write_wav: Callable[..., Path]
+) -> None:
+    path = write_wav("clip.wav", 0.7)
+    with path.open("rb") as file:
+        assert tagger.classify(file) == dataclasses.replace(tagger.classify(path), path=None)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(tagger.extract(file, what="fbank").main, tagger.extract(path, what="fbank").main)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(load_waveform(file), load_waveform(path))
+    for read in (tagger.classify, tagger.extract, load_waveform):
+        with pytest.raises(UsageError, match="open as text: open it in binary mode"):
+            read(io.StringIO("RIFF"))  # type: ignore[operator]
+    with pytest.raises(UsageError, match="not ndarray"):
+        load_waveform(np.zeros(16000))  # type: ignore[arg-type]
+
+
+def test_a_list_of_paths_is_for_classify_paths(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+    paths = [str(write_wav("a.wav")), write_wav("b.wav")]
+    with pytest.raises(UsageError, match="classify takes one recording, not 2 paths: classify_paths tags several"):
+        tagger.classify(paths)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="extract takes one recording, not 2 paths: call it for each"):
+        tagger.extract(paths)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="paths must be a list of paths, not the single path"):
+        list(tagger.classify_paths(str(paths[0])))
+    results = tagger.classify_paths(paths, workers=HERE, exclude=["x"])
+    assert [result.path for result in results] == [str(path) for path in paths]
 
 
 def test_waveform_at_another_rate_is_resampled(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
@@ -356,7 +387,7 @@ def test_halves_of_a_checkpoint_that_do_not_fit_are_refused(tagger: Tagger) -> N
 
 def test_another_sampling_rate_in_the_checkpoint_warns(tagger: Tagger) -> None:
     extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=64, sampling_rate=22050)
-    with pytest.warns(AstWarning, match="hears 22050 Hz, every published AST 16000 Hz"):
+    with pytest.warns(AstWarning, match="takes audio at 22050 Hz, every published AST at 16000 Hz"):
         Tagger(tagger.engine, extractor, "odd")
 
 
@@ -453,7 +484,7 @@ def test_inputs_own_part_is_what_is_tagged(tagger: Tagger, write_wav: Callable[.
     options = ClassifyOptions(timestamps=True, top_k=4)
     own = WindowOptions(start_s=0.5, duration_s=1.0)
     inputs = [Input(path, part=own), Input(path)]
-    part, whole = tagger.classify_inputs(inputs, options, HERE)
+    part, whole = classify_inputs(tagger, inputs, options, HERE)
     assert part == tagger.classify(path, start_s=0.5, duration_s=1.0, timestamps=True, top_k=4)
     # Windows share a batch with the part's: the same numbers within 1e-5.
     alone = tagger.classify(path, timestamps=True, top_k=4)
@@ -472,7 +503,7 @@ def test_batches_of_every_size_give_the_same_scores(tagger: Tagger, write_wav: C
     # All different: a window that was heard before is not computed again.
     inputs = [Input(path, part=WindowOptions(start_s=0.05 * i, duration_s=0.3)) for i in range(num_inputs)]
     singly, *others = (
-        list(tagger.classify_inputs(inputs, ClassifyOptions(top_k=4, batch_size=size), HERE)) for size in (1, 7, None)
+        list(classify_inputs(tagger, inputs, ClassifyOptions(top_k=4, batch_size=size), HERE)) for size in (1, 7, None)
     )
     for results in others:
         for result, alone in zip(results, singly, strict=True):

@@ -20,6 +20,7 @@ from ast_cli.tagging.decode.pool import DecodePool
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.run.journal import open_journal
+from ast_cli.tagging.score.classify import classify_inputs
 from ast_cli.tagging.tagger import Tagger
 
 SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batches make them
@@ -33,14 +34,14 @@ def tagger() -> Tagger:
 
 def in_order(tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions) -> list[TaggingResult | StreamedPart]:
     with DecodePool(2) as pool:
-        return list(tagger.classify_inputs(inputs, options, pool))
+        return list(classify_inputs(tagger, inputs, options, pool))
 
 
 def as_they_come(
     tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions
 ) -> list[TaggingResult | StreamedPart]:
     with DecodePool(2) as pool:
-        return list(tagger.classify_inputs(inputs, options, pool, in_order=False))
+        return list(classify_inputs(tagger, inputs, options, pool, in_order=False))
 
 
 def assert_same_records(
@@ -83,7 +84,7 @@ def test_long_recording_does_not_hold_back_short_ones_behind_it(
     monkeypatch.setattr(decode_pool, "POOL_BUFFER_BYTES", 1 << 20)
     long, *short = (Input(str(write_wav(f"{name}.wav", 0.5))) for name in ("long", *"abcdefghijkl"))
     with faulty_pool() as pool:
-        records = tagger.classify_inputs([long, *short], ClassifyOptions(batch_size=2), pool, in_order=False)
+        records = classify_inputs(tagger, [long, *short], ClassifyOptions(batch_size=2), pool, in_order=False)
         first = [next(records).path for _ in short]
     assert sorted(path or "" for path in first) == [item.path for item in short]
 
@@ -105,7 +106,7 @@ def test_silent_decoder_holds_back_nobody_and_no_full_batch_is_waited_for(
     inputs = [Input(str(write_wav(name, 0.3))) for name in ("hang.wav", "a.wav", "b.wav")]
     options = ClassifyOptions(batch_size=64)
     with faulty_pool() as pool:  # which waits 60 s for the first
-        records = tagger.classify_inputs(inputs, options, pool, in_order=False)
+        records = classify_inputs(tagger, inputs, options, pool, in_order=False)
         assert [next(records).path for _ in range(2)] == [inputs[1].path, inputs[2].path]
 
 
@@ -113,7 +114,7 @@ def test_file_whose_worker_dies_is_a_record_among_the_others(tagger: Tagger, wri
     names = ("exit.wav", "a.wav", "exit-late.wav", "b.wav", "hang.wav", "c.wav")
     inputs = [Input(str(write_wav(name, 0.3))) for name in names]
     with faulty_pool(timeout_s=1.0) as pool:
-        records = list(tagger.classify_inputs(inputs, ClassifyOptions(), pool, in_order=False))
+        records = list(classify_inputs(tagger, inputs, ClassifyOptions(), pool, in_order=False))
     codes = {Path(r.path or "").stem: r.error and str(r.error.code) for r in records if isinstance(r, TaggingResult)}
     crashed = "worker_crashed"
     assert codes == {"exit": crashed, "exit-late": crashed, "hang": "timeout", "a": None, "b": None, "c": None}
@@ -141,7 +142,7 @@ def test_journal_confirms_results_in_any_order(tagger: Tagger, write_wav: Write,
     options = ClassifyOptions(timestamps=True, stream=True, batch_size=1)
     output = tmp_path / "tags.jsonl"
     with DecodePool(2) as pool, open_journal(output, "jsonl", {}) as journal:
-        for record in tagger.classify_inputs(journal.pending(inputs), options, pool, in_order=False):
+        for record in classify_inputs(tagger, journal.pending(inputs), options, pool, in_order=False):
             journal.write(record, Input(record.path or ""))
     with open_journal(output, "jsonl", {}, resume=True) as journal:
         assert list(journal.pending(inputs)) == []
@@ -152,7 +153,7 @@ def test_closing_early_leaves_no_worker(tagger: Tagger, write_wav: Write) -> Non
     inputs = [Input(str(write_wav(name, 0.3))) for name in ("endless.wav", "hang.wav", "a.wav", "b.wav")]
     options = ClassifyOptions()
     with faulty_pool(3) as pool:
-        records = tagger.classify_inputs(inputs, options, pool, in_order=False)
+        records = classify_inputs(tagger, inputs, options, pool, in_order=False)
         next(records)
         records.close()
         assert pool.num_buffered_bytes == 0

@@ -11,6 +11,7 @@ from ast_cli import ClassifyOptions, Tagger, TaggingResult
 from ast_cli.tagging.decode.opening import Turn
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.score import batch
+from ast_cli.tagging.score.classify import classify_turns
 from ast_cli.tagging.score.recording import WaveformStream
 from ast_cli.tagging.score.window_cache import WindowCache
 
@@ -44,7 +45,7 @@ def classify(tagger: Tagger, waveforms: list[NDArray[np.float32]], **changes: ob
     options = ClassifyOptions(timestamps=True, top_k=4, **changes)  # type: ignore[arg-type]
     streams = [WaveformStream(waveform, 16000, 16000, options) for waveform in waveforms]
     turns = [Turn(Input(f"{i}"), lambda stream=stream: stream) for i, stream in enumerate(streams)]
-    return [record for record in tagger.classify_turns(turns, options) if isinstance(record, TaggingResult)]
+    return [record for record in classify_turns(tagger, turns, options) if isinstance(record, TaggingResult)]
 
 
 def assert_same_scores(ours: list[TaggingResult], expected: list[TaggingResult]) -> None:

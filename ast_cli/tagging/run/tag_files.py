@@ -26,6 +26,7 @@ from ast_cli.tagging.run.matches import MatchSelection
 from ast_cli.tagging.run.plan import remember_speed
 from ast_cli.tagging.run.shards import in_shard
 from ast_cli.tagging.run.tally import Tally
+from ast_cli.tagging.score.classify import classify_inputs, classify_turns, tag_chooser
 from ast_cli.tagging.tagger import Tagger
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def open_run(
     Raises:
         AstError: The output cannot be opened, or the options do not fit the model.
     """
-    tagger.check_options(options)
+    tag_chooser(tagger, options)  # before the output is opened
     if run_options.shard is not None:
         real_path, shard = RealPaths(), run_options.shard
         inputs = [item for item in inputs if in_shard(item, shard, real_path)]
@@ -159,7 +160,8 @@ def open_run(
         if live is not None:
             tagged = _tagged_live(tagger, pending, options, live)
         else:
-            tagged = tagger.classify_inputs(
+            tagged = classify_inputs(
+                tagger,
                 pending,
                 options,
                 workers or run_options,
@@ -226,7 +228,7 @@ def _tagged_live(
     (item,) = pending
     stream = RawStream(sys.stdin.buffer, live, tagger.feature_extractor.sampling_rate)
     options = dataclasses.replace(options, batch_size=1, stream=True)
-    yield from tagger.classify_turns([Turn(item, lambda: stream)], options)
+    yield from classify_turns(tagger, [Turn(item, lambda: stream)], options)
 
 
 def _written(

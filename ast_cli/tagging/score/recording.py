@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_MS
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32, checked_waveform
 from ast_cli.audio.sample_stream import SampleStream
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+from ast_cli.audio.source import is_file
 from ast_cli.audio.windows import AudioWindow, hop_frames_of, slice_waveform, slice_windows
 from ast_cli.errors import AstWarning, UsageError, WarningCode
 from ast_cli.tagging.options import WindowOptions
@@ -21,7 +22,7 @@ from ast_cli.tagging.options import WindowOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-Audio: TypeAlias = "str | Path | bytes | NDArray[Any] | Tensor"
+Audio: TypeAlias = "str | Path | bytes | BinaryIO | NDArray[Any] | Tensor"
 
 
 class Recording:
@@ -88,24 +89,27 @@ class Recording:
 def open_stream(
     audio: Audio, target_rate: int, options: WindowOptions, sampling_rate: int | None = None
 ) -> SampleStream:
-    """Open whatever holds audio.
+    """Open a recording in any form.
 
     Args:
-        audio: A path, the bytes of one encoded file, or a mono waveform of shape (num_samples,): integers, which their
-            type scales, or floats in [-1, 1]; beyond 10 times that is a warning.
-        target_rate: To resample to, in Hz.
-        options: Which part.
-        sampling_rate: Of a waveform, in Hz.
+        audio: A path, the bytes of one encoded file, a binary file open for reading, or a mono waveform of shape
+            (num_samples,): integers, which are scaled by their type, or floats in [-1, 1], with a warning beyond 10
+            times that.
+        target_rate: Sampling rate to resample to, in Hz.
+        options: Part of the recording to read.
+        sampling_rate: Sampling rate of a waveform, in Hz.
 
     Raises:
-        AudioError: It cannot be opened.
-        UsageError: A waveform that is not mono, or shorter than one frame of 25 ms.
+        AudioError: If the recording cannot be opened.
+        UsageError: If a waveform is not mono or is shorter than one frame of 25 ms, or a file is open as text.
     """
-    if isinstance(audio, str | Path | bytes):
+    if isinstance(audio, str | Path | bytes) or is_file(audio):
         from ast_cli.audio.decode import open_audio  # decoders: most runs leave them to worker processes
 
-        return open_audio(audio, target_rate, options.start_s, options.duration_s)
-    return WaveformStream(audio, sampling_rate, target_rate, options)
+        return open_audio(
+            cast("str | Path | bytes | BinaryIO", audio), target_rate, options.start_s, options.duration_s
+        )
+    return WaveformStream(cast("NDArray[Any] | Tensor", audio), sampling_rate, target_rate, options)
 
 
 class WaveformStream:

@@ -1,0 +1,86 @@
+"""Tagging of inputs with a loaded model: from inputs that are opened one after another to results."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from typing import Protocol
+
+from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.windows import hop_frames_of
+from ast_cli.engine.batch_size import BatchSize, choose_batch_size
+from ast_cli.engine.interface import Engine
+from ast_cli.results import StreamedPart, TaggingResult
+from ast_cli.tagging.decode.opening import Turn, Watching, Workers, open_as_ready, open_inputs, unwatched
+from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.score import batch
+from ast_cli.tagging.score.scoring import TagChooser
+
+
+class LoadedModel(Protocol):
+    """A loaded checkpoint, such as a `ast_cli.tagging.tagger.Tagger`.
+
+    Attributes:
+        engine: The loaded model.
+        feature_extractor: Feature extractor of the checkpoint.
+        name: Name of the checkpoint, repeated in results.
+    """
+
+    engine: Engine
+    feature_extractor: ASTFeatureExtractor
+    name: str
+
+
+def tag_chooser(model: LoadedModel, options: ClassifyOptions) -> TagChooser:
+    """Return the function that chooses tags, after checking that the options fit the model.
+
+    Raises:
+        UsageError: If the hop is longer than a window, the model does not have a label, or its scores cannot reach the
+            threshold.
+    """
+    hop_frames_of(options.hop_s, model.feature_extractor.max_length)
+    return TagChooser(model.engine.config, options)
+
+
+def classify_inputs(
+    model: LoadedModel,
+    inputs: Iterable[Input],
+    options: ClassifyOptions,
+    workers: Workers | None = None,
+    *,
+    in_order: bool = True,
+    batch_size: BatchSize | None = None,
+    watching: Watching = unwatched,
+) -> Generator[TaggingResult | StreamedPart, None, None]:
+    """Tag inputs; with ``options.stream`` the windows and events of an input precede its result.
+
+    Args:
+        model: The loaded checkpoint.
+        inputs: Inputs, which are taken lazily.
+        options: How they are tagged.
+        workers: Decoding processes that are running, or how to start them; None for the defaults.
+        in_order: Whether results come in the order of the inputs, or each as soon as it is complete.
+        batch_size: Number of windows per batch; None to follow the options.
+        watching: Wrapper of the function that opens an input; see `ast_cli.tagging.decode.opening.open_inputs`.
+    """
+    opened = open_inputs if in_order else open_as_ready
+    with opened(inputs, model.feature_extractor.sampling_rate, options, workers, watching) as turns:
+        yield from classify_turns(model, turns, options, batch_size, in_order=in_order)
+
+
+def classify_turns(
+    model: LoadedModel,
+    turns: Iterable[Turn | None],
+    options: ClassifyOptions,
+    batch_size: BatchSize | None = None,
+    *,
+    in_order: bool = True,
+) -> Iterator[TaggingResult | StreamedPart]:
+    """Tag inputs in the turns in which they are opened; see `classify_inputs` for the arguments."""
+    batcher = batch.Batcher(
+        model.engine,
+        model.feature_extractor,
+        tag_chooser(model, options),
+        batch_size or choose_batch_size(model.engine, options.batch_size),
+    )
+    return batch.classify_turns(turns, batcher, options, model.name, in_order=in_order)
