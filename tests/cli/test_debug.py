@@ -51,7 +51,7 @@ def test_debug_shows_why_a_file_has_no_scores(run_ast: Run, tmp_path: Path, num_
     quiet = run_ast(*arguments, cwd=tmp_path)
     assert "Traceback" not in quiet.stderr
     loud = run_ast("--debug", *arguments, cwd=tmp_path)
-    assert loud.stderr.count("ast_cli.errors.AudioError: junk.wav: this is no audio") == 1
+    assert loud.stderr.count("ast_cli.errors.AudioError: junk.wav: not an audio file") == 1
     assert (loud.returncode, loud.stdout) == (quiet.returncode, quiet.stdout) == (ExitCode.SOME_FAILED, quiet.stdout)
 
 
