@@ -279,7 +279,7 @@ def test_run_stops_at_the_errors_allowed(run_ast: Run, tmp_path: Path) -> None:
     done = run_ast("classify", ".", *BUILTIN, "-f", "jsonl", "--max-errors", "2", cwd=tmp_path)
     assert done.returncode == ExitCode.FATAL
     assert len(done.stdout.splitlines()) == 2
-    assert "error: stopped after 2 failed inputs, as asked" in done.stderr
+    assert "error: stopped after 2 failed inputs, as requested" in done.stderr
     assert run_ast("classify", ".", *BUILTIN, "--fail-fast", cwd=tmp_path).returncode == ExitCode.FATAL
 
 

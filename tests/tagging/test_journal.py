@@ -486,7 +486,7 @@ def test_damage_in_the_journal_is_told_by_line(output: Path, line: int, damage: 
     lines = journal.read_bytes().splitlines(keepends=True)
     lines[line - 1] = damage
     journal.write_bytes(b"".join(lines))
-    with pytest.raises(AstError, match=rf"tags\.out\.ast-journal: line {line} is damaged; --force starts anew"):
+    with pytest.raises(AstError, match=rf"tags\.out\.ast-journal: line {line} is damaged; --force starts over"):
         begin(output, resume=True)
     assert run(begin(output, force=True), inputs()) == inputs()
 

@@ -49,7 +49,7 @@ def test_run_stops_at_the_errors_asked_for() -> None:
     tally = Tally(9, max_errors=2)
     tally.add(failed(ErrorCode.NOT_AUDIO))
     tally.add(ok())
-    with pytest.raises(AstError, match=r"stopped after 2 failed inputs, as asked; the last: b\.wav: decode_error"):
+    with pytest.raises(AstError, match=r"stopped after 2 failed inputs, as requested; the last: b\.wav: decode_error"):
         tally.add(failed(ErrorCode.DECODE_ERROR))
 
 

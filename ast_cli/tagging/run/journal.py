@@ -1,10 +1,11 @@
-"""The journal of a run: results reach the output once, whatever stops the run and however often it is continued.
+"""The journal of a run: each result is written once, whatever stops the run and however often it is continued.
 
-Beside ``tags.jsonl`` lies ``tags.jsonl.ast-journal``, JSON Lines: a header with the settings, then one line for each
-input whose text is whole in the output. A result's text is written first, its line second; what has no line is cut
-off when the run is continued. Both files are replaced together by writing new ones and renaming the journal first: a
-journal of generation n owns ``tags.jsonl.ast-output.n``, if that is still there. ``tags.jsonl.ast-lock`` keeps a
-second run away. Standard library only.
+The journal of ``tags.jsonl`` is ``tags.jsonl.ast-journal``, a file of JSON Lines: a header with the settings, then one
+line for each input whose text is whole in the output (empty, if the run reports only matches and the input does not
+match). The text of a result is written first, its line second; text without a line is cut off when the run is
+continued. Both files are replaced together: new ones are written, and the journal is renamed first. A journal of
+generation n owns ``tags.jsonl.ast-output.n`` if that file still exists. ``tags.jsonl.ast-lock`` excludes a second run.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ from ast_cli.tagging.run.journal_lines import (
 )
 from ast_cli.tagging.run.shards import Shard
 
-SYNC_INTERVAL_S = 5.0  # what a power cut can cost; a killed process loses nothing
-REMEDY = "; what was written before is whole, and --resume goes on from there"
+SYNC_INTERVAL_S = 5.0  # work that a power cut can lose; a killed process loses nothing
+REMEDY = "; earlier results are whole, and --resume continues from there"
 
 
 class Journal:
-    """Writes results to an output and knows which inputs are done; made by `open_journal`.
+    """Writes results to an output and records which inputs are done; made by `open_journal`.
 
     Attributes:
-        skipped: What earlier runs made of the inputs that are done: ``ok`` or an error's code, and how often.
+        skipped: Counts of the outcomes of inputs that earlier runs have done: ``ok`` or the code of an error.
     """
 
     def __init__(self, sidecars: Sidecars, header: Header, *, retry_errors: bool = False) -> None:
@@ -59,47 +60,47 @@ class Journal:
         self.header = header
         self.skipped: Counter[str] = Counter()
         self._retry_errors = retry_errors
-        self._done: dict[str, tuple[Key, str]] = {}  # by earlier runs, with the outcome; by real path
-        self._in_flight: dict[str, Key] = {}  # handed out and not written yet; by path as named
+        self._done: dict[str, tuple[Key, str]] = {}  # key and outcome of inputs done by earlier runs, by real path
+        self._in_flight: dict[str, Key] = {}  # keys of inputs yielded and not written yet, by path as named
         self._all_handed_out = False
         self._num_results = 0  # in the journal
         self._num_texts = 0  # in the output: inputs that are not reported have no text there
         self._output = AppendFile(sidecars.output)
         self._journal = AppendFile(sidecars.journal)
-        self._is_in_place = True  # else both files have their temporary names
+        self._is_in_place = True  # whether both files have their final names, not temporary ones
         self._synced_at_s = time.monotonic()
         self._lock = contextlib.ExitStack()
         self._real_path = RealPaths()
-        self._text = io.StringIO(newline="")  # what the format's writer has written
+        self._text = io.StringIO(newline="")  # text that the writer of the format has written
         self._reset_writer()
 
     @property
     def num_skipped(self) -> int:
-        """How many inputs were done by earlier runs."""
+        """Number of inputs that earlier runs have done."""
         return self.skipped.total()
 
     @property
     def num_skipped_failures(self) -> int:
-        """Those of them that failed."""
+        """Number of inputs that failed in earlier runs."""
         return self.num_skipped - self.skipped[OK]
 
     @property
     def exists(self) -> bool:
-        """Whether a later run would find it: from the first result on, and never beside a pipe."""
+        """Whether the journal has its final name: from the first result on, but never beside a pipe."""
         return self.sidecars.journal.exists()
 
     def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
         """Yield the inputs that are not done, and count the others as skipped; to be called once.
 
-        The old results of those that have changed since, and with ``retry_errors`` of those that failed, are taken out
-        of the output first; results of inputs that are not named this time stay.
+        First the results of inputs that have changed since, and with ``retry_errors`` of inputs that failed, are
+        removed from the output. Results of inputs that are not named this time stay.
 
         Raises:
-            AstError: The output cannot be written anew without the old results.
+            AstError: If the output cannot be rewritten without the old results.
         """
         keyed: Iterable[tuple[Input, Key]] = ((item, Key.of(self._real_path(item))) for item in inputs)
         if self._done:
-            keyed = list(keyed)  # looked at once: two looks could differ, and leave two results
+            keyed = list(keyed)  # keys are made once: a second look at a file could differ, and leave two results
             self._drop_stale({key.path: key for _, key in keyed})
         for item, key in keyed:
             if key.path in self._done:
@@ -140,10 +141,10 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Write what the format needs at its end, wait for the disk, and let go of the lock.
+        """Write the end of the document, wait for the disk, and release the lock.
 
         Raises:
-            AstError: The end cannot be written.
+            AstError: If the end cannot be written.
         """
         try:
             if self._output.descriptor >= 0:
@@ -161,16 +162,16 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close; after an error, new files without a result do not replace old ones."""
+        """Close the files; after an error, new files without a result do not replace old ones."""
         if error is None:
             self.close()
         elif self._is_in_place:
-            with contextlib.suppress(AstError):  # the first error is the one to tell
+            with contextlib.suppress(AstError):  # the first error is raised
                 self.close()
         self._release()
 
     def start(self, *, resume: bool, force: bool) -> None:
-        """Take the lock and open the files, old or new; for `open_journal`, which names what is raised."""
+        """Take the lock and open the files, old or new; for errors see `open_journal`."""
         names = self.sidecars
         self._lock.enter_context(only_run(names.output))
         exists = os.path.lexists(names.output) or os.path.lexists(names.journal)
@@ -182,7 +183,7 @@ class Journal:
             self._start_anew(dataclasses.replace(self.header, generation=_generation(names.journal) + 1))
 
     def start_plain(self) -> None:
-        """Open an output that is no regular file: nothing lies beside it, nothing can be continued."""
+        """Open an output that is no regular file: it has no journal and cannot be continued."""
         self._journal = AppendFile(Path(os.devnull))
         self._output.open(0)
         self._journal.open(0)
@@ -203,7 +204,7 @@ class Journal:
         self._confirm()
 
     def _put_in_place(self) -> None:
-        """Give both new files their names; from the journal's renaming on, the new output is the valid one."""
+        """Rename both new files to their final names; once the journal is renamed, the new output is the valid one."""
         self._sync()
         self._close_files()
         names = self.sidecars
@@ -218,7 +219,7 @@ class Journal:
         self._journal.reopen(names.journal)
 
     def _continue(self) -> None:
-        """Open the output and journal of earlier runs at the end of what both hold."""
+        """Open the output and journal of earlier runs, cut off where they agree."""
         names, wanted = self.sidecars, self.header
         if not names.journal.exists():
             raise UsageError(f"{names.output} has no journal beside it and cannot be continued; --force replaces it")
@@ -240,11 +241,13 @@ class Journal:
         self._journal.open(journal_end)
         beginning = self._reset_writer()
         has_other_beginning = (len(beginning), zlib.crc32(beginning)) != (self.header.offset_end, self.header.crc32)
-        if self.header.format_name != wanted.format_name or has_other_beginning:  # such as an earlier version's columns
+        if (
+            self.header.format_name != wanted.format_name or has_other_beginning
+        ):  # such as the columns of an earlier version
             self._write_anew(wanted.format_name, frozenset())
 
     def _finish_replacing(self) -> None:
-        """End a replacement of both files that was cut off, or forget it where it had not come to count."""
+        """Complete a replacement of both files that was interrupted, or undo it if the journal was not renamed yet."""
         names, generation = self.sidecars, self.header.generation
         with writing(names.output):
             if names.new_output(generation).exists():
@@ -253,7 +256,7 @@ class Journal:
             names.new_journal.unlink(missing_ok=True)
 
     def _take_up(self, entries: Iterable[Entry]) -> tuple[int, int]:
-        """Note what is done; return the bytes of output and journal up to where they agree."""
+        """Record which inputs are done; return the numbers of bytes up to which output and journal agree."""
         output_end = journal_end = 0
         if not self.sidecars.output.exists():
             return 0, 0
@@ -266,7 +269,7 @@ class Journal:
         return output_end, journal_end
 
     def _drop_stale(self, named: Mapping[str, Key]) -> None:
-        """Take results of this run's inputs out that are to be redone: of changed files, and of failed if asked for."""
+        """Remove the results of inputs of this run that are processed again: changed files, and failures on request."""
         stale = {
             path
             for path, (key, outcome) in self._done.items()
@@ -278,7 +281,7 @@ class Journal:
                 del self._done[path]
 
     def _write_anew(self, format_name: str, left_out: Set[str]) -> None:
-        """Replace output and journal by ones in a format, without the results of some real paths."""
+        """Replace output and journal by new ones in a format, without the results of some real paths."""
         old, entries = read_journal(self.sidecars.journal)
         self._close_files()
         self._start_anew(dataclasses.replace(old, format_name=format_name, generation=old.generation + 1))
@@ -292,13 +295,13 @@ class Journal:
         self._put_in_place()
 
     def _write_result(self, result: TaggingResult, key: Key) -> None:
-        """Render a result and write it; the lines of JSON Lines are records themselves, and need no second copy."""
+        """Format a result and write it; for JSON Lines the journal needs no copy of the record."""
         self._writer.write(result)
         record = None if self.header.format_name == "jsonl" else result.to_dict()
         self._append(self._take_text(), key, str(result.error.code) if result.error else OK, record)
 
     def _append(self, text: bytes, key: Key, outcome: str, record: dict[str, Any] | None) -> None:
-        """Write one input's text, then its line; from there on it is done."""
+        """Write the text of an input, then its line; after that the input is done."""
         self._output.append(text)
         fields: dict[str, Any] = {"key": key.to_dict(), "outcome": outcome}
         fields |= {"offset_end": self._output.end, "crc32": self._output.crc32}
@@ -308,7 +311,7 @@ class Journal:
         self._num_texts += bool(text)
 
     def _write_end(self) -> None:
-        """Write the format's end and, if every input handed out came back, that the run is finished."""
+        """Write the end of the document, and mark the run as finished if each input that was yielded has a result."""
         self._cut_back()
         self._writer.close()
         self._output.append(self._take_text())
@@ -320,18 +323,20 @@ class Journal:
             self._put_in_place()
 
     def _take_text(self) -> bytes:
-        """Return what the format's writer has written since the last call."""
+        """Return the text that the writer of the format has written since the last call."""
         text = self._text.getvalue()
         self._text.seek(0)
         self._text.truncate()
         return text.encode("utf-8", "replace")
 
     def _reset_writer(self) -> bytes:
-        """Make a writer that goes on after the results there are; return what it writes before the first."""
+        """Make a writer that continues after the existing results; return the text that it writes before the first."""
         self._take_text()
         self._writer = open_writer(self.header.format_name, self._text)
         beginning = self._take_text()
-        if self._num_texts:  # what comes between results does not depend on them: any will do to set the writer going
+        if (
+            self._num_texts
+        ):  # the text between results does not depend on them: any result puts the writer into this state
             self._writer.write(TaggingResult(path="", model="", activation="none"))
             self._take_text()
         return beginning
@@ -341,14 +346,14 @@ class Journal:
         self._journal.confirm()
 
     def _cut_back(self) -> None:
-        """Leave whole results alone in both files: after a failure, and before the end."""
+        """Cut off everything but whole results in both files: after a failure, and before the end."""
         for file in (self._output, self._journal):
-            with contextlib.suppress(AstError):  # a later --resume cuts it off just as well
+            with contextlib.suppress(AstError):  # a later --resume cuts it off too
                 file.cut_back()
         self._reset_writer()
 
     def _sync(self) -> None:
-        """Bring both files to the disk: the texts before the lines that vouch for them."""
+        """Write both files to the disk: the texts before the lines that confirm them."""
         self._output.sync()
         self._journal.sync()
         self._synced_at_s = time.monotonic()
@@ -358,7 +363,7 @@ class Journal:
         self._journal.close()
 
     def _release(self) -> None:
-        """Close everything, remove new files that did not come to count, and let the next run have the lock."""
+        """Close the files, remove new ones without a result, and release the lock."""
         with self._lock:
             self._close_files()
             if not self._is_in_place:
@@ -377,29 +382,29 @@ def open_journal(
     retry_errors: bool = False,
     shard: Shard | None = None,
 ) -> Journal:
-    """Begin an output, or go on with one.
+    """Start an output, or continue one.
 
-    An output that exists stays as it is until the first new result is written. One that is no regular file, such as a
-    named pipe, has no journal.
+    An output that exists stays as it is until the first new result is written. An output that is no regular file, such
+    as a named pipe, has no journal.
 
     Args:
-        output: Where the results go.
-        format_name: One of `ast_cli.report.FORMATS`; it may change from run to run, and the output with it.
-        fingerprint: All that changes results, as JSON holds it: model, options.
-        resume: Go on with an output that exists.
-        force: Replace an output that exists.
-        retry_errors: With ``resume``, redo those of the run's inputs that failed.
-        shard: Which part of the inputs this is, if not all.
+        output: File to write.
+        format_name: One of `ast_cli.report.FORMATS`; it may change from run to run, and then the output is converted.
+        fingerprint: All settings that change results, as JSON represents them: model, options.
+        resume: Whether to continue an output that exists.
+        force: Whether to replace an output that exists.
+        retry_errors: Whether inputs of the run that failed are processed again, with ``resume``.
+        shard: Shard of the inputs; None for all inputs.
 
     Raises:
-        UsageError: The output exists and neither or both were asked for; it cannot be continued, or not with these
-            settings.
-        AstError: Another run writes it; it cannot be written; it or its journal is damaged.
+        UsageError: If the output exists with neither or both of ``resume`` and ``force``, or cannot be continued, or
+            not with these settings.
+        AstError: If another run writes the output, it cannot be written, or it or its journal is damaged.
     """
     if resume and force:
         raise UsageError("--resume continues an output and --force replaces it: choose one")
     if retry_errors and not resume:
-        raise UsageError("--retry-errors redoes the failures of an earlier run: it needs --resume")
+        raise UsageError("--retry-errors repeats the failures of an earlier run: it needs --resume")
     header = Header(format_name, json.loads(json.dumps(fingerprint)), shard, generation=1)
     journal = Journal(Sidecars(output), header, retry_errors=retry_errors)
     try:
@@ -416,15 +421,15 @@ def open_journal(
 
 
 def _result_again(entry: Entry, text: bytes) -> TaggingResult:
-    """Return the result of an entry: from its record, or from the last line of its text if that is JSON Lines."""
+    """Return the result of an entry: its record, or in JSON Lines the last line of its text."""
     try:
         return TaggingResult.from_dict(entry.record or json.loads(text.splitlines()[-1]))
     except (LookupError, TypeError, ValueError) as error:
-        raise AstError(f"the journal's record of {entry.key.path} is damaged; --force starts anew") from error
+        raise AstError(f"the journal's record of {entry.key.path} is damaged; --force starts over") from error
 
 
 def _generation(journal: Path) -> int:
-    """Return the generation of a journal that is to be replaced; 0 where there is none to read."""
+    """Return the generation of a journal that is to be replaced; 0 if there is none or it is damaged."""
     try:
         return read_journal(journal)[0].generation
     except AstError:

@@ -1,7 +1,7 @@
-"""The lines of a journal: which inputs are done, and where in the output the text of each ends. Standard library only.
+"""The lines of a journal: which inputs are done, and where the text of each ends in the output. Standard library only.
 
-JSON Lines: a header with the settings, then one line for each input whose text is whole in the output, and a last one
-that says that the run came to its end.
+A journal is a file of JSON Lines: a header with the settings, one line for each input whose text is whole in the
+output, and a last line if the run is finished.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ast_cli.tagging.run.shards import Shard, format_shard
 
 JOURNAL_VERSION = 1
 BLOCK_BYTES = 1 << 16
-FINISHED_LINE = b'{"finished": true}\n'  # the last line of a run that came to its end
+FINISHED_LINE = b'{"finished": true}\n'  # the last line of a finished run
 OK = "ok"
 FLAGS = {  # settings of a fingerprint that are no fields of `ClassifyOptions`
     "model": "--model",
@@ -41,12 +41,12 @@ OPAQUE = frozenset({"model", "labels", "options.thresholds"})  # their values ar
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Which state of which file a result belongs to.
+    """The file that a result belongs to, and its state.
 
     Attributes:
-        path: Its real path; ``-`` for standard input.
-        size: In bytes; None where the file cannot be looked at.
-        mtime_ns: Time of the last change, in nanoseconds; None likewise.
+        path: Real path of the file; ``-`` for standard input.
+        size: Size in bytes; None if the file cannot be accessed.
+        mtime_ns: Time of the last change in nanoseconds; None if the file cannot be accessed.
     """
 
     path: str
@@ -55,7 +55,7 @@ class Key:
 
     @classmethod
     def of(cls, path: str) -> Key:
-        """Look at the file of a real path as it is now."""
+        """Return the key of a real path with the present state of its file."""
         if path == STDIN:
             return cls(path, None, None)
         try:
@@ -66,7 +66,7 @@ class Key:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Key:
-        """Read the JSON form."""
+        """Return the key of a JSON form."""
         return cls(exact_path(fields) or "", fields["size"], fields["mtime_ns"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,12 +79,12 @@ class Header:
     """The first line of a journal.
 
     Attributes:
-        format_name: Of the output.
-        fingerprint: All that changes results: model, options.
-        shard: Which part of the inputs the run took, if not all.
-        generation: Counts how often output and journal were replaced.
-        offset_end: Bytes of the output before the first result, such as the names of columns.
-        crc32: Of those bytes.
+        format_name: Format of the output.
+        fingerprint: All settings that change results: model, options.
+        shard: Shard of the inputs; None for all inputs.
+        generation: Number of times that output and journal were replaced.
+        offset_end: Number of bytes of the output before the first result, such as the names of columns.
+        crc32: Checksum of those bytes.
     """
 
     format_name: str
@@ -96,7 +96,7 @@ class Header:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Header:
-        """Read the JSON form."""
+        """Return the header of a JSON form."""
         if fields["version"] != JOURNAL_VERSION:
             raise ValueError(f"version {fields['version']}")
         shard = None if fields["shard"] is None else (int(fields["shard"][0]), int(fields["shard"][1]))
@@ -177,7 +177,7 @@ def _shown(value: object) -> str:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return settings within settings under names with a dot, each on its own."""
+    """Return nested settings as one mapping, with dots in the names."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
@@ -186,15 +186,15 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One finished input.
+    """The line of an input that is done.
 
     Attributes:
-        key: Of the file that was read.
-        outcome: ``ok`` or the error's code.
-        offset_end: Bytes of the output up to the end of this input's text.
-        crc32: Of this input's text.
-        record: The whole result; None for JSON Lines, where the output holds it.
-        line_end: Bytes of the journal up to the end of this line.
+        key: Key of the file that was read.
+        outcome: ``ok`` or the code of the error.
+        offset_end: Number of bytes of the output up to the end of this input's text.
+        crc32: Checksum of this input's text, which is empty if the input is not reported.
+        record: The whole result; None for JSON Lines, since the output contains it, and for an empty text.
+        line_end: Number of bytes of the journal up to the end of this line.
     """
 
     key: Key
@@ -206,11 +206,11 @@ class Entry:
 
 
 class TornTailError(AstError):
-    """The output ends before the last text that its journal knows of."""
+    """An output that ends before the last text in its journal."""
 
 
 class Sidecars:
-    """The names of an output and of the files beside it."""
+    """The paths of an output and of the files beside it."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
@@ -219,20 +219,20 @@ class Sidecars:
         self.lock = lock_file(output)
 
     def new_output(self, generation: int) -> Path:
-        """Return where an output is written before it takes its place."""
+        """Return the path of a new output before it replaces the old one."""
         return self.output.with_name(f"{self.output.name}.ast-output.{generation}")
 
 
 def json_line(fields: Mapping[str, Any]) -> bytes:
-    """Return one line of strict JSON in ASCII, in which names that are not UTF-8 survive."""
+    """Return one line of strict JSON in ASCII, which preserves names that are not UTF-8."""
     return json.dumps(fields, allow_nan=False).encode("ascii") + b"\n"
 
 
 def read_journal(file: Path) -> tuple[Header, Iterator[Entry]]:
-    """Read a journal; a torn last line is left out.
+    """Return the header and the entries of a journal, without a torn last line.
 
     Raises:
-        AstError: It cannot be read, or another line is damaged; the message names it. The entries raise it too.
+        AstError: If the journal cannot be read, or another line is damaged; iterating the entries raises it too.
     """
     lines = _whole_lines(file)
     first = next(lines, None)
@@ -257,7 +257,7 @@ def _entries(file: Path, lines: Iterator[tuple[int, int, dict[str, Any]]]) -> It
 
 
 def _whole_lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yield number, end in bytes and object of each line that was written to its end."""
+    """Yield number, end in bytes and content of each complete line."""
     end = 0
     try:
         with open(file, "rb") as stream:
@@ -277,11 +277,11 @@ def _whole_lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
 
 
 def _damaged(file: Path, line: int) -> AstError:
-    return AstError(f"{file}: line {line} is damaged; --force starts anew")
+    return AstError(f"{file}: line {line} is damaged; --force starts over")
 
 
 def is_finished(journal: Path) -> bool:
-    """Tell whether a journal's run came to its end."""
+    """Return whether the run of a journal is finished."""
     try:
         with open(journal, "rb") as stream:
             stream.seek(-min(len(FINISHED_LINE), stream.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -294,8 +294,8 @@ def verified(output: Path, header: Header, entries: Iterable[Entry]) -> Iterator
     """Yield entries with their text in the output and the number of its first line.
 
     Raises:
-        TornTailError: The output ends before an entry's end, NULs not counted; later entries have no text either.
-        AstError: An entry's text is not what was written; the message names the line.
+        TornTailError: If the output, without NULs at its end, ends before the text of an entry.
+        AstError: If the text of an entry has changed; the message names the line.
     """
     try:
         with open(output, "rb") as stream:
@@ -312,20 +312,20 @@ def verified(output: Path, header: Header, entries: Iterable[Entry]) -> Iterator
 def _checked_text(
     output: Path, stream: io.BufferedReader, line: int, num_bytes: int, offset_end: int, crc32: int
 ) -> bytes:
-    """Read the output from where the stream is to an offset."""
+    """Return the bytes of the output from the position of the stream to an offset, after checking them."""
     if offset_end > num_bytes:
         raise TornTailError(f"{output}: torn at line {line}: its run was cut off; finish it with --resume")
     start = stream.tell()
     text = stream.read(offset_end - start) if offset_end >= start else b""
     if start + len(text) != offset_end or zlib.crc32(text) != crc32:
-        separator = text[: len(text) - len(text.lstrip(b"[,\n"))]  # of a JSON list the record is on the next line
+        separator = text[: len(text) - len(text.lstrip(b"[,\n"))]  # in a JSON list, before the record
         line += separator.count(b"\n")
-        raise AstError(f"{output}: line {line} is damaged or was changed by hand; --force starts anew")
+        raise AstError(f"{output}: line {line} is damaged or was changed by hand; --force starts over")
     return text
 
 
 def _written_bytes(stream: io.BufferedReader) -> int:
-    """Return a file's length without the NULs that a power cut may leave at its end; the stream is at its start."""
+    """Return the length of a file without the NULs that a power cut may leave at its end; rewind the stream."""
     end = stream.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - BLOCK_BYTES)

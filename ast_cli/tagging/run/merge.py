@@ -1,6 +1,6 @@
-"""Joining the outputs of shards into one, checked: nothing torn, nothing twice, no shard missing.
+"""Merging of the outputs of shards: no record may be torn or repeated, no shard may be missing.
 
-JSON Lines and CSV; the journals beside the parts, where they are, must agree with the parts and with each other.
+For JSON Lines and CSV. The journals beside the parts, if there are any, must agree with the parts and with each other.
 Standard library only.
 """
 
@@ -25,12 +25,12 @@ from ast_cli.report.text import printable
 from ast_cli.tagging.run.journal_lines import OK, Header, Sidecars, is_finished, read_journal, verified
 from ast_cli.tagging.run.shards import format_shard
 
-FORMATS = ("jsonl", "csv")  # those whose records stand alone
+FORMATS = ("jsonl", "csv")  # formats in which a record needs no context
 
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What was joined."""
+    """Counts of a merged output."""
 
     num_parts: int
     num_ok: int
@@ -38,13 +38,13 @@ class MergeReport:
 
     @property
     def num_files(self) -> int:
-        """How many inputs the output has a record of."""
+        """Number of inputs of the parts."""
         return self.num_ok + self.num_failed
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One output to be joined, with the beginning of its journal where there is one."""
+    """An output to be merged, with the header of its journal if it has one."""
 
     file: Path
     format_name: str
@@ -53,13 +53,13 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """One input's text in a part.
+    """The text of one input in a part.
 
     Attributes:
-        line: Number of its first line.
-        names: What it is known by: the path in the record, the real path in the journal.
+        line: Number of the first line.
+        names: Names that identify the input: the path in the record, the real path in the journal.
         is_ok: Whether the input was scored.
-        text: As it is in the part.
+        text: Bytes of the part; empty if the run did not report the input.
     """
 
     line: int
@@ -69,16 +69,17 @@ class _Record:
 
 
 def merge_outputs(parts: Sequence[Path], output: Path, *, force: bool = False) -> MergeReport:
-    """Join outputs in the order given; the joined one appears whole or not at all.
+    """Merge outputs in the given order; the merged output appears whole or not at all.
 
     Args:
         parts: Outputs of finished runs, all JSON Lines or all CSV.
-        output: The file to write.
-        force: Replace it where it exists.
+        output: File to write.
+        force: Whether to replace an existing file.
 
     Raises:
-        UsageError: The output exists, is one of the parts, or is named for another format; there are no parts.
-        AstError: A part is torn, damaged or unfinished, an input is there twice, shards are missing or do not belong
+        UsageError: If there are no parts, or the output exists, is one of the parts, or has the suffix of another
+            format.
+        AstError: If a part is torn, damaged or unfinished, an input is repeated, or shards are missing or do not belong
             together; the message names file and line.
     """
     _check_output(parts, output, force=force)
@@ -88,12 +89,12 @@ def merge_outputs(parts: Sequence[Path], output: Path, *, force: bool = False) -
     with writing(output):
         with replacing(output) as stream:
             report = _join(opened, stream)
-        Sidecars(output).journal.unlink(missing_ok=True)  # of the replaced output
+        Sidecars(output).journal.unlink(missing_ok=True)  # it belonged to the replaced output
     return report
 
 
 def _check_output(parts: Sequence[Path], output: Path, *, force: bool) -> None:
-    """Refuse to overwrite a part, or anything without being told to."""
+    """Check that no part is overwritten, and no other file without ``force``."""
     if not parts:
         raise UsageError("name the outputs to merge")
     check_target(output, ReadFiles(map(str, parts), "one of the parts"), force=force, makes_folder=True)
@@ -102,10 +103,10 @@ def _check_output(parts: Sequence[Path], output: Path, *, force: bool) -> None:
 
 
 def _open_part(file: Path) -> _Part:
-    """Look at a part and the beginning of its journal.
+    """Return a part with the header of its journal.
 
     Raises:
-        AstError: Its run has not come to its end, or it has a format that cannot be joined.
+        AstError: If its run is not finished, or its format cannot be merged.
     """
     journal = Sidecars(file).journal
     if not journal.exists():
@@ -119,7 +120,7 @@ def _open_part(file: Path) -> _Part:
 
 
 def _check_parts(parts: Sequence[_Part]) -> None:
-    """Refuse parts of different formats, different settings or different splits, and missing or repeated shards."""
+    """Check that the parts have the same format and settings, and are all shards of one split."""
     for part in parts:
         if part.format_name != parts[0].format_name:
             raise AstError(f"{part.file} is {part.format_name} and {parts[0].file} is {parts[0].format_name}")
@@ -136,7 +137,7 @@ def _check_parts(parts: Sequence[_Part]) -> None:
 
 
 def _check_suffix(parts: Sequence[_Part], output: Path) -> None:
-    """Refuse a name that says another format than the parts have, unless they have such names too."""
+    """Check that the suffix of the output fits the format of the parts, or is the suffix of a part."""
     suffix, format_name = output.suffix.lower(), parts[0].format_name
     named_alike = suffix in {part.file.suffix.lower() for part in parts}
     if suffix and SUFFIXES.get(suffix) != format_name and not named_alike:
@@ -146,7 +147,7 @@ def _check_suffix(parts: Sequence[_Part], output: Path) -> None:
 
 
 def _check_shards(journalled: Sequence[tuple[Path, Header]]) -> None:
-    """Refuse anything but all shards of one split, each once, or no shards at all."""
+    """Check that the parts are all shards of one split, each once, or no shards."""
     files: dict[str | None, Path] = {}
     for file, header in journalled:
         name = format_shard(header.shard)
@@ -165,8 +166,8 @@ def _check_shards(journalled: Sequence[tuple[Path, Header]]) -> None:
 
 
 def _join(parts: Sequence[_Part], stream: BinaryIO) -> MergeReport:
-    """Write the parts' records one after another, checking each."""
-    seen: dict[str, tuple[int, int]] = {}  # which part, which line
+    """Check the records of the parts and write them one after another."""
+    seen: dict[str, tuple[int, int]] = {}  # index of the part and line
     outcomes: Counter[bool] = Counter()
     first_beginning = _beginning(parts[0])
     stream.write(first_beginning)
@@ -190,20 +191,20 @@ def _join(parts: Sequence[_Part], stream: BinaryIO) -> MergeReport:
 
 
 def _beginning(part: _Part) -> bytes:
-    """Return what a part holds before its first record: of CSV the names of the columns."""
+    """Return the bytes before the first record of a part: the names of the columns in CSV."""
     with _reading(part.file), open(part.file, "rb") as stream:
         return stream.readline() if part.format_name == "csv" else b""
 
 
 def _records(part: _Part) -> Iterator[_Record]:
-    """Return a part's records, each checked."""
+    """Return the checked records of a part."""
     if part.header is not None:
         return _journalled_records(part)
     return _csv_records(part.file) if part.format_name == "csv" else _json_records(part.file)
 
 
 def _journalled_records(part: _Part) -> Iterator[_Record]:
-    """Yield the records that a journal vouches for; there must be nothing else."""
+    """Yield the records that the journal confirms; the part may contain nothing more."""
     header, entries = read_journal(Sidecars(part.file).journal)
     end, line = header.offset_end, 1
     for entry, text, line in verified(part.file, header, entries):
@@ -221,7 +222,7 @@ def _journalled_records(part: _Part) -> Iterator[_Record]:
 
 
 def _json_records(file: Path) -> Iterator[_Record]:
-    """Yield the records of JSON Lines, windows and events with the file's record after them."""
+    """Yield the records of JSON Lines: the record of a file together with the windows and events before it."""
     text, first_line, line = b"", 1, 0
     with _reading(file), open(file, "rb") as stream:
         for line, row in enumerate(stream, start=1):
@@ -235,10 +236,10 @@ def _json_records(file: Path) -> Iterator[_Record]:
 
 
 def _json_record(file: Path, line: int, row: bytes) -> dict[str, Any]:
-    """Parse one line.
+    """Return the record of one line.
 
     Raises:
-        AstError: It is torn, or no record.
+        AstError: If the line is torn, or not a record.
     """
     if not row.endswith(b"\n"):
         raise AstError(f"{file}: line {line} is torn")
@@ -252,12 +253,12 @@ def _json_record(file: Path, line: int, row: bytes) -> dict[str, Any]:
 
 
 def _json_names(record: dict[str, Any]) -> list[str]:
-    """Return a record's path as a name; where it is not UTF-8, only its base64 form tells it from others."""
+    """Return the path of a record as a name; a path that is not UTF-8 is unique only in its base64 form."""
     return [f":{record.get('path_b64') or record['path']}"]
 
 
 def _csv_records(file: Path) -> Iterator[_Record]:
-    """Yield the rows of CSV, those of one path together."""
+    """Yield the records of CSV: the consecutive rows of one path."""
     with _reading(file), open(file, "rb") as stream:
         rows = _csv_rows(file, stream)
         columns = next(rows, ([], b"", 1))[0]
@@ -275,7 +276,7 @@ def _csv_records(file: Path) -> Iterator[_Record]:
 
 
 def _csv_rows(file: Path, stream: BinaryIO) -> Iterator[tuple[list[str], bytes, int]]:
-    """Yield each row's cells, its bytes, and the number of its first line; a quoted cell may hold line ends."""
+    """Yield cells, bytes and number of the first line of each row; a quoted cell may contain line ends."""
     taken: list[bytes] = []
 
     def lines() -> Iterator[str]:
@@ -306,7 +307,7 @@ def _complete_rows(
 
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Turn a failure of the file system into a sentence."""
+    """Turn an error of the file system into an `AstError`."""
     try:
         yield
     except OSError as error:

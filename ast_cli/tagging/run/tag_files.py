@@ -1,4 +1,4 @@
-"""A run over many inputs: tagged, each result written once whatever ends the run, counted, and gone on with later."""
+"""A run over many inputs: each result is written once, however the run ends, and the run can be continued later."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def tag_files(
 
 
 class TaggingRun:
-    """A run that has been opened; iterated once, it yields each record when it is written.
+    """An opened run, to be iterated once; it yields each record that is reported when it has been written.
 
     Attributes:
         tally: Counts of the inputs that are done.
@@ -100,10 +100,10 @@ class TaggingRun:
         self._journal = journal
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield records; a result is counted when the next is asked for.
+        """Return the records; a result is counted when the next record is taken.
 
         Raises:
-            AstError: The output cannot be written, or too many inputs failed.
+            AstError: If the output cannot be written, or too many inputs failed.
         """
         return self._records
 
@@ -139,15 +139,17 @@ def open_run(
 
     Args:
         tagger: The loaded model.
-        inputs: Of all shards.
+        inputs: Inputs of all shards.
         options: How they are tagged.
-        run_options: How the run goes.
-        workers: That decode, started already; None to start them.
-        live: The one input is raw samples on standard input, tagged while they come, each window at once.
-        on_progress: Is shown the tally before each input and after each record; what it raises ends the run.
+        run_options: How the run is carried out.
+        workers: Decoding processes that are running; None to start them.
+        live: Format of raw samples on standard input, which is then the only input; each window is tagged as soon as it
+            is complete. None for files.
+        on_progress: Function that is called with the tally before each input and after each record; an exception that
+            it raises ends the run.
 
     Raises:
-        AstError: The output cannot be opened, or the options do not fit the model.
+        AstError: If the output cannot be opened, or the options do not fit the model.
     """
     tag_chooser(tagger, options)  # before the output is opened
     if run_options.shard is not None:
@@ -185,7 +187,7 @@ def open_run(
 def _journal(
     tagger: Tagger, options: ClassifyOptions, run_options: RunOptions
 ) -> contextlib.AbstractContextManager[Journal | None]:
-    """Open the output, with a journal beside it."""
+    """Open the output and its journal, if there is an output."""
     if run_options.output is None:
         return contextlib.nullcontext()
     settings = fingerprint(tagger, options)
@@ -205,7 +207,7 @@ def _journal(
 def _pending(
     inputs: Iterable[Input], journal: Journal | None, tally: Tally, on_progress: OnProgress
 ) -> Iterator[Input]:
-    """Pass on the inputs that need a result, and count those that have one."""
+    """Yield the inputs without a result, and count those that have one."""
     if journal is None:
         for item in inputs:
             on_progress(tally)
@@ -222,8 +224,8 @@ def _pending(
 def _tagged_live(
     tagger: Tagger, pending: Iterator[Input], options: ClassifyOptions, live: RawFormat
 ) -> Generator[Record, None, None]:
-    """Tag raw samples from standard input while they come, windows and events before the result."""
-    from ast_cli.audio.raw_stream import RawStream  # over decoders, which this process seldom needs
+    """Tag raw samples from standard input as they arrive; windows and events precede the result."""
+    from ast_cli.audio.raw_stream import RawStream  # it imports decoders, which this process seldom needs
 
     (item,) = pending
     stream = RawStream(sys.stdin.buffer, live, tagger.feature_extractor.sampling_rate)
@@ -252,13 +254,15 @@ def _written(
 
 
 def fingerprint(tagger: Tagger, options: ClassifyOptions) -> dict[str, Any]:
-    """Return what results depend on; runs that differ in it do not share an output.
+    """Return the settings that results depend on; runs with different settings cannot share an output.
 
-    These are the checkpoint's content, its front end, the numbers' type and the options. The device and the batch size
+    These are the content of the checkpoint, its front end, the data type and the options. The device and the batch size
     are left out: they change scores by less than 1e-5.
     """
     values = dataclasses.asdict(options)
-    brings_front_end = (checkpoint_folder(tagger.name) / PREPROCESSOR_NAME).is_file()  # then its content is known
+    brings_front_end = (
+        checkpoint_folder(tagger.name) / PREPROCESSOR_NAME
+    ).is_file()  # which the digest of the checkpoint covers
     return {
         **({} if brings_front_end else {"front_end": tagger.feature_extractor.to_dict()}),
         "schema_version": SCHEMA_VERSION,

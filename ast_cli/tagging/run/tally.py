@@ -1,4 +1,4 @@
-"""How a run over many inputs goes: counts, a summary, and when to stop. Standard library only."""
+"""The tally of a run over many inputs: counts, a summary, and when to stop. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ast_cli.results import TaggingResult
 if TYPE_CHECKING:
     from ast_cli.audio.sample_stream import SampleStream  # which is not of the standard library
 
-# Failures of the storage, not of a file: many in a row mean that a disk is gone, and going on would only spoil records.
+# Failures of the storage, not of a file: many in a row mean that a disk is gone, and to continue would only add errors.
 STORAGE_ERRORS = frozenset({ErrorCode.PERMISSION, ErrorCode.VANISHED, ErrorCode.NOT_FOUND})
 MAX_STORAGE_ERRORS_IN_A_ROW = 100
-CLAIM_TOLERANCE_S = 1.0  # a header whose length was exceeded by more is not believed
+CLAIM_TOLERANCE_S = 1.0  # a header is ignored if its length is exceeded by more
 
 
 @dataclass(frozen=True, slots=True)
 class AudioTotal:
-    """How much audio a run's inputs hold.
+    """The amount of audio in the inputs of a run.
 
     Attributes:
-        duration_s: Of all new inputs, in seconds; None where nothing tells.
-        is_estimate: Whether some of them were not opened yet, or do not state their length.
+        duration_s: Length of all new inputs together, in seconds; None if it cannot be estimated.
+        is_estimate: Whether some of the inputs have not been opened yet, or do not state their length.
     """
 
     duration_s: float | None
@@ -34,13 +34,13 @@ class AudioTotal:
 
 
 class Tally:
-    """Counts results as they come and says when enough is enough; knows how much was read of what is open.
+    """Counts of the results of a run, and of the audio read so far; raises an error if the run must stop.
 
-    One thread counts, others may look.
+    One thread updates the tally, others may read it.
 
     Args:
-        num_inputs: Of the run.
-        max_errors: Stop after so many failed inputs; None for never.
+        num_inputs: Number of inputs of the run.
+        max_errors: Number of failed inputs after which the run stops; None for no limit.
     """
 
     def __init__(self, num_inputs: int, max_errors: int | None = None) -> None:
@@ -53,24 +53,24 @@ class Tally:
         self.num_failed_before = 0  # of those skipped
         self.failed: Counter[str] = Counter()
         self.audio_s = 0.0
-        self._last: str | None = None  # path
-        self._ended_s = 0.0  # read of inputs that have a record, failed ones included
-        self._open: list[tuple[str, SampleStream]] = []  # with their paths, as they were opened
+        self._last: str | None = None  # path of the last record
+        self._ended_s = 0.0  # audio read of inputs that have a record, failed ones included
+        self._open: list[tuple[str, SampleStream]] = []  # paths and streams, in the order of opening
         self._storage_errors_in_a_row = 0
 
     @property
     def num_failed(self) -> int:
-        """Inputs that have an error record."""
+        """Number of inputs that failed in this run."""
         return self.failed.total()
 
     @property
     def num_done(self) -> int:
-        """Inputs that have a record, or had one before."""
+        """Number of inputs that have a record from this run or an earlier one."""
         return self.num_ok + self.num_failed + self.num_skipped
 
     @property
     def current(self) -> str | None:
-        """The path of the input that was opened last and has no record, else of the last record; None before both."""
+        """Path of the input that was opened last and has no record yet, else of the last record; None at the start."""
         return next((path for path, _ in reversed(tuple(self._open))), self._last)
 
     @property
@@ -79,7 +79,7 @@ class Tally:
         return self._ended_s + sum(stream.duration_s for _, stream in tuple(self._open))
 
     def watching(self, path: str, open_stream: Callable[[], SampleStream]) -> Callable[[], SampleStream]:
-        """Return what opens an input and keeps an eye on it until its result is added."""
+        """Return a function that opens an input and counts what is read of it until its result is added."""
 
         def open_watched() -> SampleStream:
             stream = open_stream()
@@ -89,12 +89,12 @@ class Tally:
         return open_watched
 
     def audio_total(self) -> AudioTotal:
-        """Return how much audio all new inputs hold: lengths that are known, and their mean for the others.
+        """Return the amount of audio in all new inputs: the known lengths, and their mean for each other input.
 
-        Nothing tells where there is none yet, or where an input that does not state its length is longer than the mean.
+        The total is None while no length is known, or if an input without a stated length is longer than the mean.
         """
         known_s, num_known = self._ended_s, self.num_ok + self.num_failed
-        unstated_s = list[float]()  # read of inputs that do not state their length, or exceed it
+        unstated_s = list[float]()  # audio read of inputs that do not state their length, or exceed it
         for _, stream in tuple(self._open):
             read_s, header_duration_s = stream.duration_s, stream.header_duration_s
             if header_duration_s is None or read_s > header_duration_s + CLAIM_TOLERANCE_S:
@@ -140,11 +140,12 @@ class Tally:
             )
         if self.max_errors is not None and self.num_failed >= self.max_errors:
             raise AstError(
-                f"stopped after {counted(self.num_failed, 'failed input')}, as asked; the last: {result.error.message}"
+                f"stopped after {counted(self.num_failed, 'failed input')}, as requested; "
+                f"the last: {result.error.message}"
             )
 
     def _closed(self, path: str | None) -> SampleStream | None:
-        """Take an input that has its record off the list of those that are open."""
+        """Remove an input that has its record from the list of open inputs, and return its stream."""
         for index, (opened, stream) in enumerate(self._open):
             if opened == path:
                 del self._open[index]
@@ -152,10 +153,10 @@ class Tally:
         return None
 
     def check(self) -> None:
-        """Make sure that every input ended somewhere.
+        """Check that each input has a result.
 
         Raises:
-            AstError: The counts do not add up, which is a bug; the output then misses inputs.
+            AstError: If the counts do not add up, which is a bug: the output then lacks inputs.
         """
         if self.num_done != self.num_inputs:
             raise AstError(
