@@ -1,4 +1,4 @@
-"""What goes wrong in a worker of the decode pool, by the name of the file. Workers import this too: no torch here."""
+"""Decoders that fail as the name of the file says. Workers import this module, so it must not import torch."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def faulty_pool(num_workers: int = 2, timeout_s: float = 60.0) -> DecodePool:
 
 
 class FaultyPool(DecodePool):
-    """A pool whose files go wrong by their names, wherever it is started."""
+    """A pool with these decoders, to replace `DecodePool` anywhere."""
 
     def __init__(self, num_workers: int, timeout_s: float = 60.0, *, start_now: bool = False) -> None:
         super().__init__(num_workers, timeout_s, FAULTY, start_now=start_now)
 
 
 class FaultyStream:
-    """Blocks from a generator, as a file of that rate."""
+    """A stream of blocks from a generator, as if from a stereo file at 44.1 kHz."""
 
     def __init__(self, blocks: Iterator[np.ndarray[Any, Any]]) -> None:
         self.sampling_rate, self.num_channels, self.start_s, self.duration_s = 44100, 2, 0.0, 0.0
@@ -58,8 +58,8 @@ def crash_after(num_blocks: int) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def open_faulty(path: str | bytes, rate: int, start_s: float, duration_s: float | None) -> AudioStream | FaultyStream:
-    """Do what the file's name says; anything else is decoded as ever."""
-    if isinstance(path, bytes):  # of standard input
+    """Fail as the name of the file says; decode files with other names normally."""
+    if isinstance(path, bytes):  # the content of standard input
         if path.startswith(b"crash"):
             os.kill(os.getpid(), signal.SIGSEGV)
         return open_audio(path, rate, start_s, duration_s)
@@ -75,10 +75,10 @@ def open_faulty(path: str | bytes, rate: int, start_s: float, duration_s: float 
         return FaultyStream(crash_after(3))
     if fault == "hang":
         time.sleep(1000)
-    if fault == "tell-and-hang":
+    if fault == "report-and-hang":
         Path(path).write_text(f"{os.getpid()}\n")  # a FIFO: the test waits at its other end
         time.sleep(1000)
-    if fault == "tell-and-hold":
+    if fault == "report-and-hold":
         Path(path).write_text(f"{os.getpid()}\n")
         ctypes.PyDLL(None).sleep(1000)  # with the interpreter's lock held: no other thread of the worker runs
     if fault == "memory":

@@ -12,7 +12,7 @@ from ast_cli.tagging.options import WindowOptions
 def open_streams(
     workers: Workers, inputs: Iterable[Input], part: WindowOptions | None = None
 ) -> Generator[tuple[Input, OpenStream], None, None]:
-    """Yield inputs in order with what opens them; to be read one after another."""
+    """Yield inputs in order, each with the function that opens it; each must be read before the next is taken."""
     with open_inputs(inputs, RATE, part, workers) as turns:
         for turn in turns:
             yield turn.item, turn.open_stream

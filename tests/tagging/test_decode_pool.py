@@ -1,4 +1,4 @@
-"""Decoding in worker processes that crash, hang, lie and are killed: each costs its own file and no other."""
+"""Worker processes that crash, hang or are killed cost only the file that they decode."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from ast_cli.tagging.decode.pool import DecodePool, default_num_workers, num_wor
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import WindowOptions
 
-DEADLINE_S = 2.0  # within which nothing of a closed pool may be left
+DEADLINE_S = 2.0  # time in which a closed pool must end all its processes
 POSIX_ONLY = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and FIFOs")
 PIDFD_ONLY = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes that are not its children")
 
 
-# ── What the tests do with them ──────────────────────────────────────────────────────────────────────────────────────
+# ── Helpers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read(open_stream: Callable[[], Any]) -> SimpleNamespace | ErrorCode:
-    """Read a stream to its end: its samples and facts, or why there are none."""
+    """Read a stream to its end; return its samples and facts, or the code of its error."""
     try:
         stream = open_stream()
         samples = np.concatenate(list(stream))
@@ -58,13 +58,13 @@ def read_all(
 
 
 def assert_same(read_by_pool: SimpleNamespace | ErrorCode, path: object, *part: Any) -> None:
-    """Compare with the same file decoded in this process: the same code ran, so every bit is the same."""
+    """Compare with the same file decoded in this process; the same code ran, so that every bit must be equal."""
     expected = read(lambda: open_audio(str(path), RATE, *part))
     if isinstance(expected, ErrorCode) or isinstance(read_by_pool, ErrorCode):
         assert read_by_pool == expected
         return
     np.testing.assert_array_equal(read_by_pool.samples, expected.samples)
-    assert read_by_pool.samples.flags.writeable  # torch warns of arrays that are not
+    assert read_by_pool.samples.flags.writeable  # torch warns about arrays that are read-only
     assert read_by_pool.facts == expected.facts
 
 
@@ -82,7 +82,7 @@ def wait_for_end(pid: int, timeout_s: float = DEADLINE_S) -> None:
 
 
 def wait_until(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    """Wait for what another thread or process brings about."""
+    """Wait until another thread or process has made a condition true."""
     deadline = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline
@@ -91,14 +91,14 @@ def wait_until(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
 
 @pytest.fixture
 def make(tmp_path: Path, write_wav: Callable[..., Path]) -> Callable[..., list[Path]]:
-    """Return a function that makes short files of the names given."""
+    """Return a function that makes short files with the given names."""
     return lambda *names: [write_wav(f"{name}.wav", 0.1) for name in names]
 
 
-# ── Files as they should be ──────────────────────────────────────────────────────────────────────────────────────────
+# ── Good files ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_workers_start_before_there_is_anything_to_decode_where_that_is_asked_for() -> None:
+def test_workers_start_before_there_is_anything_to_decode_with_start_now() -> None:
     with DecodePool(2, start_now=True) as pool:
         wait_until(lambda: len(pool.worker_pids) == 2)
     with DecodePool(2) as pool:
@@ -121,14 +121,16 @@ def test_samples_and_facts_are_those_of_the_main_process_in_input_order(write_wa
         assert_same(result, path)
 
 
-def test_part_asked_for_is_what_is_read(write_wav: Callable[..., Path]) -> None:
+def test_only_the_requested_part_is_read(write_wav: Callable[..., Path]) -> None:
     path = write_wav("a.wav", 9.0, 44100)
     with DecodePool(1) as pool:
         ((_, result),) = read_all(pool, [path], WindowOptions(start_s=2.5, duration_s=3.0))
     assert_same(result, path, 2.5, 3.0)
 
 
-def test_inputs_own_part_comes_before_the_runs(write_wav: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_of_an_input_overrides_that_of_the_run(
+    write_wav: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_wav("a.wav", 9.0, 44100)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
     own = WindowOptions(start_s=1.0, duration_s=0.5)
@@ -147,7 +149,9 @@ def test_inputs_own_part_comes_before_the_runs(write_wav: Callable[..., Path], m
         assert_same(result, path, *part)
 
 
-def test_workers_end_when_all_is_decoded_and_what_they_sent_is_still_there(write_wav: Callable[..., Path]) -> None:
+def test_samples_can_be_read_after_workers_have_ended(
+    write_wav: Callable[..., Path],
+) -> None:
     paths = [write_wav(f"{number}.wav", 2.0) for number in range(3)]
     with DecodePool(2) as pool:
         opened = open_streams(pool, [Input(str(path)) for path in paths])
@@ -157,7 +161,7 @@ def test_workers_end_when_all_is_decoded_and_what_they_sent_is_still_there(write
             assert_same(read(open_stream), path)
 
 
-def test_duration_grows_with_the_blocks_handed_out(write_wav: Callable[..., Path]) -> None:
+def test_duration_grows_with_the_blocks_that_were_read(write_wav: Callable[..., Path]) -> None:
     path = write_wav("a.wav", 20.0)
     with DecodePool(1) as pool:
         for _, open_stream in open_streams(pool, [Input(str(path))]):
@@ -170,7 +174,7 @@ def test_duration_grows_with_the_blocks_handed_out(write_wav: Callable[..., Path
     assert num_samples == 20 * RATE
 
 
-def test_length_a_file_claims_is_known_once_it_is_open(write_wav: Callable[..., Path]) -> None:
+def test_header_length_is_known_once_the_file_is_open(write_wav: Callable[..., Path]) -> None:
     path, unknown = str(write_wav("a.flac", 20.0, 44100)), str(write_wav("long.wav", 0.1))
     parts = {
         20.0: None,
@@ -227,10 +231,10 @@ def test_standard_input_is_decoded_in_the_main_process(
         assert_same(result, path)
 
 
-# ── Files that are bad ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── Bad files ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_bad_files_keep_their_codes_and_sentences(make: Callable[..., list[Path]], tmp_path: Path) -> None:
+def test_bad_files_have_the_same_errors_as_in_the_main_process(make: Callable[..., list[Path]], tmp_path: Path) -> None:
     (good,) = make("good")
     for name, content in {"empty.wav": b"", "text.wav": b"no audio " * 100, "cut.wav": good.read_bytes()[:60]}.items():
         (tmp_path / name).write_bytes(content)
@@ -253,7 +257,7 @@ def test_truncated_file_keeps_its_warning(write_wav: Callable[..., Path]) -> Non
     assert result.facts[-1] == {WarningCode.TRUNCATED}
 
 
-def test_input_that_could_not_be_listed_passes_through(make: Callable[..., list[Path]]) -> None:
+def test_input_that_could_not_be_listed_keeps_its_error(make: Callable[..., list[Path]]) -> None:
     (good,) = make("good")
     unlisted = Input("folder", FileError(ErrorCode.PERMISSION, "folder: the folder cannot be read"))
     with DecodePool(1) as pool:
@@ -262,12 +266,12 @@ def test_input_that_could_not_be_listed_passes_through(make: Callable[..., list[
     assert_same(opened[1][1], good)
 
 
-def test_memory_shortage_and_bugs_cost_their_file_alone(make: Callable[..., list[Path]]) -> None:
+def test_memory_shortage_and_bugs_cost_only_their_file(make: Callable[..., list[Path]]) -> None:
     with faulty_pool(1) as pool:
         assert codes(read_all(pool, make("memory", "a", "bug", "b"))) == ["out_of_memory", "ok", "worker_crashed", "ok"]
 
 
-def test_exceptions_own_words_are_cut(make: Callable[..., list[Path]]) -> None:
+def test_long_message_of_an_internal_error_is_cut(make: Callable[..., list[Path]]) -> None:
     (path,) = make("bug")
     with faulty_pool(1) as pool:
         for _, open_stream in open_streams(pool, [Input(str(path))]):
@@ -276,7 +280,7 @@ def test_exceptions_own_words_are_cut(make: Callable[..., list[Path]]) -> None:
     assert len(str(raised.value)) <= len(str(internal_error(str(path), KeyError()))) + 500
 
 
-# ── Workers that die ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Workers that die ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -288,7 +292,7 @@ def test_exceptions_own_words_are_cut(make: Callable[..., list[Path]]) -> None:
         pytest.param(["a", *(f"segfault_{index}" for index in range(5)), "b"], id="five in a row", marks=POSIX_ONLY),
     ],
 )
-def test_killer_files_are_worker_crashed_and_all_others_are_read(
+def test_files_that_crash_workers_are_errors_and_all_others_are_read(
     make: Callable[..., list[Path]], names: list[str]
 ) -> None:
     paths = make(*names)
@@ -302,13 +306,13 @@ def test_killer_files_are_worker_crashed_and_all_others_are_read(
             assert_same(result, path)
 
 
-def test_crash_says_how_the_worker_ended(make: Callable[..., list[Path]]) -> None:
+def test_message_of_a_crash_says_how_the_worker_ended(make: Callable[..., list[Path]]) -> None:
     (path,) = make("exit")
     with faulty_pool(1) as pool:
         for _, open_stream in open_streams(pool, [Input(str(path))]):
             with pytest.raises(AudioError) as raised:
                 open_stream()
-    assert str(raised.value) == f"{path}: the decoder crashed on it (exit code 7)"
+    assert str(raised.value) == f"{path}: the decoder crashed (exit code 7)"
 
 
 def test_file_whose_worker_died_once_is_tried_again(make: Callable[..., list[Path]]) -> None:
@@ -333,7 +337,7 @@ def test_crash_after_samples_were_read_is_not_tried_again(make: Callable[..., li
 
 
 @POSIX_ONLY
-def test_worker_killed_between_files_costs_none(make: Callable[..., list[Path]]) -> None:
+def test_worker_killed_between_two_files_costs_no_file(make: Callable[..., list[Path]]) -> None:
     paths = make(*"abcdefghijkl")
     file_bytes = round(0.1 * RATE) * 4  # of each file's samples
     results = []
@@ -349,7 +353,7 @@ def test_worker_killed_between_files_costs_none(make: Callable[..., list[Path]])
     assert len(results) == len(paths)
 
 
-def test_worker_that_hangs_is_killed_and_others_go_on(make: Callable[..., list[Path]]) -> None:
+def test_worker_that_hangs_is_killed_and_the_other_files_are_read(make: Callable[..., list[Path]]) -> None:
     paths = make("a", "hang", "b", "c")
     with faulty_pool(timeout_s=1.0) as pool:
         started_s = time.monotonic()
@@ -362,7 +366,7 @@ def test_worker_that_hangs_is_killed_and_others_go_on(make: Callable[..., list[P
     assert str(raised.value) == f"{paths[1]}: the decoder did nothing for 1 s and was stopped"
 
 
-def test_worker_that_is_not_listened_to_is_not_overdue(
+def test_worker_that_waits_for_room_in_the_buffer_does_not_time_out(
     make: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode_pool, "INPUT_BUFFER_BYTES", 1 << 20)
@@ -371,12 +375,14 @@ def test_worker_that_is_not_listened_to_is_not_overdue(
         for _, open_stream in open_streams(pool, [Input(str(path))]):
             blocks = iter(open_stream())
             next(blocks)
-            threading.Event().wait(0.8)  # the buffer is full long since, and the worker waits for us
+            threading.Event().wait(0.8)  # the buffer is full by now, and the worker waits for the reader
             read_on = list(itertools.islice(blocks, 20))  # more than was buffered
     assert len(read_on) == 20
 
 
-def test_process_that_cannot_be_started_is_fatal_and_no_fault_of_a_file(make: Callable[..., list[Path]]) -> None:
+def test_process_that_does_not_start_ends_the_run_and_is_no_error_of_a_file(
+    make: Callable[..., list[Path]],
+) -> None:
     (path,) = make("a")
     with DecodePool(1, open_function="no_such_module:open") as pool:
         for _, open_stream in open_streams(pool, [Input(str(path))]):
@@ -385,7 +391,7 @@ def test_process_that_cannot_be_started_is_fatal_and_no_fault_of_a_file(make: Ca
     assert not isinstance(raised.value, AudioError)
 
 
-# ── Bounds ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Bounds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_buffers_and_look_ahead_are_bounded(
@@ -407,16 +413,16 @@ def test_buffers_and_look_ahead_are_bounded(
         blocks = iter(next(sources)[1]())
         next(blocks)
         threading.Event().wait(1.5)  # time to overflow: three workers send some hundred MB a second
-        # The pool's bound, and one block above it: the one that is waited for.
+        # The pool's bound and one block above it, which the reader waits for.
         assert 7 << 20 >= pool.num_buffered_bytes > 5 << 20
-        assert len(list(itertools.islice(blocks, 200))) == 200  # 50 MB: reading goes on past every bound
+        assert len(list(itertools.islice(blocks, 200))) == 200  # 50 MB: reading continues past all bounds
         assert pool.num_buffered_bytes <= 7 << 20
         assert listed == 1 + pool.num_workers * INPUTS_AHEAD_PER_WORKER
         sources.close()
         assert pool.num_buffered_bytes == 0
 
 
-def test_input_that_is_read_gets_through_when_the_others_fill_the_pool(
+def test_input_that_is_read_is_complete_when_others_fill_the_buffers(
     write_wav: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode_pool, "POOL_BUFFER_BYTES", 1 << 20)
@@ -427,7 +433,7 @@ def test_input_that_is_read_gets_through_when_the_others_fill_the_pool(
         assert_same(result, path)
 
 
-# ── Ends ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── End ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_closing_early_leaves_no_worker_and_does_not_hang(make: Callable[..., list[Path]]) -> None:
@@ -441,12 +447,12 @@ def test_closing_early_leaves_no_worker_and_does_not_hang(make: Callable[..., li
     assert time.monotonic() - started_s < DEADLINE_S
     assert not pool.worker_pids
     for pid in pids if os.name == "posix" else ():
-        with pytest.raises(ProcessLookupError):  # waited for: no zombies either
+        with pytest.raises(ProcessLookupError):  # the process was waited for, so it is no zombie either
             os.kill(pid, 0)
-    pool.close()  # again does no harm
+    pool.close()  # closing again is allowed
 
 
-def test_exception_in_the_consumer_comes_through(make: Callable[..., list[Path]]) -> None:
+def test_exception_in_the_reader_is_raised(make: Callable[..., list[Path]]) -> None:
     inputs = [Input(str(path)) for path in make("endless", "a")]
     with pytest.raises(ZeroDivisionError), faulty_pool() as pool:  # noqa: PT012
         for _, open_stream in open_streams(pool, inputs):
@@ -463,7 +469,7 @@ def test_stream_given_up_frees_its_worker_for_the_next_file(make: Callable[..., 
         (pid,) = pool.worker_pids
         stream.close()
         assert_same(read(next(sources)[1]), good)
-        assert pool.worker_pids == {pid}  # asked to leave off, not killed: a new one would cost 0.3 s a file
+        assert pool.worker_pids == {pid}  # stopped, not killed: a new process would cost 0.3 s for each file
 
 
 def test_stream_read_too_late_is_refused(make: Callable[..., list[Path]]) -> None:
@@ -471,11 +477,11 @@ def test_stream_read_too_late_is_refused(make: Callable[..., list[Path]]) -> Non
         sources = open_streams(pool, [Input(str(path)) for path in make("a", "b")])
         stream = next(sources)[1]()
         next(sources)
-        with pytest.raises(ValueError, match="read it before the next input is asked for"):
+        with pytest.raises(ValueError, match="read it before taking the next input"):
             list(stream)
 
 
-def test_failing_list_of_inputs_comes_through(make: Callable[..., list[Path]]) -> None:
+def test_exception_in_the_list_of_inputs_is_raised(make: Callable[..., list[Path]]) -> None:
     (path,) = make("a")
 
     def failing_list() -> Iterator[Input]:
@@ -514,7 +520,7 @@ def start_main(*paths: Path) -> subprocess.Popen[bytes]:
 @POSIX_ONLY
 @PIDFD_ONLY
 def test_workers_die_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
-    fifos = [tmp_path / "tell-and-hang", tmp_path / "tell-and-hold"]
+    fifos = [tmp_path / "report-and-hang", tmp_path / "report-and-hold"]
     for fifo in fifos:
         os.mkfifo(fifo)
     with start_main(*fifos) as main:
@@ -527,7 +533,7 @@ def test_workers_die_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
 @POSIX_ONLY
 @PIDFD_ONLY
 def test_interrupt_of_the_whole_group_leaves_workers_to_the_main_process(tmp_path: Path) -> None:
-    fifo = tmp_path / "tell-and-hang"
+    fifo = tmp_path / "report-and-hang"
     os.mkfifo(fifo)
     with start_main(fifo) as main:
         pid = int(fifo.read_text())
@@ -539,7 +545,7 @@ def test_interrupt_of_the_whole_group_leaves_workers_to_the_main_process(tmp_pat
         wait_for_end(pid)
         output, _ = main.communicate(timeout=10)
     assert main.returncode == -signal.SIGINT
-    assert output.count(b"Traceback") == 1  # the main process's own: it catches nothing
+    assert output.count(b"Traceback") == 1  # of the main process, which does not catch the signal
 
 
 def test_workers_print_nothing(write_wav: Callable[..., Path]) -> None:

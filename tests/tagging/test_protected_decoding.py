@@ -1,4 +1,4 @@
-"""A file that crashes its decoder, or hangs it, costs itself and nothing else, whoever asked for it."""
+"""A file that crashes or hangs its decoder costs only itself: in tagging, extraction and calibration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def paths(write_wav: Callable[..., Path]) -> list[str]:
     return [str(write_wav(f"in/{name}", 0.5)) for name in NAMES]
 
 
-def test_classify_paths_goes_on_after_a_crash(paths: list[str]) -> None:
+def test_classify_paths_continues_after_a_crash(paths: list[str]) -> None:
     results = list(tiny_tagger().classify_paths(paths))
     assert [result.path for result in results] == paths
     assert [result.error.code if result.error else "ok" for result in results] == [
@@ -45,7 +45,7 @@ def test_classify_paths_goes_on_after_a_crash(paths: list[str]) -> None:
     ]  # fmt: skip
 
 
-def test_classify_paths_gives_up_a_decoder_that_hangs(write_wav: Callable[..., Path]) -> None:
+def test_classify_paths_stops_a_decoder_that_hangs(write_wav: Callable[..., Path]) -> None:
     paths = [str(write_wav(name, 0.5)) for name in ("hang.wav", "a.wav")]
     hanging, good = tiny_tagger().classify_paths(paths, workers=DecodeOptions(timeout_s=0.5))
     assert hanging.error is not None
@@ -53,7 +53,7 @@ def test_classify_paths_gives_up_a_decoder_that_hangs(write_wav: Callable[..., P
     assert good.status == "ok"
 
 
-def test_a_run_of_the_library_goes_on_after_a_crash(paths: list[str], tmp_path: Path) -> None:
+def test_tag_files_continues_after_a_crash(paths: list[str], tmp_path: Path) -> None:
     tally = tag_files(paths, Tagger.from_pretrained("builtin"), tmp_path / "tags.jsonl")
     assert (tally.num_ok, dict(tally.failed)) == (3, {"worker_crashed": 2})
 
@@ -70,10 +70,10 @@ def test_extraction_goes_on_after_a_crash(paths: list[str], tmp_path: Path) -> N
     assert all(np.load(tmp_path / "out" / f"{name}.npy").shape == (48, 128) for name in GOOD)
 
 
-def test_calibration_goes_on_after_a_crash(paths: list[str], tmp_path: Path) -> None:
+def test_calibration_continues_after_a_crash(paths: list[str], tmp_path: Path) -> None:
     folder = Path(paths[0]).parent
     exported = export_model(ExportOptions("builtin", tmp_path / "int8", dtype="int8", calibrate=folder))
-    assert exported.num_calibration_windows == len(GOOD) + 1  # and the window before the late crash
+    assert exported.num_calibration_windows == len(GOOD) + 1  # one more from the file that crashes late
 
 
 def test_standard_input_that_crashes_its_decoder_is_one_error_among_results(
@@ -89,7 +89,7 @@ def test_standard_input_that_crashes_its_decoder_is_one_error_among_results(
     assert not list(tmp_path.glob("ast-stdin-*"))
 
 
-def test_out_of_order_there_are_two_workers_where_there_are_inputs(paths: list[str]) -> None:
+def test_reading_in_any_order_starts_at_least_two_workers_unless_there_is_one_input(paths: list[str]) -> None:
     numbers = []
     for num_inputs in (1, 5):
         with opening.start_decoding(DecodeOptions(), num_inputs, in_order=False) as workers:

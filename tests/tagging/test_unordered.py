@@ -1,4 +1,4 @@
-"""Results as they come: the same records as in input order, and nobody waits for a long or a silent input."""
+"""Results in any order: the same records as in input order, and no input waits for a long or a hanging one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ast_cli.tagging.run.journal import open_journal
 from ast_cli.tagging.score.classify import classify_inputs
 from ast_cli.tagging.tagger import Tagger
 
-SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batches make them
+SCORE_TOLERANCE = 1e-5  # other batches add float32 numbers in another order
 Write = Callable[..., Path]
 
 
@@ -37,7 +37,7 @@ def in_order(tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions) 
         return list(classify_inputs(tagger, inputs, options, pool))
 
 
-def as_they_come(
+def in_any_order(
     tagger: Tagger, inputs: Iterable[Input], options: ClassifyOptions
 ) -> list[TaggingResult | StreamedPart]:
     with DecodePool(2) as pool:
@@ -47,7 +47,7 @@ def as_they_come(
 def assert_same_records(
     found: Iterable[TaggingResult | StreamedPart], expected: Iterable[TaggingResult | StreamedPart]
 ) -> None:
-    """Compare two sets of records; the scores within the tolerance, all else exactly."""
+    """Compare two sets of records; the scores within the tolerance, everything else exactly."""
 
     def facts(record: TaggingResult | StreamedPart) -> tuple[object, ...]:
         assert isinstance(record, TaggingResult)
@@ -60,7 +60,7 @@ def assert_same_records(
         assert scores[0] == pytest.approx(scores[1], abs=SCORE_TOLERANCE)
 
 
-def test_records_are_those_of_the_ordered_run(
+def test_records_equal_those_of_an_ordered_run(
     tagger: Tagger, write_wav: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [write_wav(f"{index:02}.wav", 0.1 + index % 7 / 3) for index in range(40)]
@@ -69,7 +69,7 @@ def test_records_are_those_of_the_ordered_run(
     inputs = [Input(str(path)) for path in [*paths, tmp_path / "junk.wav", tmp_path / "missing.wav"]]
     inputs[3:3] = [unlisted, Input(STDIN)]
     results = []
-    for run in (in_order, as_they_come):
+    for run in (in_order, in_any_order):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(paths[0].read_bytes())))
         results.append(run(tagger, inputs, ClassifyOptions(top_k=4, batch_size=8)))
     ordered, unordered = results
@@ -89,23 +89,23 @@ def test_long_recording_does_not_hold_back_short_ones_behind_it(
     assert sorted(path or "" for path in first) == [item.path for item in short]
 
 
-def test_long_recording_is_read_on_while_nothing_else_is_ready(
+def test_long_recording_is_read_further_while_nothing_else_is_ready(
     tagger: Tagger, write_wav: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode_pool, "INPUT_BUFFER_BYTES", 1 << 19)
     monkeypatch.setattr(decode_pool, "POOL_BUFFER_BYTES", 1 << 20)  # less than the two long ones' 3.8 MB
     inputs = [Input(str(write_wav(f"{index}.wav", 30.0 if index < 2 else 0.5))) for index in range(6)]
     options = ClassifyOptions(top_k=4, batch_size=2)
-    assert_same_records(as_they_come(tagger, inputs, options), in_order(tagger, inputs, options))
+    assert_same_records(in_any_order(tagger, inputs, options), in_order(tagger, inputs, options))
 
 
-def test_silent_decoder_holds_back_nobody_and_no_full_batch_is_waited_for(
+def test_hanging_decoder_does_not_delay_other_inputs_nor_does_a_partial_batch(
     tagger: Tagger, write_wav: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode_pool, "IDLE_AFTER_S", 0.05)
     inputs = [Input(str(write_wav(name, 0.3))) for name in ("hang.wav", "a.wav", "b.wav")]
     options = ClassifyOptions(batch_size=64)
-    with faulty_pool() as pool:  # which waits 60 s for the first
+    with faulty_pool() as pool:  # its timeout for the first is 60 s
         records = classify_inputs(tagger, inputs, options, pool, in_order=False)
         assert [next(records).path for _ in range(2)] == [inputs[1].path, inputs[2].path]
 
@@ -121,11 +121,11 @@ def test_file_whose_worker_dies_is_a_record_among_the_others(tagger: Tagger, wri
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_streamed_records_of_one_input_lie_in_one_piece(tagger: Tagger, write_wav: Write, batch_size: int) -> None:
+def test_streamed_records_of_an_input_are_consecutive(tagger: Tagger, write_wav: Write, batch_size: int) -> None:
     durations_s = (6.0, 0.4, 1.5, 3.0, 0.7)
     inputs = [Input(str(write_wav(f"{index}.wav", duration_s))) for index, duration_s in enumerate(durations_s)]
     options = ClassifyOptions(timestamps=True, events=True, threshold=0.4, stream=True, batch_size=batch_size)
-    ordered, unordered = in_order(tagger, inputs, options), as_they_come(tagger, inputs, options)
+    ordered, unordered = in_order(tagger, inputs, options), in_any_order(tagger, inputs, options)
     pieces = [(path, list(records)) for path, records in groupby(unordered, lambda record: record.path)]
     assert sorted(path or "" for path, _ in pieces) == [item.path for item in inputs]
     for path, records in pieces:

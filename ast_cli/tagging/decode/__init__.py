@@ -1,1 +1,1 @@
-"""Decoding in processes that may die."""
+"""Decoding in worker processes, so that a file that crashes its decoder costs only itself."""

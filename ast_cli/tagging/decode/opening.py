@@ -1,4 +1,4 @@
-"""Inputs, opened one after another: decoded ahead in processes that may die, or with 0 workers in this one."""
+"""Open the inputs of a run: worker processes decode them ahead, or with 0 workers this process does."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ast_cli.tagging.decode.worker import Request
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import DecodeOptions, WindowOptions
 
-MIN_WORKERS_AS_READY = 2  # while one waits in a long recording, the other decodes short ones
-INPUTS_AHEAD_PER_WORKER = 8  # enough small files to go on with while the model is busy with one batch
+MIN_WORKERS_AS_READY = 2  # while one is in a long recording, the other decodes short ones
+INPUTS_AHEAD_PER_WORKER = 8  # enough small files to decode while the model is busy with one batch
 
 OpenStream: TypeAlias = Callable[[], SampleStream]
 Watching: TypeAlias = Callable[[str, OpenStream], OpenStream]
-Workers: TypeAlias = (
-    DecodeOptions | DecodePool
-)  # that run already, or how to start them; with 0 workers this process decodes
+# A pool that was started before, or the options to start one; with 0 workers this process decodes.
+Workers: TypeAlias = DecodeOptions | DecodePool
 
 
 class Turn:
-    """An input that is to be read now.
+    """An input that can be read now, with the function that opens it.
 
     Args:
-        item: The input.
-        open_stream: Returns its samples, or raises the AudioError that says why there are none.
-        decoding: Its way through the pool; None where it is read in this process.
+        item: Input to read.
+        open_stream: Function that returns the samples; raises an AudioError if the input cannot be decoded.
+        decoding: State of the input in the pool; None if this process decodes it.
 
     Attributes:
-        is_over: To be set by the reader once nothing is left of the input, where inputs come out of order.
+        is_over: Whether the reader is finished with the input. `open_as_ready` yields the input again until the reader
+            sets this.
     """
 
     def __init__(self, item: Input, open_stream: OpenStream, decoding: Decoding | None = None) -> None:
@@ -48,12 +48,12 @@ class Turn:
 
     @property
     def is_whole(self) -> bool:
-        """Whether reading it to its end waits for no worker."""
+        """Whether the input can be read to its end without waiting for a worker."""
         return self.decoding is None or self.decoding.is_complete
 
 
 def unwatched(_path: str, open_stream: OpenStream) -> OpenStream:
-    """Watch nothing: return what opens an input as it is."""
+    """Return ``open_stream`` unchanged; the default for ``watching``."""
     return open_stream
 
 
@@ -65,19 +65,20 @@ def open_inputs(
     workers: Workers | None = None,
     watching: Watching = unwatched,
 ) -> Iterator[Iterator[Turn]]:
-    """Open inputs in order, decoded by workers that a broken file may kill or hang at the cost of that file.
+    """Open inputs in order; a file that crashes or hangs its decoder costs only itself.
 
-    Each input has one turn: what is not read of it, when the next is asked for, is given up.
+    Each input is yielded once. What the reader has not read of it when it takes the next input is discarded.
 
     Args:
-        inputs: Taken from lazily, some inputs ahead.
-        sampling_rate: To resample to, in Hz.
-        part: Which part of each input that does not say so itself; None for all.
-        workers: Started by `start_decoding`, or how to start them; None for the defaults.
-        watching: Given an input's path and what opens it, returns what opens it for the reader.
+        inputs: Inputs to open; taken lazily, some of them ahead of the reader.
+        sampling_rate: Sampling rate of the decoded samples in Hz.
+        part: Part to read of each input that has no part of its own; None to read everything.
+        workers: Workers that `start_decoding` started, or the options to start them; None for the default options.
+        watching: Wrapper of the function that opens an input: called with the path and that function, it returns
+            the function for the reader.
 
     Yields:
-        The turns.
+        An iterator over the inputs.
     """
     with (
         _look_ahead(inputs, sampling_rate, part, workers, watching, in_order=True) as ahead,
@@ -94,14 +95,15 @@ def open_as_ready(
     workers: Workers | None = None,
     watching: Watching = unwatched,
 ) -> Iterator[Iterator[Turn | None]]:
-    """Open whichever input can be read without waiting, the same one again until its reader sets ``is_over``.
+    """Open inputs as soon as they can be read without waiting, in any order.
 
-    Inputs whose decoding has ended come first, so that a long recording does not hold back short ones behind it; while
-    there are none, the first of the others is read on, so that the model is not idle. Args as in `open_inputs`; with 0
-    workers inputs come in order.
+    An input is yielded again until its reader sets ``is_over``. Inputs whose decoding has ended come first, so that a
+    long recording does not hold back short ones behind it. While there are none, the first of the others is read
+    further, so that the model is not idle. The arguments are those of `open_inputs`. With 0 workers inputs come in
+    order.
 
     Yields:
-        The turns; None where there has been nothing to read for a while.
+        An iterator over the inputs; it yields None when there has been nothing to read for a while.
     """
     with (
         _look_ahead(inputs, sampling_rate, part, workers, watching, in_order=False) as ahead,
@@ -114,15 +116,18 @@ def open_as_ready(
 def start_decoding(
     decode: DecodeOptions, num_inputs: int | None = None, *, in_order: bool = True, start_now: bool = True
 ) -> Iterator[Workers]:
-    """Start the processes that decode, one an input at most; with 0 workers there are none to start.
+    """Start the workers, at most one for each input; with 0 workers start none.
 
-    Started now, before torch is imported and a model read, they have found their libraries when it is ready.
+    Workers that start before torch is imported and the model is loaded are ready when the model is.
 
     Args:
-        decode: How many, and how long they may take.
-        num_inputs: If known.
-        in_order: Whether inputs are opened in order; else there are two, where the machine decides.
-        start_now: Whether they start at once, or with the first input.
+        decode: Number of workers and their timeout.
+        num_inputs: Number of inputs; None if it is unknown.
+        in_order: Whether inputs are opened in order. If not, the default number of workers is at least two.
+        start_now: Whether the workers start at once, or with the first input.
+
+    Yields:
+        The pool; with 0 workers ``decode`` itself.
     """
     if decode.num_workers == 0:
         yield decode
@@ -144,7 +149,7 @@ def _look_ahead(
     *,
     in_order: bool,
 ) -> Iterator[_Here | _Ahead]:
-    """Start workers where that was not done, and look ahead as far as they are of use."""
+    """Yield the inputs as workers decode them, or with 0 workers this process; start the workers if none run yet."""
     request = partial(_request, sampling_rate=sampling_rate, part=part or WindowOptions())
     with contextlib.ExitStack() as stack:
         if not isinstance(workers, DecodePool):
@@ -163,12 +168,12 @@ def _request(item: Input, sampling_rate: int, part: WindowOptions) -> Request:
 
 
 def _turn_here(item: Input, request: Request, watching: Watching) -> Turn:
-    """Return the turn of an input that this process opens; of standard input the bytes of one file, all at once."""
+    """Return the turn of an input that this process opens; standard input is read to its end, as one file."""
 
     def open_stream() -> SampleStream:
         if item.error is not None:
             raise AudioError(item.error.code, item.error.message)
-        from ast_cli.audio.decode import open_audio  # decoders, which this process seldom needs
+        from ast_cli.audio.decode import open_audio  # imports the decoders, which this process seldom needs
 
         source = sys.stdin.buffer.read() if item.path == STDIN else item.path
         return open_audio(source, request.sampling_rate, request.start_s, request.duration_s)
@@ -185,7 +190,7 @@ class _Here:
         self._watching = watching
 
     def turns(self) -> Generator[Turn, None, None]:
-        """Yield every input once, in order."""
+        """Yield each input once, in order."""
         for item in self._inputs:
             yield _turn_here(item, self._request(item), self._watching)
 
@@ -193,7 +198,7 @@ class _Here:
 
 
 class _Ahead:
-    """Inputs that workers decode, some of them ahead of who reads them."""
+    """Inputs that workers decode, some of them ahead of the reader."""
 
     def __init__(
         self, pool: DecodePool, inputs: Iterable[Input], request: Callable[[Input], Request], watching: Watching
@@ -205,7 +210,7 @@ class _Ahead:
         self._ahead: list[Turn] = []
 
     def turns(self) -> Generator[Turn, None, None]:
-        """Yield every input once, in order."""
+        """Yield each input once, in order."""
         with contextlib.closing(self):
             while self._fill():
                 turn = self._ahead[0]
@@ -215,7 +220,7 @@ class _Ahead:
                 self._drop(turn)
 
     def due(self) -> Generator[Turn | None, None, None]:
-        """Yield whichever input can be read without waiting, until its reader says that it is over."""
+        """Yield inputs that can be read without waiting, each of them again until its reader sets ``is_over``."""
         with contextlib.closing(self):
             while self._fill():
                 turn = self._first_due()
@@ -224,12 +229,12 @@ class _Ahead:
                     self._drop(turn)
 
     def close(self) -> None:
-        """Give up all inputs."""
+        """Discard all inputs."""
         for turn in list(self._ahead):
             self._drop(turn)
 
     def _fill(self) -> bool:
-        """Take inputs until there are enough, and queue those that a worker can decode; return whether any are left."""
+        """Take inputs until enough are ahead, and queue those that workers can decode; return whether any are left."""
         while len(self._ahead) <= self._pool.num_workers * INPUTS_AHEAD_PER_WORKER:
             item = next(self._remaining, None)
             self._pool.expect_more(item is not None)
@@ -242,13 +247,13 @@ class _Ahead:
         request = self._request(item)
         if item.error is not None:
             return _turn_here(item, request, self._watching)
-        if item.path == STDIN:  # of this process: workers have another
+        if item.path == STDIN:  # a worker has a standard input of its own
             request = request._replace(content_file=_kept_stdin())
         decoding = self._pool.decode(request)
         return Turn(item, self._watching(item.path, partial(self._pool.open, decoding)), decoding)
 
     def _first_due(self) -> Turn | None:
-        """Return an input that can be read without waiting, after a short wait at most."""
+        """Return an input that can be read without waiting; None if there is none after a short wait."""
         turns = {turn.decoding: turn for turn in self._ahead}
         if None in turns:
             return turns[None]
@@ -260,12 +265,12 @@ class _Ahead:
         if turn.decoding is not None:
             self._pool.abandon(turn.decoding)
             if (file := turn.decoding.request.content_file) is not None:
-                with contextlib.suppress(OSError):  # on Windows while its worker still reads it
+                with contextlib.suppress(OSError):  # fails on Windows while the worker still reads the file
                     os.unlink(file)
 
 
 def _kept_stdin() -> str:
-    """Put what comes on standard input into a temporary file, and return its name."""
+    """Copy standard input into a temporary file, and return its path."""
     with tempfile.NamedTemporaryFile(prefix="ast-stdin-", delete=False) as file:
         try:
             shutil.copyfileobj(sys.stdin.buffer, file)

@@ -1,11 +1,11 @@
-"""Decoding in processes that may die: what they have sent and nobody has taken yet, within bounds.
+"""A pool of worker processes that decode files, with bounded buffers for what they have sent.
 
-Decoders are old C code fed with whatever lies on a disk; a crash there must cost one file. Each worker
-(`ast_cli.tagging.decode.worker`) is a plain Python process without torch; a thread of the main process feeds it and
-waits for it, one file at a time, so that a worker that dies names its file.
+Decoders are old C code that reads whatever is on a disk; a crash there must cost only one file. Each worker
+(`ast_cli.tagging.decode.worker`) is a plain Python process without torch. A thread of the main process feeds it and
+waits for it, one file at a time, so that the file of a worker that dies is known.
 
-Not `multiprocessing`: its workers run the caller's main module again, which may import torch, or lack the
-``if __name__ == "__main__"`` that this needs.
+The pool does not use `multiprocessing`, whose workers run the caller's main module again: that module may import torch,
+or lack the ``if __name__ == "__main__"`` that `multiprocessing` needs.
 """
 
 from __future__ import annotations
@@ -23,29 +23,35 @@ from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode
 from ast_cli.tagging.decode.worker import BLOCK, CLOSING, OPENING, Request, packed
 from ast_cli.tagging.decode.worker_process import Message, Worker, WorkerDied
 
-MOST_BY_DEFAULT = 16  # about seven decode FLAC as fast as a large GPU tags it
-NUM_ATTEMPTS = 2  # a worker may have died of something else than its file
+MOST_BY_DEFAULT = 16  # about seven workers decode FLAC as fast as a large GPU tags it
+NUM_ATTEMPTS = 2  # a worker may have died for a reason other than its file
 NUM_START_ATTEMPTS = 3
 INPUT_BUFFER_BYTES = 32 << 20  # 8.7 minutes at 16 kHz
 POOL_BUFFER_BYTES = 256 << 20
-TURN_BYTES = 1 << 20  # 16 s at 16 kHz, more than a window: who reads one window of so much seldom waits
-IDLE_AFTER_S = 0.5  # without anything to read, when results are wanted as they come
+TURN_BYTES = 1 << 20  # 16 s at 16 kHz, more than a window: with so much buffered, reading one window seldom waits
+IDLE_AFTER_S = 0.5  # longest wait for something to read when inputs are read in any order
 
 
 def default_num_workers() -> int:
-    """Return how many workers suit this machine."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows; counts what this process may use
+    """Return the default number of workers on this machine."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows; counts the cores that this process may use
         return num_workers_for(len(os.sched_getaffinity(0)))
     return num_workers_for(os.cpu_count() or 1)
 
 
 def num_workers_for(num_cpus: int) -> int:
-    """Return how many workers suit a number of cores: half of them, since the model wants cores too."""
+    """Return the number of workers for a number of cores: half of it, since the model needs cores too."""
     return max(1, min(MOST_BY_DEFAULT, num_cpus // 2))
 
 
 class Opening(NamedTuple):
-    """What a worker says of a file that it has opened: its own rate in Hz and channels, the seconds it claims."""
+    """Facts about a file that a worker has opened.
+
+    Attributes:
+        sampling_rate: Sampling rate of the file in Hz.
+        num_channels: Number of channels of the file.
+        header_duration_s: Duration in seconds that the header states; None if it states none.
+    """
 
     sampling_rate: int
     num_channels: int
@@ -53,18 +59,18 @@ class Opening(NamedTuple):
 
 
 class Decoding:
-    """One input on its way through the pool: what its worker has sent and nobody has taken yet.
+    """State of one input in the pool: what its worker has sent and the reader has not taken yet.
 
     Attributes:
-        request: What is decoded.
-        opening: What is known of the file once it is open.
+        request: File to decode, and how.
+        opening: Facts about the file; None until it is open.
         blocks: Seconds decoded up to the block's end, and its samples of shape (num_samples,).
-        num_bytes: Of ``blocks``.
-        num_taken: Blocks handed out.
-        is_held_up: Whether its worker waits for room in the buffers.
-        closing: Duration in seconds and warnings, once all is decoded.
-        error: Why there is no more.
-        is_abandoned: Whether nobody wants the rest.
+        num_bytes: Size of ``blocks``.
+        num_taken: Number of blocks that the reader has taken.
+        is_held_up: Whether the worker waits for room in the buffers.
+        closing: Duration in seconds and warnings; None until everything is decoded.
+        error: Error that ended the decoding; else None.
+        is_abandoned: Whether the reader has given up the rest.
     """
 
     def __init__(self, request: Request) -> None:
@@ -80,17 +86,17 @@ class Decoding:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing more will come: reading it to its end waits for nobody."""
+        """Whether nothing more will come from the worker, so that reading to the end does not wait."""
         return self.closing is not None or self.error is not None
 
     @property
     def is_due(self) -> bool:
-        """Whether it is worth reading now: complete, a window of it there, or its worker waiting for room."""
+        """Whether to read the input now: it is complete, a window has arrived, or its worker waits for room."""
         return self.is_complete or self.is_held_up or self.num_bytes >= TURN_BYTES
 
 
 class PooledStream:
-    """A file that a worker decodes; behaves as `ast_cli.audio.decode.AudioStream`."""
+    """Stream of a file that a worker decodes; behaves as `ast_cli.audio.decode.AudioStream`."""
 
     def __init__(self, pool: DecodePool, decoding: Decoding, opening: Opening) -> None:
         self.sampling_rate, self.num_channels, self.header_duration_s = opening
@@ -104,7 +110,7 @@ class PooledStream:
         """Yield samples in [-1, 1], each block of shape (num_samples,).
 
         Raises:
-            AudioError: The file cannot be decoded, its worker died or fell silent.
+            AudioError: If the file cannot be decoded, or its worker died or hung.
         """
         while (block := self._pool.take(self._decoding)) is not None:
             self.duration_s, samples = block
@@ -113,25 +119,25 @@ class PooledStream:
         self.duration_s, self.warnings = self._decoding.closing
 
     def close(self) -> None:
-        """Give up what has not been read."""
+        """Discard the samples that have not been read."""
         self._pool.abandon(self._decoding)
 
 
 class DecodePool:
-    """Decodes files in worker processes that may die, ahead of who reads them.
+    """Pool of worker processes that decode files ahead of the reader.
 
-    Buffers are bounded in bytes: a worker whose buffer is full is not listened to, and its pipe stops it. Workers start
-    when there is something to decode, or at once, to be ready when it is.
+    Buffers are bounded in bytes: the pool stops reading from a worker whose buffer is full, and the full pipe stops the
+    worker. Workers start when there is something to decode, or at once, to be ready by then.
 
     Args:
-        num_workers: Processes; see `default_num_workers`.
-        timeout_s: A worker that sends nothing for so long, while it is waited for, is killed.
-        open_function: What opens a file in a worker, as ``module:function``; another one than `open_audio` in tests.
+        num_workers: Number of worker processes; see `default_num_workers`.
+        timeout_s: Seconds without a message after which a worker that the pool waits for is killed.
+        open_function: Function that opens a file in a worker, as ``module:function``; tests replace it.
         start_now: Whether to start the workers at once.
 
     Attributes:
-        num_workers: As above.
-        num_buffered_bytes: Of all samples that wait to be read.
+        num_workers: Number of worker processes.
+        num_buffered_bytes: Size of all samples that wait to be read.
     """
 
     def __init__(
@@ -148,9 +154,9 @@ class DecodePool:
         self._timeout_s = timeout_s
         self._settings = packed(open_function)
         self._waiting: deque[Decoding] = deque()
-        self._head: Decoding | None = None  # what is being read, or will be next
+        self._head: Decoding | None = None  # the input that is read now or next
         self._workers: set[Worker] = set()
-        self._has_all = False  # of this list, no further input will come
+        self._has_all = False  # no further input will come from the current list
         self._failure: BaseException | None = None
         self._lock = threading.Lock()  # guards all of the above, and every Decoding
         self._queued = threading.Condition(self._lock)  # threads wait for something to decode
@@ -163,15 +169,13 @@ class DecodePool:
             thread.start()
 
     def __enter__(self) -> DecodePool:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
         self.close()
 
     def close(self) -> None:
-        """End all workers; streams that are open can be read no further."""
+        """End all workers; open streams cannot be read any further."""
         with self._lock:
             self._closing.set()
             for condition in (self._queued, self._room, self._arrived):
@@ -183,12 +187,12 @@ class DecodePool:
 
     @property
     def worker_pids(self) -> set[int]:
-        """The processes that live."""
+        """Process ids of the workers that are alive."""
         with self._lock:
             return {worker.pid for worker in self._workers}
 
     def decode(self, request: Request) -> Decoding:
-        """Queue a file, and return its way through the pool."""
+        """Queue a file, and return its state in the pool."""
         decoding = Decoding(request)
         with self._lock:
             self._waiting.append(decoding)
@@ -196,22 +200,22 @@ class DecodePool:
         return decoding
 
     def expect_more(self, is_expected: bool) -> None:
-        """Say whether files will be queued later: workers that find none end when there are no more."""
+        """Set whether more files will be queued; if not, workers that find none end."""
         with self._lock:
             if self._has_all is is_expected:
                 self._has_all = not is_expected
                 self._queued.notify_all()
 
     def read_next(self, decoding: Decoding) -> None:
-        """Say which file is read next: it may take room in the buffers beyond all bounds."""
+        """Make a file the next to be read: the block that its reader waits for is accepted beyond all bounds."""
         with self._lock:
             self._head = decoding
             self._room.notify_all()
 
     def wait_for_due(self, decodings: Sequence[Decoding]) -> Decoding | None:
-        """Wait, not long, until one of several can be read without waiting; make it the next.
+        """Return the input to read next, which can be read without waiting; None if none can after a short wait.
 
-        Those whose decoding has ended come first, so that a long recording does not hold back short ones behind it.
+        Inputs whose decoding has ended come first, so that a long recording does not hold back short ones behind it.
         """
         with self._lock:
             self._head = None
@@ -224,10 +228,10 @@ class DecodePool:
             return self._head
 
     def open(self, decoding: Decoding) -> PooledStream:
-        """Return a file's stream, as soon as it is known that it can be opened.
+        """Return the stream of a file as soon as a worker has opened the file.
 
         Raises:
-            AudioError: It cannot, or its worker died.
+            AudioError: If the file cannot be opened, or its worker died.
         """
         with self._lock:
             self._wait_for(decoding, lambda: decoding.opening is not None or decoding.is_complete)
@@ -237,7 +241,7 @@ class DecodePool:
             raise decoding.error
 
     def take(self, decoding: Decoding) -> tuple[float, NDArray[np.float32]] | None:
-        """Wait for the next block of an input: seconds up to its end, and samples; None when all is read."""
+        """Wait for the next block of an input; return the seconds up to its end and its samples, None at the end."""
         with self._lock:
             self._wait_for(decoding, lambda: bool(decoding.blocks) or decoding.is_complete)
             if decoding.blocks:
@@ -251,19 +255,18 @@ class DecodePool:
             return None
 
     def abandon(self, decoding: Decoding) -> None:
-        """Give up what is left of an input."""
+        """Discard the rest of an input, and stop decoding it."""
         with self._lock:
             decoding.is_abandoned = True
             self._drop_blocks(decoding)
             self._room.notify_all()
 
     def _wait_for(self, decoding: Decoding, is_there: Callable[[], bool]) -> None:
-        """Wait for something from a worker; the lock is held."""
-        given_up = "the stream is closed: read it before the next input is asked for"
+        """Wait for something from a worker; the caller holds the lock."""
         self._arrived.wait_for(lambda: is_there() or decoding.is_abandoned or self._has_ended)
         self._raise_failure()
         if decoding.is_abandoned or self._closing.is_set():
-            raise ValueError(given_up)
+            raise ValueError("the stream is closed; read it before taking the next input")
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -281,10 +284,10 @@ class DecodePool:
         decoding.blocks.clear()
         self._count_bytes(decoding, -decoding.num_bytes)
 
-    # The threads: one a worker, and one that watches the clock.
+    # The threads: one for each worker, and one that checks for timeouts.
 
     def _watch(self) -> None:
-        """Kill workers that are overdue, until the pool closes."""
+        """Kill overdue workers until the pool closes."""
         while not self._closing.wait(min(1.0, self._timeout_s / 10)):
             with self._lock:
                 workers = list(self._workers)
@@ -292,9 +295,9 @@ class DecodePool:
                 worker.kill_if_overdue()
 
     def _serve(self) -> None:
-        """Decode one input after another in a worker of this thread's own, until the pool closes.
+        """Decode one input after another in this thread's own worker, until the pool closes.
 
-        A worker ends when all inputs are decoded: the model may be at the last windows for long, and needs its memory.
+        A worker ends when all inputs are decoded: the model may need long for the last windows, and can use the memory.
         """
         worker: Worker | None = None
         try:
@@ -307,7 +310,7 @@ class DecodePool:
                 elif worker is not None:
                     self._dismiss(worker)
                     worker = None
-        except BaseException as error:  # raised again where samples are waited for, instead of waiting for ever
+        except BaseException as error:  # raised again in the reader, which would otherwise wait forever
             with self._lock:
                 self._failure = error
                 self._arrived.notify_all()
@@ -316,7 +319,7 @@ class DecodePool:
                 self._dismiss(worker)
 
     def _next_decoding(self, *, has_worker: bool) -> Decoding | None:
-        """Wait for an input to decode; None when the pool closes, or a worker is kept for nothing."""
+        """Wait for an input to decode; return None when the pool closes or a worker is no longer needed."""
         with self._lock:
             while True:
                 self._queued.wait_for(lambda: self._waiting or self._closing.is_set() or (has_worker and self._has_all))
@@ -327,35 +330,35 @@ class DecodePool:
                     return decoding
 
     def _decode(self, decoding: Decoding, worker: Worker | None) -> Worker | None:
-        """Decode one input, if need be twice; return the worker if it is still alive."""
+        """Decode one input, again if its worker dies; return the worker if it is still alive."""
         error: AudioError | None = None
         for _ in range(NUM_ATTEMPTS):
             worker = worker or self._start_worker()
             try:
                 for message in worker.decode(decoding.request, self._timeout_s):
                     if not self._deliver(decoding, message):
-                        worker.leave_off()
+                        worker.skip_rest()
                 return worker
             except WorkerDied:
-                error = self._death(decoding, worker)
+                error = self._crash_error(decoding, worker)
                 worker = None
-                if error.code == ErrorCode.TIMEOUT or not self._can_start_over(decoding):
+                if error.code == ErrorCode.TIMEOUT or not self._reset(decoding):
                     break
         with self._lock:
             decoding.error = error
             self._arrived.notify_all()
         return None
 
-    def _death(self, decoding: Decoding, worker: Worker) -> AudioError:
-        """Bury a worker and say what became of its input."""
+    def _crash_error(self, decoding: Decoding, worker: Worker) -> AudioError:
+        """Remove a worker that died, and return the error of its input."""
         ending = self._end_worker(worker)
         if worker.timed_out:
             reason = f"the decoder did nothing for {self._timeout_s:g} s and was stopped"
             return AudioError(ErrorCode.TIMEOUT, f"{decoding.request.path}: {reason}")
-        return AudioError(ErrorCode.WORKER_CRASHED, f"{decoding.request.path}: the decoder crashed on it ({ending})")
+        return AudioError(ErrorCode.WORKER_CRASHED, f"{decoding.request.path}: the decoder crashed ({ending})")
 
-    def _can_start_over(self, decoding: Decoding) -> bool:
-        """Forget what a dead worker sent of an input, unless part of it has been read."""
+    def _reset(self, decoding: Decoding) -> bool:
+        """Discard what a dead worker sent, unless part of it was read; return whether the input can be tried again."""
         with self._lock:
             if decoding.num_taken or decoding.is_abandoned or self._closing.is_set():
                 return False
@@ -367,7 +370,7 @@ class DecodePool:
         """Start a worker and wait until it can decode.
 
         Raises:
-            AstError: None can be started: the fault is not in an input.
+            AstError: If no worker can be started, which no input has caused.
         """
         ending = ""
         for _ in range(NUM_START_ATTEMPTS):
@@ -399,7 +402,7 @@ class DecodePool:
         return worker.close()
 
     def _deliver(self, decoding: Decoding, message: Message) -> bool:
-        """Hand a message on, once there is room for it; return whether more is wanted."""
+        """Store a message once there is room for it; return whether more of the input is wanted."""
         with self._lock:
             if message.kind == BLOCK:
                 self._wait_for_room(decoding, message.content.nbytes)
@@ -418,7 +421,7 @@ class DecodePool:
             return True
 
     def _wait_for_room(self, decoding: Decoding, num_bytes: int) -> None:
-        """Wait until a block may be kept, or is not wanted any more; the lock is held."""
+        """Wait until there is room for a block or it is no longer wanted; the caller holds the lock."""
         if self._has_room(decoding, num_bytes):
             return
         decoding.is_held_up = True
@@ -430,7 +433,7 @@ class DecodePool:
         return decoding.is_abandoned or self._closing.is_set()
 
     def _has_room(self, decoding: Decoding, num_bytes: int) -> bool:
-        """Tell whether a block may be kept: within both bounds, or it is the one that is waited for."""
+        """Return whether a block may be stored: within both bounds, or because the reader waits for it."""
         if decoding is self._head and not decoding.blocks:
             return True
         in_input = decoding.num_bytes + num_bytes <= INPUT_BUFFER_BYTES

@@ -1,7 +1,7 @@
-"""What a worker process of the decode pool does: it reads requests, and sends the samples of one file after another.
+"""The program of a worker process: it reads requests, and sends the samples of one file after another.
 
-Light on purpose: a worker never imports torch. Requests are lines of JSON on its standard input, answers numbers and
-JSON on its standard output, never pickle: a hijacked decoder gains nothing over the main process.
+A worker stays light: it never imports torch. Requests are lines of JSON on its standard input; answers are numbers and
+JSON on its standard output. Nothing is pickled, so that a hijacked decoder gains no control of the main process.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from ast_cli.errors import DEBUG_VARIABLE, AudioError, ErrorCode, internal_error
 if TYPE_CHECKING:
     from ast_cli.audio.sample_stream import SampleStream
 
-MESSAGE_SAMPLES = 65_536  # small blocks are joined: every message wakes two threads
+MESSAGE_SAMPLES = 65_536  # small blocks are joined, because every message wakes two threads
 NICENESS = 10
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 logger = logging.getLogger(__name__)
 
-# A message: its kind, the seconds decoded so far, the bytes that follow.
+# A message begins with its kind, the seconds decoded so far, and the number of bytes that follow.
 HEADER = struct.Struct("<cdI")
 READY, OPENING, BLOCK, CLOSING, FAILURE = b"R", b"O", b"B", b"C", b"F"
 
@@ -44,9 +44,14 @@ OpenFunction = Callable[[str | bytes, int, float, float | None], "SampleStream"]
 
 
 class Request(NamedTuple):
-    """What a worker decodes: a file, to a rate in Hz, from where on and how much in seconds, None for the rest.
+    """A request to decode a file.
 
-    Of standard input, ``content_file`` is where its bytes were put; of all else it is None.
+    Attributes:
+        path: Path of the file.
+        sampling_rate: Sampling rate of the decoded samples in Hz.
+        start_s: Start of the part to decode, in seconds.
+        duration_s: Length of the part in seconds; None for the rest of the file.
+        content_file: Path of the file with the content of standard input; None for other inputs.
     """
 
     path: str
@@ -57,14 +62,14 @@ class Request(NamedTuple):
 
 
 def work() -> None:
-    """Decode what is asked for on standard input, a `Request` in JSON a line; a worker's whole life.
+    """Run a worker: decode the files of the requests on standard input, each a `Request` as one line of JSON.
 
-    The first line says what opens a file. ``null`` means: leave off the current file.
+    The first line names the function that opens a file. A line ``null`` ends the current file early.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the main process decides
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
-    _give_way()
+    _lower_priority()
     if os.environ.get(DEBUG_VARIABLE):
         logging.basicConfig(level=logging.DEBUG)
     send = partial(_send, _take_stdout())
@@ -87,30 +92,30 @@ def _open(open_stream: OpenFunction, request: Request) -> SampleStream:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process with its parent, even inside a decoder that lets no thread run (Linux)."""
+    """Make the kernel kill this process with its parent, even inside a decoder that lets no thread run (Linux)."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # without prctl the closed pipe is noticed all the same
+        with contextlib.suppress(OSError, AttributeError):  # without prctl, the closed pipe still ends the worker
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _give_way() -> None:
-    """Let the model's threads go first: one that waits for a core stops all of them, while decoding is ahead anyway."""
+def _lower_priority() -> None:
+    """Let the model's threads run first: one that waits for a core delays all of them, while workers decode ahead."""
     if hasattr(os, "nice"):  # not on Windows
         with contextlib.suppress(OSError):
             os.nice(NICENESS)
 
 
 def _take_stdout() -> BinaryIO:
-    """Keep standard output for messages; what C libraries print goes nowhere."""
+    """Return standard output for messages, and discard what C libraries print there."""
     messages = os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
     return messages
 
 
 def _read_requests(requests: SimpleQueue[Request | None]) -> None:
-    """Pass requests on; when the main process is gone, so is this one, whatever it is doing."""
+    """Pass requests on; exit when the main process has ended, even in the middle of a file."""
     for line in sys.stdin.buffer:
         fields = json.loads(line)
         requests.put(None if fields is None else Request(*fields))
@@ -122,14 +127,14 @@ def _send(messages: BinaryIO, kind: bytes, duration_s: float = 0.0, content: byt
         messages.write(HEADER.pack(kind, duration_s, len(content)))
         messages.write(content)
         messages.flush()
-    except OSError:  # nobody listens any more
+    except OSError:  # the main process has closed the pipe
         os._exit(0)
 
 
 def _decode(
     path: str, open_stream: Callable[[], SampleStream], requests: SimpleQueue[Request | None], send: Callable[..., None]
 ) -> None:
-    """Send one file: an opening, blocks, and either a closing or a failure."""
+    """Decode and send one file: an opening, blocks, and either a closing or a failure."""
     try:
         with contextlib.closing(open_stream()) as stream:
             send(OPENING, content=packed(stream.sampling_rate, stream.num_channels, stream.header_duration_s))
@@ -142,14 +147,14 @@ def _decode(
         send(FAILURE, content=packed(error.code, str(error)))
     except MemoryError:
         send(FAILURE, content=packed(ErrorCode.OUT_OF_MEMORY, f"{path}: not enough memory to decode it"))
-    except Exception as error:  # a bug costs one file, not the run
+    except Exception as error:  # a bug costs only this file, not the run
         logger.debug("%s: internal error", path, exc_info=error)
         bug = internal_error(path, error)
         send(FAILURE, content=packed(bug.code, str(bug)))
 
 
 def _joined(stream: SampleStream) -> Iterator[NDArray[np.float32]]:
-    """Join blocks to at least ``MESSAGE_SAMPLES`` each, but for the last."""
+    """Yield the samples in blocks of at least ``MESSAGE_SAMPLES`` each, except for the last."""
     parts: list[NDArray[np.float32]] = []
     num_samples = 0
     for block in stream:
@@ -164,5 +169,5 @@ def _joined(stream: SampleStream) -> Iterator[NDArray[np.float32]]:
 
 
 def packed(*values: Any) -> bytes:
-    """Return JSON in ASCII, in which names that are not UTF-8 survive as escaped surrogates."""
+    """Return values as JSON in ASCII; file names that are not UTF-8 survive as escaped surrogates."""
     return json.dumps(values).encode("ascii")

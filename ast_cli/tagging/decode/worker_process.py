@@ -1,4 +1,4 @@
-"""The main process's side of one worker process: starting it, asking it, watching over it, burying it."""
+"""The main process's side of a worker process: start it, send requests, read messages, enforce the timeout, end it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ from ast_cli.errors import DEBUG_VARIABLE
 from ast_cli.tagging.decode.worker import BLOCK, CLOSING, FAILURE, HEADER, Request, packed
 
 START_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 0.5  # between a closed pipe and the end of its process
-# The main process's own sys.path and no other: the current folder may hold a numpy.py.
+END_TIMEOUT_S = 0.5  # between the end of the pipe and the end of the process
+# Only the sys.path of the main process: the current folder may contain a numpy.py.
 WORKER_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from ast_cli.tagging.decode.worker import work; work()"
 
 
 class Message(NamedTuple):
-    """What a worker sent: the content's type depends on the kind."""
+    """A message from a worker.
+
+    Attributes:
+        kind: Kind of the message: ``READY``, ``OPENING``, ``BLOCK``, ``CLOSING`` or ``FAILURE``.
+        duration_s: Seconds of the file that are decoded so far.
+        content: Float32 samples of a block; parsed JSON of the other kinds.
+    """
 
     kind: bytes
     duration_s: float
@@ -34,19 +40,19 @@ class Message(NamedTuple):
 
 
 class WorkerDied(Exception):  # noqa: N818
-    """A worker ended, or was killed, before it had said all."""
+    """A worker ended or was killed before its work was complete."""
 
 
 class Worker:
-    """One worker process. A single thread talks to it; any thread may kill it."""
+    """A worker process; only one thread exchanges messages with it, but any thread may kill it."""
 
     def __init__(self, settings: bytes) -> None:
         self.timed_out = False
         self._deadline = math.inf
         self._lock = threading.Lock()
-        # Samples are only mixed and resampled there: without this, OpenBLAS starts a thread and a buffer a core.
+        # Workers only mix and resample: without this, OpenBLAS would start a thread and a buffer for each core.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        flags = [f"-Xutf8={sys.flags.utf8_mode}"]  # so that both sides spell file names alike
+        flags = [f"-Xutf8={sys.flags.utf8_mode}"]  # so that both processes encode file names in the same way
         self._process = subprocess.Popen(
             [sys.executable, *flags, "-c", WORKER_PROGRAM, *(path for path in sys.path if isinstance(path, str))],
             stdin=subprocess.PIPE,
@@ -62,23 +68,23 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """Process id."""
         return self._process.pid
 
     def wait_until_ready(self) -> None:
         """Wait until the process has imported what it needs.
 
         Raises:
-            WorkerDied: It could not.
+            WorkerDied: If the process ended before that, or is not ready in time.
         """
         self._write(self._settings)
         self._read_message(START_TIMEOUT_S)
 
     def decode(self, request: Request, timeout_s: float) -> Iterator[Message]:
-        """Yield what the worker says about a file, in order; ends with its closing or its failure.
+        """Yield the messages about a file in order; the last is a closing or a failure.
 
         Raises:
-            WorkerDied: It crashed, or sent nothing for ``timeout_s`` while it was waited for.
+            WorkerDied: If the worker crashed, or was killed because it sent nothing for ``timeout_s``.
         """
         self._write(packed(*request))
         while True:
@@ -87,28 +93,28 @@ class Worker:
             if message.kind in (CLOSING, FAILURE):
                 return
 
-    def leave_off(self) -> None:
-        """Ask for an early end of the current file."""
+    def skip_rest(self) -> None:
+        """Make the worker stop decoding the current file."""
         self._write(b"null")
 
     def kill_if_overdue(self) -> None:
-        """Kill the process if it has been waited for too long; its thread then sees it die."""
+        """Kill the process if its next message is overdue; the thread that waits for it then raises `WorkerDied`."""
         with self._lock:
             if time.monotonic() > self._deadline:
                 self.timed_out = True
                 self._process.kill()
 
     def kill(self) -> None:
-        """End the process at once; there is nothing in it to lose."""
+        """End the process at once; it holds no data that must be kept."""
         self._process.kill()
 
     def close(self) -> str:
-        """Wait for the process to end, not long, and release the pipes; return how it ended."""
+        """Wait briefly for the process to end, else kill it, and release the pipes; return how it ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_TIMEOUT_S)
         self._process.kill()
         code = self._process.wait()
-        with contextlib.suppress(OSError):  # a request that it did not read
+        with contextlib.suppress(OSError):  # fails if the process did not read its last request
             self._requests.close()
         self._messages.close()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
