@@ -1,4 +1,4 @@
-"""A run whose filter bank is on the model's device gives the results of one whose filter bank is on the processor."""
+"""A run with the filter bank on the device of the model gives the same results as one with it on the CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ast_cli.tagging.score.classify import classify_turns
 from ast_cli.tagging.score.recording import WaveformStream
 from ast_cli.tagging.score.runner import DeviceRunner, HostRunner, runner_for
 
-SCORE_TOLERANCE = 1e-5  # float32 sums in another order
+SCORE_TOLERANCE = 1e-5  # float32 numbers are added in another order
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def tagger() -> Tagger:
     return tiny_tagger()
 
 
-def test_the_processor_keeps_its_filter_bank(tagger: Tagger) -> None:
+def test_model_on_a_cpu_has_the_filter_bank_on_the_cpu(tagger: Tagger) -> None:
     assert isinstance(runner_for(tagger.engine, tagger.feature_extractor), HostRunner)
 
 
@@ -56,7 +56,7 @@ def test_results_do_not_depend_on_where_the_filter_bank_runs(
                 assert tag.score == pytest.approx(by_label[tag.label], abs=SCORE_TOLERANCE)
 
 
-def test_a_device_whose_memory_runs_out_goes_on_with_half(
+def test_device_without_enough_memory_gets_smaller_batches(
     tagger: Tagger, write_wav: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_wav("long.wav", 4.0)
@@ -77,7 +77,7 @@ def test_a_device_whose_memory_runs_out_goes_on_with_half(
         assert (tag.label, tag.score) == (other.label, pytest.approx(other.score, abs=SCORE_TOLERANCE))
 
 
-def test_single_windows_are_reported_at_once_though_a_gpu_could_run_ahead(
+def test_windows_are_reported_at_once_with_batch_size_1_on_a_gpu(
     tagger: Tagger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "runner_for", DeviceRunner)
@@ -93,5 +93,5 @@ def test_single_windows_are_reported_at_once_though_a_gpu_could_run_ahead(
 
     noise = (0.1 * np.random.default_rng(0).standard_normal(4 * 11_000)).astype(np.float32)
     live = Live(noise, 16000, 16000, options)
-    heard = [num_read for _ in classify_turns(tagger, [Turn(Input("live"), lambda: live)], options)]
-    assert heard[:3] == [1, 2, 3]  # a block holds a window of 10,480 samples; none waits for the next
+    num_read_before = [num_read for _ in classify_turns(tagger, [Turn(Input("live"), lambda: live)], options)]
+    assert num_read_before[:3] == [1, 2, 3]  # each block contains a window of 10,480 samples; none waits for the next

@@ -29,7 +29,7 @@ from ast_cli.tagging.score.classify import classify_inputs
 
 HERE = DecodeOptions(num_workers=0)
 
-SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batch sizes make them
+SCORE_TOLERANCE = 1e-5  # other batch sizes add float32 numbers in another order
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def tagger() -> Tagger:
 
 
 def expected_scores(tagger: Tagger, waveform: np.ndarray, start_frames: list[int]) -> np.ndarray:
-    """Score windows one by one through the public extractor and model, without any of the batch's code."""
+    """Score windows one by one through the public extractor and model, without the code of batches."""
     fbank = tagger.feature_extractor.fbank(torch.from_numpy(waveform)[None])[0]
     scores = []
     for start in start_frames:
@@ -74,7 +74,7 @@ def test_hop_is_rounded_to_whole_frames(tagger: Tagger, write_wav: Callable[...,
     assert [window.start_s for window in result.windows] == [0.0, 0.32, 0.64, 0.84]
 
 
-def test_window_times_count_from_the_recordings_beginning(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+def test_window_times_count_from_the_beginning_of_the_recording(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     path = write_wav("long.wav", 3.0)
     result = tagger.classify(path, timestamps=True, start_s=0.5, duration_s=1.0, top_k=4)
     assert result.windows is not None
@@ -98,7 +98,7 @@ def test_batch_size_and_neighbors_do_not_change_scores(tagger: Tagger, write_wav
             )
 
 
-def test_bad_files_become_errors_and_leave_their_neighbors_alone(
+def test_bad_files_become_errors_and_do_not_change_other_results(
     tagger: Tagger, write_wav: Callable[..., Path], tmp_path: Path
 ) -> None:
     good = [str(write_wav(f"good{i}.wav", 0.9)) for i in range(3)]
@@ -152,7 +152,7 @@ def test_device_without_memory_gets_smaller_batches_and_one_warning(
         tagger.classify(path, batch_size=2)
 
 
-def test_file_that_was_listed_and_is_gone_has_vanished(tagger: Tagger, tmp_path: Path) -> None:
+def test_listed_file_that_is_missing_later_has_vanished(tagger: Tagger, tmp_path: Path) -> None:
     gone = Input(str(tmp_path / "gone.wav"), listed=True)
     options = ClassifyOptions()
     (result,) = classify_inputs(tagger, [gone], options, HERE)
@@ -219,7 +219,7 @@ def test_waveform_at_another_rate_is_resampled(tagger: Tagger, write_wav: Callab
     assert (from_memory.sampling_rate, from_memory.duration_s) == (44100, 0.8)
 
 
-def test_two_dimensional_waveform_is_refused_with_a_way_out(tagger: Tagger) -> None:
+def test_error_of_a_two_dimensional_waveform_says_how_to_mix_it(tagger: Tagger) -> None:
     with pytest.raises(UsageError, match=r"must be mono.*waveform\.mean\(axis=0\)"):
         tagger.classify(np.zeros((2, 16000), np.float32), sampling_rate=16000)
 
@@ -236,7 +236,7 @@ def test_unreadable_file_is_raised_from_classify(tagger: Tagger, tmp_path: Path)
     assert raised.value.code == ErrorCode.NOT_FOUND
 
 
-def test_short_file_is_padded_and_says_so_and_a_short_array_is_refused(
+def test_short_file_is_padded_with_a_warning_and_short_array_is_an_error(
     tagger: Tagger, write_wav: Callable[..., Path]
 ) -> None:
     result = tagger.classify(write_wav("short.wav", 100 / 16000))
@@ -248,12 +248,12 @@ def test_short_file_is_padded_and_says_so_and_a_short_array_is_refused(
         tagger.classify(np.full(399, 0.1, np.float32), sampling_rate=44100)
 
 
-def test_an_array_as_soundfile_gives_it_is_told_the_axis_of_its_channels(tagger: Tagger) -> None:
+def test_error_of_an_array_from_soundfile_names_the_axis_of_its_channels(tagger: Tagger) -> None:
     with pytest.raises(UsageError, match=r"not \(16000, 2\): mix its channels down with waveform.mean\(axis=1\)"):
         tagger.classify(np.zeros((16000, 2)), sampling_rate=16000)
 
 
-def test_an_array_of_unscaled_integers_in_floats_is_warned_of(tagger: Tagger, rng: np.random.Generator) -> None:
+def test_unscaled_integers_in_a_float_array_give_a_warning(tagger: Tagger, rng: np.random.Generator) -> None:
     samples = (rng.uniform(-0.5, 0.5, 16000) * 32767).astype(np.int16)
     scaled = tagger.classify(samples, sampling_rate=16000).tags
     with pytest.warns(AstWarning, match="times full scale") as warned:
@@ -263,7 +263,7 @@ def test_an_array_of_unscaled_integers_in_floats_is_warned_of(tagger: Tagger, rn
 
 
 @pytest.mark.parametrize("rate", [np.int64(16000), np.int32(16000), 16000.0])
-def test_a_rate_is_any_kind_of_number(tagger: Tagger, rate: Any) -> None:
+def test_sampling_rate_may_be_any_kind_of_number(tagger: Tagger, rate: Any) -> None:
     waveform = np.full(8000, 0.1, np.float32)
     assert tagger.classify(waveform, sampling_rate=rate).tags == tagger.classify(waveform, sampling_rate=16000).tags
 
@@ -309,13 +309,13 @@ def test_activation_follows_the_checkpoint(problem_type: str | None, labels: lis
 
 
 GUESSED = (
-    "the checkpoint's config.json names no problem_type, so scores are a softmax, as for one label a recording; where "
-    "several labels may be right say --activation sigmoid, or write "
-    '"problem_type": "multi_label_classification" into it'
+    "config.json of the checkpoint has no problem_type, so scores are a softmax, as if each recording had one label; "
+    'if several labels may be right, use --activation sigmoid, or write "problem_type": "multi_label_classification" '
+    "into the file"
 )
 
 
-def test_a_softmax_that_is_a_guess_is_said_to_be_one() -> None:
+def test_guessed_softmax_gives_a_warning() -> None:
     tagger = tiny_tagger(None, LABELS)
     with pytest.warns(AstWarning) as caught:
         result = tagger.classify(np.full(8000, 0.1, np.float32), sampling_rate=16000, top_k=4)
@@ -325,13 +325,13 @@ def test_a_softmax_that_is_a_guess_is_said_to_be_one() -> None:
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax", "none"])
-def test_an_activation_that_was_chosen_is_no_guess(activation: Any) -> None:
+def test_chosen_activation_gives_no_warning(activation: Any) -> None:
     tagger = tiny_tagger(None, LABELS)  # warnings are errors here
     result = tagger.classify(np.full(8000, 0.1, np.float32), sampling_rate=16000, activation=activation)
     assert result.activation == activation
 
 
-def test_a_guess_is_said_once_by_the_command_and_survives_an_export(
+def test_command_warns_once_of_a_guessed_activation_also_after_an_export(
     run_ast: Callable[..., Any], write_wav: Callable[..., Path], tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime")
@@ -363,7 +363,7 @@ def test_a_threshold_that_no_score_can_reach_is_refused(problem_type: str | None
         tagger.classify(np.zeros(16000, np.float32), sampling_rate=16000, threshold=1.5)
 
 
-def test_scores_without_an_activation_have_any_threshold() -> None:
+def test_scores_without_an_activation_allow_any_threshold() -> None:
     silence, unbounded = np.zeros(16000, np.float32), tiny_tagger("regression")
     every = unbounded.classify(silence, sampling_rate=16000).tags
     threshold = max(every[0].score, 1.0) + 1
@@ -372,7 +372,7 @@ def test_scores_without_an_activation_have_any_threshold() -> None:
     assert tiny_tagger().classify(silence, sampling_rate=16000, threshold=-1e9, activation="none").tags
 
 
-def test_no_activation_gives_the_logits(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+def test_activation_none_gives_the_logits(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     path = write_wav("clip.wav", 0.6)
     logits = tagger.extract(path, what="logits").arrays["logits"]
     result = tagger.classify(path, activation="none", top_k=4)
@@ -380,25 +380,25 @@ def test_no_activation_gives_the_logits(tagger: Tagger, write_wav: Callable[...,
     np.testing.assert_allclose([by_id[i] for i in range(4)], logits, atol=SCORE_TOLERANCE)
 
 
-def test_halves_of_a_checkpoint_that_do_not_fit_are_refused(tagger: Tagger) -> None:
+def test_model_and_feature_extractor_that_do_not_fit_are_refused(tagger: Tagger) -> None:
     with pytest.raises(CheckpointError, match=r"num_mel_bins 32 .* 128"):
         Tagger(tagger.engine, ASTFeatureExtractor(max_length=64), "mixed")
 
 
-def test_another_sampling_rate_in_the_checkpoint_warns(tagger: Tagger) -> None:
+def test_unusual_sampling_rate_of_a_checkpoint_gives_a_warning(tagger: Tagger) -> None:
     extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=64, sampling_rate=22050)
     with pytest.warns(AstWarning, match="takes audio at 22050 Hz, every published AST at 16000 Hz"):
         Tagger(tagger.engine, extractor, "odd")
 
 
-def test_outputs_that_are_not_numbers_are_an_error() -> None:
+def test_outputs_that_are_not_finite_are_an_error() -> None:
     tagger = tiny_tagger()
     torch.nn.init.constant_(tagger.engine.model.head.fc.weight, 3e38)
     with pytest.raises(CheckpointError, match="outputs are not finite in float32"):
         tagger.classify(np.full(8000, 0.1, np.float32), sampling_rate=16000)
 
 
-def test_extract_agrees_with_the_public_parts(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+def test_extract_equals_the_public_extractor_and_model(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     path = write_wav("long.wav", 2.0)
     waveform = load_waveform(path)
     fbank = tagger.feature_extractor.fbank(torch.from_numpy(waveform)[None])[0].numpy()
@@ -422,7 +422,7 @@ def test_extract_agrees_with_the_public_parts(tagger: Tagger, write_wav: Callabl
 SAMPLES = Path(__file__).parents[2] / "sample_audio"
 
 
-def test_builtin_names_the_samples_and_silence() -> None:
+def test_builtin_recognizes_the_sample_files_and_silence() -> None:
     tagger = Tagger.from_pretrained("builtin")
     assert tagger.name == "builtin"
     assert len(tagger.config.id2label) == 14
@@ -479,14 +479,14 @@ def test_silence_in_wav_bytes_is_tagged_without_a_warning(tagger: Tagger) -> Non
         assert tagger.classify(buffer.getvalue()).status == "ok"
 
 
-def test_inputs_own_part_is_what_is_tagged(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+def test_part_of_an_input_overrides_that_of_the_options(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     path = str(write_wav("long.wav", 3.0))
     options = ClassifyOptions(timestamps=True, top_k=4)
     own = WindowOptions(start_s=0.5, duration_s=1.0)
     inputs = [Input(path, part=own), Input(path)]
     part, whole = classify_inputs(tagger, inputs, options, HERE)
     assert part == tagger.classify(path, start_s=0.5, duration_s=1.0, timestamps=True, top_k=4)
-    # Windows share a batch with the part's: the same numbers within 1e-5.
+    # These windows share batches with those of the part, so that scores are equal within 1e-5 only.
     alone = tagger.classify(path, timestamps=True, top_k=4)
     assert isinstance(whole, TaggingResult)
     assert whole.duration_s == alone.duration_s
@@ -500,7 +500,7 @@ def test_inputs_own_part_is_what_is_tagged(tagger: Tagger, write_wav: Callable[.
 def test_batches_of_every_size_give_the_same_scores(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     num_inputs = 40
     path = str(write_wav("a.wav", 0.3 + 0.05 * num_inputs))
-    # All different: a window that was heard before is not computed again.
+    # All windows differ, because the model scores equal ones only once.
     inputs = [Input(path, part=WindowOptions(start_s=0.05 * i, duration_s=0.3)) for i in range(num_inputs)]
     singly, *others = (
         list(classify_inputs(tagger, inputs, ClassifyOptions(top_k=4, batch_size=size), HERE)) for size in (1, 7, None)
@@ -512,7 +512,7 @@ def test_batches_of_every_size_give_the_same_scores(tagger: Tagger, write_wav: C
             assert [tag.score for tag in result.tags] == pytest.approx([tag.score for tag in alone.tags], abs=1e-5)
 
 
-def test_streaming_is_left_out_where_one_result_is_returned(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
+def test_stream_is_ignored_where_one_result_is_returned(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     path = str(write_wav("a.wav", 1.0))
     assert tagger.classify(path, timestamps=True, stream=True) == tagger.classify(path, timestamps=True)
     (result,) = tagger.classify_paths([path], timestamps=True, stream=True)

@@ -1,4 +1,4 @@
-"""Windows equal to one heard before are given to the model once, and change no result."""
+"""The model scores equal windows only once, and the results do not change."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ast_cli.tagging.score.classify import classify_turns
 from ast_cli.tagging.score.recording import WaveformStream
 from ast_cli.tagging.score.window_cache import WindowCache
 
-SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batch sizes make them
-WINDOW_SAMPLES = 64 * 160  # of the tiny model, laid side by side
+SCORE_TOLERANCE = 1e-5  # other batch sizes add float32 numbers in another order
+WINDOW_SAMPLES = 64 * 160  # length of a window of the tiny model, without overlap
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def tagger() -> Tagger:
 
 @pytest.fixture
 def num_computed(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the sizes of the batches that the model gets from now on."""
+    """Return the list to which the size of each following batch is added."""
     sizes, logits = list[int](), tagger.engine.logits
 
     def counted(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -68,17 +68,17 @@ def test_digital_silence_is_computed_once(tagger: Tagger, num_computed: list[int
 
 def test_a_loop_is_computed_once_and_its_scores_stay_in_order(tagger: Tagger, num_computed: list[int]) -> None:
     loop = [noise(WINDOW_SAMPLES, seed) for seed in range(5)]
-    waveform = np.concatenate(loop * 4 + [np.zeros(240, np.float32)])  # 240: the last frame of the last window
+    waveform = np.concatenate(loop * 4 + [np.zeros(240, np.float32)])  # 240 for the last frame of the last window
     (result,) = classify(tagger, [waveform], batch_size=3)
     assert result.windows is not None
     assert len(result.windows) == 20
-    # A frame reaches 240 samples into what follows: the loop's last repeat, before the zeros, is a window of its own.
+    # The last frame reaches 240 samples further, so the last window before the zeros differs from its repeats.
     assert sum(num_computed) == 6
     for index, window in enumerate(result.windows[5:19], start=5):
         assert window.tags == result.windows[index - 5].tags
 
 
-def test_scores_are_those_of_a_run_that_recognizes_nothing(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_equal_those_of_a_run_without_the_cache(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
     silence = np.zeros(3 * WINDOW_SAMPLES + 5000, np.float32)
     waveforms = [
         noise(20_000),
@@ -92,13 +92,13 @@ def test_scores_are_those_of_a_run_that_recognizes_nothing(tagger: Tagger, monke
     assert_same_scores(ours, classify(tagger, waveforms, batch_size=3))
 
 
-def test_a_file_that_was_heard_before_under_another_name_costs_nothing(tagger: Tagger, num_computed: list[int]) -> None:
+def test_copy_of_a_file_is_not_computed_again(tagger: Tagger, num_computed: list[int]) -> None:
     first, second, third = classify(tagger, [noise(20_000), noise(20_000), noise(20_000)], batch_size=1)
-    assert sum(num_computed) == 2  # its two windows
+    assert sum(num_computed) == 2  # the two windows of the recording
     assert first.tags == second.tags == third.tags
 
 
-def test_one_number_makes_another_window() -> None:
+def test_windows_that_differ_in_one_number_are_distinct() -> None:
     cache = WindowCache()
     content = np.zeros((64, 32), np.float32)
     assert cache.find(content)[1]
@@ -109,23 +109,23 @@ def test_one_number_makes_another_window() -> None:
     assert cache.find(content[:40])[1]
 
 
-def test_the_number_of_windows_kept_is_bounded_and_the_latest_heard_stay() -> None:
+def test_number_of_kept_windows_is_bounded_and_the_latest_used_stay() -> None:
     cache = WindowCache(max_windows=3)
     windows = [np.full((8, 4), value, np.float32) for value in range(5)]
     kept = [cache.find(window)[0] for window in windows[:3]]
     assert cache.find(windows[0]) == (kept[0], False)
     assert cache.find(windows[3])[1]
     assert cache.find(windows[0]) == (kept[0], False)
-    assert cache.find(windows[1])[1]  # the one heard longest ago went
+    assert cache.find(windows[1])[1]  # the least recently used window was dropped
 
 
-def test_what_is_kept_is_a_copy_and_not_a_view_of_a_block() -> None:
+def test_kept_window_is_a_copy_and_not_a_view_of_a_block() -> None:
     block = np.zeros((1000, 4), np.float32)
     window, _ = WindowCache().find(block[:8])
     assert window.content.base is None
 
 
-def test_scores_waiting_for_one_window_are_bounded(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_scores_that_wait_for_one_window_is_bounded(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "MAX_DELIVERIES", 10)
     longest = 0
     put = batch.Batcher.put

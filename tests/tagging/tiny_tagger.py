@@ -1,4 +1,4 @@
-"""A tagger small enough to make in a test, with weights that make its scores differ."""
+"""A tagger that is small enough for a test, with weights that give different scores."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From one recording to its scores, in batches with others."""
+"""Scoring of recordings: windows of several inputs in shared batches, and results from their scores."""

@@ -1,4 +1,4 @@
-"""Tagging of inputs with a loaded model: from inputs that are opened one after another to results."""
+"""Tag inputs with a loaded model: open them, score their windows in batches, yield results."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def classify_inputs(
     Args:
         model: The loaded checkpoint.
         inputs: Inputs, which are taken lazily.
-        options: How they are tagged.
-        workers: Decoding processes that are running, or how to start them; None for the defaults.
+        options: Options of the tagging.
+        workers: Workers that are running, or the options to start them; None for the default options.
         in_order: Whether results come in the order of the inputs, or each as soon as it is complete.
         batch_size: Number of windows per batch; None to follow the options.
         watching: Wrapper of the function that opens an input; see `ast_cli.tagging.decode.opening.open_inputs`.
@@ -76,7 +76,7 @@ def classify_turns(
     *,
     in_order: bool = True,
 ) -> Iterator[TaggingResult | StreamedPart]:
-    """Tag inputs in the turns in which they are opened; see `classify_inputs` for the arguments."""
+    """Tag inputs that are already being opened; the other arguments are those of `classify_inputs`."""
     batcher = batch.Batcher(
         model.engine,
         model.feature_extractor,

@@ -1,4 +1,4 @@
-"""From the scores of consecutive windows to events: a label, a beginning, an end."""
+"""Merge the scores of consecutive windows into events, each with a label, a beginning and an end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ast_cli.results import Event
 
 @dataclass(slots=True)
 class _OpenEvent:
-    """A label that is being heard."""
+    """An event that has not ended: the label has reached its threshold in every window since ``start_s``."""
 
     start_s: float
     end_s: float
@@ -25,12 +25,15 @@ class _OpenEvent:
 
 
 class EventMerger:
-    """Merges consecutive windows over a threshold, label by label; holds one number set per label that is being heard.
+    """Merges consecutive windows that reach a threshold into events, for each label; stores only events not yet ended.
 
     Args:
-        id2label: The checkpoint's labels.
-        label_ids: Which of them to follow, shape (num_chosen,).
-        thresholds: The lowest score that counts as heard: one for all labels, or of each, shape (num_chosen,).
+        id2label: Labels of the checkpoint by class index.
+        label_ids: Class indices of the labels to follow, shape (num_chosen,).
+        thresholds: Lowest score that belongs to an event: one for all labels, or one for each, shape (num_chosen,).
+
+    Attributes:
+        open_events: Events that have not ended, by class index.
     """
 
     def __init__(
@@ -39,18 +42,18 @@ class EventMerger:
         self.id2label = id2label
         self.label_ids = label_ids
         self.thresholds = thresholds
-        self.heard: dict[int, _OpenEvent] = {}
+        self.open_events: dict[int, _OpenEvent] = {}
 
     def add(self, start_s: float, end_s: float, scores: NDArray[np.float32]) -> list[Event]:
-        """Take the scores (num_labels,) of the next window; return the events that ended before it."""
+        """Add the next window with its scores, shape (num_labels,); return the events that ended before it."""
         chosen = scores[self.label_ids]
         over = np.flatnonzero(chosen >= self.thresholds).tolist()
         now = {int(self.label_ids[i]): float(chosen[i]) for i in over}
-        ended = self._close([label_id for label_id in self.heard if label_id not in now])
+        ended = self._close([label_id for label_id in self.open_events if label_id not in now])
         for label_id, score in now.items():
-            event = self.heard.get(label_id)
+            event = self.open_events.get(label_id)
             if event is None:
-                self.heard[label_id] = _OpenEvent(start_s, end_s, score, score)
+                self.open_events[label_id] = _OpenEvent(start_s, end_s, score, score)
             else:
                 event.end_s = end_s
                 event.total += score
@@ -59,13 +62,13 @@ class EventMerger:
         return ended
 
     def finish(self) -> list[Event]:
-        """Return the events that last to the recording's end."""
-        return self._close(list(self.heard))
+        """Return the events that last until the end of the recording."""
+        return self._close(list(self.open_events))
 
     def _close(self, label_ids: list[int]) -> list[Event]:
         events = []
         for label_id in label_ids:
-            event = self.heard.pop(label_id)
+            event = self.open_events.pop(label_id)
             label = self.id2label[label_id]
             mean = event.total / event.num_windows
             events.append(Event(label, label_id, mid_of(label), event.start_s, event.end_s, mean, event.largest))

@@ -1,4 +1,4 @@
-"""From windows to logits, on the processor or on a GPU: which form the windows have, and when the logits are there."""
+"""Run a model on batches of windows, with the filter bank on the CPU or on the GPU of the model."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Logits = NDArray[np.float32]
 
 
 class Runner(Protocol):
-    """How the batches of a run are computed.
+    """The way in which the batches of a run are computed.
 
     Attributes:
-        runs_ahead: Whether `start` returns before the logits are there.
+        runs_ahead: Whether `start` returns before the logits are computed.
     """
 
     runs_ahead: bool
 
     def windows(self, recording: Recording) -> Iterator[AudioWindow]:
-        """Yield a recording's windows in the form that `start` takes."""
+        """Yield the windows of a recording in the form that `start` takes."""
 
     def start(self, contents: Sequence[NDArray[np.float32]]) -> Callable[[], Logits]:
-        """Start the model on windows, and return what waits for their logits (batch, num_labels)."""
+        """Start the model on windows; return a function that waits for their logits, shape (batch, num_labels)."""
 
 
 def runner_for(engine: Engine, feature_extractor: ASTFeatureExtractor) -> Runner:
-    """Return how to run a model: on a GPU the filter bank goes there too."""
+    """Return the runner for an engine: on an NVIDIA GPU one that computes the filter bank there too."""
     if not engine.device_name.startswith("cuda") or feature_extractor.fbank_backend != "native":
         return HostRunner(engine, feature_extractor)
     from ast_cli.engine.torch.torch_engine import TorchEngine
@@ -46,7 +46,7 @@ def runner_for(engine: Engine, feature_extractor: ASTFeatureExtractor) -> Runner
 
 
 class HostRunner:
-    """The filter bank on the processor, block after block as the audio comes; then the model, waited for."""
+    """Computes the filter bank on the CPU, block by block while the audio is read, and waits for the model."""
 
     runs_ahead = False
 
@@ -55,17 +55,17 @@ class HostRunner:
         self.feature_extractor = feature_extractor
 
     def windows(self, recording: Recording) -> Iterator[AudioWindow]:
-        """Yield fbanks (num_frames, num_mel_bins)."""
+        """Yield the windows of a recording as fbanks, each of shape (num_frames, num_mel_bins)."""
         return recording.windows()
 
     def start(self, contents: Sequence[NDArray[np.float32]]) -> Callable[[], Logits]:
-        """Compute the logits of fbanks."""
+        """Compute the logits of fbanks; the returned function does not wait."""
         logits = self.engine.logits(self.feature_extractor.input_values(contents))
         return lambda: logits
 
 
 class DeviceRunner:
-    """Samples to the device; filter bank and model there, while the processor fills the next batch."""
+    """Computes the filter bank and the model on a GPU, while the CPU fills the next batch with samples."""
 
     runs_ahead = True
 
@@ -75,9 +75,9 @@ class DeviceRunner:
         self.waveform_engine = WaveformEngine(engine, feature_extractor)
 
     def windows(self, recording: Recording) -> Iterator[AudioWindow]:
-        """Yield samples (num_samples,)."""
+        """Yield the windows of a recording as samples, each of shape (num_samples,)."""
         return recording.waveform_windows()
 
     def start(self, contents: Sequence[NDArray[np.float32]]) -> Callable[[], Logits]:
-        """Queue the copy, the filter bank and the model for waveforms."""
+        """Queue the copy of the samples, the filter bank and the model on the GPU."""
         return self.waveform_engine.start(contents).logits

@@ -1,4 +1,4 @@
-"""From logits to scores to tags."""
+"""Turn logits into scores, and choose the tags to report."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ast_cli.tagging.options import DEFAULT_THRESHOLD, DEFAULT_TOP_K, ClassifyOp
 
 Scores = NDArray[np.float32]
 GUESSED = (
-    "the checkpoint's config.json names no problem_type, so scores are a softmax, as for one label a recording; where "
-    "several labels may be right say --activation sigmoid, or write "
-    '"problem_type": "multi_label_classification" into it'
+    "config.json of the checkpoint has no problem_type, so scores are a softmax, as if each recording had one label; "
+    'if several labels may be right, use --activation sigmoid, or write "problem_type": "multi_label_classification" '
+    "into the file"
 )
 
 
 def scores_of(logits: Scores, activation: str) -> Scores:
-    """Apply ``sigmoid``, ``softmax`` or ``none`` to logits (batch, num_labels), in double precision."""
+    """Apply ``sigmoid``, ``softmax`` or ``none`` to logits of shape (batch, num_labels), in double precision."""
     if activation == "none":
         return logits
     exact = logits.astype(np.float64)
@@ -35,7 +35,7 @@ def scores_of(logits: Scores, activation: str) -> Scores:
 
 
 def chosen_activation(config: ASTConfig) -> str:
-    """Return the activation that goes with a checkpoint, and say so where it is a guess."""
+    """Return the activation for a checkpoint; warn if the configuration does not determine it."""
     if known_problem_type(config) is None:
         warnings.warn(GUESSED, AstWarning, stacklevel=2)
     return activation_of(config)
@@ -45,15 +45,15 @@ class TagChooser:
     """Chooses the tags to report from the scores of all labels.
 
     Args:
-        config: Whose labels and problem type count.
-        options: Which labels, how many, from which score on.
+        config: Configuration of the model, with its labels and problem type.
+        options: Labels to report, their greatest number, and their thresholds.
 
     Raises:
         UsageError: If the model does not have a label, or its scores cannot reach the threshold.
 
     Attributes:
-        label_ids: Which labels may be reported, shape (num_chosen,).
-        thresholds: The lowest score to keep of each, float64, shape (num_chosen,); None for any score.
+        label_ids: Class indices of the labels that may be reported, shape (num_chosen,).
+        thresholds: Lowest score to report of each label, float64, shape (num_chosen,); None to report any score.
     """
 
     def __init__(self, config: ASTConfig, options: ClassifyOptions) -> None:
@@ -71,11 +71,11 @@ class TagChooser:
         self.thresholds = self._thresholds(options)
 
     def scores(self, logits: Scores) -> Scores:
-        """Return the scores of logits (batch, num_labels)."""
+        """Return the scores for logits, both of shape (batch, num_labels)."""
         return scores_of(logits, self.activation)
 
     def choose(self, scores: Scores) -> tuple[Tag, ...]:
-        """Return the best labels of scores (num_labels,), best first; of equal scores the lower index first."""
+        """Return the tags for scores of shape (num_labels,), best first; equal scores in the order of class indices."""
         candidates = scores[self.label_ids]
         order = np.argsort(-candidates, kind="stable")
         if self.thresholds is not None:
@@ -88,7 +88,10 @@ class TagChooser:
         return tuple(tags)
 
     def _thresholds(self, options: ClassifyOptions) -> NDArray[np.float64] | None:
-        """Return one threshold a chosen label; float64, as the options hold them, so that no score is rounded over."""
+        """Return a threshold for each chosen label; None for no thresholds.
+
+        They stay float64, as in the options: rounded to float32, a threshold could let a lower score pass.
+        """
         if not options.thresholds and options.threshold is None:
             return None
         default = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
@@ -98,7 +101,7 @@ class TagChooser:
 
 
 def _own_thresholds(options: ClassifyOptions, id2label: Mapping[int, str]) -> dict[int, float]:
-    """Return the labels' own thresholds by class index."""
+    """Return the thresholds that the options set for single labels, by class index."""
     known, found = label_ids_by_name(id2label), dict[int, float]()
     for name, threshold in options.thresholds:
         label_id = known.get(name.casefold())

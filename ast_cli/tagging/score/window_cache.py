@@ -1,7 +1,8 @@
-"""Windows that were heard before: digital silence, test tones and loops are given to the model once.
+"""Recognize repeated windows, such as digital silence, test tones and loops, so that the model scores them once.
 
-Only windows equal in every number share scores, so no result changes. Comparing all windows with all would cost more
-than it saves; a window is looked up by a thousand of its numbers, and compared whole with the one that has the same.
+Only windows that are equal in every number share scores, so no result changes. Comparing each window with all others
+would cost more than it saves. A window is therefore looked up by a thousand of its numbers, and compared in full only
+with the one that has the same.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_WINDOWS = 32  # kept: 16 MB at AudioSet's size; a loop of up to so many windows is recognized
+MAX_WINDOWS = 32  # 16 MB with AudioSet's windows; a loop of up to this many windows is recognized
 NUM_KEY_NUMBERS = 1_024
 
 
 @dataclass(slots=True, eq=False)
 class DistinctWindow:
-    """A window that the model has seen or will see.
+    """A window that the model has scored or will score.
 
     Attributes:
-        content: What the model hears, shape (num_frames, num_mel_bins) or (num_samples,).
-        scores: Shape (num_labels,); None until the model has run.
+        content: Fbank of shape (num_frames, num_mel_bins), or samples of shape (num_samples,).
+        scores: Scores of shape (num_labels,); None until the model has run.
     """
 
     content: NDArray[np.float32]
@@ -31,18 +32,18 @@ class DistinctWindow:
 
 
 class WindowCache:
-    """The last distinct windows of a run, by content.
+    """The distinct windows that a run has used most recently, found by their content.
 
     Args:
-        max_windows: How many to keep; 0 to recognize none.
+        max_windows: Number of windows to keep; 0 to recognize no repeated windows.
     """
 
     def __init__(self, max_windows: int = MAX_WINDOWS) -> None:
         self.max_windows = max_windows
-        self._windows: OrderedDict[bytes, DistinctWindow] = OrderedDict()  # the least recently heard first
+        self._windows: OrderedDict[bytes, DistinctWindow] = OrderedDict()  # the least recently used first
 
     def find(self, content: NDArray[np.float32]) -> tuple[DistinctWindow, bool]:
-        """Return the window of this content, and whether it is new."""
+        """Return the window with this content, and whether it is new."""
         key = _key(content)
         known = self._windows.get(key)
         if known is not None and np.array_equal(known.content, content):
@@ -50,7 +51,7 @@ class WindowCache:
             return known, False
         window = DistinctWindow(content)
         if self.max_windows:
-            window.content = content.copy()  # a view would keep the block alive that it was cut from
+            window.content = content.copy()  # a view would keep the whole block in memory
             self._windows[key] = window
             self._windows.move_to_end(key)
             if len(self._windows) > self.max_windows:
@@ -59,6 +60,6 @@ class WindowCache:
 
 
 def _key(content: NDArray[np.float32]) -> bytes:
-    """Return some of the numbers, spread over the whole by an odd step, so that every mel bin is among them."""
+    """Return some of the numbers as a key; the step between them is odd, so that every mel bin occurs."""
     step = max(1, content.size // NUM_KEY_NUMBERS) | 1
     return content.ravel()[::step].tobytes()
