@@ -36,7 +36,7 @@ def test_what_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "tags.jsonl")])
     assert isinstance(done.exception, AstError)
     first, second = arguments
-    assert str(done.exception) == f"a.wav is there twice: {first} line 1, {second} line 1"
+    assert str(done.exception) == f"a.wav occurs twice: {first} line 1, {second} line 1"
     assert done.exception.exit_code == 1
     again = CliRunner().invoke(app, [*arguments, "--output", arguments[0]])
     assert isinstance(again.exception, UsageError)

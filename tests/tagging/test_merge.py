@@ -89,9 +89,9 @@ def test_csv_keeps_one_row_of_columns(tmp_path: Path, journals: bool) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="names of bytes")
 @pytest.mark.parametrize("format_name", ["jsonl", "csv"])
-def test_names_that_are_not_utf_8_are_told_apart(tmp_path: Path, format_name: str) -> None:
-    alike = [Input(os.fsdecode(name)) for name in (b"/nowhere/caf\xe8.wav", b"/nowhere/caf\xe9.wav")]
-    part = without_journal(run(tmp_path / f"tags.{format_name}", alike, None, format_name))
+def test_names_that_are_not_utf8_are_distinguished(tmp_path: Path, format_name: str) -> None:
+    similar = [Input(os.fsdecode(name)) for name in (b"/nowhere/caf\xe8.wav", b"/nowhere/caf\xe9.wav")]
+    part = without_journal(run(tmp_path / f"tags.{format_name}", similar, None, format_name))
     assert merge_outputs([part], tmp_path / f"merged.{format_name}").num_files == 2
 
 
@@ -111,7 +111,7 @@ def test_streamed_windows_stay_with_their_file(tmp_path: Path, output: Path, jou
     assert output.read_bytes() == part.read_bytes()
 
 
-def test_an_empty_shard_is_a_shard(tmp_path: Path, output: Path) -> None:
+def test_empty_shard_counts_as_a_shard(tmp_path: Path, output: Path) -> None:
     few = INPUTS[:1]
     parts = [run(tmp_path / f"{index}.jsonl", few, (index, 3)) for index in range(3)]
     assert merge_outputs(parts, output).num_files == 1
@@ -119,13 +119,13 @@ def test_an_empty_shard_is_a_shard(tmp_path: Path, output: Path) -> None:
         merge_outputs(parts[:2], output, force=True)
 
 
-def test_an_existing_output_is_replaced_only_if_told_so(shards: list[Path], output: Path) -> None:
+def test_existing_output_is_replaced_only_with_force(shards: list[Path], output: Path) -> None:
     run(output, INPUTS[:1])
     with pytest.raises(UsageError, match="exists: add --force"):
         merge_outputs(shards, output)
     merge_outputs(shards, output, force=True)
     assert len(paths_of(output)) == NUM_INPUTS
-    assert not Sidecars(output).journal.exists()  # it would vouch for what is no longer there
+    assert not Sidecars(output).journal.exists()  # it belonged to the replaced output
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX only")
@@ -150,7 +150,7 @@ def cut(num_bytes: int) -> Callable[[Path], None]:
 @pytest.mark.parametrize("journals", [True, False])
 @pytest.mark.parametrize("num_bytes", [1, 2, 100])
 @pytest.mark.parametrize("format_name", ["jsonl", "csv"])
-def test_a_torn_tail_is_told_by_file_and_line(
+def test_error_of_a_torn_tail_names_file_and_line(
     tmp_path: Path, output: Path, journals: bool, num_bytes: int, format_name: str
 ) -> None:
     part = run(tmp_path / f"tags.{format_name}", INPUTS[:FAILED], None, format_name)
@@ -166,25 +166,25 @@ def test_a_torn_tail_is_told_by_file_and_line(
 @pytest.mark.parametrize(
     "line", [b"\n", b"[]\n", b"{}\n", b'{"type": "else", "path": "x"}\n', b'{"type": "file", "path": 1}\n', b"\0\0\0\n"]
 )
-def test_a_line_that_is_no_record_is_told(shards: list[Path], output: Path, line: bytes) -> None:
+def test_line_that_is_not_a_record_is_an_error(shards: list[Path], output: Path, line: bytes) -> None:
     part = without_journal(shards[0])
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join([lines[0], line, *lines[1:]]))
-    with pytest.raises(AstError, match=r"tags-0\.jsonl: line 2 is no record of a tagged file"):
+    with pytest.raises(AstError, match=r"tags-0\.jsonl: line 2 is not a record of a tagged file"):
         merge_outputs([part], output)
 
 
-def test_a_row_with_cells_missing_is_told(tmp_path: Path, output: Path) -> None:
+def test_row_with_missing_cells_is_an_error(tmp_path: Path, output: Path) -> None:
     part = without_journal(run(tmp_path / "tags.csv", INPUTS[FAILED:][:2], None, "csv"))
     edit(b",error,not_audio", b",error")(part)
     with pytest.raises(AstError, match=r"tags\.csv: line 2 is torn or damaged: 11 cells, not 12"):
         merge_outputs([part], output)
     part.write_bytes(b"a,b\n")
-    with pytest.raises(AstError, match=r"tags\.csv: line 1: no names of columns"):
+    with pytest.raises(AstError, match=r"tags\.csv: line 1 does not contain the column names"):
         merge_outputs([part], output)
 
 
-def test_windows_without_their_file_are_told(tmp_path: Path, output: Path) -> None:
+def test_windows_without_the_record_of_their_file_are_an_error(tmp_path: Path, output: Path) -> None:
     part = without_journal(run(tmp_path / "tags.jsonl", INPUTS[:2], stream=True))
     part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:3]))
     with pytest.raises(AstError, match="line 3 is the last, and the record of its file is missing"):
@@ -195,11 +195,14 @@ def test_windows_without_their_file_are_told(tmp_path: Path, output: Path) -> No
     ("damage", "message"),
     [
         (edit(b'"score": 0.5', b'"score": 0.6'), "line 1 is damaged or was changed by hand"),
-        (lambda part: part.write_bytes(part.read_bytes() * 2), r"there is more after line \d+ than its journal knows"),
+        (
+            lambda part: part.write_bytes(part.read_bytes() * 2),
+            r"there is text after line \d+ that is not in its journal",
+        ),
         (lambda part: part.write_bytes(b""), "torn at line 1"),
     ],
 )
-def test_a_part_that_is_not_what_its_journal_says_is_refused(
+def test_part_that_does_not_match_its_journal_is_refused(
     shards: list[Path], output: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(shards[1])
@@ -207,18 +210,18 @@ def test_a_part_that_is_not_what_its_journal_says_is_refused(
         merge_outputs(shards, output)
 
 
-def test_a_run_that_has_not_ended_is_refused(tmp_path: Path, output: Path) -> None:
+def test_part_of_an_unfinished_run_is_refused(tmp_path: Path, output: Path) -> None:
     part = tmp_path / "tags.jsonl"
     with open_journal(part, "jsonl", {}) as journal:
         item = next(journal.pending(INPUTS))
         journal.write(tagged(item), item)
-    with pytest.raises(AstError, match=r"tags\.jsonl: its run has not come to its end: finish it with --resume"):
+    with pytest.raises(AstError, match=r"tags\.jsonl: the run is not finished: continue it with --resume"):
         merge_outputs([part], output)
 
 
 @pytest.mark.parametrize("format_name", ["jsonl", "csv"])
 @pytest.mark.parametrize("journals", [True, False])
-def test_an_input_that_is_there_twice_is_told_with_both_places(
+def test_error_of_a_repeated_input_names_both_lines(
     tmp_path: Path, output: Path, journals: bool, format_name: str
 ) -> None:
     first = run(tmp_path / f"a.{format_name}", INPUTS[3:5], None, format_name)
@@ -228,26 +231,26 @@ def test_an_input_that_is_there_twice_is_told_with_both_places(
         without_journal(second)
     lines = (2, 1) if format_name == "jsonl" else (3, 2)
     with pytest.raises(
-        AstError, match=rf"nowhere/4\.wav is there twice: \S+a\.{format_name} line {lines[0]}, .*line {lines[1]}$"
+        AstError, match=rf"nowhere/4\.wav occurs twice: \S+a\.{format_name} line {lines[0]}, .*line {lines[1]}$"
     ):
         merge_outputs([first, second], output)
     assert not output.exists()
 
 
-def test_missing_and_repeated_shards_are_told(shards: list[Path], tmp_path: Path, output: Path) -> None:
+def test_missing_and_repeated_shards_are_errors(shards: list[Path], tmp_path: Path, output: Path) -> None:
     with pytest.raises(AstError, match="no part with a journal is shard 1/3"):
         merge_outputs([shards[0], shards[2]], output)
     with pytest.raises(AstError, match=r"tags-0\.jsonl and \S+tags-0\.jsonl are both shard 0/3"):
         merge_outputs([*shards, shards[0]], output)
     other = run(tmp_path / "other.jsonl", INPUTS, (3, 4))
-    with pytest.raises(AstError, match=r"is 0/3 and \S+other\.jsonl is 3/4: not of one split"):
+    with pytest.raises(AstError, match=r"is 0/3 and \S+other\.jsonl is 3/4: they are not parts of the same split"):
         merge_outputs([*shards, other], output)
     whole = run(tmp_path / "whole.jsonl", [Input("/nowhere/else.wav")])
     with pytest.raises(AstError, match=r"is 0/3 and \S+whole\.jsonl is no shard"):
         merge_outputs([*shards, whole], output)
 
 
-def test_parts_of_other_settings_or_formats_are_told(shards: list[Path], tmp_path: Path, output: Path) -> None:
+def test_parts_with_different_settings_or_formats_are_errors(shards: list[Path], tmp_path: Path, output: Path) -> None:
     other = run(tmp_path / "other.jsonl", INPUTS, (2, 3), top_k=3)
     with pytest.raises(
         AstError, match=r"other\.jsonl was made with other settings than \S+: --top-k is 3 instead of 5$"
@@ -263,11 +266,11 @@ def test_parts_of_other_settings_or_formats_are_told(shards: list[Path], tmp_pat
         merge_outputs([run(tmp_path / "first.csv", INPUTS, (0, 1), "csv"), table], output)
 
 
-def test_a_name_of_another_format_is_told(shards: list[Path], tmp_path: Path) -> None:
+def test_suffix_of_another_format_is_an_error(shards: list[Path], tmp_path: Path) -> None:
     for name in ("merged.csv", "merged.parquet"):
-        with pytest.raises(UsageError) as told:
+        with pytest.raises(UsageError) as raised:
             merge_outputs(shards, tmp_path / name)
-        assert str(told.value) == (
+        assert str(raised.value) == (
             f"--output {tmp_path / name}: the parts are jsonl; name a file that ends in .jsonl or .ndjson"
         )
         assert not (tmp_path / name).exists()
@@ -276,17 +279,18 @@ def test_a_name_of_another_format_is_told(shards: list[Path], tmp_path: Path) ->
     assert merge_outputs(shards, tmp_path / "merged.ndjson").num_files == NUM_INPUTS
 
 
-def test_tables_of_two_versions_are_told_until_the_older_is_resumed(
+def test_tables_of_two_versions_are_an_error_until_the_older_run_is_resumed(
     tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = run(tmp_path / "new.csv", INPUTS, (0, 2), "csv")
     with monkeypatch.context() as patch:
         patch.setattr("ast_cli.report.comma_separated.COLUMNS", COLUMNS[:-1])
         old = run(tmp_path / "old.csv", INPUTS, (1, 2), "csv")
-    with pytest.raises(AstError) as told:
+    with pytest.raises(AstError) as raised:
         merge_outputs([new, old], output)
-    assert str(told.value) == (
-        f"{old}: line 1: not the columns of {new}; its own command with --resume writes those of this version"
+    assert str(raised.value) == (
+        f"{old}: line 1: not the columns of {new}; run its own command with --resume to write "
+        "the columns of this version"
     )
     with open_journal(old, "csv", {"top_k": 5}, resume=True, shard=(1, 2)) as journal:
         assert list(journal.pending([item for item in INPUTS if in_shard(item, (1, 2))])) == []
@@ -294,7 +298,7 @@ def test_tables_of_two_versions_are_told_until_the_older_is_resumed(
     assert {row["type"] for row in csv.DictReader(output.read_text().splitlines())} == {"file"}
 
 
-def test_a_part_that_is_not_there_is_told(shards: list[Path], output: Path) -> None:
+def test_missing_part_is_an_error(shards: list[Path], output: Path) -> None:
     with pytest.raises(AstError, match=r"gone\.jsonl: cannot be read \(No such file or directory\)"):
         merge_outputs([*shards, shards[0].with_name("gone.jsonl")], output)
 

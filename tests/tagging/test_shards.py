@@ -12,7 +12,7 @@ from ast_cli.tagging.run.shards import format_shard, in_shard, parse_shard
 
 
 @pytest.mark.parametrize(("text", "shard"), [("0/1", (0, 1)), ("2/8", (2, 8)), ("07/08", (7, 8))])
-def test_a_shard_is_read(text: str, shard: tuple[int, int]) -> None:
+def test_shard_is_parsed(text: str, shard: tuple[int, int]) -> None:
     assert parse_shard(text) == shard
     assert parse_shard(str(format_shard(shard))) == shard
 
@@ -32,7 +32,7 @@ def test_shards_are_counted_from_0() -> None:
         parse_shard("0/0")
 
 
-def test_every_input_is_in_exactly_one_shard_and_the_shards_are_of_like_size() -> None:
+def test_every_input_is_in_exactly_one_shard_and_shards_have_similar_sizes() -> None:
     inputs = [Input(f"/nowhere/{number}.wav") for number in range(4000)]
     shards = [[in_shard(item, (index, 4)) for item in inputs] for index in range(4)]
     assert all(sum(column) == 1 for column in zip(*shards, strict=True))
@@ -40,7 +40,7 @@ def test_every_input_is_in_exactly_one_shard_and_the_shards_are_of_like_size() -
     assert all(abs(sum(row) - 1000) < 137 for row in shards)
 
 
-def test_the_split_is_the_same_in_another_process_and_for_ever() -> None:
+def test_split_is_the_same_in_another_process_and_in_every_release() -> None:
     # SHA-256 of b"/nowhere/0.wav" and so on, by hashlib's definition; another split would lose files of running jobs.
     expected = [index for index in range(30) if in_shard(Input(f"/nowhere/{index}.wav"), (1, 3))]
     program = (
@@ -51,7 +51,7 @@ def test_the_split_is_the_same_in_another_process_and_for_ever() -> None:
     assert done.stdout.strip() == str(expected) == "[1, 7, 11, 16, 19, 22, 23, 25, 27, 29]"
 
 
-def test_a_file_is_known_by_its_real_path_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_identified_by_its_real_path_under_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.wav").touch()
     (tmp_path / "link").symlink_to("a")
@@ -66,6 +66,6 @@ def test_a_file_is_known_by_its_real_path_however_it_is_named(tmp_path: Path, mo
     assert {in_shard(Input(name), (0, 7)) for name in names} == {in_shard(Input(expected), (0, 7))}
 
 
-def test_a_name_that_is_not_utf8_is_in_one_shard_too() -> None:
+def test_name_that_is_not_utf8_is_in_exactly_one_shard() -> None:
     item = Input("/nowhere/\udcff.wav")
     assert sum(in_shard(item, (index, 5)) for index in range(5)) == 1

@@ -1,4 +1,4 @@
-"""Checks of a run before anything heavy is loaded. Standard library only."""
+"""Check the options of a run before libraries and models are loaded. Standard library only."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def check_run(
 
     Args:
         inputs: Inputs of the run.
-        options: How they are tagged.
-        run_options: How the run is carried out.
+        options: Options of the tagging.
+        run_options: Options of the run.
         is_live: Whether the only input is raw samples on standard input.
         also_read: Other files that the command reads.
 
@@ -35,7 +35,7 @@ def check_run(
     paths = [item.path for item in inputs]
     if is_live:
         if paths != [STDIN]:
-            raise UsageError("raw samples are read from standard input: name - and nothing else")
+            raise UsageError("raw samples are read from standard input: the only input must be -")
         if run_options.resume:
             raise UsageError("live input cannot be resumed: leave out --resume")
         if run_options.shard is not None:

@@ -115,7 +115,7 @@ def _open_part(file: Path) -> _Part:
     if header.format_name not in FORMATS:
         raise AstError(f"{file}: {header.format_name} cannot be merged, only {' and '.join(FORMATS)}")
     if not is_finished(journal):
-        raise AstError(f"{file}: its run has not come to its end: finish it with --resume")
+        raise AstError(f"{file}: the run is not finished: continue it with --resume")
     return _Part(file, header.format_name, header)
 
 
@@ -139,8 +139,8 @@ def _check_parts(parts: Sequence[_Part]) -> None:
 def _check_suffix(parts: Sequence[_Part], output: Path) -> None:
     """Check that the suffix of the output fits the format of the parts, or is the suffix of a part."""
     suffix, format_name = output.suffix.lower(), parts[0].format_name
-    named_alike = suffix in {part.file.suffix.lower() for part in parts}
-    if suffix and SUFFIXES.get(suffix) != format_name and not named_alike:
+    is_suffix_of_part = suffix in {part.file.suffix.lower() for part in parts}
+    if suffix and SUFFIXES.get(suffix) != format_name and not is_suffix_of_part:
         raise UsageError(
             f"--output {output}: the parts are {format_name}; name a file that ends in {suffixes_of([format_name])}"
         )
@@ -159,7 +159,7 @@ def _check_shards(journalled: Sequence[tuple[Path, Header]]) -> None:
     for file, header in journalled:
         if (None if header.shard is None else header.shard[1]) != num_shards:
             first_name, name = (format_shard(shard) or "no shard" for shard in (first.shard, header.shard))
-            raise AstError(f"{first_file} is {first_name} and {file} is {name}: not of one split")
+            raise AstError(f"{first_file} is {first_name} and {file} is {name}: they are not parts of the same split")
     missing = [f"{index}/{num_shards}" for index in range(num_shards or 0) if f"{index}/{num_shards}" not in files]
     if missing:
         raise AstError(f"no part with a journal is shard {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}")
@@ -174,15 +174,15 @@ def _join(parts: Sequence[_Part], stream: BinaryIO) -> MergeReport:
     for number, part in enumerate(parts):
         if _beginning(part) != first_beginning:
             raise AstError(
-                f"{part.file}: line 1: not the columns of {parts[0].file}; its own command with --resume writes those "
-                "of this version"
+                f"{part.file}: line 1: not the columns of {parts[0].file}; run its own command with --resume to write "
+                "the columns of this version"
             )
         for record in _records(part):
             for name in record.names:
                 if name in seen:
                     other, line = parts[seen[name][0]].file, seen[name][1]
                     raise AstError(
-                        f"{printable(name[1:])} is there twice: {other} line {line}, {part.file} line {record.line}"
+                        f"{printable(name[1:])} occurs twice: {other} line {line}, {part.file} line {record.line}"
                     )
                 seen[name] = (number, record.line)
             outcomes[record.is_ok] += 1
@@ -209,7 +209,7 @@ def _journalled_records(part: _Part) -> Iterator[_Record]:
     end, line = header.offset_end, 1
     for entry, text, line in verified(part.file, header, entries):
         names = [f"={entry.key.path}"]
-        if part.format_name == "jsonl" and text:  # none of an input that its run did not report
+        if part.format_name == "jsonl" and text:  # an input that the run did not report has no text
             records = [
                 _json_record(part.file, line + number, row) for number, row in enumerate(text.splitlines(keepends=True))
             ]
@@ -218,7 +218,7 @@ def _journalled_records(part: _Part) -> Iterator[_Record]:
         end = entry.offset_end
     with _reading(part.file):
         if part.file.stat().st_size != end:
-            raise AstError(f"{part.file}: there is more after line {line} than its journal knows")
+            raise AstError(f"{part.file}: there is text after line {line} that is not in its journal")
 
 
 def _json_records(file: Path) -> Iterator[_Record]:
@@ -249,7 +249,7 @@ def _json_record(file: Path, line: int, row: bytes) -> dict[str, Any]:
             return dict(record)
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
-    raise AstError(f"{file}: line {line} is no record of a tagged file")
+    raise AstError(f"{file}: line {line} is not a record of a tagged file")
 
 
 def _json_names(record: dict[str, Any]) -> list[str]:
@@ -263,7 +263,7 @@ def _csv_records(file: Path) -> Iterator[_Record]:
         rows = _csv_rows(file, stream)
         columns = next(rows, ([], b"", 1))[0]
         if not {"path", "status"} <= set(columns):
-            raise AstError(f"{file}: line 1: no names of columns as in a table of tags")
+            raise AstError(f"{file}: line 1 does not contain the column names of a table of tags")
         status = columns.index("status")
         named = [columns.index(column) for column in ("path_b64", "path") if column in columns]
 
