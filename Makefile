@@ -26,7 +26,7 @@ test-newest-short: ## the same without torch, in three minutes: samples, doctor 
 
 test-oldest: ## run the tests with the oldest releases that pyproject.toml allows, on Python 3.11; several GB
 	python3.11 -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[onnxruntime,openvino]' onnx pytest pytest-timeout pytest-xdist
+	.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[openvino]' onnx pytest pytest-timeout pytest-xdist
 	.venv-oldest/bin/python -m pytest -W default --numprocesses auto --dist worksteal
 
 torture: $(VENV)/.installed-dev ## run the hour of long tests; TORTURE_PATHS=1000000 takes more of it

@@ -84,9 +84,8 @@ def make_commands(scratch: Path, folder: Path, engines: list[str]) -> dict[str, 
     activation = "sigmoid" if is_multi_label else "softmax"
     commands = {BASELINE: [sys.executable, str(script), str(folder), str(clip), activation]}
     for engine in engines:
-        chosen = [] if engine == "torch" else ["--engine", engine]
-        ours = ["-m", "ast_cli", "classify", str(clip), "--model", str(folder), "--json", "--quiet", *chosen]
-        commands[f"ast classify ({engine})"] = [sys.executable, *ours]
+        ours = ["-m", "ast_cli", "classify", str(clip), "--model", str(folder), "--json", "--quiet"]
+        commands[f"ast classify ({engine})"] = [sys.executable, *ours, "--engine", engine]
     return commands
 
 

@@ -36,7 +36,7 @@ SAMPLING_RATE = 44_100
 
 def make_tagger(name: str, device: str) -> Tagger:
     if name != "base":
-        return Tagger.from_pretrained(name, device=device)
+        return Tagger.from_pretrained(name, engine="torch", device=device)
     on = resolve_device(device)
     torch.manual_seed(0)
     engine = TorchEngine(ASTForAudioClassification(ASTConfig(num_labels=527)), on, resolve_dtype_for("auto", on))

@@ -208,7 +208,7 @@ def measure_latency(folder: Path, device: torch.device, plan: Plan, *, with_comp
 def measure_folder(folder: Path, device: torch.device, plan: Plan, scratch: Path) -> dict[str, Any]:
     """Time the tagging of a folder of FLAC files, and the model alone on the same windows."""
     say("tagging a folder")
-    tagger, options = Tagger.from_pretrained(folder, device=str(device)), ClassifyOptions()
+    tagger, options = Tagger.from_pretrained(folder, engine="torch", device=str(device)), ClassifyOptions()
     clips = scratch / "clips"
     clips.mkdir()
     audio_s = make_clips(clips, plan.num_files)

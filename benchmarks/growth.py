@@ -92,6 +92,8 @@ def measure(num_files: int, scratch: Path, checkpoint: Path) -> dict[str, Any]:
         "--output",
         str(output),
         "--quiet",
+        "--engine",
+        "torch",
         "--batch-size",
         "16",
     ]

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    tagger = Tagger.from_pretrained(arguments.model)
+    tagger = Tagger.from_pretrained(arguments.model, engine="torch")
     num_samples = round(arguments.minutes * 60 * SAMPLING_RATE)
     noise = (0.1 * np.random.default_rng(0).standard_normal(num_samples)).astype(np.float32)
     print("| recording | with the cache, s | without, s | ratio |\n| --- | ---: | ---: | ---: |")

@@ -64,7 +64,7 @@ fi
 environment=.venv-newest-$mode
 "$python" -m venv "$environment"
 pip="$environment/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --upgrade"
-$pip $(dependencies "$environment/bin/python" "$mode") pytest pytest-timeout pytest-xdist onnxruntime
+$pip $(dependencies "$environment/bin/python" "$mode") pytest pytest-timeout pytest-xdist
 if [ "$mode" = all ]; then
     $pip --editable '.[dev]'
 else

@@ -245,7 +245,7 @@ def test_an_openvino_model_without_weights_is_refused(tmp_path: Path) -> None:
 def test_a_missing_runtime_of_an_exported_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = export_model(ExportOptions("builtin", tmp_path / "a.onnx")).files[0]
     monkeypatch.setattr("ast_cli.engine.choice.is_installed", lambda _package: False)
-    for engine in (None, "auto", "onnxruntime"):
+    for engine in ("auto", "onnxruntime"):
         with pytest.raises(EngineMissingError) as raised:
             Tagger.from_pretrained(file, engine=engine)  # type: ignore[arg-type]
         reason = "exported for onnxruntime, which is not installed: pip install onnxruntime"

@@ -27,8 +27,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_sample_is_tagged() -> None:
-    engine = "torch" if HAS_TORCH else "onnxruntime"
-    done = run("classify", str(ROOT / "sample_audio"), "--format", "jsonl", "--engine", engine, "--quiet")
+    done = run("classify", str(ROOT / "sample_audio"), "--format", "jsonl", "--quiet")
     records = [json.loads(line) for line in done.stdout.splitlines()]
     samples = {file.name for file in (ROOT / "sample_audio").iterdir() if file.suffix in AUDIO_EXTENSIONS}
     assert len(samples) > 10

@@ -23,8 +23,8 @@ class BenchmarkOptions:
         model: Size of a model with random weights (``base``, ``small`` or ``tiny``), a checkpoint as in
             ``ASTForAudioClassification.from_pretrained``, or a folder written by ``ast export``. Use ``./base`` for a
             folder with the name of a size.
-        engine: Engine that runs the model; ``auto`` for the fastest installed one that supports every data type; None
-            for torch, or for the engine that an exported model was exported for.
+        engine: Engine that runs the model; ``auto`` for the one that ``ast classify`` uses by default, if it supports
+            every data type; None for torch, or for the engine that an exported model was exported for.
         attn_implementations: Attention implementations, in the order in which they take turns; None for both, or for
             the only one of an engine without a choice.
         dtypes: Names of data types; ``auto`` is float16 on CUDA and float32 elsewhere.
@@ -54,7 +54,7 @@ class BenchmarkOptions:
 
     def __post_init__(self) -> None:
         """Validate the options, except the names of devices and data types, which are validated when resolved."""
-        EngineOptions(self.engine, num_threads=self.num_threads)
+        EngineOptions(self.engine or "auto", num_threads=self.num_threads)
         check_front_end_name(self.front_end)
         attns = self.attn_implementations
         if attns is not None and (not attns or set(attns) - set(ATTN_IMPLEMENTATIONS)):

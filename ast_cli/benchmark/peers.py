@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ast_cli.engine.choice import load_engine
 from ast_cli.engine.interface import Engine
-from ast_cli.engine.options import DEFAULT_ENGINE, TORCH_ENGINES, EngineOptions
+from ast_cli.engine.options import TORCH_ENGINES, EngineOptions
 from ast_cli.engine.torch.compile_engine import CompileEngine
 from ast_cli.engine.torch.device import float32_products
 from ast_cli.engine.torch.torch_engine import TorchEngine
@@ -132,7 +132,7 @@ def engines_of(
         DeviceError: If the engine does not support the device or data type.
         EngineMissingError: If the engine needs a compiler and there is none.
     """
-    if options.engine not in (None, *TORCH_ENGINES):
+    if options.engine not in TORCH_ENGINES:
         return dict.fromkeys(attns, _runtime(model, options))
     device, dtype = torch.device(options.device), resolve_dtype(options.dtype)
     state = {name: tensor.to(device, dtype) for name, tensor in model.state_dict().items()}
@@ -173,7 +173,7 @@ def own_peers(
     """Return one peer per attention implementation for our model; see `engines_of`."""
     flop = flop_per_window(model.config)
     return [
-        Peer(OURS, options.engine or DEFAULT_ENGINE, attn, flop, partial(_step_of_engine, engine), engine.facts)
+        Peer(OURS, options.engine, attn, flop, partial(_step_of_engine, engine), engine.facts)
         for attn, engine in engines_of(model, attns, options, report_progress).items()
     ]
 

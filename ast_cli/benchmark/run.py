@@ -110,7 +110,7 @@ def _benchmark_exported(options: BenchmarkOptions, report_progress: Callable[[st
         if is_given:
             raise UsageError(f"{options.model}: an exported model is measured as it is; leave out {option}")
     report_progress(f"loading {options.model}")
-    settings = EngineOptions(options.engine, options.device, num_threads=options.num_threads)
+    settings = EngineOptions(options.engine or "auto", options.device, num_threads=options.num_threads)
     peer, config, dtype = exported_peer(options.model, settings)
     extractor = _extractor(options, config, "numpy")
     cpu = torch.device("cpu")
@@ -171,6 +171,8 @@ def _plan(options: BenchmarkOptions) -> _Plan:
 
 def _engine_name(options: BenchmarkOptions) -> EngineName:
     """Return the name of the installed engine to measure; it is the same for all data types, so that they compare."""
+    if options.engine is None:  # only torch has attention implementations to compare
+        return "torch"
     found = {resolve_engine(EngineOptions(options.engine, options.device, dtype)) for dtype in options.dtypes}
     return found.pop() if len(found) == 1 else "torch"
 

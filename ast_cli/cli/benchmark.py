@@ -12,6 +12,7 @@ import typer
 from ast_cli.cli import parameters as p
 from ast_cli.cli.completion import complete_models
 from ast_cli.cli.streams import note
+from ast_cli.engine.options import EngineName
 from ast_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ def benchmark(
             autocompletion=complete_models,
         ),
     ] = "base",
-    engine: p.Engine = None,
+    engine: Annotated[
+        EngineName | None,
+        typer.Option(
+            "--engine",
+            help="Engine to time; auto as in classify. [default: torch, or an exported model's own]",
+            show_default=False,
+        ),
+    ] = None,
     attn: Annotated[
         str | None,
         typer.Option(

@@ -13,7 +13,7 @@ import typer
 from ast_cli.cli import parameters as p
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.signals import nothing_to_save, raise_if_ended
-from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.cli.streams import notice, quiet_native_libraries
 from ast_cli.cli.tag_run import show_run
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.evaluation.thresholds import read_thresholds
@@ -113,7 +113,7 @@ def classify(
             from ast_cli.tagging.run.tag_files import open_run
             from ast_cli.tagging.tagger import Tagger
 
-            tagger = Tagger.load(p.choose_model(model, quiet=quiet), load, partial(note, quiet=quiet))
+            tagger = Tagger.load(p.choose_model(model, quiet=quiet), load, partial(notice, quiet=quiet))
         with open_run(
             tagger, inputs, options, run, workers=workers, live=live, on_progress=lambda _tally: raise_if_ended()
         ) as running:

@@ -14,7 +14,7 @@ from ast_cli.cli.completion import complete_models
 from ast_cli.cli.evaluation_files import EvaluationFiles
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.progress import RunProgress, watched
-from ast_cli.cli.streams import note, quiet_native_libraries, tell_faults
+from ast_cli.cli.streams import note, notice, quiet_native_libraries, tell_faults
 from ast_cli.errors import ExitCode
 from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.report import format_for
@@ -90,7 +90,7 @@ def evaluate(
         from ast_cli.evaluation import evaluate as evaluation
         from ast_cli.tagging.tagger import Tagger
 
-        taggers = [Tagger.load(name, load, partial(note, quiet=quiet)) for name in names]
+        taggers = [Tagger.load(name, load, partial(notice, quiet=quiet)) for name in names]
         result = evaluation.evaluate(examples, taggers, options, _Watch(quiet=quiet))
         outputs.write(result)
     if result.failures:

@@ -10,7 +10,7 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.option_flags import with_flags
-from ast_cli.cli.streams import note, quiet_native_libraries, tell_faults
+from ast_cli.cli.streams import note, notice, quiet_native_libraries, tell_faults
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import counted, printable
 from ast_cli.tagging.options import DecodeOptions, ExtractOptions, LoadOptions
@@ -56,7 +56,7 @@ def extract(
             None if options.what == "fbank" and model is None else p.choose_model(model, quiet=quiet),
             options,
             load,
-            partial(note, quiet=quiet),
+            partial(notice, quiet=quiet),
         )
         for item, target, outcome in run.extract(inputs, targets, started):
             tell_faults(item.path, outcome.error, outcome.warnings, quiet=quiet)

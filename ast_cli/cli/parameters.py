@@ -13,7 +13,6 @@ from ast_cli.audio.front_end import FrontEndName
 from ast_cli.cli.completion import complete_models
 from ast_cli.cli.option_flags import option_of
 from ast_cli.cli.streams import note
-from ast_cli.engine.options import EngineName
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.hub.folders import default_model
 from ast_cli.hub.names import BUILTIN
@@ -52,7 +51,6 @@ Model = Annotated[
     ),
 ]
 UnnamedLabels = Annotated[bool, option_of(LoadOptions, "unnamed_labels")]
-Engine = Annotated[EngineName | None, option_of(LoadOptions, "engine")]
 Device = Annotated[str, option_of(LoadOptions, "device")]
 Threads = Annotated[int | None, option_of(LoadOptions, "num_threads")]
 FrontEnd = Annotated[FrontEndName | None, option_of(LoadOptions, "front_end")]

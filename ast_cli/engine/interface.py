@@ -6,6 +6,7 @@ An engine holds a loaded model and computes logits from features.
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,6 +76,19 @@ def cpu_batch_size(config: ASTConfig) -> int:
     batch size at run time gains nothing over this rule (benchmarks/batch_size.py).
     """
     return max(1, min(CPU_BATCH_SIZE, CPU_BATCH_ACTIVATIONS // (config.num_tokens * config.hidden_size)))
+
+
+def default_num_threads() -> int:
+    """Return how many threads a runtime uses on the CPU by default: as torch, by ``OMP_NUM_THREADS``, else the cores.
+
+    The cores are those that this process may use, as a container or a job scheduler may leave it a few of many.
+    """
+    of_user = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list has one number a level
+    if of_user.isdecimal() and int(of_user) > 0:
+        return int(of_user)
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cpu_name() -> str:

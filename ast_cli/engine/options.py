@@ -1,4 +1,4 @@
-"""How a model is run, as frozen data, and which engine an exported model is for. Standard library only."""
+"""Options that say how a model is run, and the engine of an exported model. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ EngineName = Literal["torch", "compile", "openvino", "onnxruntime", "auto"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 TORCH_ENGINES = ("torch", "compile")
-DEFAULT_ENGINE: EngineName = "torch"  # of a checkpoint; an exported model has its own
-EXTRAS = ("onnxruntime", "openvino")  # engines named as the package that they need, and as its extra
+EXTRAS = ("onnxruntime", "openvino")  # engines that bear the name of the package they need
 MAX_THREADS = 1_024
 
 
@@ -24,54 +23,63 @@ class EngineOptions:
     """How a model is run.
 
     Attributes:
-        engine: Which engine; ``auto`` for the fastest that is installed, see `ast_cli.engine.choice.auto_engine`; None
-            for torch, or of an exported model the one that it was exported for.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
-        attn_implementation: ``sdpa`` or ``eager``; of the torch engine.
-        unnamed_labels: Take ``LABEL_n`` where the checkpoint does not name its labels.
-        num_threads: On the CPU; None for as many as there are cores.
+        engine: Engine that runs the model. ``auto`` is the engine of an exported model; for a checkpoint it is torch on
+            a GPU, and a runtime that starts without torch on a CPU (`ast_cli.engine.choice.auto_engines`).
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        dtype: Data type of the weights: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``tf32``.
+        attn_implementation: ``sdpa`` or ``eager``; the latter is torch's alone.
+        unnamed_labels: Whether labels that the checkpoint does not name are called ``LABEL_n``.
+        num_threads: Number of threads on the CPU; None for the engine's choice.
     """
 
     engine: Annotated[
-        EngineName | None,
+        EngineName,
         About(
-            "What runs the model; all but torch are extras. auto: the fastest installed, see the README. "
-            "[default: torch, or what an exported model was exported for]"
+            "Engine that runs the model. auto: torch on a GPU, in half precision and with eager attention; otherwise "
+            "openvino if it is installed, else onnxruntime; an exported model's own."
         ),
-    ] = None
-    device: Annotated[str, About("auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    ] = "auto"
+    device: Annotated[str, About("Device: auto, cpu, cuda, cuda:N or mps.")] = "auto"
     dtype: Annotated[
         str,
-        About("Of the model. auto: float16 on CUDA, else float32. tf32: float32, products rounded.", choices=DtypeName),
+        About(
+            "Data type of the weights. auto: float16 on CUDA, else float32. tf32: float32 whose products are rounded.",
+            choices=DtypeName,
+        ),
     ] = "auto"
     attn_implementation: Annotated[
-        str, About("Attention implementation.", flag="--attn", choices=Literal["sdpa", "eager"])
+        str,
+        About(
+            "Attention implementation; eager needs the torch engine.", flag="--attn", choices=Literal["sdpa", "eager"]
+        ),
     ] = "sdpa"
-    unnamed_labels: Annotated[bool, About("Take LABEL_n where a checkpoint does not name its labels.")] = False
+    unnamed_labels: Annotated[bool, About("Use LABEL_n where a checkpoint does not name its labels.")] = False
     num_threads: Annotated[
-        int | None, About("Of the model on the CPU. [default: the engine's choice, the cores]", flag="--threads")
+        int | None,
+        About(
+            "Threads of the model on the CPU. [default: OMP_NUM_THREADS, else the number of cores]", flag="--threads"
+        ),
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be; names of devices and data types are checked where they are resolved."""
-        if self.engine not in (None, *ENGINES):
-            raise UsageError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+        """Validate the options; names of devices and data types are validated where they are resolved."""
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
         check_num_threads(self.num_threads)
 
 
 def check_num_threads(num_threads: int | None) -> None:
-    """Refuse what is no number of threads; None leaves the choice to the engine.
+    """Validate a number of threads; None leaves the choice to the engine.
 
     Raises:
-        UsageError: It is below 1 or above `MAX_THREADS`.
+        UsageError: If the number is below 1 or above `MAX_THREADS`.
     """
     if num_threads is not None and not 1 <= num_threads <= MAX_THREADS:
-        raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {num_threads}")
+        raise UsageError(f"--threads must be from 1 to {MAX_THREADS}, not {num_threads}")
 
 
 def exported_engine(model: str | Path) -> EngineName | None:
-    """Return which engine a folder or file that `ast export` wrote is for; None for a checkpoint."""
+    """Return the engine of a folder or file that `ast export` wrote; None for a checkpoint."""
     file = exported_file(model)
     if file is None:
         return None

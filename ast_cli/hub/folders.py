@@ -103,6 +103,11 @@ def checkpoint_digest(name: str) -> str:
     return whole.hexdigest()
 
 
+def checkpoint_bytes(name: str) -> int:
+    """Return the size of all files of a checkpoint that its scores depend on."""
+    return sum(file.stat().st_size for file in _files_of(name))
+
+
 def _files_of(name: str) -> list[Path]:
     """Return all files of a checkpoint that affect its scores."""
     exported = exported_file(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import TaggingResult
 from ast_cli.tagging.decode.opening import Turn
-from ast_cli.tagging.extract.extraction import Extraction, extract_features
+from ast_cli.tagging.extract.extraction import NEEDS_TORCH, Extraction, extract_features
 from ast_cli.tagging.inputs import Input, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, DecodeOptions, ExtractOptions, LoadOptions
 from ast_cli.tagging.score.classify import classify_inputs, classify_turns
@@ -45,13 +46,14 @@ class Tagger:
         self.engine = engine
         self.feature_extractor = feature_extractor
         self.name = name
+        self._load_in_torch: Callable[[], Engine] | None = None  # set where `auto` chose another engine than torch
 
     @classmethod
     def from_pretrained(
         cls,
         model: str | Path | None = None,
         *,
-        engine: EngineName | None = None,
+        engine: EngineName = "auto",
         device: str = "auto",
         dtype: str = "auto",
         attn_implementation: str = "sdpa",
@@ -67,10 +69,11 @@ class Tagger:
             model: ``builtin``, a folder, an alias (``audioset``, ``fast``), a hub id, an original ``.pth`` file, or a
                 folder or file written by ``ast export``; None for ``AST_MODEL``, else the AudioSet checkpoint if it
                 has been downloaded, else the built-in model.
-            engine: ``torch``, ``compile``, ``openvino``, ``onnxruntime``, or ``auto`` for the fastest that is
-                installed; None for torch, or for the engine that an exported model was exported for.
+            engine: Engine that runs the model: ``torch``, ``compile`` (torch's compiler), ``onnxruntime`` or
+                ``openvino``. ``auto`` chooses as the command does, so that both can continue each other's output: torch
+                on a GPU, in half precision and with eager attention, otherwise a runtime, which starts without torch.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            dtype: ``auto``, ``float32``, ``float16``, ``bfloat16``.
+            dtype: Data type of the weights: ``auto``, ``float32``, ``float16``, ``bfloat16`` or ``tf32``.
             attn_implementation: ``sdpa`` or ``eager``.
             fbank_backend: ``native``, or ``torchaudio`` if that is installed; ``native`` runs in NumPy with an engine
                 that does not need torch.
@@ -111,7 +114,11 @@ class Tagger:
         name = str(model) if model is not None else default_model()
         engine = load_engine(name, options, report_progress)
         backend = fbank_for(engine, options.fbank_backend)
-        return cls(engine, extractor_for(name, engine.config, backend, options.front_end), name)
+        tagger = cls(engine, extractor_for(name, engine.config, backend, options.front_end), name)
+        if options.engine == "auto" and engine.name not in TORCH_ENGINES and exported_file(name) is None:
+            in_torch = dataclasses.replace(options, engine="torch")
+            tagger._load_in_torch = lambda: load_engine(name, in_torch, report_progress)
+        return tagger
 
     @property
     def config(self) -> ASTConfig:
@@ -215,7 +222,13 @@ class Tagger:
         options = dataclasses.replace(options or ExtractOptions(), **changes)
         _check_one_recording(audio, "extract", "call it for each")
         stream = open_stream(audio, self.feature_extractor.sampling_rate, options, sampling_rate)
-        return extract_features(Recording(stream, self.feature_extractor, options), self.engine, options)
+        engine = self._torch_engine if options.what in NEEDS_TORCH else self.engine
+        return extract_features(Recording(stream, self.feature_extractor, options), engine, options)
+
+    @cached_property
+    def _torch_engine(self) -> Engine:
+        """The model in torch, loaded when it is first needed; the tagger's own engine if the user named that one."""
+        return self.engine if self._load_in_torch is None else self._load_in_torch()
 
 
 def _check_one_recording(audio: object, method: str, remedy: str) -> None:

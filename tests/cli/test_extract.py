@@ -131,3 +131,22 @@ def test_a_name_of_another_format_leaves_nothing_behind(run_ast: Run, write_wav:
         "one of such a name has to be there already\n"
     )
     assert not (tmp_path / "e.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "shape"), [("attentions", (1, 6, 3, 258, 258)), ("hidden-states", (1, 7, 258, 192)), ("embedding", (192,))]
+)
+def test_what_torch_alone_computes_needs_no_engine_named(
+    what: str, shape: tuple[int, ...], run_ast: Run, write_wav: Write, tmp_path: Path
+) -> None:
+    path, arrays = str(write_wav("a.wav")), {}
+    for engine in ([], ["--engine", "torch"]):
+        target = tmp_path / f"out-{len(engine)}.npy"
+        done = run_ast("extract", path, "--what", what, "--device", "cpu", "-m", "builtin", "-o", str(target), *engine)
+        assert (done.returncode, done.stderr) == (ExitCode.OK, "")
+        arrays[len(engine)] = np.load(target)
+    assert arrays[0].shape == shape
+    np.testing.assert_array_equal(arrays[0], arrays[2])
+    refused = run_ast("extract", path, "--what", what, "-m", "builtin", "-o", "x.npy", "--engine", "onnxruntime")
+    assert refused.returncode == ExitCode.USAGE
+    assert f"use --engine torch for {what}" in refused.stderr or "is not installed" in refused.stderr

@@ -237,3 +237,25 @@ def test_another_model_is_refused_by_resume_and_another_format_is_not(
     assert refused.returncode == ExitCode.USAGE
     assert f"error: {output} was begun with other settings: --model was another; --resume needs" in refused.stderr
     assert output.read_bytes() == before
+
+
+def test_an_output_begun_with_another_engine_is_continued_with_that_engine_only(
+    run_ast: Run, clips: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    output = tmp_path / "tags.jsonl"
+    for begun, remedy, other in (("torch", "torch", "auto"), ("auto", "onnxruntime", "torch")):  # torch: version 0.1
+        command = ["classify", "--model", "builtin", "--device", "cpu", "-q", "-o", str(output), "--engine"]
+        inputs = [str(clips / f"{number:03}.wav") for number in range(3)]
+        assert run_ast(*command, begun, inputs[0], "--force").returncode == ExitCode.OK
+        before = output.read_bytes()
+        refused = run_ast(*command, other, *inputs, "--resume")
+        assert refused.returncode == ExitCode.USAGE
+        was, now = ("native", "numpy") if begun == "torch" else ("numpy", "native")
+        assert refused.stderr == (
+            f"error: {output} was begun with other settings: --fbank was {was!r} and is now {now!r}; --resume needs "
+            f"the same settings (here --engine {remedy}), --force starts over\n"
+        )
+        assert output.read_bytes() == before
+        assert run_ast(*command, remedy, *inputs, "--resume").returncode == ExitCode.OK
+        assert len(output.read_text().splitlines()) == len(inputs)

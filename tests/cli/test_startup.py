@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from ast_cli.engine.choice import has_gpu
+
 HEAVY = ("torch", "numpy", "av", "soundfile", "soxr", "safetensors", "huggingface_hub", "transformers", "rich")
 PROGRAM = """
 import json, sys
@@ -86,10 +88,20 @@ def test_every_public_name_can_be_had() -> None:
 
 
 def test_decoders_are_imported_in_worker_processes_alone() -> None:
-    code, modules, printed = run("classify", "sample_audio/clock.wav", "--model", "builtin", "--quiet")
-    assert code == 0, printed
-    assert modules.isdisjoint({"av", "soundfile", "soxr"})
-    assert "torch" in modules
+    for engine, has_torch in (("auto", False), ("torch", True)):
+        arguments = ["--model", "builtin", "--quiet", "--device", "cpu", "--engine", engine]
+        code, modules, printed = run("classify", "sample_audio/clock.wav", *arguments)
+        assert code == 0, printed
+        assert modules.isdisjoint({"av", "soundfile", "soxr"})
+        assert ("torch" in modules) == has_torch
+
+
+@pytest.mark.skipif(has_gpu(), reason="torch serves the GPU")
+def test_tagging_on_a_cpu_by_default_imports_no_torch_and_says_nothing() -> None:
+    code, modules, printed = run("classify", "sample_audio/clock.wav", "--model", "builtin", "--format", "csv")
+    assert (code, modules & {"torch", "transformers", "sklearn", "matplotlib"}) == (0, set())
+    assert printed.splitlines()[0].startswith("path,")  # neither a note nor a warning before or after the results
+    assert all("clock.wav" in line for line in printed.splitlines()[1:])
 
 
 def test_garbage_is_looked_for_rarely_and_not_at_the_end() -> None:

@@ -8,13 +8,24 @@ import sys
 
 import pytest
 
-from ast_cli.cli.streams import note
+from ast_cli.cli.streams import note, notice
 
 
 def test_names_in_a_note_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     note("note: all splits are used (train\x1b[2J, t\u202eest)")
     note("warning: never shown", quiet=True)
     assert capsys.readouterr() == ("", "note: all splits are used (train\\x1b[2J, t\\u202eest)\n")
+
+
+def test_what_a_waiting_person_wants_to_know_stays_out_of_logs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notice("converting the model")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    notice("converting the model", quiet=True)
+    notice("converting the model")
+    assert capsys.readouterr() == ("", "converting the model\n")
 
 
 ENDS = """

@@ -65,6 +65,17 @@ def keep_model(
     return None
 
 
+def can_keep_models() -> bool:
+    """Return whether this process may create files in the folder of kept models, or that folder itself."""
+    try:
+        folder = cache_folder() / FOLDER
+    except RuntimeError:  # there is no home folder
+        return False
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
 def content_of(file: Path) -> memoryview:
     """Map a cached file copy-on-write into memory, and return its content without the footer."""
     with file.open("rb") as stream:

@@ -17,7 +17,7 @@ from ast_cli.engine.graph.exported import read_exported, refused
 from ast_cli.engine.graph.model_cache import cached_model, keep_model
 from ast_cli.engine.graph.onnx_file import Graph, onnx_chunks, weight_chunks
 from ast_cli.engine.graph.prepared import PRODUCER, Prepared, as_bytes, converted, prepare, refuse_device
-from ast_cli.engine.interface import cpu_batch_size, finite
+from ast_cli.engine.interface import cpu_batch_size, default_num_threads, finite
 from ast_cli.engine.options import EngineOptions
 from ast_cli.hub.folders import exported_file
 from ast_cli.model.config import ASTConfig
@@ -46,7 +46,7 @@ class OnnxRuntimeEngine:
     Args:
         model: ONNX file or its content.
         config: Configuration of the model.
-        num_threads: Number of CPU threads; None for one per core.
+        num_threads: Number of CPU threads; None for `default_num_threads`.
         dtype_name: Data type of the computation.
     """
 
@@ -59,7 +59,7 @@ class OnnxRuntimeEngine:
     ) -> None:
         self.config = config
         self.dtype_name = dtype_name
-        self.num_threads = num_threads or os.cpu_count() or 1
+        self.num_threads = num_threads or default_num_threads()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.num_threads
         options.enable_mem_pattern = False  # planning one block for all tensors takes more memory (docs/performance.md)

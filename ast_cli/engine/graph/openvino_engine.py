@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ast_cli.engine.graph.model_cache import content_of, keep_model
 from ast_cli.engine.graph.onnx_file import Graph
 from ast_cli.engine.graph.openvino_core import has_bfloat16, openvino, the_core
 from ast_cli.engine.graph.prepared import Prepared, as_bytes, converted, prepare, refuse_device
-from ast_cli.engine.interface import cpu_batch_size, cpu_name, finite
+from ast_cli.engine.interface import cpu_batch_size, cpu_name, default_num_threads, finite
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import DeviceError
 from ast_cli.hub.folders import exported_file
@@ -151,7 +150,7 @@ def properties_for(precision: str, num_threads: int | None) -> dict[str, str]:
     return {
         "PERFORMANCE_HINT": "LATENCY",  # one stream that uses all threads
         "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": str(num_threads or os.cpu_count() or 1),
+        "INFERENCE_NUM_THREADS": str(num_threads or default_num_threads()),
     }
 
 

@@ -17,6 +17,7 @@ from ast_cli.tagging.options import ExtractOptions
 from ast_cli.tagging.score.recording import Recording
 
 NEEDS_NO_MODEL = ("fbank", "input-values")
+NEEDS_TORCH = ("embedding", "hidden-states", "attentions")  # the other engines compute logits alone
 FIRST_WINDOW_ONLY = ("hidden-states", "attentions")
 
 

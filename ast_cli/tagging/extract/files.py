@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import AudioError
 from ast_cli.files.atomic import replacing, writing
+from ast_cli.hub.folders import exported_file
 from ast_cli.results import FileError, path_fields
 from ast_cli.tagging.decode.opening import Turn, Workers, open_inputs
-from ast_cli.tagging.extract.extraction import NEEDS_NO_MODEL, Extraction, extract_features
+from ast_cli.tagging.extract.extraction import NEEDS_NO_MODEL, NEEDS_TORCH, Extraction, extract_features
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ExtractOptions, LoadOptions
 from ast_cli.tagging.score.batch import file_error
@@ -57,6 +59,8 @@ class ExtractionRun:
         if options.what in NEEDS_NO_MODEL:
             extractor = extractor_for(model, None, load_options.fbank_backend, load_options.front_end)
             return cls(model, extractor, None, options)
+        if load_options.engine == "auto" and options.what in NEEDS_TORCH and exported_file(model) is None:
+            load_options = dataclasses.replace(load_options, engine="torch")
         tagger = Tagger.load(model, load_options, report_progress)
         return cls(model, tagger.feature_extractor, tagger.engine, options)
 

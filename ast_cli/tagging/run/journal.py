@@ -228,8 +228,8 @@ class Journal:
         if differences:
             changed = "; ".join(difference.over_time() for difference in differences)
             raise UsageError(
-                f"{names.output} was begun with other settings: {changed}; --resume needs the same settings, "
-                "--force starts over"
+                f"{names.output} was begun with other settings: {changed}; --resume needs the same settings"
+                f"{_remedy_for_fbank(self.header, wanted)}, --force starts over"
             )
         self._finish_replacing()
         output_end, journal_end = self._take_up(entries)
@@ -370,6 +370,16 @@ class Journal:
                 for file in (self._output, self._journal):
                     with contextlib.suppress(OSError):
                         file.path.unlink(missing_ok=True)
+
+
+def _remedy_for_fbank(begun: Header, wanted: Header) -> str:
+    """Return the option that brings back the filter bank of an output; the engine decides it by default.
+
+    Version 0.1 ran torch by default, later versions a runtime on a CPU.
+    """
+    engines = {"native": "torch", "numpy": "onnxruntime"}
+    old, new = (header.fingerprint.get("fbank") for header in (begun, wanted))
+    return f" (here --engine {engines[old]})" if old != new and old in engines and new in engines else ""
 
 
 def open_journal(
