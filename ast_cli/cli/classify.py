@@ -1,4 +1,4 @@
-"""``ast classify``: recordings to tags."""
+"""``ast classify``: tags of recordings."""
 
 from __future__ import annotations
 
@@ -37,20 +37,25 @@ def classify(
         typer.Option(
             "--thresholds",
             metavar="FILE",
-            help="Each label's own threshold, as ast evaluate writes them; for other labels --threshold, else 0.5.",
+            help="Thresholds of single labels, as written by ast evaluate; other labels have --threshold, else 0.5.",
         ),
     ] = None,
     model: p.Model = None,
     format_name: Annotated[
         Literal["table", "json", "jsonl", "csv"] | None,
-        typer.Option("--format", "-f", help="Of the results. By default by the suffix of --output, else a table."),
+        typer.Option(
+            "--format",
+            "-f",
+            help="Format of the results. [default: by the suffix of --output, else table]",
+            show_default=False,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     run: RunOptions,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed input.")] = False,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", metavar="I/N", help="Only part I (from 0) of N, for job arrays."),
+        typer.Option("--shard", metavar="I/N", help="Process part I (from 0) of N only, for job arrays."),
     ] = None,
     load: LoadOptions,
     dry_run: Annotated[
@@ -64,9 +69,11 @@ def classify(
         int | None, typer.Option("--raw-rate", metavar="HZ", help="Standard input is raw samples at this rate.")
     ] = None,
     raw_format: Annotated[
-        str, typer.Option("--raw-format", help="Of raw samples: s16le, s32le, f32le, u8 ...")
+        str, typer.Option("--raw-format", help="Format of raw samples: s16le, s32le, f32le, u8 ...")
     ] = "s16le",
-    raw_channels: Annotated[int, typer.Option("--raw-channels", help="Of raw samples, interleaved.")] = 1,
+    raw_channels: Annotated[
+        int, typer.Option("--raw-channels", help="Number of interleaved channels of raw samples.")
+    ] = 1,
     verbose: p.Verbose = False,
     quiet: p.Quiet = False,
 ) -> None:
@@ -146,7 +153,7 @@ def _list_inputs(
 
 
 def _decoding(num_inputs: int, run: RunOptions, *, is_live: bool) -> AbstractContextManager[Workers | None]:
-    """Start the processes that decode: live input needs none."""
+    """Start the decoding processes; live input needs none."""
     if is_live:
         return nullcontext()
     from ast_cli.tagging.decode.opening import start_decoding

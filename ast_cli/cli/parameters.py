@@ -27,14 +27,15 @@ Paths = Annotated[
     typer.Argument(metavar="PATHS", help="Files, folders (searched by extension), glob patterns, or - for stdin."),
 ]
 FilesFrom = Annotated[
-    str | None, typer.Option("--files-from", metavar="FILE", help="Read paths from a file, one a line, or - for stdin.")
+    str | None,
+    typer.Option("--files-from", metavar="FILE", help="File with more paths, one on each line; - for stdin."),
 ]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
         "--exclude",
         metavar="PATTERN",
-        help="Leave out what matches in folders and patterns, by name ('*.mp3', drafts) or path ('old/*.wav'); "
+        help="Leave files and folders out of folders and patterns, by name ('*.mp3', drafts) or path ('old/*.wav'); "
         "repeatable. Hidden files are always left out.",
     ),
 ]
@@ -54,8 +55,10 @@ UnnamedLabels = Annotated[bool, option_of(LoadOptions, "unnamed_labels")]
 Device = Annotated[str, option_of(LoadOptions, "device")]
 Threads = Annotated[int | None, option_of(LoadOptions, "num_threads")]
 FrontEnd = Annotated[FrontEndName | None, option_of(LoadOptions, "front_end")]
-Split = Annotated[str | None, typer.Option("--split", help="Only this split of the data: train, validation or test.")]
-Fold = Annotated[str | None, typer.Option("--fold", metavar="N[,N...]", help="Only these folds of the data.")]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Use only this split of the data: train, validation or test.")
+]
+Fold = Annotated[str | None, typer.Option("--fold", metavar="N[,N...]", help="Use only these folds of the data.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print the summary for a single input too, with engine and batch size.")

@@ -1,4 +1,4 @@
-"""One recording on its way through the front end: decoded, filtered, cut into windows, in constant memory."""
+"""The front end of one recording: decoded, filtered and cut into windows, in constant memory."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Recording:
     """An opened recording, to be iterated once.
 
     Args:
-        stream: Its samples, at the feature extractor's rate.
-        feature_extractor: Of the model.
-        options: Which windows.
+        stream: Samples of the recording, at the feature extractor's rate.
+        feature_extractor: Feature extractor of the model.
+        options: Options of the windows.
 
     Raises:
-        UsageError: A hop that does not fit the model.
+        UsageError: If the hop does not fit the model.
     """
 
     def __init__(self, stream: SampleStream, feature_extractor: ASTFeatureExtractor, options: WindowOptions) -> None:
@@ -44,7 +44,7 @@ class Recording:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was odd, once iterated."""
+        """Codes of anomalies, complete once the recording has been iterated."""
         codes = {str(code) for code in self.stream.warnings}
         config = self.feature_extractor.fbank_config
         if round(self.stream.duration_s * config.sampling_rate) < config.frame_length_samples:
@@ -62,7 +62,7 @@ class Recording:
         """Yield the recording's windows in order, each a fbank of shape (num_frames, num_mel_bins).
 
         Raises:
-            AudioError: The audio cannot be decoded, or there is none.
+            AudioError: If the audio cannot be decoded, or there is none.
         """
         return slice_windows(self.fbank_blocks(), self.feature_extractor.max_length, self.hop_frames)
 
@@ -70,7 +70,7 @@ class Recording:
         """Yield the samples of the same windows, shape (num_samples,), for a filter bank on another device.
 
         Raises:
-            AudioError: The audio cannot be decoded, or there is none.
+            AudioError: If the audio cannot be decoded, or there is none.
         """
         extractor = self.feature_extractor
         try:
@@ -79,7 +79,7 @@ class Recording:
             self.stream.close()
 
     def place_s(self, window: AudioWindow) -> tuple[float, float]:
-        """Return where a window that was read begins and ends, in seconds; no later than the recording ends."""
+        """Return start and end of a window that has been read, in seconds; at most the end of the recording."""
         origin_s = self.stream.start_s
         start_s = origin_s + window.start_frame * FRAME_SHIFT_MS / 1000
         end_s = origin_s + (window.start_frame + self.feature_extractor.max_length) * FRAME_SHIFT_MS / 1000
@@ -104,7 +104,9 @@ def open_stream(
         UsageError: If a waveform is not mono or is shorter than one frame of 25 ms, or a file is open as text.
     """
     if isinstance(audio, str | Path | bytes) or is_file(audio):
-        from ast_cli.audio.decode import open_audio  # decoders: most runs leave them to worker processes
+        from ast_cli.audio.decode import (
+            open_audio,
+        )  # it imports decoders, which most runs need in worker processes only
 
         return open_audio(
             cast("str | Path | bytes | BinaryIO", audio), target_rate, options.start_s, options.duration_s
@@ -113,15 +115,15 @@ def open_stream(
 
 
 class WaveformStream:
-    """A waveform from memory that behaves as an opened file."""
+    """A waveform in memory with the interface of an opened file."""
 
     def __init__(
         self, waveform: NDArray[Any] | Tensor, sampling_rate: int | None, target_rate: int, options: WindowOptions
     ) -> None:
         if sampling_rate is None:
             warnings.warn(
-                f"pass sampling_rate with a waveform: without it {target_rate} Hz is assumed, and another rate stays "
-                "unnoticed and gives wrong tags",
+                f"pass sampling_rate with a waveform: without it {target_rate} Hz is assumed, and a waveform of "
+                "another rate silently gives wrong tags",
                 AstWarning,
                 stacklevel=4,
             )

@@ -106,7 +106,7 @@ def _own_thresholds(options: ClassifyOptions, id2label: Mapping[int, str]) -> di
     for name, threshold in options.thresholds:
         label_id = known.get(name.casefold())
         if label_id is None:
-            raise UsageError(f"thresholds: {no_such_label(name, id2label)}")
+            raise UsageError(f"--thresholds: {no_such_label(name, id2label)}")
         if label_id in found:
             raise UsageError(f"two thresholds are given for the label {id2label[label_id]!r}")
         found[label_id] = threshold
