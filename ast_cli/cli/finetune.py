@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ast_cli.about import default_flag
 from ast_cli.cli.completion import complete_models
 from ast_cli.cli.option_flags import as_command
 from ast_cli.cli.parameters import Device, Exclude, choose_model
@@ -18,7 +19,7 @@ from ast_cli.dataset.examples import read_examples
 from ast_cli.errors import ExitCode
 from ast_cli.hub.names import BUILTIN
 from ast_cli.report.text import counted, printable
-from ast_cli.training.options import flag_of, settings
+from ast_cli.training.options import settings
 from ast_cli.training.recipes import DEFAULT_RECIPE, options_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
     }
     parameters = [each.replace(annotation=hints[name]) for name, each in named.items()]
     for name, setting in settings().items():
-        flag = flag_of(name)
+        flag = default_flag(name)
         spelling = f"{flag}/--no-{name.replace('_', '-')}" if setting.kind is bool else flag
         option = typer.Option(
             spelling, help=setting.about.help, show_default=False, rich_help_panel="Settings of the recipe"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
-from ast_cli.about import About, documented_fields
+from ast_cli.about import About, default_flag, documented_fields
 from ast_cli.audio.front_end import FrontEndName
 from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown
@@ -224,7 +224,7 @@ class TrainOptions:
     def __post_init__(self) -> None:
         """Validate the settings."""
         for name, setting in settings().items():
-            setting.check(flag_of(name), getattr(self, name))
+            setting.check(default_flag(name), getattr(self, name))
         self.fixed_statistics()
         if self.keep == "average" and self.average == "none":
             raise UsageError("--keep average needs an average of the weights: add --average ema or --average epochs")
@@ -343,11 +343,6 @@ def settings() -> dict[str, Setting]:
         assert isinstance(field.about, Bounded)
         found[field.name] = Setting(kind, is_optional, field.about)
     return found
-
-
-def flag_of(name: str) -> str:
-    """Return the command-line flag of a setting."""
-    return "--" + name.replace("_", "-")
 
 
 def learning_rate_for(hidden_size: int) -> float:

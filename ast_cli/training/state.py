@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from ast_cli.about import default_flag
 from ast_cli.errors import AstError, UsageError
 from ast_cli.files.atomic import replacing, writing
 from ast_cli.files.json_object import read_json_object, shown, write_json_object
-from ast_cli.training.options import TrainOptions, flag_of, with_current_names
+from ast_cli.training.options import TrainOptions, with_current_names
 
 STATE_NAME = "state.pt"
 RUN_NAME = "run.json"
@@ -131,7 +132,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            flags = ({flag_of(key): value for key, value in values.items()} for values in (old, new))
+            flags = ({default_flag(key): value for key, value in values.items()} for values in (old, new))
             found += _differences(*flags)
         elif old != new and name.endswith("digest"):
             found.append(f"the {name.removesuffix('_digest')} has changed")
