@@ -6,7 +6,6 @@ the model expects). Both are stored inside the model as well, so that the file o
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import tempfile
@@ -242,7 +241,8 @@ def _write_onnx(graph: Graph, options: ExportOptions) -> None:
 
 def _write_openvino(graph: Graph, options: ExportOptions) -> None:
     """Write the two files of OpenVINO: the graph as .xml and the weights as .bin."""
-    openvino: Any = importlib.import_module("openvino")
+    from ast_cli.engine.graph.openvino_core import openvino
+
     model = openvino.Core().read_model(b"".join(onnx_chunks(graph, PRODUCER)))
     for name, text in graph.metadata.items():
         model.set_rt_info(text, ["ast", name])

@@ -271,7 +271,7 @@ def test_a_checkpoint_beside_a_model_of_a_runtime_is_a_checkpoint(tmp_path: Path
     save_tiny(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"of another make")
     assert exported_engine(tmp_path) is None
-    assert isinstance(Tagger.from_pretrained(tmp_path, device="cpu").engine, TorchEngine)
+    assert isinstance(Tagger.from_pretrained(tmp_path, engine="torch", device="cpu").engine, TorchEngine)
 
 
 def test_an_exported_folder_does_not_shadow_a_model_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

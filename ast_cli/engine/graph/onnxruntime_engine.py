@@ -60,6 +60,7 @@ class OnnxRuntimeEngine:
         self.config = config
         self.dtype_name = dtype_name
         self.num_threads = num_threads or default_num_threads()
+        onnxruntime.disable_telemetry_events()  # of its builds for Windows
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.num_threads
         options.enable_mem_pattern = False  # planning one block for all tensors takes more memory (docs/performance.md)

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-openvino: Any = importlib.import_module("openvino")  # it has no explicit exports for mypy
+TELEMETRY = "openvino_telemetry"
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would report each import to Google Analytics.
+
+    Where that package is missing, OpenVINO uses an empty one of its own; an entry of None makes it look missing.
+    """
+    if TELEMETRY in sys.modules:  # this program imported it for its own reasons
+        return importlib.import_module("openvino")
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[TELEMETRY]
+
+
+openvino: Any = import_openvino()  # it has no explicit exports for mypy
 
 RT_INFO = "ast"  # section of a model's runtime information that contains the texts of `ast export`
 
