@@ -72,5 +72,19 @@ def test_the_whole_command_is_compared_with_the_pipeline(tiny_checkpoint: Path, 
         assert ours["peak_mb"] > 50  # torch alone takes that
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_whole_commands_of_the_engines_are_compared_first_use_included(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    file, cases = tmp_path / "engines.json", "file,first,unkept"
+    arguments = ("--model", str(tiny_checkpoint), "--rounds", "1", "--cases", cases, "--json", str(file))
+    printed = run("default_engine.py", *arguments)
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["case"], row["engine"]) for row in rows] == [
+        (case, engine) for case in cases.split(",") for engine in ("torch", "onnxruntime")
+    ]
+    assert all(row["median_s"] > 0 and row["cpu_s"] > 0 and row["peak_mb"] > 20 for row in rows)
+    assert "| one file, nothing can be kept | onnxruntime |" in printed
+
+
 def test_an_unknown_peer_is_refused() -> None:
     assert "unknown peers" in run("compare.py", "--peers", "nobody", expected_code=2)

@@ -20,7 +20,6 @@ from ast_cli import Tagger
 from ast_cli.engine import choice
 from ast_cli.engine.choice import auto_engines, engines_for, load_engine, resolve_engine
 from ast_cli.engine.graph.model_cache import can_keep_models
-from ast_cli.engine.interface import default_num_threads
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import EngineMissingError
 
@@ -239,16 +238,3 @@ def test_the_python_default_extracts_what_torch_alone_computes(monkeypatch: pyte
         ours, expected = (each.extract(SAMPLE, what=what).main for each in (tagger, in_torch))
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-3 if what == "hidden-states" else 1e-4)
     assert tagger.engine.name == "onnxruntime"
-
-
-def test_threads_by_default_are_those_of_openmp_else_the_cores_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for value, expected in (("3", 3), ("2,4", 2), (" 5 ", 5)):
-        monkeypatch.setenv("OMP_NUM_THREADS", value)
-        assert default_num_threads() == expected
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 3, 7}, raising=False)
-    for value in ("", "0", "many"):
-        monkeypatch.setenv("OMP_NUM_THREADS", value)
-        assert default_num_threads() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert default_num_threads() == os.cpu_count()
