@@ -1,4 +1,4 @@
-"""Inputs of a journal's run and what they end in; processes of their own import this too."""
+"""Inputs and results for tests of the journal; child processes import this module too."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ast_cli.results import FileError, Tag, TaggingResult
 from ast_cli.tagging.inputs import Input
 
 FINGERPRINT = {"model": "builtin", "top_k": 5, "labels": ["Speech", "Music"]}
-FAILED = (1, 4)  # which of the inputs cannot be read
+FAILED = (1, 4)  # numbers of the inputs that cannot be read
 
 
 def inputs(num_inputs: int = 7) -> list[Input]:
-    """Inputs that are not there: known by their path alone, which is all that most tests need."""
+    """Return inputs whose files do not exist; most tests need only their paths."""
     return [Input(f"/nowhere/{number}.wav") for number in range(num_inputs)]
 
 
 def tagged(item: Input) -> TaggingResult:
-    """What tagging makes of an input: scores that differ from one to the next, and some failures."""
+    """Return the result of an input: its scores depend on its number, and some inputs fail."""
     number = int(Path(item.path).stem)
     if number in FAILED:
         error = FileError(ErrorCode.NOT_AUDIO, f"{item.path}: is no audio")

@@ -1,4 +1,4 @@
-"""A run from Python: what a killed one leaves is gone on with, and nothing is in the output twice."""
+"""Runs from Python: a killed run can be continued, and no input is in the output twice."""
 
 from __future__ import annotations
 
@@ -42,19 +42,17 @@ def all_paths(folder: Path) -> list[str]:
     return [str(path) for path in sorted(folder.iterdir())]
 
 
-def test_every_input_has_its_record_and_progress_is_told(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
-    told: list[int] = []
+def test_every_input_has_its_record_and_progress_is_reported(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
+    reported: list[int] = []
     output = tmp_path / "tags.jsonl"
-    tally = tag_files([folder], tagger, output, on_progress=lambda tally: told.append(tally.num_done))
+    tally = tag_files([folder], tagger, output, on_progress=lambda tally: reported.append(tally.num_done))
     assert paths_in(output) == all_paths(folder)
     assert (tally.num_ok, tally.num_failed, tally.num_skipped) == (NUM_FILES, 0, 0)
-    assert sorted(set(told)) == list(range(NUM_FILES + 1))
-    assert told == sorted(told)
+    assert sorted(set(reported)) == list(range(NUM_FILES + 1))
+    assert reported == sorted(reported)
 
 
-def test_the_suffix_names_the_format_and_an_unknown_one_is_refused(
-    tagger: Tagger, folder: Path, tmp_path: Path
-) -> None:
+def test_suffix_selects_the_format_and_unknown_suffix_is_refused(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
     tag_files([folder], tagger, tmp_path / "tags.csv", options=ClassifyOptions(top_k=1))
     assert len((tmp_path / "tags.csv").read_text(encoding="utf-8").splitlines()) == 1 + NUM_FILES
     with pytest.raises(UsageError, match=r"\.parquet is not a supported format"):
@@ -66,18 +64,18 @@ import sys, time
 from pathlib import Path
 from ast_cli import ClassifyOptions, Tagger, tag_files
 
-def tell(tally):
+def report(tally):
     print(tally.num_done, flush=True)
     if tally.num_done == 5:
         time.sleep(100)
 
 tagger = Tagger.from_pretrained("builtin")
-tag_files([sys.argv[1]], tagger, sys.argv[2], options=ClassifyOptions(batch_size=1), on_progress=tell)
+tag_files([sys.argv[1]], tagger, sys.argv[2], options=ClassifyOptions(batch_size=1), on_progress=report)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a POSIX signal")
-def test_a_killed_run_is_gone_on_with(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
+def test_killed_run_is_continued(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "tags.jsonl"
     killed = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(output)], stdout=subprocess.PIPE)
     assert killed.stdout is not None
@@ -96,7 +94,7 @@ def test_a_killed_run_is_gone_on_with(tagger: Tagger, folder: Path, tmp_path: Pa
     assert paths_in(output) == all_paths(folder)
 
 
-def test_shards_together_are_the_whole(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
+def test_shards_together_contain_every_input(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
     found: list[str] = []
     for index in range(3):
         output = tmp_path / f"tags-{index}.jsonl"
@@ -105,13 +103,13 @@ def test_shards_together_are_the_whole(tagger: Tagger, folder: Path, tmp_path: P
     assert sorted(found) == all_paths(folder)
 
 
-def test_a_run_out_of_order_holds_the_same_inputs(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
+def test_unordered_run_contains_the_same_inputs(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "tags.jsonl"
     tag_files([folder], tagger, output, unordered=True, num_workers=2)
     assert sorted(paths_in(output)) == all_paths(folder)
 
 
-def test_too_many_failures_end_a_run_and_are_in_its_output(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
+def test_run_that_ends_after_too_many_failures_has_written_them(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
     for path in sorted(folder.iterdir())[2:5]:
         path.write_bytes(b"")
     output = tmp_path / "tags.jsonl"
@@ -120,15 +118,13 @@ def test_too_many_failures_end_a_run_and_are_in_its_output(tagger: Tagger, folde
     assert paths_in(output) == all_paths(folder)[:4]
 
 
-def test_what_is_raised_between_inputs_ends_a_run_that_can_be_resumed(
-    tagger: Tagger, folder: Path, tmp_path: Path
-) -> None:
-    num_asked = 0
+def test_run_ended_by_an_exception_in_on_progress_can_be_resumed(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
+    num_calls = 0
 
     def end(_tally: Tally) -> None:
-        nonlocal num_asked
-        num_asked += 1
-        if num_asked > NUM_FILES + 3:  # all inputs are handed out by then, and a few records written
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls > NUM_FILES + 3:  # by then all inputs have been taken, and a few records written
             raise KeyboardInterrupt
 
     run = RunOptions(output=tmp_path / "tags.jsonl")
@@ -147,7 +143,7 @@ def test_what_is_raised_between_inputs_ends_a_run_that_can_be_resumed(
     assert paths_in(tmp_path / "tags.jsonl") == all_paths(folder)
 
 
-def test_records_are_only_yielded_where_there_is_no_output(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
+def test_run_without_an_output_only_yields_its_records(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     with open_run(tagger, list(list_inputs([str(folder)])), ClassifyOptions(), RunOptions()) as running:
         assert [record.path for record in running] == all_paths(folder)
@@ -155,9 +151,7 @@ def test_records_are_only_yielded_where_there_is_no_output(tagger: Tagger, folde
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_input_a_link_and_an_output_of_another_run_are_not_written_over(
-    tagger: Tagger, folder: Path, tmp_path: Path
-) -> None:
+def test_inputs_and_links_are_not_overwritten(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
     recording = folder / "00.wav"
     content = recording.read_bytes()
     (named_as_results := tmp_path / "in.jsonl").write_bytes(content)
@@ -170,7 +164,7 @@ def test_an_input_a_link_and_an_output_of_another_run_are_not_written_over(
     assert recording.read_bytes() == named_as_results.read_bytes() == other.read_bytes() == content
 
 
-def test_a_single_path_is_no_list_of_paths(tagger: Tagger, tmp_path: Path) -> None:
+def test_single_path_instead_of_a_list_is_refused(tagger: Tagger, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must be a list of paths, not the single path 'a\.wav'"):
         tag_files("a.wav", tagger, tmp_path / "tags.jsonl")
 
@@ -180,10 +174,10 @@ def test_standard_input_cannot_be_resumed(tagger: Tagger, tmp_path: Path) -> Non
         tag_files(["-"], tagger, tmp_path / "tags.jsonl", resume=True)
 
 
-def test_the_tally_tells_how_far_a_resumed_run_is(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
+def test_progress_of_a_resumed_run_counts_inputs_that_are_done(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "tags.jsonl"
     tag_files(all_paths(folder)[:9], tagger, output)
-    told: list[tuple[int, int]] = []
-    tag_files([folder], tagger, output, resume=True, on_progress=lambda t: told.append((t.num_done, t.num_inputs)))
-    assert told[0] == (9, NUM_FILES)
-    assert told[-1] == (NUM_FILES, NUM_FILES)
+    reported: list[tuple[int, int]] = []
+    tag_files([folder], tagger, output, resume=True, on_progress=lambda t: reported.append((t.num_done, t.num_inputs)))
+    assert reported[0] == (9, NUM_FILES)
+    assert reported[-1] == (NUM_FILES, NUM_FILES)

@@ -26,7 +26,7 @@ def test_summary_counts_every_outcome() -> None:
     )
 
 
-def test_summary_of_a_run_that_was_stopped_says_of_how_many() -> None:
+def test_summary_of_a_stopped_run_names_the_number_of_all_inputs() -> None:
     tally = Tally(10)
     tally.num_skipped, tally.num_failed_before = 3, 2
     tally.add(ok(36.0))
@@ -45,7 +45,7 @@ def test_counts_that_do_not_add_up_are_an_error() -> None:
         tally.check()
 
 
-def test_run_stops_at_the_errors_asked_for() -> None:
+def test_run_stops_at_max_errors() -> None:
     tally = Tally(9, max_errors=2)
     tally.add(failed(ErrorCode.NOT_AUDIO))
     tally.add(ok())
@@ -53,7 +53,7 @@ def test_run_stops_at_the_errors_asked_for() -> None:
         tally.add(failed(ErrorCode.DECODE_ERROR))
 
 
-def test_storage_that_is_gone_stops_the_run_and_bad_audio_does_not() -> None:
+def test_many_storage_errors_in_a_row_stop_the_run_and_bad_audio_does_not() -> None:
     tally = Tally(1_000)
     for _ in range(3 * MAX_STORAGE_ERRORS_IN_A_ROW):
         tally.add(failed(ErrorCode.NOT_AUDIO))

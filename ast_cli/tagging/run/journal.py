@@ -63,8 +63,8 @@ class Journal:
         self._done: dict[str, tuple[Key, str]] = {}  # key and outcome of inputs done by earlier runs, by real path
         self._in_flight: dict[str, Key] = {}  # keys of inputs yielded and not written yet, by path as named
         self._all_handed_out = False
-        self._num_results = 0  # in the journal
-        self._num_texts = 0  # in the output: inputs that are not reported have no text there
+        self._num_results = 0  # lines in the journal
+        self._num_texts = 0  # texts in the output; inputs that are not reported have none
         self._output = AppendFile(sidecars.output)
         self._journal = AppendFile(sidecars.journal)
         self._is_in_place = True  # whether both files have their final names, not temporary ones
@@ -90,7 +90,7 @@ class Journal:
         return self.sidecars.journal.exists()
 
     def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
-        """Yield the inputs that are not done, and count the others as skipped; to be called once.
+        """Yield the inputs that are not done, and count the others as skipped; call this only once.
 
         First the results of inputs that have changed since, and with ``retry_errors`` of inputs that failed, are
         removed from the output. Results of inputs that are not named this time stay.
@@ -156,7 +156,6 @@ class Journal:
             self._release()
 
     def __enter__(self) -> Journal:
-        """Return the journal."""
         return self
 
     def __exit__(
@@ -180,17 +179,17 @@ class Journal:
         if exists and resume:
             self._continue()
         else:
-            self._start_anew(dataclasses.replace(self.header, generation=_generation(names.journal) + 1))
+            self._start_new_files(dataclasses.replace(self.header, generation=_generation(names.journal) + 1))
 
     def start_plain(self) -> None:
-        """Open an output that is no regular file: it has no journal and cannot be continued."""
+        """Open an output that is not a regular file: it has no journal and cannot be continued."""
         self._journal = AppendFile(Path(os.devnull))
         self._output.open(0)
         self._journal.open(0)
         self._output.append(self._reset_writer())
         self._output.confirm()
 
-    def _start_anew(self, header: Header) -> None:
+    def _start_new_files(self, header: Header) -> None:
         """Open a new output and journal under temporary names; old ones stay as they are until `_put_in_place`."""
         self.header, self._is_in_place = header, False
         self._num_results = self._num_texts = 0
@@ -232,19 +231,17 @@ class Journal:
                 f"{_remedy_for_fbank(self.header, wanted)}, --force starts over"
             )
         self._finish_replacing()
-        output_end, journal_end = self._take_up(entries)
+        output_end, journal_end = self._load_done(entries)
         if not self._num_results:
-            self._start_anew(dataclasses.replace(wanted, generation=self.header.generation + 1))
+            self._start_new_files(dataclasses.replace(wanted, generation=self.header.generation + 1))
             return
         self._output.remedy = self._journal.remedy = REMEDY
         self._output.open(output_end)
         self._journal.open(journal_end)
         beginning = self._reset_writer()
         has_other_beginning = (len(beginning), zlib.crc32(beginning)) != (self.header.offset_end, self.header.crc32)
-        if (
-            self.header.format_name != wanted.format_name or has_other_beginning
-        ):  # such as the columns of an earlier version
-            self._write_anew(wanted.format_name, frozenset())
+        if self.header.format_name != wanted.format_name or has_other_beginning:  # such as older columns
+            self._rewrite(wanted.format_name, frozenset())
 
     def _finish_replacing(self) -> None:
         """Complete a replacement of both files that was interrupted, or undo it if the journal was not renamed yet."""
@@ -255,7 +252,7 @@ class Journal:
             names.new_output(generation + 1).unlink(missing_ok=True)
             names.new_journal.unlink(missing_ok=True)
 
-    def _take_up(self, entries: Iterable[Entry]) -> tuple[int, int]:
+    def _load_done(self, entries: Iterable[Entry]) -> tuple[int, int]:
         """Record which inputs are done; return the numbers of bytes up to which output and journal agree."""
         output_end = journal_end = 0
         if not self.sidecars.output.exists():
@@ -276,15 +273,15 @@ class Journal:
             if path in named and ((self._retry_errors and outcome != OK) or named[path] != key)
         }
         if stale:
-            self._write_anew(self.header.format_name, stale)
+            self._rewrite(self.header.format_name, stale)
             for path in stale:
                 del self._done[path]
 
-    def _write_anew(self, format_name: str, left_out: Set[str]) -> None:
+    def _rewrite(self, format_name: str, left_out: Set[str]) -> None:
         """Replace output and journal by new ones in a format, without the results of some real paths."""
         old, entries = read_journal(self.sidecars.journal)
         self._close_files()
-        self._start_anew(dataclasses.replace(old, format_name=format_name, generation=old.generation + 1))
+        self._start_new_files(dataclasses.replace(old, format_name=format_name, generation=old.generation + 1))
         for entry, text, _ in verified(self.sidecars.output, old, entries):
             if entry.key.path in left_out:
                 continue
@@ -334,9 +331,7 @@ class Journal:
         self._take_text()
         self._writer = open_writer(self.header.format_name, self._text)
         beginning = self._take_text()
-        if (
-            self._num_texts
-        ):  # the text between results does not depend on them: any result puts the writer into this state
+        if self._num_texts:  # separators do not depend on the results, so any result brings the writer into this state
             self._writer.write(TaggingResult(path="", model="", activation="none"))
             self._take_text()
         return beginning
@@ -394,7 +389,7 @@ def open_journal(
 ) -> Journal:
     """Start an output, or continue one.
 
-    An output that exists stays as it is until the first new result is written. An output that is no regular file, such
+    An existing output does not change until the first new result is written. An output that is not a regular file, such
     as a named pipe, has no journal.
 
     Args:
@@ -420,7 +415,7 @@ def open_journal(
     try:
         if output.exists() and not output.is_file():
             if resume:
-                raise UsageError(f"--output {output} is no regular file: there is nothing to --resume")
+                raise UsageError(f"--output {output} is not a regular file: leave out --resume")
             journal.start_plain()
         else:
             journal.start(resume=resume, force=force)

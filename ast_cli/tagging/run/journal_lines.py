@@ -28,7 +28,7 @@ JOURNAL_VERSION = 1
 BLOCK_BYTES = 1 << 16
 FINISHED_LINE = b'{"finished": true}\n'  # the last line of a finished run
 OK = "ok"
-FLAGS = {  # settings of a fingerprint that are no fields of `ClassifyOptions`
+FLAGS = {  # flags of the settings in a fingerprint that are not fields of `ClassifyOptions`
     "model": "--model",
     "labels": "--model",
     "schema_version": "the version of the output's format",
@@ -133,8 +133,8 @@ class Difference:
     """A setting that differs between two runs.
 
     Attributes:
-        flag: The flag that sets it.
-        values: Its value in the first and in the second run; None where the values mean nothing to a reader.
+        flag: Flag of the setting.
+        values: Values in the first and in the second run; None if they mean nothing to a reader.
     """
 
     flag: str
@@ -154,7 +154,7 @@ class Difference:
 
 
 def _flag(name: str) -> str:
-    """Return the flag behind a setting of a fingerprint."""
+    """Return the flag of a setting in a fingerprint."""
     section, _, field = name.rpartition(".")
     if section.startswith("front_end"):
         return "--front-end"
@@ -162,7 +162,7 @@ def _flag(name: str) -> str:
 
 
 def _given(value: object) -> object:
-    """Return a setting's value, None where its flag was not given: an earlier version may not have known the flag."""
+    """Return the value of a setting; None if its flag was not given, since earlier versions may not have it."""
     return None if value is False or value == [] else value
 
 
@@ -266,7 +266,7 @@ def _whole_lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                 if not line.endswith(b"\n"):  # torn, or the NULs of a power cut
                     return
                 try:
-                    fields = json.loads(line.decode("ascii"))  # json would guess at the encoding of every line
+                    fields = json.loads(line.decode("ascii"))  # of bytes, json would guess the encoding
                 except (ValueError, RecursionError) as error:
                     raise _damaged(file, number) from error
                 if not isinstance(fields, dict):
@@ -314,7 +314,7 @@ def _checked_text(
 ) -> bytes:
     """Return the bytes of the output from the position of the stream to an offset, after checking them."""
     if offset_end > num_bytes:
-        raise TornTailError(f"{output}: torn at line {line}: its run was cut off; finish it with --resume")
+        raise TornTailError(f"{output}: torn at line {line}: the run was interrupted; continue it with --resume")
     start = stream.tell()
     text = stream.read(offset_end - start) if offset_end >= start else b""
     if start + len(text) != offset_end or zlib.crc32(text) != crc32:

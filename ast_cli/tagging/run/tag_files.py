@@ -56,7 +56,7 @@ def tag_files(
         paths: Files, folders, glob patterns.
         tagger: Tagger made by `Tagger.from_pretrained`, so that ``resume`` can compare the content of its checkpoint.
         output: File to write; its suffix selects JSON Lines, JSON, CSV or a table.
-        options: How inputs are tagged; None for the defaults.
+        options: Options of the tagging; None for the defaults.
         exclude: Patterns of files and folders to leave out, see `ast_cli.tagging.inputs.Exclusion`.
         on_progress: Function that is called with the tally before each input and after each record; an exception that
             it raises ends the run.
@@ -109,7 +109,7 @@ class TaggingRun:
 
     @property
     def description(self) -> str:
-        """Engine, device, data type and batch size, for people."""
+        """Engine, device, data type and batch size, as text for messages."""
         engine = self._engine
         return f"{engine.name} engine on {engine.device_name} in {engine.dtype_name}; {self.batch_size}"
 
@@ -140,9 +140,9 @@ def open_run(
     Args:
         tagger: The loaded model.
         inputs: Inputs of all shards.
-        options: How they are tagged.
-        run_options: How the run is carried out.
-        workers: Decoding processes that are running; None to start them.
+        options: Options of the tagging.
+        run_options: Options of the run.
+        workers: Workers that are running; None to start them.
         live: Format of raw samples on standard input, which is then the only input; each window is tagged as soon as it
             is complete. None for files.
         on_progress: Function that is called with the tally before each input and after each record; an exception that
@@ -151,7 +151,7 @@ def open_run(
     Raises:
         AstError: If the output cannot be opened, or the options do not fit the model.
     """
-    tag_chooser(tagger, options)  # before the output is opened
+    tag_chooser(tagger, options)  # validates the options before the output is opened
     if run_options.shard is not None:
         real_path, shard = RealPaths(), run_options.shard
         inputs = [item for item in inputs if in_shard(item, shard, real_path)]

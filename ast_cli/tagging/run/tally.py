@@ -12,7 +12,7 @@ from ast_cli.report.text import counted
 from ast_cli.results import TaggingResult
 
 if TYPE_CHECKING:
-    from ast_cli.audio.sample_stream import SampleStream  # which is not of the standard library
+    from ast_cli.audio.sample_stream import SampleStream  # imports more than the standard library
 
 # Failures of the storage, not of a file: many in a row mean that a disk is gone, and to continue would only add errors.
 STORAGE_ERRORS = frozenset({ErrorCode.PERMISSION, ErrorCode.VANISHED, ErrorCode.NOT_FOUND})
@@ -48,9 +48,9 @@ class Tally:
         self.max_errors = max_errors
         self.num_ok = 0
         self.num_with_warnings = 0
-        self.num_matches: int | None = None  # inputs that match, in a run that reports only those
+        self.num_matches: int | None = None  # number of inputs that match, in a run that reports only those
         self.num_skipped = 0
-        self.num_failed_before = 0  # of those skipped
+        self.num_failed_before = 0  # skipped inputs that failed in an earlier run
         self.failed: Counter[str] = Counter()
         self.audio_s = 0.0
         self._last: str | None = None  # path of the last record
