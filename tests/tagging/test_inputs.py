@@ -49,14 +49,14 @@ def test_hidden_files_and_folders_are_left_out_unless_they_are_named(tmp_path: P
     ],
 )
 @POSIX
-def test_patterns_leave_files_and_folders_out(tmp_path: Path, exclude: list[str], left: str) -> None:
+def test_exclude_patterns_leave_out_files_and_folders(tmp_path: Path, exclude: list[str], left: str) -> None:
     touch(tmp_path, "a.wav", "b.wav", "drafts/d.wav", "old/deep/e.flac", "old/deep/f.wav")
     assert relative(tmp_path, str(tmp_path), exclude=exclude) == left.split()
     by_pattern = relative(tmp_path, str(tmp_path / "**" / "*"), exclude=exclude)
     assert by_pattern == left.split()
 
 
-def test_what_is_named_explicitly_is_never_left_out(tmp_path: Path) -> None:
+def test_explicitly_named_paths_are_never_excluded(tmp_path: Path) -> None:
     touch(tmp_path, "drafts/d.wav", "a.wav")
     named = [str(tmp_path / "drafts"), str(tmp_path / "a.wav")]
     assert relative(tmp_path, *named, exclude=["drafts", "a.wav"]) == [os.path.join("drafts", "d.wav"), "a.wav"]
@@ -65,12 +65,12 @@ def test_what_is_named_explicitly_is_never_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["", "/"])
-def test_an_empty_pattern_to_exclude_is_refused(pattern: str) -> None:
+def test_empty_exclude_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(UsageError, match="--exclude is empty"):
         list(list_inputs(["x.wav"], exclude=[pattern]))
 
 
-def test_file_named_by_itself_needs_no_audio_extension(tmp_path: Path) -> None:
+def test_explicitly_named_file_needs_no_audio_extension(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
     assert relative(tmp_path, str(tmp_path / "notes.txt")) == ["notes.txt"]
 
@@ -83,7 +83,7 @@ def test_file_named_by_itself_needs_no_audio_extension(tmp_path: Path) -> None:
         *("*//x.wav", "./**/../*.wav", "x.wav/*", "x.wav/**/*"),
     ],
 )
-def test_a_pattern_matches_what_globs_own_recursion_matches(
+def test_pattern_matches_the_same_files_as_recursive_glob(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
 ) -> None:
     touch(tmp_path, "x.wav", "a/x.wav", "a/b/c.wav", "a/b/[1].wav", "b/b/y.txt", "b/y.wav", ".h/z.wav", "a/.h/z.wav")
@@ -98,7 +98,7 @@ def test_a_pattern_matches_what_globs_own_recursion_matches(
 
 @POSIX
 @pytest.mark.timeout(20)
-def test_a_pattern_ends_where_links_lead_back_to_the_folder(tmp_path: Path) -> None:
+def test_search_of_a_pattern_ends_where_links_form_a_cycle(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "sub/b.wav")
     for name in ("link", "other", "sub/up"):
         (tmp_path / name).symlink_to(tmp_path)
@@ -107,7 +107,7 @@ def test_a_pattern_ends_where_links_lead_back_to_the_folder(tmp_path: Path) -> N
 
 @POSIX
 @pytest.mark.parametrize("pattern", ["**/*.wav", "*/*.wav", "s*/[ab].wav"])
-def test_a_folder_below_a_pattern_that_cannot_be_read_is_an_error(
+def test_unreadable_folder_below_a_pattern_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
 ) -> None:
     touch(tmp_path, "sea/a.wav", "sub/b.wav")
@@ -126,17 +126,17 @@ def test_a_folder_below_a_pattern_that_cannot_be_read_is_an_error(
 
 
 @POSIX
-def test_a_list_written_on_windows_is_understood_where_nothing_else_fits(tmp_path: Path) -> None:
+def test_list_with_backslashes_is_understood_if_no_file_has_these_names(tmp_path: Path) -> None:
     touch(tmp_path, "a\\b.wav", "a/b.wav", "sub/c.wav", "sub/deep/d.wav")
     listed = [f"{tmp_path}\\{name}" for name in ("sub\\c.wav", "sub\\deep", "sub\\gone.wav")]
     found = list_inputs([str(tmp_path / "a\\b.wav"), *listed], literal=True)
     assert [(os.path.relpath(item.path, tmp_path), item.listed) for item in found] == [
-        ("a\\b.wav", True),  # a file whose name holds a backslash comes first
+        ("a\\b.wav", True),  # a file whose name contains a backslash comes first
         ("sub/c.wav", True),
         ("sub/deep/d.wav", True),
         (os.path.relpath(listed[2], tmp_path), False),
     ]
-    assert [item.listed for item in list_inputs(listed[:1])] == [False]  # what a person types is taken as it is
+    assert [item.listed for item in list_inputs(listed[:1])] == [False]  # arguments are not translated
 
 
 def test_pattern_is_expanded_when_the_shell_did_not(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_links_to_one_file_are_one_input_and_hard_links_are_two(tmp_path: Path) 
     assert relative(tmp_path, str(tmp_path)) == ["a.wav", "c.wav"]
 
 
-def test_parts_of_one_file_are_inputs_of_their_own(tmp_path: Path) -> None:
+def test_parts_of_one_file_are_separate_inputs(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
     path, first, second = str(tmp_path / "a.wav"), WindowOptions(duration_s=1.0), WindowOptions(start_s=1.0)
     named = [Input(path, part=first), Input(path, part=second), Input(path, part=WindowOptions(duration_s=1.0))]
@@ -178,7 +178,7 @@ def test_parts_of_one_file_are_inputs_of_their_own(tmp_path: Path) -> None:
 
 
 @POSIX
-def test_walk_with_a_cycle_ends(tmp_path: Path) -> None:
+def test_search_of_a_folder_with_a_cycle_ends(tmp_path: Path) -> None:
     touch(tmp_path, "sub/a.wav")
     (tmp_path / "sub" / "loop").symlink_to(tmp_path)
     assert relative(tmp_path, str(tmp_path)) == [os.path.join("sub", "a.wav")]
@@ -186,7 +186,7 @@ def test_walk_with_a_cycle_ends(tmp_path: Path) -> None:
 
 @POSIX
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_folder_is_an_error_not_a_silence(tmp_path: Path) -> None:
+def test_unreadable_folder_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "locked/a.wav", "b.wav")
     (tmp_path / "locked").chmod(0)
     try:
@@ -221,7 +221,7 @@ def test_file_list_is_split_at_lines_or_at_nul() -> None:
 
 
 @POSIX
-def test_links_that_lead_nowhere_or_to_themselves_are_inputs_and_end_no_walk(tmp_path: Path) -> None:
+def test_broken_links_and_links_to_themselves_are_inputs_and_do_not_end_the_search(tmp_path: Path) -> None:
     touch(tmp_path, "b.wav")
     for name, target in {"a.wav": "a.wav", "c.wav": "nowhere", "d": "d", "e.wav": "b.wav/x"}.items():
         (tmp_path / name).symlink_to(target)
@@ -230,7 +230,7 @@ def test_links_that_lead_nowhere_or_to_themselves_are_inputs_and_end_no_walk(tmp
 
 @POSIX
 def test_folders_that_link_to_each_other_are_walked_once(tmp_path: Path) -> None:
-    names = [f"{number:02}" for number in range(12)]  # 12! ways to go through all of them
+    names = [f"{number:02}" for number in range(12)]  # 12! paths through all of them
     for name in names:
         touch(tmp_path, f"{name}/a.wav")
         for other in names:

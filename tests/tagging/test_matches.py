@@ -1,4 +1,4 @@
-"""Runs that report only inputs that match: the journal counts all of them, the output contains the others alone."""
+"""Runs that report only inputs that match: the journal contains all inputs, the output only those that match."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLES = Path(__file__).parent.parent.parent / "sample_audio"
 TAG = Tag("Rain", 0, None, 0.9)
 EVENT = Event("Rain", 0, None, 0.0, 5.0, 0.9, 0.9)
 FULL, EMPTY = Window(0.0, 5.0, (TAG,)), Window(5.0, 10.0, ())
-MATCHES = (0, 3, 6)  # of the inputs of a journal's run
+MATCHES = (0, 3, 6)  # numbers of the inputs that match
 
 
 def result(
@@ -51,12 +51,12 @@ def test_inputs_with_a_tag_or_an_event_match(
     assert MatchSelection(ClassifyOptions(**options))(record) == reported  # type: ignore[arg-type]
 
 
-def test_an_input_that_failed_is_reported() -> None:
+def test_failed_input_is_reported() -> None:
     failed = TaggingResult("a.wav", "m", "sigmoid", error=FileError(ErrorCode.NOT_AUDIO, "a.wav: no audio"))
     assert MatchSelection(ClassifyOptions())(failed) == failed
 
 
-def test_streamed_parts_are_selected_one_by_one_and_bring_their_result_with_them() -> None:
+def test_streamed_parts_are_selected_one_by_one_and_their_result_is_reported() -> None:
     select = MatchSelection(ClassifyOptions(stream=True, timestamps=True))
     full, empty = StreamedPart("a.wav", FULL), StreamedPart("a.wav", EMPTY)
     records: list[Record] = [full, empty, result(), empty, result(), StreamedPart("a.wav", EVENT), result()]
@@ -64,7 +64,7 @@ def test_streamed_parts_are_selected_one_by_one_and_bring_their_result_with_them
 
 
 @pytest.mark.parametrize("changes", [{"threshold": 0.0}, {"thresholds": {"Rain": 0.5}}, {"events": True}])
-def test_a_criterion_is_needed(changes: dict[str, object]) -> None:
+def test_matches_only_needs_a_criterion(changes: dict[str, object]) -> None:
     matches_only = RunOptions(matches_only=True)
     check_matches_only(ClassifyOptions(**changes), matches_only)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="--matches-only needs --threshold, --thresholds or --events"):
@@ -72,7 +72,7 @@ def test_a_criterion_is_needed(changes: dict[str, object]) -> None:
 
 
 def run(output: Path, format_name: str, num_inputs: int, *, retry_errors: bool = False) -> list[int]:
-    """Do what is pending of the first inputs, and stop without an end; return which inputs were done."""
+    """Write the results of the first inputs that are pending; return the numbers of these inputs."""
     done = []
     exists = output.exists()
     journal = open_journal(output, format_name, FINGERPRINT, resume=exists, retry_errors=retry_errors and exists)
@@ -95,7 +95,7 @@ def rendered(format_name: str) -> str:
 
 
 @pytest.mark.parametrize(("format_name", "num_before"), list(itertools.product(FORMATS, range(1, 8))))
-def test_a_continued_run_repeats_no_input_and_ends_like_one_that_was_not_stopped(
+def test_continued_run_repeats_no_input_and_gives_the_same_output(
     tmp_path: Path, format_name: str, num_before: int
 ) -> None:
     output = tmp_path / "tags"
@@ -107,7 +107,7 @@ def test_a_continued_run_repeats_no_input_and_ends_like_one_that_was_not_stopped
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.permutations(FORMATS, 2)))
-def test_another_format_keeps_what_matched(tmp_path: Path, old: str, new: str) -> None:
+def test_another_format_keeps_the_matches(tmp_path: Path, old: str, new: str) -> None:
     output = tmp_path / "tags"
     run(output, old, 3)
     assert run(output, new, 7) == [3, 4, 5, 6]
@@ -115,7 +115,7 @@ def test_another_format_keeps_what_matched(tmp_path: Path, old: str, new: str) -
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_an_output_without_a_match_is_continued_too(tmp_path: Path, format_name: str) -> None:
+def test_output_without_a_match_can_be_continued(tmp_path: Path, format_name: str) -> None:
     output = tmp_path / "tags"
     for _ in range(2):
         journal = open_journal(output, format_name, FINGERPRINT, resume=output.exists())
@@ -141,7 +141,7 @@ def test_shards_of_matches_are_merged_and_all_their_inputs_counted(tmp_path: Pat
     assert sorted(lines) == sorted(rendered(format_name).splitlines())
 
 
-def test_a_run_over_files_reports_matches_alone_and_is_bound_to_it(tmp_path: Path) -> None:
+def test_run_reports_only_matches_and_cannot_continue_without_matches_only(tmp_path: Path) -> None:
     tagger = Tagger.from_pretrained("builtin", device="cpu")
     output = tmp_path / "tags.jsonl"
     options = ClassifyOptions(labels=("Rain",), threshold=0.5)

@@ -32,12 +32,12 @@ from ast_cli.tagging.options import MAX_WORKERS, ClassifyOptions, DecodeOptions,
         ({"activation": "tanh"}, "^--activation must be one of auto, sigmoid, softmax, none"),
     ],
 )
-def test_invalid_options_are_refused_by_the_name_of_their_flag(change: dict[str, Any], message: str) -> None:
+def test_errors_of_invalid_options_name_their_flag(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ClassifyOptions(**change)
 
 
-def test_unknown_thing_to_extract_is_refused() -> None:
+def test_unknown_what_to_extract_is_refused() -> None:
     with pytest.raises(UsageError, match=r"^--what must be one of fbank, input-values"):
         ExtractOptions(what="spectrum")  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Windows and events handed out as they close, and input that never ends."""
+"""Windows and events that are yielded as soon as they are complete, and endless input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tagger() -> Tagger:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_streamed_parts_are_those_of_the_whole_result(
+def test_streamed_parts_equal_those_of_a_complete_result(
     tagger: Tagger, write_wav: Callable[..., Path], batch_size: int
 ) -> None:
     paths = [str(write_wav("a.wav", 2.0)), str(write_wav("b.wav", 0.3)), str(write_wav("c.wav", 1.5))]
@@ -78,7 +78,7 @@ def test_streamed_window_comes_before_the_next_block_is_read(tagger: Tagger) -> 
 
 
 @pytest.mark.parametrize("sample_format", RAW_DTYPES)
-def test_raw_samples_are_read_at_their_scale(sample_format: str) -> None:
+def test_raw_samples_are_scaled_by_their_format(sample_format: str) -> None:
     dtype = np.dtype(RAW_DTYPES[sample_format])
     wave = np.sin(np.arange(4000) / 20) * 0.5
     scaled = wave if dtype.kind == "f" else wave * 2.0 ** (8 * dtype.itemsize - 1) + (128 if dtype.kind == "u" else 0)
@@ -108,7 +108,7 @@ def test_raw_stream_without_samples_is_an_error() -> None:
     assert raised.value.code == ErrorCode.NO_SAMPLES
 
 
-def test_raw_format_that_cannot_be_is_refused() -> None:
+def test_invalid_raw_format_is_refused() -> None:
     with pytest.raises(UsageError, match="raw format must be one of u8, s16le"):
         RawFormat(16000, "s12")
     with pytest.raises(UsageError, match="raw rate must be from 1000 to 768000 Hz, not 1"):

@@ -137,7 +137,7 @@ def test_device_without_memory_gets_smaller_batches_and_one_warning(
         return logits(input_values)
 
     monkeypatch.setattr(tagger.engine, "logits", small)
-    with pytest.warns(AstWarning, match="out of memory; going on with smaller batches") as caught:
+    with pytest.warns(AstWarning, match="out of memory; continuing with smaller batches") as caught:
         result = tagger.classify(path, timestamps=True, batch_size=8)
     assert len(caught) == 1
     assert sizes[:5] == [8, 4, 2, 2, 4]
@@ -148,7 +148,7 @@ def test_device_without_memory_gets_smaller_batches_and_one_warning(
         assert window.tags[0].score == pytest.approx(other.tags[0].score, abs=SCORE_TOLERANCE)
 
     monkeypatch.setattr(tagger.engine, "logits", lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
-    with pytest.raises(DeviceError, match="does not hold one window"), pytest.warns(AstWarning):
+    with pytest.raises(DeviceError, match="too small for one window"), pytest.warns(AstWarning):
         tagger.classify(path, batch_size=2)
 
 

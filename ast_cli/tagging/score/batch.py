@@ -1,6 +1,6 @@
-"""Many inputs through one model: windows of several files share batches, results come in input order or as they come.
+"""Score many inputs with one model: windows of several inputs share batches, and results come in order or as ready.
 
-A file that cannot be scored is a result with an error; it never stops the others, nor changes their scores.
+An input that cannot be scored becomes a result with an error; it neither stops the others nor changes their scores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ast_cli.tagging.score.runner import runner_for
 from ast_cli.tagging.score.scoring import TagChooser
 from ast_cli.tagging.score.window_cache import DistinctWindow, WindowCache
 
-MAX_DELIVERIES = 1_024  # scores that inputs may wait for: a day of silence after one sound does not pile up
+MAX_DELIVERIES = 1_024  # windows that may wait for scores: those of a day of silence after one sound do not pile up
 
 
 class PendingResult:
@@ -60,7 +60,7 @@ class PendingResult:
         return self.all_windows_read and self.num_windows_waiting == 0
 
     def add(self, start_s: float, end_s: float, scores: NDArray[np.float32]) -> None:
-        """Take the scores (num_labels,) of the next window, and its place in the recording."""
+        """Add the next window: its start and end in the recording, and its scores of shape (num_labels,)."""
         self.num_windows_waiting -= 1
         self.num_windows += 1
         if self.aggregated is None:
@@ -75,7 +75,7 @@ class PendingResult:
             self.events += self.merger.add(start_s, end_s, scores)
 
     def take_parts(self) -> Iterator[StreamedPart]:
-        """Hand out the windows and events that have closed since the last call."""
+        """Yield the windows and events that were completed since the last call."""
         if self.merger is not None and self.is_complete:
             self.events += self.merger.finish()
         parts: list[Window | Event] = [*self.windows, *self.events]
@@ -85,11 +85,11 @@ class PendingResult:
             yield StreamedPart(self.path, part)
 
     def result(self, model: str) -> TaggingResult:
-        """Return the finished result; of a streamed input without the windows and events handed out before."""
+        """Return the result; for a streamed input it does not contain the windows and events yielded before."""
         if self.merger is not None:
             self.events += self.merger.finish()
         if self.error is None and self.aggregated is None:
-            self.error = FileError(ErrorCode.NO_SAMPLES, f"{self.path}: holds no audio")
+            self.error = FileError(ErrorCode.NO_SAMPLES, f"{self.path}: contains no audio")
         stream = self.recording.stream if self.recording else None
         result = TaggingResult(
             self.path,
@@ -117,7 +117,7 @@ class PendingResult:
 
 @dataclass(slots=True)
 class _Delivery:
-    """Scores that an input waits for."""
+    """A window whose scores an input waits for."""
 
     pending: PendingResult
     start_s: float
@@ -126,10 +126,10 @@ class _Delivery:
 
 
 class Batcher:
-    """Collects windows until a batch is full, runs it, and hands the scores back to their inputs.
+    """Collects windows until a batch is full, runs the model on it, and passes the scores to their inputs.
 
-    Windows equal to one heard before wait for its scores. Where the model runs on a device of its own, the next batch
-    is collected while it does.
+    A window that equals an earlier one gets the scores of that one. On a GPU the next batch is collected while the
+    model runs.
     """
 
     def __init__(
@@ -144,10 +144,10 @@ class Batcher:
         self._to_run: list[DistinctWindow] = []
         self._running: _Running | None = None
         self._deliveries: deque[_Delivery] = deque()  # in the order of the windows
-        self._has_run_out = False  # of the device's memory
+        self._has_run_out = False  # whether the device has run out of memory
 
     def put(self, pending: PendingResult, window: AudioWindow, place_s: tuple[float, float]) -> None:
-        """Add a window and its place in the recording; runs the model when the batch is full."""
+        """Add a window with its start and end in seconds, and run the model when the batch is full."""
         distinct, is_new = self.cache.find(window.content)
         pending.num_windows_waiting += 1
         self._deliveries.append(_Delivery(pending, *place_s, distinct))
@@ -161,19 +161,19 @@ class Batcher:
             self._deliver()
 
     def flush(self) -> None:
-        """Run the model on the windows that wait, if any, and deliver all scores."""
+        """Run the model on the windows that wait, if there are any, and deliver all scores."""
         self._start_batch()
         self._finish_batch()
 
     def _start_batch(self) -> None:
-        """Start the model on the windows that wait; deliver what was running, or what has come out at once."""
+        """Start the model on the windows that wait; deliver the previous batch, and this one unless it runs ahead."""
         if not self._to_run:
             return
         logits = self._logits([window.content for window in self._to_run])
         before, self._running = self._running, _Running(self._to_run, logits)
         self._to_run = []
         self._take(before)
-        if not self.runner.runs_ahead or self.batch_size.num_windows == 1:  # who runs single windows wants them soon
+        if not self.runner.runs_ahead or self.batch_size.num_windows == 1:  # live input has batch size 1
             self._finish_batch()
 
     def _finish_batch(self) -> None:
@@ -189,28 +189,29 @@ class Batcher:
             self._deliver()
 
     def _deliver(self) -> None:
-        """Hand out scores that are there, in the order of the windows."""
+        """Pass on the scores that are known, in the order of the windows."""
         while self._deliveries and self._deliveries[0].window.scores is not None:
             delivery = self._deliveries.popleft()
             delivery.pending.add(delivery.start_s, delivery.end_s, delivery.window.scores)
 
     def _logits(self, contents: list[NDArray[np.float32]]) -> Callable[[], NDArray[np.float32]]:
-        """Start the model; where the device's memory is too small, in halves, and in smaller batches from then on.
+        """Start the model; if the device runs out of memory, in halves, and with smaller batches from then on.
 
         Raises:
-            DeviceError: One window alone does not fit.
+            DeviceError: If the memory of the device is too small for one window.
         """
         try:
             return self.runner.start(contents)
         except self.engine.out_of_memory as error:
             if len(contents) == 1:
                 raise DeviceError(
-                    f"{self.engine.device_name}: its memory does not hold one window; try --dtype fp16 or --device cpu"
+                    f"{self.engine.device_name}: its memory is too small for one window; "
+                    "try --dtype fp16 or --device cpu"
                 ) from error
         half = len(contents) // 2
         if not self._has_run_out:
             warnings.warn(
-                f"{self.engine.device_name}: out of memory; going on with smaller batches", AstWarning, stacklevel=2
+                f"{self.engine.device_name}: out of memory; continuing with smaller batches", AstWarning, stacklevel=2
             )
         self._has_run_out = True
         self.batch_size.lower(half)
@@ -219,19 +220,19 @@ class Batcher:
 
 
 class _Running(NamedTuple):
-    """A batch that the model was started on, and what waits for its logits."""
+    """A batch on which the model runs, with the function that waits for its logits."""
 
     windows: list[DistinctWindow]
     logits: Callable[[], NDArray[np.float32]]
 
 
 class _Unfinished:
-    """An input that is being read, or whose scores are not all there.
+    """An input that is being read, or whose scores are not complete.
 
     Args:
-        turn: Its first turn.
-        batcher: Which scores its windows.
-        options: Of the run.
+        turn: Turn of the input.
+        batcher: Batcher that scores the windows.
+        options: Options of the tagging.
     """
 
     def __init__(self, turn: Turn, batcher: Batcher, options: ClassifyOptions) -> None:
@@ -271,15 +272,16 @@ def classify_turns(
     *,
     in_order: bool = True,
 ) -> Iterator[TaggingResult | StreamedPart]:
-    """Tag inputs as their turns come, yielding each result as soon as it, and in order all before it, are complete.
+    """Tag inputs in the turns in which they are opened, and yield each result as soon as it is complete.
 
-    With ``options.stream`` windows and events come before their input's result: in order as they close, else together,
-    just before it, so that what is written about one input lies in one piece and can be confirmed, or cut off, as a
-    whole.
+    With ``in_order`` a result also waits for all results before it. With ``options.stream`` the windows and events of
+    an input come before its result: with ``in_order`` each as soon as it is complete, otherwise all together just
+    before the result. The records of an input are thus consecutive, and the journal can confirm them, or cut them off,
+    as a whole.
     """
     unfinished: dict[Turn, _Unfinished] = {}
     for turn in turns:
-        if turn is None:  # nothing to read for a while: what waits for a full batch would wait with it
+        if turn is None:  # nothing to read for a while: do not let windows wait for a full batch
             batcher.flush()
         else:
             if turn not in unfinished:
@@ -294,7 +296,7 @@ def classify_turns(
 def _complete(
     unfinished: dict[Turn, _Unfinished], options: ClassifyOptions, model: str, *, in_order: bool
 ) -> Iterator[TaggingResult | StreamedPart]:
-    """Hand out what is complete; in order only up to the first input that is not, and what has closed of that one."""
+    """Yield complete results; in order only those before the first incomplete input, and the parts of that input."""
     choose = takewhile if in_order else filter  # in order nothing behind the first is looked at, window after window
     for turn in list(choose(lambda turn: unfinished[turn].pending.is_complete, unfinished)):
         pending = unfinished.pop(turn).pending
@@ -306,6 +308,6 @@ def _complete(
 
 
 def file_error(item: Input, error: AudioError) -> FileError:
-    """Return an input's error as data; a file that was listed and is gone has vanished."""
+    """Return the error of an input as data; a file that was listed and is missing now has vanished."""
     vanished = item.listed and error.code == ErrorCode.NOT_FOUND
     return FileError(ErrorCode.VANISHED if vanished else error.code, str(error))

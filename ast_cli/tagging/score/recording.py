@@ -67,7 +67,7 @@ class Recording:
         return slice_windows(self.fbank_blocks(), self.feature_extractor.max_length, self.hop_frames)
 
     def waveform_windows(self) -> Iterator[AudioWindow]:
-        """Yield the samples of the same windows, shape (num_samples,), for a filter bank on another device.
+        """Yield the same windows as samples of shape (num_samples,), for a filter bank on another device.
 
         Raises:
             AudioError: If the audio cannot be decoded, or there is none.
@@ -150,4 +150,4 @@ class WaveformStream:
         yield self._samples
 
     def close(self) -> None:
-        """Do nothing: there is no file."""
+        """Do nothing, because there is no file to close."""
