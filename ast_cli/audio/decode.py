@@ -1,4 +1,4 @@
-"""Decoding of a file to mono float32 blocks at 16 kHz, without holding the whole file in memory."""
+"""Decoding of a file to float32 blocks at 16 kHz, mono or every channel, without holding the whole file in memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
+from ast_cli.audio.channels import EACH, MAX_CHANNELS, MIX, Channels, check_channel, parsed_channels
 from ast_cli.audio.decoders.choice import open_decoder
 from ast_cli.audio.decoders.interface import Decoder, bad_sampling_rate
-from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, MODEL_SAMPLING_RATE, replace_absurd
+from ast_cli.audio.resampler import Resampler
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, MODEL_SAMPLING_RATE, picked, replace_absurd
 from ast_cli.audio.source import (
     OPENING_BYTES,
     STORAGE_ERRORS,
@@ -31,7 +32,6 @@ from ast_cli.errors import AstError, AudioError, ErrorCode, UsageError, WarningC
 logger = logging.getLogger(__name__)
 
 WARM_UP_S = 1  # decoded before a start in the middle of a file, as the resampler needs the preceding samples
-MAX_CHANNELS = 64
 # Errors that a decoder raises after a failed read.
 MAY_BE_UNREAD = {ErrorCode.DECODE_ERROR, ErrorCode.NOT_AUDIO, ErrorCode.NO_AUDIO_STREAM, ErrorCode.NO_SAMPLES}
 LOST = {WarningCode.TRUNCATED, WarningCode.PARTIAL}
@@ -42,20 +42,24 @@ def open_audio(
     sampling_rate: int = MODEL_SAMPLING_RATE,
     start_s: float = 0.0,
     duration_s: float | None = None,
+    channels: Channels = MIX,
 ) -> AudioStream:
-    """Open encoded audio for reading as mono samples.
+    """Open encoded audio for reading as mono samples, or each channel apart.
 
     Args:
         audio: Path of a file, the content of a file as bytes, or a binary file open for reading.
         sampling_rate: Sampling rate of the returned samples in Hz.
         start_s: Start of the part to read, in seconds.
         duration_s: Length of the part to read, in seconds; None for the rest of the file.
+        channels: ``mix`` for the mean of all channels, ``each`` for every channel by itself, or the number of one
+            channel, from 1, in the order of WAV: left, right, center, low frequencies and so on.
 
     Raises:
-        AudioError: If the file is missing, not a regular file, not audio, or has an unsupported sampling rate or number
-            of channels.
-        UsageError: If the start is negative or the duration is not positive.
+        AudioError: If the file is missing, not a regular file, not audio, has an unsupported sampling rate or number
+            of channels, or has no channel of that number.
+        UsageError: If the start is negative, the duration is not positive, or ``channels`` has another value.
     """
+    channels = parsed_channels(channels)
     if not 0 <= start_s < math.inf:
         raise UsageError(f"start_s must be finite and at least 0 s, not {start_s:g}")
     if duration_s is not None and not 0 < duration_s < math.inf:
@@ -70,7 +74,7 @@ def open_audio(
         source = Source(os.fspath(audio))
         check_regular_file(source.name)
     with _audio_errors(source, "open", OPENING_BYTES):
-        return _open_stream(source, sampling_rate, start_s, duration_s)
+        return _open_stream(source, sampling_rate, start_s, duration_s, channels)
 
 
 @contextlib.contextmanager
@@ -101,12 +105,15 @@ def _audio_errors(source: Source, verb: str, num_bytes: int | None = None) -> It
         raise internal_error(source.name, error) from error
 
 
-def _open_stream(source: Source, sampling_rate: int, start_s: float, duration_s: float | None) -> AudioStream:
+def _open_stream(
+    source: Source, sampling_rate: int, start_s: float, duration_s: float | None, channels: Channels
+) -> AudioStream:
     source = without_oversized_chunk(source)
-    decoder = open_decoder(source)
+    decoder = open_decoder(source, mixes_channels=channels == MIX)
     try:
         _check_layout(source, decoder)
-        return AudioStream(source, decoder, sampling_rate, start_s, duration_s)
+        check_channel(source.name, channels, decoder.num_channels)
+        return AudioStream(source, decoder, sampling_rate, start_s, duration_s, channels)
     except BaseException:
         decoder.close()
         raise
@@ -117,20 +124,22 @@ def load_waveform(
     sampling_rate: int = MODEL_SAMPLING_RATE,
     start_s: float = 0.0,
     duration_s: float | None = None,
+    channels: Channels = MIX,
 ) -> NDArray[np.float32]:
-    """Read a whole file into memory as mono samples.
+    """Read a whole file into memory as mono samples, or each channel apart.
 
     Arguments and errors are those of `open_audio`.
 
     Returns:
-        Samples in [-1, 1], shape (num_samples,), at ``sampling_rate``.
+        Samples in [-1, 1] at ``sampling_rate``, shape (num_samples,); with ``channels="each"`` (num_channels,
+        num_samples).
     """
-    with open_audio(audio, sampling_rate, start_s, duration_s) as stream:
-        return np.concatenate(list(stream))
+    with open_audio(audio, sampling_rate, start_s, duration_s, channels) as stream:
+        return np.concatenate(list(stream), axis=-1)
 
 
 class AudioStream:
-    """A file as mono float32 blocks at one sampling rate; it can be iterated once.
+    """A file as float32 blocks at one sampling rate; it can be iterated once.
 
     Duration and warnings are complete after the iteration.
 
@@ -143,7 +152,13 @@ class AudioStream:
     """
 
     def __init__(
-        self, source: Source, decoder: Decoder, target_rate: int, start_s: float, duration_s: float | None
+        self,
+        source: Source,
+        decoder: Decoder,
+        target_rate: int,
+        start_s: float,
+        duration_s: float | None,
+        channels: Channels = MIX,
     ) -> None:
         self.sampling_rate = decoder.sampling_rate
         self.num_channels = decoder.num_channels
@@ -154,6 +169,7 @@ class AudioStream:
         self._source = source
         self._decoder = decoder
         self._target_rate = target_rate
+        self._channels = channels
         self._part = start_s > 0 or duration_s is not None
         self._num_wanted = None if duration_s is None else max(1, round(duration_s * target_rate))
 
@@ -178,7 +194,7 @@ class AudioStream:
         self._decoder.close()
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield samples in [-1, 1] in blocks of shape (num_samples,).
+        """Yield samples in [-1, 1] in blocks of shape (num_samples,), or (num_channels, num_samples) for each channel.
 
         Raises:
             AudioError: If no sample can be decoded, or the file cannot be read to the end.
@@ -186,7 +202,7 @@ class AudioStream:
         num_read = 0
         with _audio_errors(self._source, "decode"):
             for block in self._trimmed():
-                num_read += block.size
+                num_read += block.shape[-1]
                 if self._part:
                     self.duration_s = num_read / self._target_rate
                 yield block
@@ -212,12 +228,12 @@ class AudioStream:
         num_skip = round(self.start_s * self._target_rate) - skipped_s * self._target_rate
         num_left = self._num_wanted
         for block in self._resampled():
-            skipped = min(num_skip, block.size)
+            skipped = min(num_skip, block.shape[-1])
             num_skip -= skipped
-            block = block[skipped:]
+            block = block[..., skipped:]
             if num_left is not None:
-                block = block[:num_left]
-                num_left -= block.size
+                block = block[..., :num_left]
+                num_left -= block.shape[-1]
             if block.size:
                 yield block
             if num_left == 0:
@@ -232,28 +248,44 @@ class AudioStream:
         for block_rate, samples in self._decoder.blocks():
             if block_rate != rate:
                 if resampler is not None:
-                    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                    yield resampler.rest()
                 rate, resampler = block_rate, self._resampler(block_rate)
                 earlier_s, num_samples = self.duration_s, 0
-            mono = self._mono(samples)
+            block = self._mono(samples) if self._channels == MIX else self._picked(samples)
             if not self._part:
-                num_samples += mono.size
+                num_samples += block.shape[-1]
                 self.duration_s = earlier_s + num_samples / rate
-            resampled = mono if resampler is None else resampler.resample_chunk(mono)
-            num_resampled += resampled.size
+            resampled = block if resampler is None else resampler.resampled(block)
+            num_resampled += resampled.shape[-1]
             yield resampled
         if resampler is not None:
-            rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            yield (
-                rest if rest.size or num_resampled else mono[:1]
-            )  # a single sample at 44.1 kHz would give none at 16 kHz
+            rest = resampler.rest()
+            # A single sample at 44.1 kHz would give none at 16 kHz.
+            yield rest if rest.size or num_resampled else block[..., :1]
 
-    def _resampler(self, rate: int) -> soxr.ResampleStream | None:
+    def _resampler(self, rate: int) -> Resampler | None:
         """Return a resampler for a sampling rate, or None if it equals the target rate."""
         _check_rate(self._source, rate)
         if rate == self._target_rate:
             return None
-        return soxr.ResampleStream(rate, self._target_rate, num_channels=1, dtype="float32", quality="HQ")
+        return Resampler(rate, self._target_rate, self.num_channels if self._channels == EACH else None)
+
+    def _picked(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take one or each of the channels of (num_samples, num_channels), without NaN and Inf.
+
+        Raises:
+            AudioError: If the number of channels changes in the stream: which is which is not known then.
+        """
+        if samples.shape[1] != self.num_channels:
+            raise AudioError(
+                ErrorCode.BAD_CHANNELS,
+                f"{self._source.name}: the number of channels changes from {self.num_channels} to {samples.shape[1]}; "
+                f"use --channels {MIX}",
+            )
+        samples, num_absurd = replace_absurd(picked(samples, self._channels))
+        if num_absurd:
+            self.warnings.add(WarningCode.NON_FINITE_SAMPLES)
+        return samples
 
     def _mono(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mix samples of shape (num_samples, num_channels) down to their mean, and replace NaN and Inf by 0."""

@@ -1,4 +1,4 @@
-"""Raw samples from a pipe that may never end, such as a microphone's, as mono blocks at the model's sampling rate."""
+"""Raw samples from a pipe that may never end, such as a microphone's, as blocks at the model's sampling rate."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
-from ast_cli.audio.decode import MAX_CHANNELS
-from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, replace_absurd, scale_to_float32
+from ast_cli.audio.channels import EACH, MAX_CHANNELS, MIX, Channels
+from ast_cli.audio.resampler import Resampler
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, picked, replace_absurd, scale_to_float32
 from ast_cli.errors import AudioError, ErrorCode, UsageError, WarningCode
 
 RAW_DTYPES = {
@@ -52,6 +52,17 @@ class RawFormat:
         if not 1 <= self.num_channels <= MAX_CHANNELS:
             raise UsageError(f"raw channels must be from 1 to {MAX_CHANNELS}, not {self.num_channels}")
 
+    def check_channel(self, channels: Channels) -> None:
+        """Validate that the stream has the channel that is to be read.
+
+        Raises:
+            UsageError: If there is no channel of that number.
+        """
+        if isinstance(channels, int) and channels > self.num_channels:
+            raise UsageError(
+                f"--channels {channels} names a channel that --raw-channels {self.num_channels} does not have"
+            )
+
 
 class RawStream:
     """A `SampleStream` of raw samples, which are read as they arrive.
@@ -60,10 +71,16 @@ class RawStream:
         file: Binary file, unbuffered or buffered; a read returns the bytes that are available.
         raw: Format of the samples.
         target_rate: Sampling rate of the blocks in Hz.
+        channels: Channels to read, as in `ast_cli.audio.decode.open_audio`.
+
+    Raises:
+        UsageError: If there is no channel of that number.
     """
 
-    def __init__(self, file: BinaryIO, raw: RawFormat, target_rate: int) -> None:
+    def __init__(self, file: BinaryIO, raw: RawFormat, target_rate: int, channels: Channels = MIX) -> None:
+        raw.check_channel(channels)
         self.file = file
+        self.channels = channels
         self.raw = raw
         self.target_rate = target_rate
         self.sampling_rate = raw.sampling_rate
@@ -79,26 +96,27 @@ class RawStream:
         return self.num_read / self.sampling_rate
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield samples in [-1, 1] in blocks of shape (num_samples,) until the stream ends.
+        """Yield samples in [-1, 1], as `ast_cli.audio.decode.AudioStream` does, until the stream ends.
 
         Raises:
             AudioError: If the stream ends before the first sample.
         """
         resampler = None
         if self.sampling_rate != self.target_rate:
-            resampler = soxr.ResampleStream(self.sampling_rate, self.target_rate, 1, dtype="float32", quality="HQ")
-        for block in self._mono_blocks():
-            self.num_read += block.size
-            resampled = block if resampler is None else resampler.resample_chunk(block)
+            num_rows = self.num_channels if self.channels == EACH else None
+            resampler = Resampler(self.sampling_rate, self.target_rate, num_rows)
+        for block in self._blocks():
+            self.num_read += block.shape[-1]
+            resampled = block if resampler is None else resampler.resampled(block)
             if resampled.size:
                 yield resampled
         if not self.num_read:
             raise AudioError(ErrorCode.NO_SAMPLES, "-: the raw stream contains no samples")
         if resampler is not None:
-            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            yield resampler.rest()
 
-    def _mono_blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the available samples mixed down to mono; an incomplete frame of samples waits for its rest."""
+    def _blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the available samples, mixed down or picked; an incomplete frame of samples waits for its rest."""
         dtype = np.dtype(RAW_DTYPES[self.raw.sample_format])
         frame_bytes = dtype.itemsize * self.num_channels
         most = max(1, round(READ_S * self.sampling_rate)) * frame_bytes
@@ -115,8 +133,10 @@ class RawStream:
             samples, num_absurd = replace_absurd(samples)
             if num_absurd:
                 self.warnings.add(WarningCode.NON_FINITE_SAMPLES)
-            if len(samples):
+            if len(samples) and self.channels == MIX:
                 yield np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32))
+            elif len(samples):
+                yield picked(samples, self.channels)
 
     def close(self) -> None:
         """Do nothing, as the file belongs to the caller."""

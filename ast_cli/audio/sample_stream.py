@@ -12,7 +12,10 @@ from ast_cli.errors import WarningCode
 
 
 class SampleStream(Protocol):
-    """Mono samples in blocks at the model's sampling rate, with facts about their source.
+    """Samples in blocks at the model's sampling rate, with facts about their source.
+
+    They are mono. With ``channels="each"`` a block contains every channel, until
+    `ast_cli.audio.channels.split_channels` separates them.
 
     Attributes:
         sampling_rate: Sampling rate of the source in Hz, before resampling.
@@ -24,7 +27,10 @@ class SampleStream(Protocol):
     sampling_rate: int
     num_channels: int
     start_s: float
-    warnings: set[WarningCode]
+
+    @property
+    def warnings(self) -> set[WarningCode]:
+        """What was odd so far."""
 
     @property
     def duration_s(self) -> float:
@@ -35,7 +41,7 @@ class SampleStream(Protocol):
         """Length in seconds of the audio to read according to the source's header, which may be wrong, or None."""
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield samples in [-1, 1] in blocks of shape (num_samples,)."""
+        """Yield samples in [-1, 1] in blocks of shape (num_samples,); with each channel (num_channels, num_samples)."""
 
     def close(self) -> None:
         """Close the source."""

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ast_cli.audio.channels import EACH, Channels
+
 # Value of one step of an integer type. For 64-bit integers in arrays from memory there is no common scale.
 INTEGER_SCALES = {np.dtype(np.int8): 2.0**-7, np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
 MODEL_SAMPLING_RATE = 16000  # Hz; the rate of all published AST checkpoints
@@ -38,3 +40,16 @@ def replace_absurd(samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], i
     is_valid = np.abs(samples) <= LOUDEST_SAMPLE  # False for NaN
     num_absurd = int(samples.size - np.count_nonzero(is_valid))
     return (samples, 0) if num_absurd == 0 else (np.where(is_valid, samples, np.float32(0)), num_absurd)
+
+
+def picked(samples: NDArray[np.float32], channels: Channels) -> NDArray[np.float32]:
+    """Return one channel (num_samples,), or with ``each`` all (num_channels, num_samples).
+
+    Args:
+        samples: All channels, shape (num_samples, num_channels).
+        channels: ``each`` or the number of a channel; not ``mix``.
+    """
+    if channels == EACH:
+        return np.ascontiguousarray(samples.T)
+    assert isinstance(channels, int)
+    return np.ascontiguousarray(samples[:, channels - 1])

@@ -102,6 +102,20 @@ def test_raw_stream_cut_inside_a_sample_and_resampled_equals_the_file(write_wav:
     np.testing.assert_allclose(samples, load_waveform(path), atol=1e-6)
 
 
+def test_channels_of_a_raw_stream_equal_those_of_the_file(write_wav: Callable[..., Path]) -> None:
+    path = write_wav("a.wav", 0.7, sampling_rate=44100, num_channels=3)
+    interleaved = load_waveform(path, sampling_rate=44100, channels="each").T.astype("<f4").tobytes()
+    raw = RawFormat(44100, "f32le", 3)
+    each = RawStream(io.BytesIO(interleaved), raw, 16000, "each")
+    expected = load_waveform(path, channels="each")
+    np.testing.assert_allclose(np.concatenate(list(each), axis=1), expected, atol=1e-6)
+    assert each.duration_s == pytest.approx(0.7)
+    second = RawStream(io.BytesIO(interleaved), raw, 16000, 2)
+    np.testing.assert_allclose(np.concatenate(list(second)), expected[1], atol=1e-6)
+    with pytest.raises(UsageError, match="--channels 4 names a channel that --raw-channels 3 does not have"):
+        RawStream(io.BytesIO(), raw, 16000, 4)
+
+
 def test_raw_stream_without_samples_is_an_error() -> None:
     with pytest.raises(AudioError, match="no samples") as raised:
         list(RawStream(io.BytesIO(b""), RawFormat(16000), 16000))

@@ -18,8 +18,12 @@ MP3_DECODERS_DIFFER_SAMPLES = 2304  # the decoders drop different numbers of sam
 UNREACHABLE = {ErrorCode.VANISHED, ErrorCode.PERMISSION}  # errors that a second decoder meets too
 
 
-def open_decoder(source: Source) -> Decoder:
+def open_decoder(source: Source, *, mixes_channels: bool = True) -> Decoder:
     """Open a file with libsndfile if that reads it correctly and at least as fast as FFmpeg, else with FFmpeg.
+
+    Args:
+        source: The file.
+        mixes_channels: Whether the order of its channels does not count. Else it is WAV's with either decoder.
 
     Raises:
         AudioError: If neither decoder can open the file.
@@ -33,7 +37,8 @@ def open_decoder(source: Source) -> Decoder:
         pass
     if soundfile is None:
         return PyAVDecoder(source)
-    if soundfile.is_credible() and not soundfile.is_slower:
+    prefers_ffmpeg = soundfile.is_slower or (not mixes_channels and soundfile.has_own_channel_order)
+    if soundfile.is_credible() and not prefers_ffmpeg:
         return _WithContinuation(soundfile)
     try:
         decoder = PyAVDecoder(source)

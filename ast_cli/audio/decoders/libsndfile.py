@@ -124,6 +124,11 @@ class SoundFileDecoder:
         """Whether FFmpeg decodes the same samples much faster: Opus at 48 kHz, 2.1 times (see benchmarks/)."""
         return self.file.subtype == "OPUS" and self.sampling_rate == OPUS_RATE
 
+    @property
+    def has_own_channel_order(self) -> bool:
+        """Whether channels come in another order than WAV's, which FFmpeg has: left, center, right of Ogg surround."""
+        return self.file.format == "OGG" and self.num_channels > 2
+
     def seek(self, start_s: int) -> int:
         """Skip whole seconds in the formats where libsndfile seeks exactly to the sample, so not in MP3 and Ogg."""
         if self.file.format not in SEEKABLE_FORMATS or self.file.subtype not in PCM_BYTES:
