@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,11 +100,13 @@ class StreamedPart:
 
     path: str | None
     part: Window | Event
+    channel: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: that of the part, preceded by the kind of record and the path."""
+        """Return the JSON form: that of the part, preceded by the kind of record, the path and the channel."""
         kind = "window" if isinstance(self.part, Window) else "event"
-        return {"schema_version": SCHEMA_VERSION, "type": kind, **path_fields(self.path), **self.part.to_dict()}
+        place = {**path_fields(self.path), **_channel_field(self.channel)}
+        return {"schema_version": SCHEMA_VERSION, "type": kind, **place, **self.part.to_dict()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,9 @@ class TaggingResult:
         events: Labels with their start and end times with the option ``events``, else None.
         warnings: Codes of anomalies of the input, see `ast_cli.errors.WarningCode`.
         error: Reason of the failure of an input that could not be scored, which has no tags; else None.
+        channel: Number of the channel that was tagged, from 1; None for the mix of all channels.
+        channels: Results of the channels where each was tagged by itself: they hold the tags, windows and events, and
+            this result has none. Empty otherwise.
     """
 
     path: str | None
@@ -144,15 +150,28 @@ class TaggingResult:
     events: tuple[Event, ...] | None = None
     warnings: tuple[str, ...] = ()
     error: FileError | None = None
+    channel: int | None = None
+    channels: tuple[TaggingResult, ...] = ()
+
+    @property
+    def records(self) -> tuple[TaggingResult, ...]:
+        """What is written about the input: one record, or one per channel where each was tagged by itself."""
+        return self.channels or (self,)
 
     def __repr__(self) -> str:
         """Return a short summary; the fields themselves and `to_dict` have everything."""
         parts = ["waveform" if self.path is None else repr(self.path)]
+        if self.channel is not None:
+            parts.append(f"channel {self.channel}")
         if self.error is not None:
             parts.append(f"error {self.error.code}: {self.error.message}")
             return f"TaggingResult({', '.join(parts)})"
         parts.append(f"{self.duration_s or 0.0:.2f} s")
-        parts += _best(self.tags) or ["no tags"]
+        num_channels = len(self.channels)
+        if num_channels:
+            parts.append(f"{num_channels} channel{'s' if num_channels != 1 else ''} by themselves")
+        else:
+            parts += _best(self.tags) or ["no tags"]
         for name, values in (("windows", self.windows), ("events", self.events), ("warnings", self.warnings or None)):
             if values is not None:
                 parts.append(f"{len(values)} {name if len(values) != 1 else name[:-1]}")
@@ -167,6 +186,7 @@ class TaggingResult:
         """Return the JSON form; the order of its keys is part of the format."""
         record: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "type": "file"}
         record |= path_fields(self.path)
+        record |= _channel_field(self.channel)
         record |= {
             "status": self.status,
             "duration_s": None if self.duration_s is None else round(self.duration_s, SECONDS_DECIMALS),
@@ -182,6 +202,8 @@ class TaggingResult:
             record["events"] = [event.to_dict() for event in self.events]
         record["warnings"] = list(self.warnings)
         record["error"] = None if self.error is None else {"code": str(self.error.code), "message": self.error.message}
+        if self.channels:
+            record["channels"] = [channel.to_dict() for channel in self.channels]
         return record
 
     @classmethod
@@ -206,7 +228,21 @@ class TaggingResult:
             events=None if events is None else tuple(Event(**event) for event in events),
             warnings=tuple(record["warnings"]),
             error=None if error is None else FileError(ErrorCode(error["code"]), error["message"]),
+            channel=record.get("channel"),
+            channels=tuple(cls.from_dict(channel) for channel in record.get("channels", ())),
         )
+
+    @classmethod
+    def from_channels(cls, channels: Sequence[TaggingResult]) -> TaggingResult:
+        """Return the result of an input from those of its channels, at least one."""
+        return dataclasses.replace(
+            channels[0], tags=(), windows=None, events=None, channel=None, channels=tuple(channels)
+        )
+
+
+def _channel_field(channel: int | None) -> dict[str, int]:
+    """Return ``channel`` where there is one."""
+    return {} if channel is None else {"channel": channel}
 
 
 def path_fields(path: str | None) -> dict[str, str | None]:

@@ -15,7 +15,10 @@ class Writer(Protocol):
     """Writes results in one format, one by one."""
 
     def write(self, result: Any) -> None:
-        """Write one `TaggingResult` and flush it; the JSON Lines writer also takes a `StreamedPart`."""
+        """Write one `TaggingResult` and flush it, a record per channel where it holds several.
+
+        The JSON Lines writer also takes a `StreamedPart`.
+        """
 
     def close(self) -> None:
         """Write the end of the document, if the format has one; the stream stays open."""
@@ -57,8 +60,14 @@ def format_for(output: Path | None, formats: Collection[str]) -> str:
     return format_name
 
 
-def open_writer(format_name: str, stream: TextIO) -> Writer:
-    """Return a writer for one of `FORMATS` that writes to a text stream."""
+def open_writer(format_name: str, stream: TextIO, *, has_channels: bool = False) -> Writer:
+    """Return a writer for one of `FORMATS` that writes to a text stream.
+
+    Args:
+        format_name: Name of the format.
+        stream: Text stream to write to.
+        has_channels: Whether results are of single channels: CSV then has a column for their numbers.
+    """
     module, name = _WRITERS[format_name].split(".")
-    kind: Callable[[TextIO], Writer] = getattr(import_module(f"ast_cli.report.{module}"), name)
-    return kind(stream)
+    kind: Callable[..., Writer] = getattr(import_module(f"ast_cli.report.{module}"), name)
+    return kind(stream, has_channels=True) if has_channels and format_name == "csv" else kind(stream)

@@ -18,6 +18,7 @@ COLUMNS = (
     *("path", "start_s", "end_s", "rank", "label", "label_id", "mid", "score", "status", "error_code", "path_b64"),
     "type",  # added last, so that the other columns keep their places
 )
+CHANNEL_COLUMN = "channel"  # after all others, and only where channels are tagged by themselves
 
 
 def path_cells(path: str | None) -> tuple[str, str]:
@@ -32,40 +33,51 @@ class CSVWriter:
     """Writes a header, then the rows of windows and events, or of the whole recording where a result has neither.
 
     The score of an event is its mean score.
+
+    Args:
+        stream: Text stream to write to.
+        has_channels: Whether there is a column for the channel's number; it is empty for a file with an error.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, has_channels: bool = False) -> None:
         self.stream = stream
+        self.has_channels = has_channels
         self.rows = csv.writer(stream, lineterminator="\n")
-        self.rows.writerow(COLUMNS)
+        self.rows.writerow((*COLUMNS, CHANNEL_COLUMN) if has_channels else COLUMNS)
 
     def write(self, result: TaggingResult) -> None:
-        """Write the rows of one result."""
+        """Write the rows of one result, channel by channel."""
+        for record in result.records:
+            self._write_record(record)
+        self.stream.flush()
+
+    def _write_record(self, result: TaggingResult) -> None:
+        channel = [result.channel or ""] if self.has_channels else []
         if result.error is not None:
             path, exact_path = path_cells(result.path)
             code = str(result.error.code)
-            self.rows.writerow([path, "", "", "", "", "", "", "", result.status, code, exact_path, "file"])
+            self.rows.writerow([path, "", "", "", "", "", "", "", result.status, code, exact_path, "file", *channel])
         else:
             for window in result.windows or ():
-                self._write_tags("window", result.path, window.start_s, window.end_s, window.tags)
+                self._write_tags("window", result, window.start_s, window.end_s, window.tags)
             for event in result.events or ():
                 tag = Tag(event.label, event.label_id, event.mid, event.mean_score)
-                self._write_tags("event", result.path, event.start_s, event.end_s, [tag])
+                self._write_tags("event", result, event.start_s, event.end_s, [tag])
             if not result.windows and not result.events:
                 tags = result.tags if result.events is None else ()
-                self._write_tags("file", result.path, 0.0, result.duration_s or 0.0, tags)
-        self.stream.flush()
+                self._write_tags("file", result, 0.0, result.duration_s or 0.0, tags)
 
-    def _write_tags(self, kind: str, path: str | None, start_s: float, end_s: float, tags: Iterable[Tag]) -> None:
+    def _write_tags(self, kind: str, result: TaggingResult, start_s: float, end_s: float, tags: Iterable[Tag]) -> None:
         """Write one row for each tag; a file or window without a label above the threshold has a row without one."""
         times = [f"{start_s:.3f}", f"{end_s:.3f}"]
         rows = [
             [rank, harmless_cell(tag.label), tag.label_id, tag.mid or "", f"{tag.score:.{SCORE_DECIMALS}f}"]
             for rank, tag in enumerate(tags, start=1)
         ]
-        shown_path, exact_path = path_cells(path)
+        shown_path, exact_path = path_cells(result.path)
+        channel = [result.channel or ""] if self.has_channels else []
         for row in rows or [["", "", "", "", ""]]:
-            self.rows.writerow([shown_path, *times, *row, "ok", "", exact_path, kind])
+            self.rows.writerow([shown_path, *times, *row, "ok", "", exact_path, kind, *channel])
 
     def close(self) -> None:
         """Do nothing: a CSV file has no end mark."""

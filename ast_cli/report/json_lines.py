@@ -20,8 +20,9 @@ class JSONLinesWriter:
         self.stream = stream
 
     def write(self, result: TaggingResult | StreamedPart) -> None:
-        """Write one record: a result, or a part of an input that is still being read."""
-        self.stream.write(json_line(result) + "\n")
+        """Write a result, or a part of an input that is still being read."""
+        for record in result.records if isinstance(result, TaggingResult) else (result,):
+            self.stream.write(json_line(record) + "\n")
         self.stream.flush()
 
     def close(self) -> None:
@@ -37,9 +38,10 @@ class JSONWriter:
 
     def write(self, result: TaggingResult) -> None:
         """Write one result."""
-        self.stream.write(("[\n" if self.num_written == 0 else ",\n") + json_line(result))
+        for record in result.records:
+            self.stream.write(("[\n" if self.num_written == 0 else ",\n") + json_line(record))
+            self.num_written += 1
         self.stream.flush()
-        self.num_written += 1
 
     def close(self) -> None:
         """Close the list."""

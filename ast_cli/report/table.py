@@ -32,7 +32,12 @@ class TableWriter:
         self.num_written = 0
 
     def write(self, result: TaggingResult) -> None:
-        """Print one result."""
+        """Print one result, each channel under a heading of its own where it has several."""
+        for record in result.records:
+            self._write_record(record)
+        self.console.file.flush()
+
+    def _write_record(self, result: TaggingResult) -> None:
         if self.num_written:
             self.console.print()
         self.num_written += 1
@@ -41,15 +46,15 @@ class TableWriter:
             return
         for line in _parts(result) if _has_parts(result) else _bars(result.tags, result.activation):
             self.console.print(line)
-        self.console.file.flush()
 
     def close(self) -> None:
         """Do nothing: the table has no footer."""
 
 
 def _heading(result: TaggingResult) -> Text:
-    """Return the input's name with its length or its error."""
-    name = Text(printable(result.path or "(waveform)"), style="bold")
+    """Return the input's name and channel with its length or its error."""
+    channel = "" if result.channel is None else f" [channel {result.channel}]"
+    name = Text(printable(result.path or "(waveform)") + channel, style="bold")
     if result.error is not None:
         reason = result.error.message.removeprefix(f"{result.path}: ")  # the name stands before it already
         return name + Text(f"  error: {printable(reason)}", style="red")

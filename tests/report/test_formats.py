@@ -28,9 +28,14 @@ FAILED = TaggingResult(
 )
 
 
-def written(format_name: str, *results: TaggingResult | StreamedPart) -> str:
+LEFT = dataclasses.replace(PLAIN, tags=(RAIN,), channel=1)
+RIGHT = dataclasses.replace(PLAIN, tags=(WAVES,), channel=2)
+APART = TaggingResult.from_channels([LEFT, RIGHT])
+
+
+def written(format_name: str, *results: TaggingResult | StreamedPart, has_channels: bool = False) -> str:
     stream = io.StringIO()
-    writer = open_writer(format_name, stream)
+    writer = open_writer(format_name, stream, has_channels=has_channels)
     for result in results:
         writer.write(result)
     writer.close()
@@ -246,6 +251,54 @@ def test_events_have_rows_lines_and_records() -> None:
 def test_streamed_part_is_a_line_with_its_kind_and_path() -> None:
     assert written("jsonl", StreamedPart("a.wav", Window(0.0, 5.12, ()))) == (
         '{"schema_version": 1, "type": "window", "path": "a.wav", "start_s": 0.0, "end_s": 5.12, "tags": []}\n'
+    )
+
+
+def test_each_channel_is_a_line_of_json_with_its_number_after_the_path() -> None:
+    start = '{"schema_version": 1, "type": "file", "path": "a/rain.ogg", "channel": '
+    middle = (
+        ', "status": "ok", "duration_s": 6.0, "sampling_rate": 44100, "num_channels": 2, "model": "builtin", '
+        '"activation": "softmax", "tags": ['
+    )
+    rain = '{"label": "Rain", "label_id": 1, "mid": "/m/06mb1", "score": 0.713043}'
+    waves = '{"label": "Waves, surf", "label_id": 2, "mid": "/m/034srq", "score": 0.14831}'
+    end = '], "warnings": [], "error": null}\n'
+    assert written("jsonl", APART) == f"{start}1{middle}{rain}{end}{start}2{middle}{waves}{end}"
+    assert written("jsonl", RIGHT) == f"{start}2{middle}{waves}{end}"
+    records = json.loads(written("json", APART, FAILED, RIGHT))
+    assert [record.get("channel") for record in records] == [1, 2, None, 2]
+    assert "channel" not in records[2]
+
+
+def test_csv_has_the_channel_in_a_last_column_only_where_channels_are_apart() -> None:
+    assert written("csv", APART, FAILED, has_channels=True) == (
+        "path,start_s,end_s,rank,label,label_id,mid,score,status,error_code,path_b64,type,channel\n"
+        "a/rain.ogg,0.000,6.000,1,Rain,1,/m/06mb1,0.713043,ok,,,file,1\n"
+        'a/rain.ogg,0.000,6.000,1,"Waves, surf",2,/m/034srq,0.148310,ok,,,file,2\n'
+        "bad.wav,,,,,,,,error,empty_file,,file,\n"
+    )
+    timed = dataclasses.replace(BOTH, channel=3)
+    assert [row[-2:] for row in csv.reader(written("csv", timed, has_channels=True).splitlines())] == [
+        ["type", "channel"], ["window", "3"], ["window", "3"], ["window", "3"], ["event", "3"],
+    ]  # fmt: skip
+
+
+def test_table_has_a_heading_for_each_channel() -> None:
+    assert written("table", APART, dataclasses.replace(FAILED, channel=2)) == (
+        "a/rain.ogg [channel 1]  00:06.00\n"
+        "    0.7130  ██████████████        Rain\n"
+        "\n"
+        "a/rain.ogg [channel 2]  00:06.00\n"
+        "    0.1483  ███                   Waves, surf\n"
+        "\n"
+        "bad.wav [channel 2]  error: the file is empty\n"
+    )
+
+
+def test_streamed_part_of_a_channel_has_its_number_after_the_path() -> None:
+    assert written("jsonl", StreamedPart("a.wav", Window(0.0, 5.12, ()), 2)) == (
+        '{"schema_version": 1, "type": "window", "path": "a.wav", "channel": 2, '
+        '"start_s": 0.0, "end_s": 5.12, "tags": []}\n'
     )
 
 

@@ -55,11 +55,14 @@ class Journal:
         skipped: Counts of the outcomes of inputs that earlier runs have done: ``ok`` or the code of an error.
     """
 
-    def __init__(self, sidecars: Sidecars, header: Header, *, retry_errors: bool = False) -> None:
+    def __init__(
+        self, sidecars: Sidecars, header: Header, *, retry_errors: bool = False, has_channels: bool = False
+    ) -> None:
         self.sidecars = sidecars
         self.header = header
         self.skipped: Counter[str] = Counter()
         self._retry_errors = retry_errors
+        self._has_channels = has_channels
         self._done: dict[str, tuple[Key, str]] = {}  # key and outcome of inputs done by earlier runs, by real path
         self._in_flight: dict[str, Key] = {}  # keys of inputs yielded and not written yet, by path as named
         self._all_handed_out = False
@@ -329,7 +332,7 @@ class Journal:
     def _reset_writer(self) -> bytes:
         """Make a writer that continues after the existing results; return the text that it writes before the first."""
         self._take_text()
-        self._writer = open_writer(self.header.format_name, self._text)
+        self._writer = open_writer(self.header.format_name, self._text, has_channels=self._has_channels)
         beginning = self._take_text()
         if self._num_texts:  # separators do not depend on the results, so any result brings the writer into this state
             self._writer.write(TaggingResult(path="", model="", activation="none"))
@@ -386,6 +389,7 @@ def open_journal(
     force: bool = False,
     retry_errors: bool = False,
     shard: Shard | None = None,
+    has_channels: bool = False,
 ) -> Journal:
     """Start an output, or continue one.
 
@@ -400,6 +404,7 @@ def open_journal(
         force: Whether to replace an output that exists.
         retry_errors: Whether inputs of the run that failed are processed again, with ``resume``.
         shard: Shard of the inputs; None for all inputs.
+        has_channels: Whether results are those of single channels, for the columns of CSV.
 
     Raises:
         UsageError: If the output exists with neither or both of ``resume`` and ``force``, or cannot be continued, or
@@ -411,7 +416,7 @@ def open_journal(
     if retry_errors and not resume:
         raise UsageError("--retry-errors repeats the failures of an earlier run: it needs --resume")
     header = Header(format_name, json.loads(json.dumps(fingerprint)), shard, generation=1)
-    journal = Journal(Sidecars(output), header, retry_errors=retry_errors)
+    journal = Journal(Sidecars(output), header, retry_errors=retry_errors, has_channels=has_channels)
     try:
         if output.exists() and not output.is_file():
             if resume:
@@ -426,9 +431,13 @@ def open_journal(
 
 
 def _result_again(entry: Entry, text: bytes) -> TaggingResult:
-    """Return the result of an entry: its record, or in JSON Lines the last line of its text."""
+    """Return the result of an entry: its record, or in JSON Lines the last lines of its text."""
     try:
-        return TaggingResult.from_dict(entry.record or json.loads(text.splitlines()[-1]))
+        if entry.record:
+            return TaggingResult.from_dict(entry.record)
+        records = [json.loads(line) for line in text.splitlines()]
+        results = [TaggingResult.from_dict(record) for record in records if record["type"] == "file"]
+        return results[0] if len(results) == 1 else TaggingResult.from_channels(results)
     except (LookupError, TypeError, ValueError) as error:
         raise AstError(f"the journal's record of {entry.key.path} is damaged; --force starts over") from error
 

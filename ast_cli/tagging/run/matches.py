@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 
 from ast_cli.errors import UsageError
-from ast_cli.results import Record, StreamedPart, Window
+from ast_cli.results import Record, StreamedPart, TaggingResult, Window
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
 
 
@@ -23,8 +24,9 @@ def check_matches_only(options: ClassifyOptions, run_options: RunOptions) -> Non
 class MatchSelection:
     """Selects the records of inputs that match: those with an event if events are detected, else with a tag.
 
-    Inputs that failed are selected too. Windows without tags are left out. With ``stream`` windows and events are
-    selected one by one, and the result of an input follows if any of them was.
+    Inputs that failed are selected too. Windows without tags are left out. Of an input whose channels are tagged by
+    themselves only the channels that match are selected. With ``stream`` windows and events are selected one by one, and
+    the result of an input, or of a channel, follows if any of them was.
 
     Args:
         options: Options of the run.
@@ -32,17 +34,25 @@ class MatchSelection:
 
     def __init__(self, options: ClassifyOptions) -> None:
         self._has_events = options.events
-        self._has_selected_part = False  # of the input whose windows and events are being streamed
+        self._selected_parts: set[int | None] = set()  # channels with one, of the input that is being streamed
 
     def __call__(self, record: Record) -> Record | None:
         """Return the record as it is reported; None if it is left out."""
         if isinstance(record, StreamedPart):
             if isinstance(record.part, Window) and not record.part.tags:
                 return None
-            self._has_selected_part = True
+            self._selected_parts.add(record.channel)
             return record
-        has_selected_part, self._has_selected_part = self._has_selected_part, False
-        if record.error is not None or has_selected_part:
+        selected_parts, self._selected_parts = self._selected_parts, set()
+        if not record.channels:
+            return self._selected(record, selected_parts)
+        channels = [self._selected(channel, selected_parts) for channel in record.channels]
+        matching = tuple(channel for channel in channels if channel is not None)
+        return dataclasses.replace(record, channels=matching) if matching else None
+
+    def _selected(self, record: TaggingResult, selected_parts: Set[int | None]) -> TaggingResult | None:
+        """Return the result of an input, or of a channel, as it is reported; None if it is left out."""
+        if record.error is not None or record.channel in selected_parts:
             return record
         if not (record.events if self._has_events else record.tags):
             return None

@@ -222,17 +222,29 @@ def _journalled_records(part: _Part) -> Iterator[_Record]:
 
 
 def _json_records(file: Path) -> Iterator[_Record]:
-    """Yield the records of JSON Lines: the record of a file together with the windows and events before it."""
+    """Yield the records of JSON Lines: the records of a file, or of its channels, with the windows and events before."""
     text, first_line, line = b"", 1, 0
+    last: dict[str, Any] = {}  # record of the file that the text belongs to; empty while there are only its parts
     with _reading(file), open(file, "rb") as stream:
         for line, row in enumerate(stream, start=1):
             record = _json_record(file, line, row)
+            if last and not _is_next_channel(record, last):
+                yield _Record(first_line, _json_names(last), last.get("status") == OK, text)
+                text, first_line, last = b"", line, {}
             text += row
-            if record["type"] == "file":
-                yield _Record(first_line, _json_names(record), record.get("status") == OK, text)
-                text, first_line = b"", line + 1
-    if text:
+            last = record if record["type"] == "file" else last
+    if last:
+        yield _Record(first_line, _json_names(last), last.get("status") == OK, text)
+    elif text:
         raise AstError(f"{file}: line {line} is the last, and the record of its file is missing")
+
+
+def _is_next_channel(record: dict[str, Any], last: dict[str, Any]) -> bool:
+    """Return whether a record is of a later channel of the same file: their numbers ascend."""
+    channels = last.get("channel"), record.get("channel")
+    if record["type"] != "file" or _json_names(record) != _json_names(last):
+        return False
+    return isinstance(channels[0], int) and isinstance(channels[1], int) and channels[0] < channels[1]
 
 
 def _json_record(file: Path, line: int, row: bytes) -> dict[str, Any]:
