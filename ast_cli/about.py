@@ -23,7 +23,8 @@ class About:
         flag: Name of the option on the command line, if it differs from the field's name.
         short: One-letter form of the flag, such as ``-k``.
         metavar: Placeholder for the value in the help, such as ``SECONDS``.
-        choices: ``Literal`` of the values allowed on the command line, if the field's type allows more.
+        choices: Type of the option on the command line, if the field's type allows more: a ``Literal`` of the values,
+            or ``str`` for a value that the options parse.
     """
 
     help: str

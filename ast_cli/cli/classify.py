@@ -115,6 +115,7 @@ def classify(
         from ast_cli.audio.raw_stream import RawFormat
 
         live = RawFormat(raw_rate, raw_format, raw_channels)
+        live.check_channel(options.channels)
     with quiet_native_libraries(), _decoding(len(inputs), run, is_live=live is not None) as workers:
         with nothing_to_save():
             from ast_cli.tagging.run.tag_files import open_run
@@ -124,7 +125,7 @@ def classify(
         with open_run(
             tagger, inputs, options, run, workers=workers, live=live, on_progress=lambda _tally: raise_if_ended()
         ) as running:
-            any_failed = show_run(running, run, quiet=quiet, verbose=verbose, is_live=live is not None)
+            any_failed = show_run(running, options, run, quiet=quiet, verbose=verbose, is_live=live is not None)
     if any_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
 

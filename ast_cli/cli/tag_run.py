@@ -7,22 +7,26 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ast_cli.audio.channels import MIX
 from ast_cli.cli.progress import RunProgress, watched
 from ast_cli.cli.streams import note, results_stream, tell_faults, writing_stdout
 from ast_cli.report import open_writer
 from ast_cli.results import Record, TaggingResult
-from ast_cli.tagging.options import RunOptions
+from ast_cli.tagging.options import ClassifyOptions, RunOptions
 
 if TYPE_CHECKING:
     from ast_cli.tagging.run.tag_files import TaggingRun
 
 
-def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, verbose: bool, is_live: bool) -> bool:
+def show_run(
+    running: TaggingRun, options: ClassifyOptions, run: RunOptions, *, quiet: bool, verbose: bool, is_live: bool
+) -> bool:
     """Carry out a run and display it; return whether any input failed, in this run or in the one that it continues.
 
     Args:
         running: The opened run.
-        run: Its options.
+        options: Options of the tagging.
+        run: Options of the run.
         quiet: Whether only errors are printed on standard error.
         verbose: Whether the summary is printed for a single input too, and contains engine and batch size.
         is_live: Whether the input is live.
@@ -34,7 +38,7 @@ def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, verbose: bool
     # A table on the terminal contains the errors itself.
     prints_faults = run.format_name != "table" or run.output is not None or not sys.stdout.isatty()
     try:
-        with _printing(run) as print_record:
+        with _printing(run, has_channels=options.channels != MIX) as print_record:
             for record in watched(running, progress, quiet=quiet, to_stdout=run.output is None):
                 print_record(record)
                 if prints_faults and isinstance(record, TaggingResult):
@@ -57,14 +61,14 @@ def show_run(running: TaggingRun, run: RunOptions, *, quiet: bool, verbose: bool
 
 
 @contextlib.contextmanager
-def _printing(run: RunOptions) -> Iterator[Callable[[Record], None]]:
+def _printing(run: RunOptions, *, has_channels: bool) -> Iterator[Callable[[Record], None]]:
     """Yield a function that prints a record on standard output, or does nothing if there is an output file."""
     if run.output is not None:
         yield lambda _record: None
         return
     with results_stream() as stream:
         with writing_stdout():
-            writer = open_writer(run.format_name, stream)
+            writer = open_writer(run.format_name, stream, has_channels=has_channels)
 
         def print_record(record: Record) -> None:
             with writing_stdout():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from ast_cli.about import TIME, About, flag_of
+from ast_cli.audio.channels import MIX, Channels, parsed_channels
 from ast_cli.audio.front_end import FbankBackend, FrontEndName, check_front_end_name
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import UsageError
@@ -126,6 +127,8 @@ class WindowOptions:
     Attributes:
         start_s: Start of the part, in seconds.
         duration_s: Length of the part, in seconds; None for the rest of the recording.
+        channels: ``mix`` for the mean of all channels, ``each`` for every channel by itself, or the number of one
+            channel, from 1.
         hop_s: Seconds from the start of one window to the start of the next; None for windows side by side.
         batch_size: Windows per batch; None for a size that suits the device and the model.
     """
@@ -139,11 +142,20 @@ class WindowOptions:
     duration_s: Annotated[
         float | None, About("Length of that part. [default: the rest]", flag="--duration", metavar=TIME)
     ] = None
+    channels: Annotated[
+        Channels,
+        About(
+            "Channels to read: mix (their mean), each (every one by itself), or one by its number, from 1.",
+            metavar="mix|each|N",
+            choices=str,
+        ),
+    ] = MIX
     hop_s: HopSeconds = None
     batch_size: BatchSize = None
 
     def __post_init__(self) -> None:
         """Validate the options."""
+        object.__setattr__(self, "channels", parsed_channels(self.channels))
         if not (math.isfinite(self.start_s) and self.start_s >= 0):
             raise UsageError(f"{flag_of(WindowOptions, 'start_s')} must be at least 0 s, not {self.start_s:g}")
         for name in ("duration_s", "hop_s"):

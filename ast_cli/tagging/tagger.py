@@ -26,7 +26,7 @@ from ast_cli.tagging.extract.extraction import NEEDS_TORCH, Extraction, extract_
 from ast_cli.tagging.inputs import Input, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, DecodeOptions, ExtractOptions, LoadOptions
 from ast_cli.tagging.score.classify import classify_inputs, classify_turns
-from ast_cli.tagging.score.recording import Audio, Recording, open_stream
+from ast_cli.tagging.score.recording import Audio, open_stream, recordings_of
 
 
 class Tagger:
@@ -142,6 +142,9 @@ class Tagger:
             options: How the recording is tagged; None for the defaults.
             **changes: Single fields of `ClassifyOptions`, e.g. ``top_k=3, timestamps=True``.
 
+        Returns:
+            The result; with ``channels="each"`` its ``channels`` are the results of the channels.
+
         Raises:
             AudioError: If the recording cannot be read. In `classify_paths` this is a result with an error instead.
             UsageError: If an option is invalid, or a waveform is not mono.
@@ -154,7 +157,8 @@ class Tagger:
         assert isinstance(result, TaggingResult)
         if result.error is not None:
             raise AudioError(result.error.code, result.error.message)
-        return dataclasses.replace(result, path=path)
+        channels = tuple(dataclasses.replace(channel, path=path) for channel in result.channels)
+        return dataclasses.replace(result, path=path, channels=channels)
 
     def classify_paths(
         self,
@@ -223,7 +227,7 @@ class Tagger:
         _check_one_recording(audio, "extract", "call it for each")
         stream = open_stream(audio, self.feature_extractor.sampling_rate, options, sampling_rate)
         engine = self._torch_engine if options.what in NEEDS_TORCH else self.engine
-        return extract_features(Recording(stream, self.feature_extractor, options), engine, options)
+        return extract_features(recordings_of(stream, self.feature_extractor, options), engine, options)
 
     @cached_property
     def _torch_engine(self) -> Engine:

@@ -11,8 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from ast_cli import load_waveform
 from ast_cli.errors import ExitCode
 from ast_cli.hub.folders import builtin_folder
 from ast_cli.model.config import read_config
@@ -223,6 +226,88 @@ def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(
     assert run_ast(*command, "--resume", "--hop", "1", cwd=tmp_path).returncode == ExitCode.USAGE
 
 
+@pytest.fixture
+def rain_and_dog(tmp_path: Path) -> tuple[Path, list[Path]]:
+    """Return a file with rain on the left and a dog on the right, and a mono file of each."""
+    sources = [Path(__file__).parents[2] / "sample_audio" / name for name in ("rain.ogg", "dog.wav")]
+    waveforms = [load_waveform(source, 44100) for source in sources]
+    num_samples = min(waveform.size for waveform in waveforms)
+    samples = np.stack([waveform[:num_samples] for waveform in waveforms], axis=1)
+    files = [tmp_path / name for name in ("both.wav", "rain.wav", "dog.wav")]
+    for file, content in zip(files, (samples, samples[:, 0], samples[:, 1]), strict=True):
+        soundfile.write(file, content, 44100, subtype="FLOAT")
+    return files[0], files[1:]
+
+
+def test_channels_are_tagged_as_the_mono_files(run_ast: Run, rain_and_dog: tuple[Path, list[Path]]) -> None:
+    both, monos = rain_and_dog
+    common = ["-f", "jsonl", "-q", "--timestamps", "--hop", "0.5", "--batch-size", "1", *BUILTIN]
+    each = run_ast("classify", both.name, "--channels", "each", *common, cwd=both.parent)
+    of_monos = run_ast("classify", *[mono.name for mono in monos], *common, cwd=both.parent)
+    assert (each.returncode, of_monos.returncode) == (ExitCode.OK, ExitCode.OK)
+    records = [json.loads(line) for line in each.stdout.splitlines()]
+    for number, line in enumerate(of_monos.stdout.splitlines(), start=1):
+        expected = json.loads(line) | {"path": "both.wav", "channel": number, "num_channels": 2}
+        assert records[number - 1] == expected  # the same batches of one window: the same numbers
+        alone = run_ast("classify", both.name, "--channels", str(number), *common, cwd=both.parent)
+        assert json.loads(alone.stdout) == expected
+    assert [record["tags"][0]["label"] for record in records] == ["Rain", "Bark"]
+
+
+def test_each_channel_has_its_heading_and_its_rows(run_ast: Run, rain_and_dog: tuple[Path, list[Path]]) -> None:
+    folder = rain_and_dog[0].parent
+    command = ["classify", "both.wav", "nope.wav", "--channels", "each", "-k", "1", "-q", *BUILTIN]
+    table = run_ast(*command, cwd=folder)
+    assert table.returncode == ExitCode.SOME_FAILED
+    assert [line for line in table.stdout.splitlines() if line and not line.startswith(" ")] == [
+        "both.wav [channel 1]  00:04.00", "both.wav [channel 2]  00:04.00", "nope.wav  error: nope.wav: no such file",
+    ]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(run_ast(*command, "-f", "csv", cwd=folder).stdout)))
+    assert [(row["path"], row["label"], row["channel"], row["error_code"]) for row in rows] == [
+        ("both.wav", "Rain", "1", ""), ("both.wav", "Bark", "2", ""), ("nope.wav", "", "", "not_found"),
+    ]  # fmt: skip
+
+
+def test_file_without_the_channel_is_an_error_record_beside_others(
+    run_ast: Run, rain_and_dog: tuple[Path, list[Path]]
+) -> None:
+    done = run_ast(
+        "classify", "rain.wav", "both.wav", "--channels", "2", "--json", *BUILTIN, cwd=rain_and_dog[0].parent
+    )
+    assert done.returncode == ExitCode.SOME_FAILED
+    assert [(record["channel"], record["status"]) for record in json.loads(done.stdout)] == [(2, "error"), (2, "ok")]
+    assert "error: rain.wav: there is no channel 2 (--channels 2): it has 1 channel\n" in done.stderr
+    assert "2 inputs: 1 ok, 1 failed (bad_channels 1)" in done.stderr
+
+
+def test_killed_run_of_each_channel_goes_on_with_whole_inputs(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
+    clip = write_wav("clips/a.wav", 6.0, num_channels=2)
+    for i in range(40):
+        (tmp_path / "clips" / f"{i:02d}.wav").write_bytes(clip.read_bytes())
+    command = ["classify", "clips", *BUILTIN, "-f", "jsonl", "-o", "tags.jsonl", "--batch-size", "1"]
+    each = [*command, "--channels", "each"]
+    process = subprocess.Popen([sys.executable, "-m", "ast_cli", *each], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    output = tmp_path / "tags.jsonl"
+    while process.poll() is None and (not output.exists() or output.read_bytes().count(b"\n") < 6):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    output.write_bytes(output.read_bytes() + output.read_bytes().splitlines(keepends=True)[0])  # a channel alone
+    other = run_ast(*command, "--channels", "2", "--resume", cwd=tmp_path)
+    assert (other.returncode, other.stderr.splitlines()[-1]) == (
+        ExitCode.USAGE,
+        "error: tags.jsonl was begun otherwise: options.channels was 'each' and is 2; --resume needs the same, "
+        "--force starts anew",
+    )
+    done = run_ast(*each, "--resume", cwd=tmp_path)
+    assert done.returncode == ExitCode.OK
+    assert "done before" in done.stderr
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    names = [*(f"clips/{i:02d}.wav" for i in range(40)), "clips/a.wav"]
+    assert [(record["path"], record["channel"]) for record in records] == [(name, n) for name in names for n in (1, 2)]
+    assert len({json.dumps(record["tags"]) for record in records}) == 2
+
+
 def test_standard_input_cannot_be_resumed(run_ast: Run, tmp_path: Path) -> None:
     done = run_ast("classify", "-", *BUILTIN, "-o", str(tmp_path / "tags.json"), "--json", "--resume", stdin=b"")
     assert (done.returncode, "standard input" in done.stderr) == (ExitCode.USAGE, True)
@@ -293,6 +378,16 @@ def test_live_raw_samples_are_streamed_as_records(run_ast: Run) -> None:
     assert records[2]["duration_s"] == 6.0
 
 
+def test_live_channels_are_tagged_by_themselves(run_ast: Run, rain_and_dog: tuple[Path, list[Path]]) -> None:
+    raw = load_waveform(rain_and_dog[0], 44100, channels="each").T.astype("<f4").tobytes()
+    common = ["classify", "-", "--raw-rate", "44100", "--raw-format", "f32le", "--raw-channels", "2", "-f", "jsonl"]
+    each = run_ast(*common, "--channels", "each", "-k", "1", *BUILTIN, stdin=raw)
+    records = [json.loads(line) for line in each.stdout.splitlines()]
+    assert [(record["channel"], record["tags"][0]["label"]) for record in records] == [(1, "Rain"), (2, "Bark")]
+    second = run_ast(*common, "--channels", "2", "-k", "1", *BUILTIN, stdin=raw)
+    assert json.loads(second.stdout) == records[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -309,6 +404,13 @@ def test_live_raw_samples_are_streamed_as_records(run_ast: Run) -> None:
         (["x.wav", "--shard", "2/2"], ExitCode.USAGE, "shard"),
         (["x.wav", "--raw-rate", "16000", "-f", "jsonl"], ExitCode.USAGE, "raw samples are read from standard input"),
         (["-", "--raw-rate", "16000", "-f", "jsonl", "--shard", "0/2"], ExitCode.USAGE, "leave out --shard"),
+        (["x.wav", "--channels", "left"], ExitCode.USAGE, "must be mix, each, or a channel's number from 1 to 64, not"),
+        (["x.wav", "--channels", "0"], ExitCode.USAGE, "must be mix, each, or a channel's number from 1 to 64, not 0"),
+        (
+            ["-", "--raw-rate", "16000", "--raw-channels", "2", "--channels", "3", "-f", "jsonl"],
+            ExitCode.USAGE,
+            "--channels 3 names a channel that --raw-channels 2 does not have",
+        ),
         (["-0", "x.wav"], ExitCode.USAGE, "-0 needs --files-from"),
         (["--files-from", "nope.txt"], ExitCode.USAGE, "--files-from nope.txt: cannot be read"),
         (["-", "--files-from", "-"], ExitCode.USAGE, "cannot be both"),

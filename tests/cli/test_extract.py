@@ -53,6 +53,22 @@ def test_logits_in_safetensors_bring_their_labels(run_ast: Run, write_wav: Write
         assert json.loads(opened.metadata()["ast"])["id2label"]["8"] == "Rain"
 
 
+def test_channels_are_an_axis_of_the_file_and_in_its_facts(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    write_wav("stereo.wav", 6.0, num_channels=2)
+    command = ["extract", "stereo.wav", "--model", "builtin", "--channels"]
+    each = run_ast(*command, "each", "-o", "each.npz", cwd=tmp_path)
+    assert each.stdout == "each.npz  embedding 2x192, window_embeddings 2x2x192, start_s 2, end_s 2\n"
+    second = run_ast(*command, "2", "-o", "second.npz", cwd=tmp_path)
+    assert second.stdout == "second.npz  embedding 192, window_embeddings 2x192, start_s 2, end_s 2\n"
+    with np.load(tmp_path / "each.npz") as all_channels, np.load(tmp_path / "second.npz") as one:
+        np.testing.assert_allclose(all_channels["embedding"][1], one["embedding"], atol=1e-5)
+        facts = [json.loads(str(file["metadata"])) for file in (all_channels, one)]
+    assert [(fact["num_channels"], fact["channels"]) for fact in facts] == [(2, "each"), (2, 2)]
+    third = run_ast(*command, "3", "-o", "third.npz", cwd=tmp_path)
+    assert (third.returncode, (tmp_path / "third.npz").exists()) == (ExitCode.SOME_FAILED, False)
+    assert "error: stereo.wav: there is no channel 3 (--channels 3): it has 2 channels" in third.stderr
+
+
 def test_existing_file_is_kept_unless_forced(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     target, path = tmp_path / "out.npy", str(write_wav("a.wav"))
     target.write_bytes(b"precious")

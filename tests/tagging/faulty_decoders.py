@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ast_cli.audio.channels import Channels
 from ast_cli.audio.decode import AudioStream, open_audio
 from ast_cli.errors import AudioError, ErrorCode, WarningCode
 from ast_cli.tagging.decode.pool import DecodePool
@@ -57,12 +58,14 @@ def crash_after(num_blocks: int) -> Iterator[np.ndarray[Any, Any]]:
     os._exit(9)
 
 
-def open_faulty(path: str | bytes, rate: int, start_s: float, duration_s: float | None) -> AudioStream | FaultyStream:
+def open_faulty(
+    path: str | bytes, rate: int, start_s: float, duration_s: float | None, channels: Channels
+) -> AudioStream | FaultyStream:
     """Fail as the name of the file says; decode files with other names normally."""
     if isinstance(path, bytes):  # the content of standard input
         if path.startswith(b"crash"):
             os.kill(os.getpid(), signal.SIGSEGV)
-        return open_audio(path, rate, start_s, duration_s)
+        return open_audio(path, rate, start_s, duration_s, channels)
     fault = Path(path).stem.partition("_")[0]
     if fault == "exit":
         os._exit(7)
@@ -94,4 +97,4 @@ def open_faulty(path: str | bytes, rate: int, start_s: float, duration_s: float 
         os.write(2, b"complained by a C library")
     if fault == "modules":
         raise AudioError(ErrorCode.DECODE_ERROR, " ".join(sorted(sys.modules)))
-    return open_audio(path, rate, start_s, duration_s)
+    return open_audio(path, rate, start_s, duration_s, channels)

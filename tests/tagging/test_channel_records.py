@@ -15,8 +15,10 @@ from ast_cli.errors import AstError
 from ast_cli.report import FORMATS, open_writer
 from ast_cli.results import StreamedPart, TaggingResult, Window
 from ast_cli.tagging.inputs import Input
+from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.run.journal import Journal, open_journal
 from ast_cli.tagging.run.journal_lines import Sidecars
+from ast_cli.tagging.run.matches import MatchSelection
 from ast_cli.tagging.run.merge import merge_outputs
 
 NUM_CHANNELS = 3
@@ -184,3 +186,51 @@ def test_error_while_channels_are_written_leaves_whole_inputs(tmp_path: Path) ->
         assert output.read_bytes() == rendered([first], "jsonl")
         journal.write(good, third)
     assert output.read_bytes() == rendered([first, third], "jsonl")
+
+
+def tagged_channels(*num_tags: int) -> TaggingResult:
+    """Return a result of one channel per number, each with so many tags."""
+    one = by_channel(inputs()[2]).channels[2]
+    tags = tagged(inputs()[2]).tags
+    return TaggingResult.from_channels(
+        [dataclasses.replace(one, channel=i, tags=tags[:number]) for i, number in enumerate(num_tags, start=1)]
+    )
+
+
+def test_only_channels_that_match_are_reported() -> None:
+    select = MatchSelection(ClassifyOptions(threshold=0.5, channels="each"))
+    result = tagged_channels(1, 0, 2)
+    selected = select(result)
+    assert isinstance(selected, TaggingResult)
+    assert selected.channels == (result.channels[0], result.channels[2])
+    assert select(tagged_channels(0, 0)) is None
+    failed = by_channel(inputs()[FAILED[0]])
+    assert select(failed) is failed
+
+
+def test_channel_whose_windows_were_streamed_is_reported() -> None:
+    select = MatchSelection(ClassifyOptions(threshold=0.5, channels="each", stream=True, timestamps=True))
+    result = tagged_channels(0, 0, 0)
+    part = StreamedPart(result.path, Window(0.0, 1.0, tagged(inputs()[2]).tags), 2)
+    assert select(part) is part
+    selected = select(result)
+    assert isinstance(selected, TaggingResult)
+    assert [channel.channel for channel in selected.channels] == [2]
+    assert select(result) is None  # of another input
+
+
+@pytest.mark.parametrize("journals", [False, True])
+def test_inputs_with_some_of_their_channels_are_merged_and_resumed(tmp_path: Path, journals: bool) -> None:
+    part = tmp_path / "tags.jsonl"
+    first, second = inputs()[2:4]
+    few = tagged_channels(1, 0, 2)
+    few = TaggingResult.from_channels([few.channels[0], few.channels[2]])
+    with begin(part, "jsonl") as journal:
+        assert list(journal.pending([first, second])) == [first, second]
+        journal.write(few, first)
+        journal.write(by_channel(second), second)
+    with begin(part, "jsonl", resume=True) as journal:
+        assert list(journal.pending([first, second])) == []
+    if not journals:
+        Sidecars(part).journal.unlink()
+    assert merge_outputs([part], tmp_path / "merged.jsonl").num_files == 2

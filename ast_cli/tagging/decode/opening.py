@@ -72,7 +72,8 @@ def open_inputs(
     Args:
         inputs: Inputs to open; taken lazily, some of them ahead of the reader.
         sampling_rate: Sampling rate of the decoded samples in Hz.
-        part: Part to read of each input that has no part of its own; None to read everything.
+        part: Part to read of each input that has no part of its own, and channels of all; None to read and mix
+            everything.
         workers: Workers that `start_decoding` started, or the options to start them; None for the default options.
         watching: Wrapper of the function that opens an input: called with the path and that function, it returns
             the function for the reader.
@@ -163,8 +164,8 @@ def _look_ahead(
 
 
 def _request(item: Input, sampling_rate: int, part: WindowOptions) -> Request:
-    part = item.part_in(part)
-    return Request(item.path, sampling_rate, part.start_s, part.duration_s, None)
+    of_item = item.part_in(part)
+    return Request(item.path, sampling_rate, of_item.start_s, of_item.duration_s, part.channels, None)
 
 
 def _turn_here(item: Input, request: Request, watching: Watching) -> Turn:
@@ -176,7 +177,7 @@ def _turn_here(item: Input, request: Request, watching: Watching) -> Turn:
         from ast_cli.audio.decode import open_audio  # imports the decoders, which this process seldom needs
 
         source = sys.stdin.buffer.read() if item.path == STDIN else item.path
-        return open_audio(source, request.sampling_rate, request.start_s, request.duration_s)
+        return open_audio(source, request.sampling_rate, request.start_s, request.duration_s, request.channels)
 
     return Turn(item, watching(item.path, open_stream))
 

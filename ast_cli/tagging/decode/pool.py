@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ast_cli.audio.channels import EACH
 from ast_cli.errors import AstError, AudioError, ErrorCode, WarningCode
 from ast_cli.tagging.decode.worker import BLOCK, CLOSING, OPENING, Request, packed
 from ast_cli.tagging.decode.worker_process import Message, Worker, WorkerDied
@@ -26,9 +27,9 @@ from ast_cli.tagging.decode.worker_process import Message, Worker, WorkerDied
 MOST_BY_DEFAULT = 16  # about seven workers decode FLAC as fast as a large GPU tags it
 NUM_ATTEMPTS = 2  # a worker may have died for a reason other than its file
 NUM_START_ATTEMPTS = 3
-INPUT_BUFFER_BYTES = 32 << 20  # 8.7 minutes at 16 kHz
+INPUT_BUFFER_BYTES = 32 << 20  # 8.7 minutes at 16 kHz, of one channel
 POOL_BUFFER_BYTES = 256 << 20
-TURN_BYTES = 1 << 20  # 16 s at 16 kHz, more than a window: with so much buffered, reading one window seldom waits
+TURN_BYTES = 1 << 20  # per channel; 16 s at 16 kHz, so that reading one window seldom waits
 IDLE_AFTER_S = 0.5  # longest wait for something to read when inputs are read in any order
 
 
@@ -64,7 +65,8 @@ class Decoding:
     Attributes:
         request: File to decode, and how.
         opening: Facts about the file; None until it is open.
-        blocks: Seconds decoded up to the block's end, and its samples of shape (num_samples,).
+        blocks: Seconds decoded up to the block's end, and its samples of shape (num_samples,), or
+            (num_channels, num_samples) if each channel is decoded by itself.
         num_bytes: Size of ``blocks``.
         num_taken: Number of blocks that the reader has taken.
         is_held_up: Whether the worker waits for room in the buffers.
@@ -85,6 +87,11 @@ class Decoding:
         self.is_abandoned = False
 
     @property
+    def num_rows(self) -> int:
+        """Number of waveforms that are decoded side by side: one, or each channel of a file that is open."""
+        return self.opening.num_channels if self.opening is not None and self.request.channels == EACH else 1
+
+    @property
     def is_complete(self) -> bool:
         """Whether nothing more will come from the worker, so that reading to the end does not wait."""
         return self.closing is not None or self.error is not None
@@ -92,7 +99,7 @@ class Decoding:
     @property
     def is_due(self) -> bool:
         """Whether to read the input now: it is complete, a window has arrived, or its worker waits for room."""
-        return self.is_complete or self.is_held_up or self.num_bytes >= TURN_BYTES
+        return self.is_complete or self.is_held_up or self.num_bytes >= TURN_BYTES * self.num_rows
 
 
 class PooledStream:
@@ -107,7 +114,7 @@ class PooledStream:
         self._decoding = decoding
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield samples in [-1, 1], each block of shape (num_samples,).
+        """Yield samples in [-1, 1] as `ast_cli.audio.decode.AudioStream` does.
 
         Raises:
             AudioError: If the file cannot be decoded, or its worker died or hung.
@@ -409,7 +416,9 @@ class DecodePool:
             if self._is_unwanted(decoding):
                 return False
             if message.kind == BLOCK:
-                decoding.blocks.append((message.duration_s, message.content))
+                by_channel = decoding.request.channels == EACH
+                samples = message.content.reshape(decoding.num_rows, -1) if by_channel else message.content
+                decoding.blocks.append((message.duration_s, samples))
                 self._count_bytes(decoding, message.content.nbytes)
             elif message.kind == OPENING:
                 decoding.opening = Opening(*message.content)

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from ast_cli.errors import DEBUG_VARIABLE, AudioError, ErrorCode, internal_error
 
 if TYPE_CHECKING:
+    from ast_cli.audio.channels import Channels
     from ast_cli.audio.sample_stream import SampleStream
 
-MESSAGE_SAMPLES = 65_536  # small blocks are joined, because every message wakes two threads
+MESSAGE_SAMPLES = 65_536  # per channel; small blocks are joined, because every message wakes two threads
 NICENESS = 10
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 HEADER = struct.Struct("<cdI")
 READY, OPENING, BLOCK, CLOSING, FAILURE = b"R", b"O", b"B", b"C", b"F"
 
-OpenFunction = Callable[[str | bytes, int, float, float | None], "SampleStream"]
+OpenFunction = Callable[[str | bytes, int, float, float | None, "Channels"], "SampleStream"]
 
 
 class Request(NamedTuple):
@@ -52,12 +53,14 @@ class Request(NamedTuple):
         start_s: Start of the part to decode, in seconds.
         duration_s: Length of the part in seconds; None for the rest of the file.
         content_file: Path of the file with the content of standard input; None for other inputs.
+        channels: Channels to decode. With ``each`` a block contains the samples of every channel, one after another.
     """
 
     path: str
     sampling_rate: int
     start_s: float
     duration_s: float | None
+    channels: Channels
     content_file: str | None
 
 
@@ -86,9 +89,9 @@ def work() -> None:
 
 
 def _open(open_stream: OpenFunction, request: Request) -> SampleStream:
-    path, sampling_rate, start_s, duration_s, content_file = request
+    path, sampling_rate, start_s, duration_s, channels, content_file = request
     source = path if content_file is None else Path(content_file).read_bytes()
-    return open_stream(source, sampling_rate, start_s, duration_s)
+    return open_stream(source, sampling_rate, start_s, duration_s, channels)
 
 
 def _die_with_parent() -> None:
@@ -159,13 +162,18 @@ def _joined(stream: SampleStream) -> Iterator[NDArray[np.float32]]:
     num_samples = 0
     for block in stream:
         parts.append(block)
-        num_samples += block.size
+        num_samples += block.shape[-1]
         if num_samples >= MESSAGE_SAMPLES:
-            yield np.concatenate(parts, dtype=np.float32)
+            yield _concatenated(parts)
             parts.clear()
             num_samples = 0
     if num_samples:
-        yield np.concatenate(parts, dtype=np.float32)
+        yield _concatenated(parts)
+
+
+def _concatenated(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Join blocks along their samples, one channel after another in memory."""
+    return np.ascontiguousarray(np.concatenate(parts, axis=-1, dtype=np.float32))
 
 
 def packed(*values: Any) -> bytes:

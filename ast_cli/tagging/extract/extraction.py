@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ast_cli.audio.channels import EACH
 from ast_cli.audio.windows import AudioWindow
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import AudioError, ErrorCode, UsageError
@@ -36,6 +37,7 @@ class Extraction:
             ``hidden-states``: ``hidden_states`` (num_windows, num_layers + 1, num_tokens, hidden_size).
             ``attentions``: ``attentions`` (num_windows, num_layers, num_heads, num_tokens, num_tokens).
             All but ``fbank`` also hold ``start_s`` and ``end_s`` (num_windows,).
+            With ``channels="each"`` all other arrays have one more axis, the first: (num_channels, ...).
         duration_s: Of the audio read.
         sampling_rate: The recording's own, in Hz.
         num_channels: The recording's own.
@@ -55,11 +57,11 @@ class Extraction:
         return next(iter(self.arrays.values()))
 
 
-def extract_features(recording: Recording, engine: Engine | None, options: ExtractOptions) -> Extraction:
-    """Extract from one recording.
+def extract_features(recordings: Sequence[Recording], engine: Engine | None, options: ExtractOptions) -> Extraction:
+    """Extract from one recording, or from each channel of it.
 
     Args:
-        recording: Opened, not yet iterated.
+        recordings: What `ast_cli.tagging.score.recording.recordings_of` made of one opened file, not yet iterated.
         engine: The model; None for the fbank and the input values, which need none.
         options: What, and of which windows.
 
@@ -68,41 +70,60 @@ def extract_features(recording: Recording, engine: Engine | None, options: Extra
         UsageError: A model is needed and there is none.
     """
     if options.what == "fbank":
-        blocks = list(recording.fbank_blocks())
-        if not blocks:
-            raise _no_audio()
-        arrays: dict[str, NDArray[Any]] = {"fbank": np.concatenate(blocks)}
+        arrays: dict[str, NDArray[Any]] = {"fbank": _fbank(recordings, options)}
     else:
-        arrays = _of_windows(recording, engine, options)
-    stream = recording.stream
+        arrays = _of_windows(recordings, engine, options)
+    stream = recordings[0].stream
     return Extraction(
-        options.what, arrays, stream.duration_s, stream.sampling_rate, stream.num_channels, recording.warnings
+        options.what, arrays, stream.duration_s, stream.sampling_rate, stream.num_channels, recordings[0].warnings
     )
 
 
-def _of_windows(recording: Recording, engine: Engine | None, options: ExtractOptions) -> dict[str, NDArray[Any]]:
-    """Run what was asked for over the windows, batch by batch."""
-    extractor = recording.feature_extractor
-    all_windows = recording.windows()
+def _fbank(recordings: Sequence[Recording], options: ExtractOptions) -> NDArray[np.float32]:
+    """Return the long fbank, or that of each channel."""
+    in_turns = zip(*(recording.fbank_blocks() for recording in recordings), strict=True)
+    blocks = [np.stack(blocks) for blocks in in_turns]
+    if not blocks:
+        raise _no_audio()
+    fbanks = np.concatenate(blocks, axis=1)  # (num_channels, num_frames, num_mel_bins)
+    return fbanks if options.channels == EACH else fbanks[0]
+
+
+def _in_turns(recordings: Sequence[Recording]) -> Iterator[tuple[Recording, AudioWindow]]:
+    """Yield the first window of every recording, then the second, and so on."""
+    for windows in zip(*(recording.windows() for recording in recordings), strict=True):
+        yield from zip(recordings, windows, strict=True)
+
+
+def _of_windows(
+    recordings: Sequence[Recording], engine: Engine | None, options: ExtractOptions
+) -> dict[str, NDArray[Any]]:
+    """Run what was asked for over the windows, batch by batch; those of several channels share batches."""
+    extractor = recordings[0].feature_extractor
+    all_windows = _in_turns(recordings)
     only_first = options.what in FIRST_WINDOW_ONLY and not options.all_windows
-    windows: Iterator[AudioWindow] = islice(all_windows, 1) if only_first else all_windows
+    windows = islice(all_windows, len(recordings)) if only_first else all_windows
     compute = _computation(engine, options.what)
     times: list[tuple[float, float]] = []
     parts: list[NDArray[Any]] = []
     batch_size = options.batch_size or (engine.default_batch_size if engine else 1)
     while batch := list(islice(windows, batch_size)):
-        times += [recording.place_s(window) for window in batch]
-        parts.append(compute(extractor.input_values([window.content for window in batch])))
+        times += [recording.place_s(window) for recording, window in batch]
+        parts.append(compute(extractor.input_values([window.content for _, window in batch])))
     if not parts:
         raise _no_audio()
     for _ in all_windows:  # to the end, so that length and warnings are the recording's
         pass
     values = np.concatenate(parts)
-    starts, ends = np.array(times, dtype=np.float64).T
+    if options.channels == EACH:  # (num_windows * num_channels, ...) to (num_channels, num_windows, ...)
+        by_window = values.reshape(-1, len(recordings), *values.shape[1:])
+        values = np.ascontiguousarray(by_window.swapaxes(0, 1))
+    starts, ends = np.array(times[:: len(recordings)], dtype=np.float64).T
     key = options.what.replace("-", "_")
     if options.what in ("embedding", "logits"):
         plural = {"embedding": "window_embeddings", "logits": "window_logits"}[options.what]
-        return {key: values.mean(axis=0), plural: values, "start_s": starts, "end_s": ends}
+        window_axis = 1 if options.channels == EACH else 0
+        return {key: values.mean(axis=window_axis), plural: values, "start_s": starts, "end_s": ends}
     return {key: values, "start_s": starts, "end_s": ends}
 
 

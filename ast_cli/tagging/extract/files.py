@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
+from ast_cli.audio.channels import MIX
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import AudioError
@@ -23,7 +24,7 @@ from ast_cli.tagging.extract.extraction import NEEDS_NO_MODEL, NEEDS_TORCH, Extr
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ExtractOptions, LoadOptions
 from ast_cli.tagging.score.batch import file_error
-from ast_cli.tagging.score.recording import Recording
+from ast_cli.tagging.score.recording import recordings_of
 from ast_cli.tagging.tagger import Tagger, extractor_for
 
 
@@ -86,8 +87,8 @@ class ExtractionRun:
         if item.error is not None:
             return ExtractedFile(error=item.error)
         try:
-            recording = Recording(turn.open_stream(), self.feature_extractor, self.options)
-            extraction = extract_features(recording, self.engine, self.options)
+            recordings = recordings_of(turn.open_stream(), self.feature_extractor, self.options)
+            extraction = extract_features(recordings, self.engine, self.options)
         except AudioError as error:
             return ExtractedFile(error=file_error(item, error))
         write_extraction(extraction, target, self._facts(item, extraction))
@@ -104,6 +105,8 @@ class ExtractionRun:
             "sampling_rate": extraction.sampling_rate,
             "num_channels": extraction.num_channels,
         }
+        if self.options.channels != MIX:
+            facts["channels"] = self.options.channels
         if extraction.what == "logits" and self.engine is not None:
             facts["id2label"] = self.engine.config.id2label
         return facts

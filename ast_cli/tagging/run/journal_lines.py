@@ -37,6 +37,7 @@ FLAGS = {  # flags of the settings in a fingerprint that are not fields of `Clas
     "shard": "--shard",
 }
 OPAQUE = frozenset({"model", "labels", "options.thresholds"})  # their values are digests or long lists
+ADDED_SETTINGS = {"options.channels": "mix"}  # their values in journals of versions that had no such flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,10 @@ class Header:
 
     def differences(self, other: Header) -> list[Difference]:
         """Return the settings that differ in another header, by flag."""
-        mine, others = ({**_flat(header.fingerprint), "shard": format_shard(header.shard)} for header in (self, other))
+        mine, others = (
+            {**ADDED_SETTINGS, **_flat(header.fingerprint), "shard": format_shard(header.shard)}
+            for header in (self, other)
+        )
         found: dict[str, Difference] = {}
         for name in sorted(mine | others):
             old, new = _given(mine.get(name)), _given(others.get(name))

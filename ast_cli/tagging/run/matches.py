@@ -25,8 +25,8 @@ class MatchSelection:
     """Selects the records of inputs that match: those with an event if events are detected, else with a tag.
 
     Inputs that failed are selected too. Windows without tags are left out. Of an input whose channels are tagged by
-    themselves only the channels that match are selected. With ``stream`` windows and events are selected one by one, and
-    the result of an input, or of a channel, follows if any of them was.
+    themselves only the channels that match are selected. With ``stream`` windows and events are selected one by one,
+    and the result of an input, or of a channel, follows if any of them was.
 
     Args:
         options: Options of the run.

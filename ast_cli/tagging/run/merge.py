@@ -222,7 +222,7 @@ def _journalled_records(part: _Part) -> Iterator[_Record]:
 
 
 def _json_records(file: Path) -> Iterator[_Record]:
-    """Yield the records of JSON Lines: the records of a file, or of its channels, with the windows and events before."""
+    """Yield the records of JSON Lines: those of a file or its channels, with the windows and events before."""
     text, first_line, line = b"", 1, 0
     last: dict[str, Any] = {}  # record of the file that the text belongs to; empty while there are only its parts
     with _reading(file), open(file, "rb") as stream:

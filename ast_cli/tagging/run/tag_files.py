@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ast_cli.audio.channels import EACH, MIX
 from ast_cli.engine.batch_size import BatchSize, choose_batch_size
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import UsageError
@@ -178,7 +179,7 @@ def open_run(
         with contextlib.closing(tagged), contextlib.closing(records):
             started_s = time.monotonic()
             yield TaggingRun(records, tally, tagger.engine, batch_size, journal)
-        if live is None:
+        if live is None and options.channels != EACH:  # the speed of one channel, which mixed ones have too
             engine = tagger.engine
             how = f"{engine.name}, {engine.device_name}, {engine.dtype_name}"
             remember_speed(tagger.name, tally.audio_s, time.monotonic() - started_s, how)
@@ -201,6 +202,7 @@ def _journal(
         force=run_options.force,
         retry_errors=run_options.retry_errors,
         shard=run_options.shard,
+        has_channels=options.channels != MIX,
     )
 
 
@@ -228,7 +230,7 @@ def _tagged_live(
     from ast_cli.audio.raw_stream import RawStream  # it imports decoders, which this process seldom needs
 
     (item,) = pending
-    stream = RawStream(sys.stdin.buffer, live, tagger.feature_extractor.sampling_rate)
+    stream = RawStream(sys.stdin.buffer, live, tagger.feature_extractor.sampling_rate, options.channels)
     options = dataclasses.replace(options, batch_size=1, stream=True)
     yield from classify_turns(tagger, [Turn(item, lambda: stream)], options)
 

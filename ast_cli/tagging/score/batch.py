@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ast_cli.audio.channels import EACH
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.windows import AudioWindow
 from ast_cli.engine.batch_size import BatchSize
@@ -26,7 +27,7 @@ from ast_cli.tagging.decode.opening import Turn
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions
 from ast_cli.tagging.score.events import EventMerger
-from ast_cli.tagging.score.recording import Recording
+from ast_cli.tagging.score.recording import Recording, recordings_of
 from ast_cli.tagging.score.runner import runner_for
 from ast_cli.tagging.score.scoring import TagChooser
 from ast_cli.tagging.score.window_cache import DistinctWindow, WindowCache
@@ -35,13 +36,15 @@ MAX_DELIVERIES = 1_024  # windows that may wait for scores: those of a day of si
 
 
 class PendingResult:
-    """One input whose windows are being scored: a running mean or maximum, never all windows at once."""
+    """One input, or one channel of it, that is being scored: a running mean or maximum, never all windows at once."""
 
-    def __init__(self, path: str | None, chooser: TagChooser, options: ClassifyOptions) -> None:
+    def __init__(
+        self, path: str | None, chooser: TagChooser, options: ClassifyOptions, recording: Recording | None = None
+    ) -> None:
         self.path = path
         self.chooser = chooser
         self.options = options
-        self.recording: Recording | None = None
+        self.recording = recording
         self.error: FileError | None = None
         self.num_windows_waiting = 0
         self.all_windows_read = False
@@ -53,6 +56,13 @@ class PendingResult:
         if options.events:
             thresholds = DEFAULT_THRESHOLD if chooser.thresholds is None else chooser.thresholds
             self.merger = EventMerger(chooser.id2label, chooser.label_ids, thresholds)
+
+    @property
+    def channel(self) -> int | None:
+        """Number of the channel; None for a mix, and for an input that was not opened to read each channel."""
+        if self.recording is not None:
+            return self.recording.channel
+        return self.options.channels if isinstance(self.options.channels, int) else None
 
     @property
     def is_complete(self) -> bool:
@@ -82,7 +92,7 @@ class PendingResult:
         self.windows.clear()
         self.events.clear()
         for part in parts:
-            yield StreamedPart(self.path, part)
+            yield StreamedPart(self.path, part, self.channel)
 
     def result(self, model: str) -> TaggingResult:
         """Return the result; for a streamed input it does not contain the windows and events yielded before."""
@@ -100,6 +110,7 @@ class PendingResult:
             windows=() if self.options.timestamps and not self.options.stream else None,
             events=() if self.options.events and not self.options.stream else None,
             error=self.error,
+            channel=self.channel,
         )
         if self.error is not None or self.aggregated is None or self.recording is None:
             return result
@@ -236,32 +247,57 @@ class _Unfinished:
     """
 
     def __init__(self, turn: Turn, batcher: Batcher, options: ClassifyOptions) -> None:
-        self.pending = PendingResult(turn.item.path, batcher.chooser, options)
+        self.pendings = [PendingResult(turn.item.path, batcher.chooser, options)]  # several where channels are apart
         self._turn = turn
         self._batcher = batcher
+        self._options = options
         self._windows = self._read()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every window of the input has been scored."""
+        return all(pending.is_complete for pending in self.pendings)
 
     def take_turn(self, *, in_order: bool) -> Iterator[None]:
         """Give the batcher windows, pausing after each: all there are, out of order those that can be read at once."""
-        for window in self._windows:
-            assert self.pending.recording is not None
-            self._batcher.put(self.pending, window, self.pending.recording.place_s(window))
+        for pending, window in self._windows:
+            assert pending.recording is not None
+            self._batcher.put(pending, window, pending.recording.place_s(window))
             yield
             if not (in_order or self._turn.is_whole):
                 return
-        self.pending.all_windows_read = self._turn.is_over = True
+        for pending in self.pendings:
+            pending.all_windows_read = True
+        self._turn.is_over = True
 
-    def _read(self) -> Iterator[AudioWindow]:
-        """Yield the input's windows; what goes wrong becomes its error."""
-        item, pending = self._turn.item, self.pending
-        if item.error is not None:
-            pending.error = item.error
-            return
-        try:
-            pending.recording = Recording(self._turn.open_stream(), self._batcher.feature_extractor, pending.options)
-            yield from self._batcher.runner.windows(pending.recording)
-        except AudioError as error:
-            pending.error = file_error(item, error)
+    def take_parts(self) -> Iterator[StreamedPart]:
+        """Hand out the windows and events that have closed since the last call."""
+        for pending in self.pendings:
+            yield from pending.take_parts()
+
+    def result(self, model: str) -> TaggingResult:
+        """Return the finished result; an error is the whole input's, never a channel's."""
+        results = [pending.result(model) for pending in self.pendings]
+        if self._options.channels != EACH:
+            return results[0]
+        if results[0].error is not None:
+            return dataclasses.replace(results[0], channel=None)
+        return TaggingResult.from_channels(results)
+
+    def _read(self) -> Iterator[tuple[PendingResult, AudioWindow]]:
+        """Yield the input's windows, those of its channels in turns; what goes wrong becomes its error."""
+        item, chooser, options = self._turn.item, self._batcher.chooser, self._options
+        error = item.error
+        if error is None:
+            try:
+                recordings = recordings_of(self._turn.open_stream(), self._batcher.feature_extractor, options)
+                self.pendings = [PendingResult(item.path, chooser, options, recording) for recording in recordings]
+                for windows in zip(*map(self._batcher.runner.windows, recordings), strict=True):
+                    yield from zip(self.pendings, windows, strict=True)
+            except AudioError as raised:
+                error = file_error(item, raised)
+        for pending in self.pendings:
+            pending.error = error
 
 
 def classify_turns(
@@ -298,13 +334,13 @@ def _complete(
 ) -> Iterator[TaggingResult | StreamedPart]:
     """Yield complete results; in order only those before the first incomplete input, and the parts of that input."""
     choose = takewhile if in_order else filter  # in order nothing behind the first is looked at, window after window
-    for turn in list(choose(lambda turn: unfinished[turn].pending.is_complete, unfinished)):
-        pending = unfinished.pop(turn).pending
+    for turn in list(choose(lambda turn: unfinished[turn].is_complete, unfinished)):
+        complete = unfinished.pop(turn)
         if options.stream:
-            yield from pending.take_parts()
-        yield pending.result(model)
+            yield from complete.take_parts()
+        yield complete.result(model)
     if options.stream and in_order and unfinished:
-        yield from next(iter(unfinished.values())).pending.take_parts()
+        yield from next(iter(unfinished.values())).take_parts()
 
 
 def file_error(item: Input, error: AudioError) -> FileError:

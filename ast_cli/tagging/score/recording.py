@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ast_cli.audio.channels import EACH, check_channel, split_channels
 from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_MS
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32, checked_waveform
 from ast_cli.audio.sample_stream import SampleStream
@@ -32,13 +33,21 @@ class Recording:
         stream: Samples of the recording, at the feature extractor's rate.
         feature_extractor: Feature extractor of the model.
         options: Options of the windows.
+        channel: Number of the channel of the samples, from 1; None for a mix.
 
     Raises:
         UsageError: If the hop does not fit the model.
     """
 
-    def __init__(self, stream: SampleStream, feature_extractor: ASTFeatureExtractor, options: WindowOptions) -> None:
+    def __init__(
+        self,
+        stream: SampleStream,
+        feature_extractor: ASTFeatureExtractor,
+        options: WindowOptions,
+        channel: int | None = None,
+    ) -> None:
         self.stream = stream
+        self.channel = channel
         self.feature_extractor = feature_extractor
         self.hop_frames = hop_frames_of(options.hop_s, feature_extractor.max_length)
 
@@ -86,6 +95,23 @@ class Recording:
         return start_s, min(end_s, origin_s + self.stream.duration_s)
 
 
+def recordings_of(
+    stream: SampleStream, feature_extractor: ASTFeatureExtractor, options: WindowOptions
+) -> list[Recording]:
+    """Return what an opened file holds: one recording, or with ``channels="each"`` one per channel.
+
+    The channels have the same windows. They are to be read in turns, a window of each: what is read of one is held for
+    the others.
+    """
+    if options.channels != EACH:
+        channel = options.channels if isinstance(options.channels, int) else None
+        return [Recording(stream, feature_extractor, options, channel)]
+    return [
+        Recording(channel_stream, feature_extractor, options, number)
+        for number, channel_stream in enumerate(split_channels(stream), start=1)
+    ]
+
+
 def open_stream(
     audio: Audio, target_rate: int, options: WindowOptions, sampling_rate: int | None = None
 ) -> SampleStream:
@@ -100,7 +126,7 @@ def open_stream(
         sampling_rate: Sampling rate of a waveform, in Hz.
 
     Raises:
-        AudioError: If the recording cannot be opened.
+        AudioError: If the recording cannot be opened, or does not have the channel to read.
         UsageError: If a waveform is not mono or is shorter than one frame of 25 ms, or a file is open as text.
     """
     if isinstance(audio, str | Path | bytes) or is_file(audio):
@@ -109,7 +135,11 @@ def open_stream(
         )  # it imports decoders, which most runs need in worker processes only
 
         return open_audio(
-            cast("str | Path | bytes | BinaryIO", audio), target_rate, options.start_s, options.duration_s
+            cast("str | Path | bytes | BinaryIO", audio),
+            target_rate,
+            options.start_s,
+            options.duration_s,
+            options.channels,
         )
     return WaveformStream(cast("NDArray[Any] | Tensor", audio), sampling_rate, target_rate, options)
 
@@ -136,6 +166,8 @@ class WaveformStream:
         length = None if options.duration_s is None else round(options.duration_s * self.sampling_rate)
         part = as_float32(samples[start:][:length])
         self.num_channels = 1
+        check_channel("the waveform", options.channels, self.num_channels)
+        self._has_rows = options.channels == EACH
         self.start_s = options.start_s
         self.duration_s = self.header_duration_s = part.size / self.sampling_rate
         self.warnings: set[WarningCode] = set()
@@ -147,7 +179,7 @@ class WaveformStream:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield the whole waveform as one block."""
-        yield self._samples
+        yield self._samples[None] if self._has_rows else self._samples
 
     def close(self) -> None:
         """Do nothing, because there is no file to close."""
