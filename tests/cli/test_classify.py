@@ -45,7 +45,7 @@ def test_quiet_says_nothing_but_results(run_ast: Run, write_wav: Write) -> None:
 def test_a_single_file_has_a_summary_only_with_verbose(run_ast: Run, write_wav: Write) -> None:
     path = str(write_wav("a.wav"))
     assert run_ast("classify", path, *BUILTIN).stderr == ""
-    done = run_ast("classify", path, *BUILTIN, "-v", "--device", "cpu", "--batch-size", "2")
+    done = run_ast("classify", path, *BUILTIN, "-v", "--engine", "torch", "--device", "cpu", "--batch-size", "2")
     summary, engine = done.stderr.splitlines()
     assert summary.startswith("1 input: 1 ok; 0.00 h of audio in ")
     assert engine == "torch engine on cpu in float32; batches of 2 windows (as requested)"
