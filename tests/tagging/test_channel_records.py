@@ -161,7 +161,7 @@ def test_input_that_is_in_two_parts_is_told(tmp_path: Path, journals: bool) -> N
         run(begin(part, "jsonl"), inputs()[2:4])
         if not journals:
             Sidecars(part).journal.unlink()
-    with pytest.raises(AstError, match=r"2\.wav is there twice: .*0\.jsonl line \d, .*1\.jsonl line \d"):
+    with pytest.raises(AstError, match=r"2\.wav occurs twice: .*0\.jsonl line \d, .*1\.jsonl line \d"):
         merge_outputs(parts, tmp_path / "merged.jsonl")
 
 
@@ -170,7 +170,7 @@ def test_channels_that_are_there_twice_in_a_row_are_two_records(tmp_path: Path) 
     text = rendered(inputs()[2:3], "jsonl")
     for twice in (text + text, text.splitlines(keepends=True)[1] * 2):
         part.write_bytes(twice)
-        with pytest.raises(AstError, match=r"2\.wav is there twice"):
+        with pytest.raises(AstError, match=r"2\.wav occurs twice"):
             merge_outputs([part], tmp_path / "merged.jsonl")
 
 

@@ -26,6 +26,7 @@ from ast_cli.tagging.extract.extraction import Extraction
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import DecodeOptions, ExtractOptions, WindowOptions
 from ast_cli.tagging.run.tag_files import tag_files
+from ast_cli.tagging.score.classify import classify_inputs, classify_turns
 from ast_cli.tagging.score.recording import recordings_of
 
 HERE = DecodeOptions(num_workers=0)
@@ -98,7 +99,7 @@ def test_each_channel_is_tagged_as_its_mono_file(
     options = ClassifyOptions(
         timestamps=True, events=True, threshold=0.2, top_k=4, hop_s=0.3, batch_size=batch_size, channels="each"
     )
-    (result,) = tagger.classify_inputs([Input(str(path))], options, workers, in_order=in_order)
+    (result,) = classify_inputs(tagger, [Input(str(path))], options, workers, in_order=in_order)
     assert isinstance(result, TaggingResult)
     assert [channel.channel for channel in result.channels] == list(range(1, num_channels + 1))
     for number, (channel, mono) in enumerate(zip(result.channels, monos, strict=True), start=1):
@@ -164,7 +165,7 @@ def test_worker_that_dies_in_mid_file_is_one_error(tagger: Tagger, tmp_path: Pat
     path = tmp_path / "exit-late.wav"
     path.touch()
     with faulty_pool(1) as pool:
-        (result,) = tagger.classify_inputs([Input(str(path))], ClassifyOptions(channels="each"), pool)
+        (result,) = classify_inputs(tagger, [Input(str(path))], ClassifyOptions(channels="each"), pool)
     assert isinstance(result, TaggingResult)
     assert result.error is not None
     assert (result.error.code, result.channels) == (ErrorCode.WORKER_CRASHED, ())
@@ -219,8 +220,8 @@ def test_streamed_windows_and_events_say_their_channel(tagger: Tagger, write_cha
     path, _ = write_channels(2)
     options = ClassifyOptions(timestamps=True, events=True, threshold=0.2, channels="each", batch_size=3)
     whole = tagger.classify(path, options=options)
-    *parts, result = tagger.classify_inputs(
-        [Input(str(path))], dataclasses.replace(options, stream=True), HERE, in_order=in_order
+    *parts, result = classify_inputs(
+        tagger, [Input(str(path))], dataclasses.replace(options, stream=True), HERE, in_order=in_order
     )
     assert isinstance(result, TaggingResult)
     for channel, streamed in zip(whole.channels, result.channels, strict=True):
@@ -237,7 +238,7 @@ def test_live_channels_are_those_of_the_file(tagger: Tagger, write_channels: Wri
     interleaved = load_waveform(path, channels="each").T.astype("<f4").tobytes()
     stream = RawStream(io.BytesIO(interleaved), RawFormat(RATE, "f32le", 3), RATE, channels)
     options = ClassifyOptions(timestamps=True, stream=True, batch_size=1, channels=channels)
-    *parts, result = tagger.classify_turns([Turn(Input("-"), lambda: stream)], options)
+    *parts, result = classify_turns(tagger, [Turn(Input("-"), lambda: stream)], options)
     expected = tagger.classify(path, options=dataclasses.replace(options, stream=False))
     assert isinstance(result, TaggingResult)
     for record, of_file in zip(result.records, expected.records, strict=True):
@@ -257,7 +258,7 @@ def test_windows_of_live_channels_come_as_they_end(tagger: Tagger, rng: np.rando
 
     stream = RawStream(Endless(), RawFormat(RATE, "s16le", 2), RATE, "each")  # type: ignore[arg-type]
     options = ClassifyOptions(timestamps=True, stream=True, batch_size=1, channels="each")
-    records: Iterator[Any] = tagger.classify_turns([Turn(Input("-"), lambda: stream)], options)
+    records: Iterator[Any] = classify_turns(tagger, [Turn(Input("-"), lambda: stream)], options)
     for number in range(6):
         record = next(records)
         assert (record.channel, record.part.start_s) == (number % 2 + 1, pytest.approx(number // 2 * 0.64))
@@ -278,7 +279,7 @@ def test_workers_send_the_samples_of_each_channel(tmp_path: Path, write_channels
 def test_an_inputs_own_part_is_read_in_the_runs_channels(tagger: Tagger, write_channels: Write) -> None:
     path, monos = write_channels(2, 3.0)
     item = Input(str(path), part=WindowOptions(start_s=1.0, duration_s=1.0))
-    (result,) = tagger.classify_inputs([item], ClassifyOptions(channels="each"), HERE)
+    (result,) = classify_inputs(tagger, [item], ClassifyOptions(channels="each"), HERE)
     assert isinstance(result, TaggingResult)
     for channel, mono in zip(result.channels, monos, strict=True):
         assert_same_tags(channel.tags, tagger.classify(mono, start_s=1.0, duration_s=1.0).tags)
@@ -305,7 +306,7 @@ def test_long_recording_of_many_channels_is_not_held_in_memory(
             file.write(np.zeros((RATE * 60, num_channels), np.float32))
     with MeasuredPool(1) as pool:
         options = ClassifyOptions(channels="each", stream=True, timestamps=True, batch_size=64)
-        *_, result = tagger.classify_inputs([Input(str(path))], options, pool)
+        *_, result = classify_inputs(tagger, [Input(str(path))], options, pool)
     assert result.to_dict()["duration_s"] == 60 * num_minutes
     assert 0 < pool.most_bytes <= 4 << 20
 
