@@ -9,15 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 from ast_cli.cli.live_line import PLAIN_INTERVAL_S, live_line
 from ast_cli.cli.streams import note
 from ast_cli.cli.terminal import cells, shortened, wrapped
 from ast_cli.report.text import counted, printable
-from ast_cli.results import Record
 from ast_cli.tagging.run.tally import AudioTotal, Tally
 
 PATH_WIDTH = 43  # columns of the current path in a line that is not on a terminal
+AnyRecord = TypeVar("AnyRecord")
 NO_BREAK = "\N{NO-BREAK SPACE}"
 BETWEEN_WORDS = re.compile("(?<!,) ")  # a line is broken between figures, not between a figure and its unit
 MIN_PATH_WIDTH = 20  # with less room the path is put on a line of its own
@@ -83,7 +84,9 @@ def _time_left(read_s: float, total: AudioTotal, elapsed_s: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
-def watched(records: Iterable[Record], progress: RunProgress, *, quiet: bool, to_stdout: bool) -> Iterator[Record]:
+def watched(
+    records: Iterable[AnyRecord], progress: RunProgress, *, quiet: bool, to_stdout: bool
+) -> Iterator[AnyRecord]:
     """Yield the records of a run while its progress is shown.
 
     Args:

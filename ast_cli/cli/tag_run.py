@@ -1,11 +1,12 @@
-"""The display of a run of ``ast classify``: results, progress, errors as they occur, and a summary at the end."""
+"""The display of a run over many inputs: results, progress, errors as they occur, and a summary at the end."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from ast_cli.audio.channels import MIX
 from ast_cli.cli.progress import RunProgress, watched
@@ -16,6 +17,23 @@ from ast_cli.tagging.options import ClassifyOptions, RunOptions
 
 if TYPE_CHECKING:
     from ast_cli.tagging.run.tag_files import TaggingRun
+    from ast_cli.tagging.run.tally import Tally
+
+
+class SummarizedRun(Protocol):
+    """The part of a run that its summary needs."""
+
+    @property
+    def tally(self) -> Tally:
+        """Counts of the inputs that are done."""
+
+    @property
+    def journal_file(self) -> Path | None:
+        """Journal of the run; None if there is none."""
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether the same command with ``--resume`` continues the run."""
 
 
 def show_run(
@@ -37,27 +55,55 @@ def show_run(
     tally, progress = running.tally, RunProgress(running.tally, is_live=is_live)
     # A table on the terminal contains the errors itself.
     prints_faults = run.format_name != "table" or run.output is not None or not sys.stdout.isatty()
+    kept_for = "--resume and ast merge"
+    with (
+        summarized(running, progress, run.output, kept_for, quiet=quiet, verbose=verbose),
+        _printing(run, has_channels=options.channels != MIX) as print_record,
+    ):
+        for record in watched(running, progress, quiet=quiet, to_stdout=run.output is None):
+            print_record(record)
+            if prints_faults and isinstance(record, TaggingResult):
+                tell_faults(record.path, record.error, record.warnings, quiet=quiet)
+    if verbose:
+        note(running.description)
+    return tally.num_failed > 0 or tally.num_failed_before > 0
+
+
+@contextlib.contextmanager
+def summarized(
+    running: SummarizedRun,
+    progress: RunProgress,
+    output: Path | None,
+    kept_for: str,
+    *,
+    quiet: bool,
+    verbose: bool = False,
+) -> Iterator[None]:
+    """Print one line about the run after a ``with`` block, and after an error or a signal how to continue the run.
+
+    Args:
+        running: The run.
+        progress: The progress of the run, which measures the time.
+        output: File or folder of the results; None for standard output.
+        kept_for: Purpose of the journal that stays beside the results.
+        quiet: Whether nothing is printed.
+        verbose: Whether the line is printed for a single input too.
+    """
+    tally = running.tally
     try:
-        with _printing(run, has_channels=options.channels != MIX) as print_record:
-            for record in watched(running, progress, quiet=quiet, to_stdout=run.output is None):
-                print_record(record)
-                if prints_faults and isinstance(record, TaggingResult):
-                    tell_faults(record.path, record.error, record.warnings, quiet=quiet)
+        yield
     except BrokenPipeError:  # the reader has closed the pipe and needs no summary
         raise
     except BaseException:
         if tally.num_done:
             note(tally.summary(progress.elapsed_s), quiet=quiet)
         if running.can_be_resumed:
-            note(f"to continue, run the same command with --resume; {run.output} contains what is done", quiet=quiet)
+            note(f"to continue, run the same command with --resume; {output} contains what is done", quiet=quiet)
         raise
     if tally.num_inputs > 1 or verbose:
         journal = running.journal_file
-        kept = f"; {journal.name} is kept for --resume and ast merge" if journal else ""
+        kept = f"; {journal.name} is kept for {kept_for}" if journal else ""
         note(tally.summary(progress.elapsed_s) + kept, quiet=quiet)
-    if verbose:
-        note(running.description)
-    return tally.num_failed > 0 or tally.num_failed_before > 0
 
 
 @contextlib.contextmanager

@@ -23,13 +23,17 @@ def lock_file(output: Path) -> Path:
 
 
 @contextlib.contextmanager
-def only_run(output: Path) -> Iterator[None]:
+def only_run(output: Path, lock: Path | None = None) -> Iterator[None]:
     """Hold the lock of an output for the duration of a ``with`` block.
+
+    Args:
+        output: File or folder that is written.
+        lock: File to lock; None for the one beside the output.
 
     Raises:
         AstError: If another run holds the lock; the message names its process.
     """
-    lock = lock_file(output)
+    lock = lock or lock_file(output)
     identity = os.path.realpath(lock)
     if identity in _held_locks:
         raise AstError(f"{output} is already being written by this process")

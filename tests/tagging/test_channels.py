@@ -335,8 +335,8 @@ def test_options_take_digits_and_refuse_other_words() -> None:
 def test_output_is_continued_in_the_same_channels_alone(
     tagger: Tagger, write_channels: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ast_cli.tagging.run.tag_files.checkpoint_folder", lambda _name: tmp_path)
-    monkeypatch.setattr("ast_cli.tagging.run.tag_files.checkpoint_digest", lambda _name: "tiny")
+    monkeypatch.setattr("ast_cli.tagging.run.fingerprint.checkpoint_folder", lambda _name: tmp_path)
+    monkeypatch.setattr("ast_cli.tagging.run.fingerprint.checkpoint_digest", lambda _name: "tiny")
     path, _ = write_channels(2, 1.0)
 
     def tag(channels: Any) -> int:

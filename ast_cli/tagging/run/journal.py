@@ -38,6 +38,7 @@ from ast_cli.tagging.run.journal_lines import (
     Key,
     Sidecars,
     TornTailError,
+    check_same_settings,
     json_line,
     read_journal,
     verified,
@@ -226,13 +227,7 @@ class Journal:
         if not names.journal.exists():
             raise UsageError(f"{names.output} has no journal beside it and cannot be continued; --force replaces it")
         self.header, entries = read_journal(names.journal)
-        differences = self.header.differences(wanted)
-        if differences:
-            changed = "; ".join(difference.over_time() for difference in differences)
-            raise UsageError(
-                f"{names.output} was begun with other settings: {changed}; --resume needs the same settings"
-                f"{_remedy_for_fbank(self.header, wanted)}, --force starts over"
-            )
+        check_same_settings(names.output, self.header, wanted)
         self._finish_replacing()
         output_end, journal_end = self._load_done(entries)
         if not self._num_results:
@@ -368,16 +363,6 @@ class Journal:
                 for file in (self._output, self._journal):
                     with contextlib.suppress(OSError):
                         file.path.unlink(missing_ok=True)
-
-
-def _remedy_for_fbank(begun: Header, wanted: Header) -> str:
-    """Return the option that brings back the filter bank of an output; the engine decides it by default.
-
-    Version 0.1 ran torch by default, later versions a runtime on a CPU.
-    """
-    engines = {"native": "torch", "numpy": "onnxruntime"}
-    old, new = (header.fingerprint.get("fbank") for header in (begun, wanted))
-    return f" (here --engine {engines[old]})" if old != new and old in engines and new in engines else ""
 
 
 def open_journal(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ast_cli.about import flag_of
-from ast_cli.errors import AstError
+from ast_cli.errors import AstError, UsageError
 from ast_cli.files.json_object import shown
 from ast_cli.files.lock import lock_file
 from ast_cli.results import exact_path, path_fields
@@ -155,6 +155,30 @@ class Difference:
         if self.values is None or self.values[0] == self.values[1]:
             return f"{self.flag} is another"
         return f"{self.flag} is {self.values[1]} instead of {self.values[0]}"
+
+
+def check_same_settings(output: Path, old: Header, new: Header) -> None:
+    """Check that a run has the settings of the run that began its output.
+
+    Raises:
+        UsageError: If settings differ; the message names them.
+    """
+    if differences := old.differences(new):
+        changed = "; ".join(difference.over_time() for difference in differences)
+        raise UsageError(
+            f"{output} was begun with other settings: {changed}; --resume needs the same settings"
+            f"{_remedy_for_fbank(old, new)}, --force starts over"
+        )
+
+
+def _remedy_for_fbank(begun: Header, wanted: Header) -> str:
+    """Return the option that brings back the filter bank of an output; the engine decides it by default.
+
+    Version 0.1 ran torch by default, later versions a runtime on a CPU.
+    """
+    engines = {"native": "torch", "numpy": "onnxruntime"}
+    old, new = (header.fingerprint.get("fbank") for header in (begun, wanted))
+    return f" (here --engine {engines[old]})" if old != new and old in engines and new in engines else ""
 
 
 def _flag(name: str) -> str:

@@ -6,36 +6,31 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from ast_cli.audio.channels import EACH, MIX
 from ast_cli.engine.batch_size import BatchSize, choose_batch_size
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import UsageError
-from ast_cli.hub.folders import checkpoint_digest, checkpoint_folder
-from ast_cli.hub.names import PREPROCESSOR_NAME
 from ast_cli.report import FORMATS, format_for
 from ast_cli.results import SCHEMA_VERSION, Record, TaggingResult
 from ast_cli.tagging.decode.opening import Turn, Workers
 from ast_cli.tagging.inputs import STDIN, Input, RealPaths, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
 from ast_cli.tagging.run.check import check_run
+from ast_cli.tagging.run.fingerprint import run_fingerprint
 from ast_cli.tagging.run.journal import Journal, open_journal
 from ast_cli.tagging.run.matches import MatchSelection
 from ast_cli.tagging.run.plan import remember_speed
 from ast_cli.tagging.run.shards import in_shard
-from ast_cli.tagging.run.tally import Tally
+from ast_cli.tagging.run.tally import OnProgress, Tally
 from ast_cli.tagging.score.classify import classify_inputs, classify_turns, tag_chooser
 from ast_cli.tagging.tagger import Tagger
 
 if TYPE_CHECKING:
     from ast_cli.audio.raw_stream import RawFormat
-
-CHANGES_NO_RESULT = ("batch_size",)
-
-OnProgress: TypeAlias = Callable[[Tally], None]
 
 
 def tag_files(
@@ -256,21 +251,8 @@ def _written(
 
 
 def fingerprint(tagger: Tagger, options: ClassifyOptions) -> dict[str, Any]:
-    """Return the settings that results depend on; runs with different settings cannot share an output.
-
-    These are the content of the checkpoint, its front end, the data type and the options. The device and the batch size
-    are left out: they change scores by less than 1e-5.
-    """
-    values = dataclasses.asdict(options)
-    brings_front_end = (
-        checkpoint_folder(tagger.name) / PREPROCESSOR_NAME
-    ).is_file()  # which the digest of the checkpoint covers
+    """Return the settings that results depend on; runs with different settings cannot share an output."""
     return {
-        **({} if brings_front_end else {"front_end": tagger.feature_extractor.to_dict()}),
         "schema_version": SCHEMA_VERSION,
-        "model": checkpoint_digest(tagger.name),
-        "labels": list(tagger.config.id2label.values()),
-        "dtype": tagger.engine.dtype_name,
-        "fbank": tagger.feature_extractor.fbank_backend,
-        "options": {name: value for name, value in values.items() if name not in CHANGES_NO_RESULT},
+        **run_fingerprint(tagger.name, tagger.engine, tagger.feature_extractor, options),
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ast_cli.errors import AstError, ErrorCode
 from ast_cli.report.text import counted
-from ast_cli.results import TaggingResult
+from ast_cli.results import FileError
 
 if TYPE_CHECKING:
     from ast_cli.audio.sample_stream import SampleStream  # imports more than the standard library
@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 STORAGE_ERRORS = frozenset({ErrorCode.PERMISSION, ErrorCode.VANISHED, ErrorCode.NOT_FOUND})
 MAX_STORAGE_ERRORS_IN_A_ROW = 100
 CLAIM_TOLERANCE_S = 1.0  # a header is ignored if its length is exceeded by more
+
+
+class Outcome(Protocol):
+    """The facts about one finished input that a tally counts."""
+
+    @property
+    def path(self) -> str | None:
+        """Path of the input."""
+
+    @property
+    def duration_s(self) -> float | None:
+        """Length of the audio that was decoded, in seconds; None where there is none."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Codes of the warnings."""
+
+    @property
+    def error(self) -> FileError | None:
+        """The error of a failed input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +130,11 @@ class Tally:
             return AudioTotal(None)
         return AudioTotal(known_s + num_unknown * mean_s, is_estimate=True)
 
-    def add(self, result: TaggingResult, *, is_match: bool = True) -> None:
+    def add(self, result: Outcome, *, is_match: bool = True) -> None:
         """Count one result.
 
         Args:
-            result: Result of an input.
+            result: Outcome of an input.
             is_match: Whether the input matches, in a run that reports only inputs that do.
 
         Raises:
@@ -180,3 +200,6 @@ class Tally:
         audio = f"{self.audio_s / 3600:.2f} h of audio in {elapsed_s:.1f} s"
         done = "" if self.num_done == self.num_inputs else f"{self.num_done} of "
         return f"{done}{counted(self.num_inputs, 'input')}: {', '.join(parts)}; {audio}{speed}{factor}"
+
+
+OnProgress: TypeAlias = Callable[[Tally], None]
