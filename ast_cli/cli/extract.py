@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.option_flags import with_flags
-from ast_cli.cli.streams import note, notice, quiet_native_libraries, tell_faults
+from ast_cli.cli.progress import RunProgress, watched
+from ast_cli.cli.signals import nothing_to_save, raise_if_ended
+from ast_cli.cli.streams import notice, quiet_native_libraries, tell_faults, writing_stdout
+from ast_cli.cli.tag_run import summarized
 from ast_cli.errors import ExitCode
-from ast_cli.report.text import counted, printable
-from ast_cli.tagging.options import DecodeOptions, ExtractOptions, LoadOptions
+from ast_cli.report.text import printable
+from ast_cli.tagging.extract.targets import ExtractFormat, plan_extraction
+from ast_cli.tagging.options import ExtractOptions, ExtractRunOptions, LoadOptions
 
 
 @with_flags
@@ -26,46 +30,51 @@ def extract(
     ],
     options: ExtractOptions,
     format_name: Annotated[
-        Literal["npz", "npy", "safetensors"] | None,
-        typer.Option("--format", "-f", help="[default: by the suffix of --output, else npz]", show_default=False),
+        ExtractFormat | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Format of the files. [default: by the suffix of --output, else npz]",
+            show_default=False,
+        ),
     ] = None,
     model: p.Model = None,
+    run: ExtractRunOptions,
     load: LoadOptions,
-    decode: DecodeOptions,
     files_from: p.FilesFrom = None,
     nul_separated: p.NulSeparated = False,
     exclude: p.Exclude = None,
-    force: p.Force = False,
     quiet: p.Quiet = False,
 ) -> None:
-    """Write numbers instead of tags, one file an input; prints where they went.
+    """Write numbers instead of tags, one file per input.
+
+    For a single file that is named by itself, prints the name of the new file and the shapes of its arrays; otherwise
+    nothing on stdout, and progress and a summary on stderr. Files are written atomically. After a kill or Ctrl-C the
+    same command with --resume continues.
 
     Examples: `ast extract song.wav --output song.npz`, `ast extract clips/ --what fbank --output features/`
     """
     inputs = p.read_inputs(paths, files_from, nul_separated, exclude)
+    is_single = len(inputs) == 1 and paths == [inputs[0].path]
+    plan = plan_extraction(inputs, output, format_name, run, is_single=is_single)
 
     from ast_cli.tagging.decode.opening import start_decoding
-    from ast_cli.tagging.extract.targets import plan_targets
 
-    targets = plan_targets(inputs, output, format_name, force=force)
-    num_failed = 0
-    with quiet_native_libraries(), start_decoding(decode, len(inputs)) as started:
-        from ast_cli.tagging.extract.files import ExtractionRun
+    with quiet_native_libraries(), start_decoding(run, len(inputs)) as workers:
+        with nothing_to_save():
+            from ast_cli.tagging.extract.extract_files import Extractor, open_extraction
 
-        run = ExtractionRun.load(
-            None if options.what == "fbank" and model is None else p.choose_model(model, quiet=quiet),
-            options,
-            load,
-            partial(notice, quiet=quiet),
-        )
-        for item, target, outcome in run.extract(inputs, targets, started):
-            tell_faults(item.path, outcome.error, outcome.warnings, quiet=quiet)
-            if outcome.error is not None:
-                num_failed += 1
-                continue
-            typer.echo(f"{printable(str(target))}  {outcome.summary}")
-    if num_failed:
-        note(
-            f"{len(inputs) - num_failed} of {counted(len(inputs), 'input')} extracted, {num_failed} failed", quiet=quiet
-        )
+            chosen = None if options.what == "fbank" and model is None else p.choose_model(model, quiet=quiet)
+            extractor = Extractor.load(chosen, options, load, partial(notice, quiet=quiet))
+        with open_extraction(
+            extractor, plan, run, workers=workers, on_progress=lambda _tally: raise_if_ended()
+        ) as running:
+            progress = RunProgress(running.tally)
+            with summarized(running, progress, output, "--resume", quiet=quiet):
+                for outcome in watched(running, progress, quiet=quiet, to_stdout=is_single):
+                    tell_faults(outcome.path, outcome.error, outcome.warnings, quiet=quiet)
+                    if is_single and outcome.error is None:
+                        with writing_stdout():
+                            typer.echo(f"{printable(str(outcome.target))}  {outcome.summary}")
+    if running.tally.num_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)

@@ -30,6 +30,7 @@ HopSeconds = Annotated[
 ]
 BatchSize = Annotated[int | None, About("Windows per batch. [default: by device and model]")]
 ToAggregate = Annotated[Aggregate, About("How the scores of a recording's windows are combined.")]
+MaxErrors = Annotated[int | None, About("Stop after this number of failed inputs.")]
 MAX_WORKERS = 256  # decoding processes, however many cores there are
 MAX_BATCH_SIZE = 65_536
 
@@ -63,6 +64,16 @@ def check_threshold_range(threshold: float | None, activation: str) -> None:
     if threshold is not None and activation != "none" and not 0 <= threshold <= 1:
         flag = flag_of(ClassifyOptions, "threshold")
         raise UsageError(f"{flag} must be from 0 to 1, as scores after {activation} are, not {threshold:g}")
+
+
+def check_max_errors(max_errors: int | None) -> None:
+    """Check the number of failed inputs after which a run stops.
+
+    Raises:
+        UsageError: If the number is below 1.
+    """
+    if max_errors is not None and max_errors < 1:
+        raise UsageError(f"{flag_of(RunOptions, 'max_errors')} must be at least 1, not {max_errors}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +293,7 @@ class RunOptions(DecodeOptions):
     force: Annotated[bool, About("Replace an existing --output.")] = False
     shard: tuple[int, int] | None = None
     unordered: Annotated[bool, About("Write results as they are complete, not in the order of the inputs.")] = False
-    max_errors: Annotated[int | None, About("Stop after this number of failed inputs.")] = None
+    max_errors: MaxErrors = None
     matches_only: Annotated[
         bool,
         About("Report only inputs with a tag over the threshold (with --events: an event), and those that failed."),
@@ -293,5 +304,30 @@ class RunOptions(DecodeOptions):
         DecodeOptions.__post_init__(self)
         if self.output is None and self.resume:
             raise UsageError("--resume needs --output: results on standard output cannot be continued")
-        if self.max_errors is not None and self.max_errors < 1:
-            raise UsageError(f"{flag_of(RunOptions, 'max_errors')} must be at least 1, not {self.max_errors}")
+        check_max_errors(self.max_errors)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractRunOptions(DecodeOptions):
+    """How an extraction from many inputs is carried out, apart from what it computes.
+
+    Attributes:
+        resume: Whether to continue an output folder that exists: inputs whose file is complete are skipped, failed
+            inputs are tried again.
+        force: Whether to replace files that exist, and to start an output folder over.
+        max_errors: Number of failed inputs after which the run stops; None for no limit.
+    """
+
+    resume: Annotated[
+        bool,
+        About("Continue an existing --output folder: inputs whose file is complete are skipped, failed ones repeated."),
+    ] = False
+    force: Annotated[bool, About("Replace existing files; start an --output folder over.")] = False
+    max_errors: MaxErrors = None
+
+    def __post_init__(self) -> None:
+        """Validate the options."""
+        DecodeOptions.__post_init__(self)
+        if self.resume and self.force:
+            raise UsageError("--resume continues an output and --force replaces it: choose one")
+        check_max_errors(self.max_errors)

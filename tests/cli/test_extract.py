@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,10 +41,11 @@ def test_folder_is_mirrored_and_the_bad_file_is_reported(run_ast: Run, write_wav
     done = run_ast("extract", "in", "--what", "fbank", "--format", "npy", "--output", "out", cwd=tmp_path)
     assert done.returncode == ExitCode.SOME_FAILED
     written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
-    assert written == ["sub/x.wav.npy", "x.flac.npy", "x.wav.npy"]
+    assert written == [".ast-journal", "sub/x.wav.npy", "x.flac.npy", "x.wav.npy"]
     assert np.load(tmp_path / "out" / "x.wav.npy").shape == (98, 128)
     assert "error: " in done.stderr
-    assert "3 of 4 inputs extracted, 1 failed" in done.stderr
+    assert "\n4 inputs: 3 ok, 1 failed (empty_file 1); 0.00 h of audio in " in done.stderr
+    assert done.stdout == ""
     assert "note:" not in done.stderr  # the fbank needs no model, so none is chosen
 
 
@@ -106,13 +111,13 @@ def inputs(*paths: str) -> list[Input]:
     return [Input(path) for path in paths]
 
 
-def test_targets_leave_the_common_folder_away(tmp_path: Path) -> None:
+def test_targets_leave_out_the_common_folder(tmp_path: Path) -> None:
     planned = plan_targets(inputs("in/a/x.wav", "in/b/x.wav", "in/b/y.mp3"), tmp_path / "out", None, force=False)
     relative = [path.relative_to(tmp_path / "out").as_posix() for path in planned]
     assert relative == ["a/x.wav.npz", "b/x.wav.npz", "b/y.mp3.npz"]
 
 
-def test_targets_stay_inside_the_folder_and_apart(tmp_path: Path) -> None:
+def test_targets_stay_inside_the_folder_and_differ(tmp_path: Path) -> None:
     planned = plan_targets(inputs("../../x.wav", "a.wav", "A.WAV", "a.mp3", "-"), tmp_path, "npy", force=False)
     assert all(path.resolve().is_relative_to(tmp_path.resolve()) for path in planned)
     assert len({str(path).casefold() for path in planned}) == 5
@@ -123,28 +128,30 @@ def test_targets_stay_inside_the_folder_and_apart(tmp_path: Path) -> None:
     [
         (["a.wav", "b.wav"], "out.npz", None, "is one file and there are 2 inputs: name a folder"),
         (["a.wav"], "out.npz", "npy", "does not end in .npy"),
-        (["a.wav"], "e.csv", None, "--output e.csv: .csv is not written; name a file that ends in .npz, .npy or .safe"),
-        (["a.wav", "b.wav"], "e.h5", "npz", "or .safetensors, or a folder; one of such a name has to be there already"),
+        (["a.wav"], "e.csv", None, "--output e.csv: .csv is no format of this command; end the name of a file in .npz"),
+        (["a.wav", "b.wav"], "e.h5", "npz", ".npz, .npy or .safetensors, or name a folder without a suffix"),
     ],
 )
-def test_impossible_targets_are_refused(paths: list[str], output: str, format_name: str | None, message: str) -> None:
+def test_an_output_that_does_not_fit_is_refused(
+    paths: list[str], output: str, format_name: str | None, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         plan_targets(inputs(*paths), Path(output), format_name, force=False)
 
 
 @pytest.mark.parametrize("name", ["out", "v1.2", "features.there"])
-def test_what_has_no_suffix_or_is_there_is_a_folder(tmp_path: Path, name: str) -> None:
+def test_a_name_without_a_suffix_and_an_existing_folder_are_folders(tmp_path: Path, name: str) -> None:
     (tmp_path / "features.there").mkdir()
     assert plan_targets(inputs("a.wav"), tmp_path / name, None, force=False) == [tmp_path / name / "a.wav.npz"]
 
 
-def test_a_name_of_another_format_leaves_nothing_behind(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_refused_and_nothing_is_written(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     write_wav("a.wav")
     done = run_ast("extract", "a.wav", "--what", "fbank", "--output", "e.csv", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert done.stderr == (
-        "error: --output e.csv: .csv is not written; name a file that ends in .npz, .npy or .safetensors, or a folder; "
-        "one of such a name has to be there already\n"
+        "error: --output e.csv: .csv is no format of this command; end the name of a file in .npz, .npy or "
+        ".safetensors, or name a folder without a suffix\n"
     )
     assert not (tmp_path / "e.csv").exists()
 
@@ -166,3 +173,108 @@ def test_what_torch_alone_computes_needs_no_engine_named(
     refused = run_ast("extract", path, "--what", what, "-m", "builtin", "-o", "x.npy", "--engine", "onnxruntime")
     assert refused.returncode == ExitCode.USAGE
     assert f"use --engine torch for {what}" in refused.stderr or "is not installed" in refused.stderr
+
+
+FBANK = ("--what", "fbank")
+
+
+def many_clips(write_wav: Write, num_clips: int) -> Path:
+    """Return a folder of clips of a minute, which are one file under many names."""
+    clip = write_wav("clips/000.wav", 60.0)
+    for number in range(1, num_clips):
+        os.link(clip, clip.with_name(f"{number:03}.wav"))
+    return clip.parent
+
+
+def num_lines(journal: Path) -> int:
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def start(folder: Path, num_files: int, *arguments: str) -> subprocess.Popen[str]:
+    """Start an extraction of clips/ to out/ and wait until so many files are complete."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ast_cli", "extract", "clips", *FBANK, "--output", "out", *arguments],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and num_lines(folder / "out" / ".ast-journal") <= num_files:
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()
+    return process
+
+
+def test_a_killed_run_is_resumed_and_writes_no_file_twice(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
+    num_clips, out = 40, tmp_path / "out"
+    many_clips(write_wav, num_clips)
+    process = start(tmp_path, 3)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    num_complete = num_lines(out / ".ast-journal") - 1
+    assert 3 <= num_complete < num_clips
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("[0-9]*.npz")}
+    assert num_complete <= len(before) <= num_complete + 1
+    done = run_ast("extract", "clips", *FBANK, "--output", "out", "--resume", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (ExitCode.OK, "")
+    assert f"{num_clips} inputs: {num_clips - num_complete} ok, {num_complete} done before;" in done.stderr
+    written = sorted(out.iterdir())
+    assert [path.name for path in written] == [".ast-journal", *(f"{i:03}.wav.npz" for i in range(num_clips))]
+    assert sum(path.stat().st_mtime_ns == before.get(path.name) for path in written) == num_complete
+    assert len({path.read_bytes()[:10_000] for path in written[1:]}) == 1  # one clip under many names
+    refused = run_ast("extract", "clips", *FBANK, "--output", "out", "--resume", "--start", "1", cwd=tmp_path)
+    assert refused.returncode == ExitCode.USAGE
+    assert refused.stderr == (
+        "error: out was begun with other settings: --start was 0.0 and is now 1.0; --resume needs the same settings, "
+        "--force starts over\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)]
+)
+def test_a_signal_ends_with_a_summary_and_its_code(
+    write_wav: Write, tmp_path: Path, signum: signal.Signals, code: ExitCode
+) -> None:
+    many_clips(write_wav, 200)
+    process = start(tmp_path, 2)
+    process.send_signal(signum)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (code, "")
+    summary, hint = stderr.splitlines()
+    num_files = len(list((tmp_path / "out").glob("[0-9]*.npz")))
+    assert summary.startswith((f"{num_files} of 200 inputs: {num_files} ok; ", f"{num_files - 1} of 200 inputs: "))
+    assert hint == "to continue, run the same command with --resume; out contains what is done"
+    assert not list((tmp_path / "out").glob(".*.tmp"))
+
+
+def test_a_run_stops_at_the_errors_allowed(run_ast: Run, tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.wav").write_bytes(b"no audio")
+    done = run_ast("extract", ".", *FBANK, "--output", "out", "--max-errors", "2", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (ExitCode.FATAL, "")
+    assert "2 of 4 inputs: 0 ok, 2 failed (not_audio 2); " in done.stderr
+    assert "error: stopped after 2 failed inputs, as requested" in done.stderr
+
+
+def test_quiet_leaves_the_errors_alone(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    write_wav("in/a.wav")
+    (tmp_path / "in" / "bad.wav").write_bytes(b"no audio")
+    done = run_ast("extract", "in", *FBANK, "--output", "out", "--quiet", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (ExitCode.SOME_FAILED, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: in/bad.wav: ")
+
+
+def test_single_files_go_to_one_folder_side_by_side(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        write_wav(name)
+        done = run_ast("extract", name, *FBANK, "--output", "out", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (ExitCode.OK, f"{Path('out') / name}.npz  fbank 98x128\n")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.wav.npz", "b.wav.npz"]
+
+
+def test_a_folder_of_one_file_prints_nothing_and_is_resumed(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    write_wav("in/a.wav")
+    for resume in ([], ["--resume"]):
+        done = run_ast("extract", "in", *FBANK, "--output", "out", *resume, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (ExitCode.OK, "", "")

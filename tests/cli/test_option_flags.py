@@ -13,11 +13,18 @@ from ast_cli.about import About, documented_fields
 from ast_cli.cli import app
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.evaluation.options import EvaluationOptions
-from ast_cli.tagging.options import ClassifyOptions, DecodeOptions, ExtractOptions, LoadOptions, RunOptions
+from ast_cli.tagging.options import (
+    ClassifyOptions,
+    DecodeOptions,
+    ExtractOptions,
+    ExtractRunOptions,
+    LoadOptions,
+    RunOptions,
+)
 
 COMMANDS: dict[str, tuple[type[Any], ...]] = {
     "classify": (ClassifyOptions, RunOptions, LoadOptions),
-    "extract": (ExtractOptions, DecodeOptions, LoadOptions),
+    "extract": (ExtractOptions, ExtractRunOptions, LoadOptions),
     "evaluate": (EvaluationOptions, LoadOptions),
     "stats": (DecodeOptions,),
 }

@@ -17,9 +17,10 @@ from tiny_tagger import tiny_tagger
 from ast_cli.errors import ErrorCode
 from ast_cli.export import ExportOptions, export_model
 from ast_cli.tagging.decode import opening
-from ast_cli.tagging.extract.files import ExtractionRun
+from ast_cli.tagging.extract.extract_files import Extractor, open_extraction
+from ast_cli.tagging.extract.targets import plan_extraction
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import DecodeOptions, ExtractOptions, LoadOptions
+from ast_cli.tagging.options import DecodeOptions, ExtractOptions, ExtractRunOptions, LoadOptions
 from ast_cli.tagging.run.tag_files import tag_files
 from ast_cli.tagging.tagger import Tagger
 
@@ -59,14 +60,17 @@ def test_tag_files_continues_after_a_crash(paths: list[str], tmp_path: Path) -> 
 
 
 def test_extraction_goes_on_after_a_crash(paths: list[str], tmp_path: Path) -> None:
-    run = ExtractionRun.load(None, ExtractOptions(what="fbank"), LoadOptions())
-    inputs = [Input(path) for path in paths]
-    targets = [tmp_path / "out" / f"{name}.npy" for name in NAMES]
-    outcomes = {Path(item.path).name: outcome for item, _, outcome in run.extract(inputs, targets)}
+    extractor = Extractor.load(None, ExtractOptions(what="fbank"), LoadOptions())
+    plan = plan_extraction([Input(path) for path in paths], tmp_path / "out", "npy", ExtractRunOptions())
+    with open_extraction(extractor, plan, ExtractRunOptions()) as run:
+        outcomes = {Path(outcome.path).name: outcome for outcome in run}
     crashed = [name for name, outcome in outcomes.items() if outcome.error is not None]
     assert crashed == ["segfault.wav", "exit-late.wav"]
     assert all(outcomes[name].error.code == ErrorCode.WORKER_CRASHED for name in crashed)  # type: ignore[union-attr]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{name}.npy" for name in GOOD]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".ast-journal",
+        *(f"{name}.npy" for name in GOOD),
+    ]
     assert all(np.load(tmp_path / "out" / f"{name}.npy").shape == (48, 128) for name in GOOD)
 
 

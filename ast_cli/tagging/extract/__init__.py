@@ -1,1 +1,1 @@
-"""From recordings to arrays in files."""
+"""Arrays of recordings, written to files."""

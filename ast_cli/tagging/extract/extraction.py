@@ -1,4 +1,4 @@
-"""Numbers instead of tags: features, embeddings, logits, hidden states and attentions of a recording."""
+"""Features, embeddings, logits, hidden states and attentions of one recording, as arrays."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ FIRST_WINDOW_ONLY = ("hidden-states", "attentions")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extraction:
-    """What was extracted from one recording.
+    """The arrays of one recording.
 
     Attributes:
-        what: What was asked for.
-        arrays: By name. The first is the main one:
+        what: Kind of the arrays, as in `ExtractOptions`.
+        arrays: Arrays by name, the main one first:
             ``fbank``: ``fbank`` (num_frames, num_mel_bins).
             ``input-values``: ``input_values`` (num_windows, max_length, num_mel_bins).
             ``embedding``: ``embedding`` (hidden_size,), the mean over windows, and ``window_embeddings`` (num_windows,
             hidden_size).
-            ``logits``: ``logits`` (num_labels,), likewise, and ``window_logits`` (num_windows, num_labels).
+            ``logits``: ``logits`` (num_labels,), the mean over windows, and ``window_logits`` (num_windows,
+            num_labels).
             ``hidden-states``: ``hidden_states`` (num_windows, num_layers + 1, num_tokens, hidden_size).
             ``attentions``: ``attentions`` (num_windows, num_layers, num_heads, num_tokens, num_tokens).
-            All but ``fbank`` also hold ``start_s`` and ``end_s`` (num_windows,).
+            All but ``fbank`` come with ``start_s`` and ``end_s`` (num_windows,), the times of the windows.
             With ``channels="each"`` all other arrays have one more axis, the first: (num_channels, ...).
-        duration_s: Of the audio read.
-        sampling_rate: The recording's own, in Hz.
-        num_channels: The recording's own.
-        warnings: What was odd.
+        duration_s: Length of the audio that was read, in seconds.
+        sampling_rate: Sampling rate of the recording, in Hz, before resampling.
+        num_channels: Number of channels of the recording, before the mix-down.
+        warnings: Codes of the warnings.
     """
 
     what: str
@@ -53,26 +54,27 @@ class Extraction:
 
     @property
     def main(self) -> NDArray[Any]:
-        """The array that bears the name of what was asked for."""
+        """The array that has the name of ``what``."""
         return next(iter(self.arrays.values()))
 
 
 def extract_features(recordings: Sequence[Recording], engine: Engine | None, options: ExtractOptions) -> Extraction:
-    """Extract from one recording, or from each channel of it.
+    """Extract the arrays of one recording, or of each of its channels.
 
     Args:
-        recordings: What `ast_cli.tagging.score.recording.recordings_of` made of one opened file, not yet iterated.
-        engine: The model; None for the fbank and the input values, which need none.
-        options: What, and of which windows.
+        recordings: The recording, or its channels, from `ast_cli.tagging.score.recording.recordings_of`; opened and not
+            yet iterated.
+        engine: The loaded model; None for the fbank and the input values, which need none.
+        options: Kind of the arrays, and the windows.
 
     Raises:
-        AudioError: The recording cannot be decoded.
-        UsageError: A model is needed and there is none.
+        AudioError: The recording cannot be decoded or is too short.
+        UsageError: A model is needed and there is none, or the engine computes logits only.
     """
     if options.what == "fbank":
         arrays: dict[str, NDArray[Any]] = {"fbank": _fbank(recordings, options)}
     else:
-        arrays = _of_windows(recordings, engine, options)
+        arrays = _window_arrays(recordings, engine, options)
     stream = recordings[0].stream
     return Extraction(
         options.what, arrays, stream.duration_s, stream.sampling_rate, stream.num_channels, recordings[0].warnings
@@ -80,7 +82,7 @@ def extract_features(recordings: Sequence[Recording], engine: Engine | None, opt
 
 
 def _fbank(recordings: Sequence[Recording], options: ExtractOptions) -> NDArray[np.float32]:
-    """Return the long fbank, or that of each channel."""
+    """Return the fbank of the whole recording (num_frames, num_mel_bins), or of each channel, in a leading axis."""
     in_turns = zip(*(recording.fbank_blocks() for recording in recordings), strict=True)
     blocks = [np.stack(blocks) for blocks in in_turns]
     if not blocks:
@@ -95,10 +97,10 @@ def _in_turns(recordings: Sequence[Recording]) -> Iterator[tuple[Recording, Audi
         yield from zip(recordings, windows, strict=True)
 
 
-def _of_windows(
+def _window_arrays(
     recordings: Sequence[Recording], engine: Engine | None, options: ExtractOptions
 ) -> dict[str, NDArray[Any]]:
-    """Run what was asked for over the windows, batch by batch; those of several channels share batches."""
+    """Compute the arrays of the windows, batch by batch; windows of several channels share batches."""
     extractor = recordings[0].feature_extractor
     all_windows = _in_turns(recordings)
     only_first = options.what in FIRST_WINDOW_ONLY and not options.all_windows
@@ -112,7 +114,7 @@ def _of_windows(
         parts.append(compute(extractor.input_values([window.content for _, window in batch])))
     if not parts:
         raise _no_audio()
-    for _ in all_windows:  # to the end, so that length and warnings are the recording's
+    for _ in all_windows:  # reads to the end, so that length and warnings are those of the whole recording
         pass
     values = np.concatenate(parts)
     if options.channels == EACH:  # (num_windows * num_channels, ...) to (num_channels, num_windows, ...)
@@ -132,7 +134,7 @@ def _no_audio() -> AudioError:
 
 
 def _computation(engine: Engine | None, what: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Return the function from input_values (B, max_length, num_mel_bins) to float32 numbers (B, ...)."""
+    """Return the function from input_values (B, max_length, num_mel_bins) to a float32 array (B, ...)."""
     if what == "input-values":
         return lambda input_values: input_values
     if engine is None:

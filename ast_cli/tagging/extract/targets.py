@@ -1,4 +1,4 @@
-"""Where each input's extraction goes: never outside the folder named, never two inputs in one file.
+"""The file that each input is extracted to: never outside the output folder, never one file for two inputs.
 
 Standard library only.
 """
@@ -6,73 +6,165 @@ Standard library only.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ast_cli.errors import UsageError
 from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.report.text import either
-from ast_cli.tagging.inputs import STDIN, Input
+from ast_cli.tagging.extract.folder_journal import FolderJournal
+from ast_cli.tagging.inputs import STDIN, Input, RealPaths
+from ast_cli.tagging.options import ExtractRunOptions
 
-MAX_NAME_BYTES = 240  # file systems take 255; a temporary name needs some more than its final one
-EXTRACT_FORMATS = ("npz", "npy", "safetensors")
+MAX_NAME_BYTES = 240  # file systems allow 255; a temporary name is a little longer than the final one
+ExtractFormat = Literal["npz", "npy", "safetensors"]
+EXTRACT_FORMATS: tuple[ExtractFormat, ...] = ("npz", "npy", "safetensors")
 
 
-def plan_targets(inputs: Sequence[Input], output: Path, format_name: str | None, *, force: bool) -> list[Path]:
-    """Return the file that each input's extraction is written to, in the inputs' order.
+@dataclass(frozen=True, slots=True)
+class ExtractionPlan:
+    """The inputs of an extraction and their files.
 
-    A name with one of the formats' suffixes is a file, and takes one input; one without a suffix, or a folder that is
-    there whatever its name, is a folder. ``v1.2`` has none: a suffix begins with a letter. In a folder, the folders
-    common to all inputs are left away and the suffix is added to the whole name (``a/x.wav.npz``,
-    ``a/x.mp3.npz``), so that no two inputs meet.
+    Attributes:
+        inputs: The inputs.
+        targets: The file of each input.
+        format_name: Format of the files.
+        journal: Journal of the output folder; None where the run cannot be resumed.
+    """
+
+    inputs: Sequence[Input]
+    targets: Sequence[Path]
+    format_name: str
+    journal: FolderJournal | None
+
+
+def plan_extraction(
+    inputs: Sequence[Input],
+    output: Path,
+    format_name: ExtractFormat | None,
+    run_options: ExtractRunOptions,
+    *,
+    is_single: bool = False,
+) -> ExtractionPlan:
+    """Decide where each input goes and whether the run may begin, before anything is loaded.
+
+    Args:
+        inputs: The inputs.
+        output: A file for one input, or a folder.
+        format_name: Format of the files; None to take it from the suffix of the output, else npz.
+        run_options: How the run is carried out.
+        is_single: Whether the one input is a file that was named by itself. Such a run keeps no journal unless it is
+            resumed, so that several may write to one folder at a time.
 
     Raises:
-        UsageError: Several inputs for one file, a suffix that is not written or at odds with the format, or a file that
+        UsageError: The output does not fit the inputs or the format, exists, or cannot be resumed.
+    """
+    is_file = _is_file(output)
+    if run_options.resume and is_file:
+        raise UsageError(f"--resume continues a folder, and --output {output} is one file: leave out --resume")
+    if run_options.resume and any(item.path == STDIN for item in inputs):
+        raise UsageError("--resume cannot tell what standard input held the last time: leave out - or --resume")
+    journal = None
+    if not is_file and (run_options.resume or not is_single):
+        journal = FolderJournal(output, resume=run_options.resume, force=run_options.force)
+    names = {} if journal is None else journal.names
+    targets = plan_targets(
+        inputs, output, format_name, force=run_options.force, resume=run_options.resume, known_names=names
+    )
+    if run_options.resume and journal is not None and not journal.exists and (found := _first_existing(targets)):
+        raise UsageError(f"{output} contains {found.name} but no journal, and cannot be continued; --force replaces it")
+    suffix = output.suffix.removeprefix(".").lower()
+    return ExtractionPlan(inputs, targets, suffix if is_file else format_name or "npz", journal)
+
+
+def plan_targets(
+    inputs: Sequence[Input],
+    output: Path,
+    format_name: ExtractFormat | None,
+    *,
+    force: bool,
+    resume: bool = False,
+    known_names: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Return the file that each input is extracted to, in the order of the inputs.
+
+    A name with the suffix of a format is a file, and takes one input; a name without a suffix, and an existing folder
+    of any name, is a folder. ``v1.2`` has no suffix: a suffix begins with a letter. In a folder, the folders common to
+    all inputs are left out and the suffix is added to the whole name (``a/x.wav.npz``, ``a/x.mp3.npz``), so that no two
+    inputs have the same file.
+
+    Args:
+        inputs: The inputs.
+        output: A file or a folder.
+        format_name: Format of the files; None to take it from the suffix of the output, else npz.
+        force: Whether to replace files that exist.
+        resume: Whether the folder is continued, so that files of it may exist.
+        known_names: Names in the folder that earlier runs gave to inputs, by the real path of the input.
+
+    Raises:
+        UsageError: There are several inputs for one file, the suffix is unknown or contradicts the format, or a file
             exists.
     """
+    is_file = _is_file(output)
     suffix = output.suffix.removeprefix(".").lower()
-    is_file = suffix[:1].isalpha() and not output.is_dir()
     if is_file and suffix not in EXTRACT_FORMATS:
         raise UsageError(
-            f"--output {output}: {output.suffix} is not written; name a file that ends in "
-            f"{either(f'.{known}' for known in EXTRACT_FORMATS)}, or a folder; "
-            "one of such a name has to be there already"
+            f"--output {output}: {output.suffix} is no format of this command; end the name of a file in "
+            f"{either(f'.{known}' for known in EXTRACT_FORMATS)}, or name a folder without a suffix"
         )
     if is_file and len(inputs) > 1:
         raise UsageError(f"--output {output} is one file and there are {len(inputs)} inputs: name a folder")
     if is_file and format_name not in (None, suffix):
-        raise UsageError(f"--output {output} does not end in .{format_name}, the --format asked for")
-    targets = [output] if is_file else _in_folder(inputs, output, format_name or "npz")
+        raise UsageError(f"--output {output} does not end in .{format_name}, the --format given")
+    targets = [output] if is_file else _in_folder(inputs, output, format_name or "npz", known_names or {})
     sources = ReadFiles(item.path for item in inputs)
     for target in targets:
-        check_target(target, sources, force=force, makes_folder=True)
+        check_target(target, sources, force=force, resume=None if is_file else resume, makes_folder=True)
     return targets
 
 
-def _in_folder(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Path]:
-    """Mirror the inputs' folders below a folder; names that differ by case alone are numbered apart."""
+def _is_file(output: Path) -> bool:
+    """Return whether an output is one file, by its name and by what exists."""
+    return output.suffix[1:2].isalpha() and not output.is_dir()
+
+
+def _in_folder(inputs: Sequence[Input], folder: Path, suffix: str, known_names: Mapping[str, str]) -> list[Path]:
+    """Mirror the folders of the inputs below a folder; names that differ in case only get a number.
+
+    An input that has a name from an earlier run keeps it.
+    """
     absolute = [os.path.abspath("stdin" if item.path == STDIN else item.path) for item in inputs]
     common = os.path.commonpath([os.path.dirname(path) for path in absolute]) if _one_root(absolute) else ""
+    real_path = RealPaths()
     targets: list[Path] = []
-    taken: set[str] = set()
-    for path in absolute:
+    taken = {name.casefold() for name in known_names.values()}
+    for item, path in zip(inputs, absolute, strict=True):
+        if known_names and (known := known_names.get(real_path(item))):
+            targets.append(folder / known)
+            continue
         relative = os.path.relpath(path, common) if common else os.path.splitdrive(path)[1].lstrip("\\/")
         above, stem = os.path.split(relative)
         name, number = os.path.join(above, _fitting(stem, f".{suffix}")), 2
-        while name.casefold() in taken:
+        while Path(name).as_posix().casefold() in taken:
             name, number = os.path.join(above, _fitting(stem, f".{number}.{suffix}")), number + 1
-        taken.add(name.casefold())
+        taken.add(Path(name).as_posix().casefold())
         targets.append(folder / name)
     return targets
 
 
+def _first_existing(files: Iterable[Path]) -> Path | None:
+    return next((file for file in files if file.exists()), None)
+
+
 def _fitting(stem: str, ending: str) -> str:
-    """Join a name and its ending, the name cut where a file system would refuse the whole."""
+    """Return a name with an ending, shortened to what file systems allow."""
     while len(os.fsencode(stem + ending)) > MAX_NAME_BYTES:
         stem = stem[:-1]
     return stem + ending
 
 
 def _one_root(paths: Sequence[str]) -> bool:
-    """Tell whether all paths are on one drive."""
+    """Return whether all paths are on one drive."""
     return len({os.path.splitdrive(path)[0].casefold() for path in paths}) == 1

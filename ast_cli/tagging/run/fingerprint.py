@@ -27,11 +27,11 @@ def run_fingerprint(
         feature_extractor: The front end of the checkpoint.
         options: The options of the run.
     """
-    # The digest of a checkpoint covers the front end that it brings.
-    brings_front_end = model is not None and (checkpoint_folder(model) / PREPROCESSOR_NAME).is_file()
+    # The digest of a checkpoint covers the front end that it brings; without a checkpoint it is that of AudioSet.
+    is_known = model is None or (checkpoint_folder(model) / PREPROCESSOR_NAME).is_file()
     values = dataclasses.asdict(options)
     return {
-        **({} if brings_front_end else {"front_end": feature_extractor.to_dict()}),
+        **({} if is_known else {"front_end": feature_extractor.to_dict()}),
         "model": None if model is None else checkpoint_digest(model),
         "labels": None if engine is None else list(engine.config.id2label.values()),
         "dtype": None if engine is None else engine.dtype_name,

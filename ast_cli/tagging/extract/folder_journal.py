@@ -1,0 +1,171 @@
+"""The journal of an output folder: each input gets its file once, whatever stops the run and however often it resumes.
+
+The folder contains ``.ast-journal``, JSON Lines in the form of `ast_cli.tagging.run.journal_lines`: a header with the
+settings, then one line for each input whose file is complete. The header is written before the first file, the file
+before its line; a file without a line is written again. A line holds size, CRC-32 and name of the file, so that a file
+that was damaged or removed is written again too. Failed inputs have no line. ``.ast-lock`` keeps a second run away.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ast_cli.errors import AstError, UsageError
+from ast_cli.files.append import AppendFile
+from ast_cli.files.atomic import write_whole, writing
+from ast_cli.files.lock import only_run
+from ast_cli.results import exact_path, path_fields
+from ast_cli.tagging.run.journal_lines import OK, Entry, Header, Key, check_same_settings, json_line, read_journal
+
+JOURNAL_NAME = ".ast-journal"
+LOCK_NAME = ".ast-lock"
+BLOCK_BYTES = 1 << 20
+
+
+class FolderJournal:
+    """Knows which inputs have their file in an output folder, and records each new one.
+
+    Making one reads the journal of the folder; `open` takes the lock and lets inputs be recorded.
+
+    Args:
+        folder: The output folder, which need not exist.
+        resume: Whether to continue a folder that was begun.
+        force: Whether to start a folder over that was begun.
+
+    Attributes:
+        folder: The output folder.
+        path: The journal.
+        names: Name of each recorded file below the folder, by the real path of its input.
+
+    Raises:
+        UsageError: The folder was begun, and is to be neither continued nor started over.
+        AstError: The journal is damaged or cannot be read.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False, force: bool = False) -> None:
+        self.folder = folder
+        self.path = folder / JOURNAL_NAME
+        self.names: dict[str, str] = {}
+        self._entries: dict[str, Entry] = {}  # by the real path of the input
+        self._file = AppendFile(self.path)
+        self._end = 0  # of the whole lines, in bytes
+        self._old_header: Header | None = None  # of the journal that is continued
+        self._header: Header | None = None
+        self._state = Key.of(str(self.path))  # when it was read
+        if not self.exists or force:
+            return
+        if not resume:
+            raise UsageError(
+                f"--output {folder} was begun by an earlier run: --resume continues it, --force replaces it"
+            )
+        self._old_header, entries = read_journal(self.path)
+        for entry in entries:
+            self._entries[entry.key.path], self._end = entry, entry.line_end
+            self.names[entry.key.path] = self._name_in(entry)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder has a journal, which a later run with ``resume`` continues."""
+        return self.path.is_file()
+
+    @contextlib.contextmanager
+    def open(self, format_name: str, fingerprint: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the lock of the folder, and let files be recorded.
+
+        Args:
+            format_name: Format of the files.
+            fingerprint: Everything that changes the files, as JSON holds it: model, options.
+
+        Raises:
+            UsageError: The folder was begun with other settings; the message names them.
+            AstError: Another run writes to the folder, or the folder cannot be made.
+        """
+        settings = json.loads(json.dumps({**fingerprint, "format": format_name}))
+        self._header = Header(format_name, settings, None, generation=1)
+        if self._old_header is not None:
+            check_same_settings(self.folder, self._old_header, self._header)
+        is_new = not self.folder.exists()
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with only_run(self.folder, self.folder / LOCK_NAME):
+                if Key.of(str(self.path)) != self._state:
+                    raise AstError(f"{self.folder} was written by another run a moment ago: run the same command again")
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(AstError):  # the files are on the disk; lost lines cost time only
+                        self._file.sync()
+                    self._file.close()
+        finally:
+            if is_new:
+                with contextlib.suppress(OSError):  # it contains files
+                    self.folder.rmdir()
+
+    def has(self, key: Key) -> bool:
+        """Return whether the file of an input is complete and was made from this state of the input."""
+        entry = self._entries.get(key.path)
+        if entry is None or entry.key != key or key.size is None:
+            return False
+        file = self.folder / self.names[key.path]
+        try:
+            return file.stat().st_size == entry.offset_end and _crc32(file) == entry.crc32
+        except OSError:
+            return False
+
+    @contextlib.contextmanager
+    def recording(self, key: Key, file: Path) -> Iterator[None]:
+        """Record an input whose file the block writes.
+
+        Args:
+            key: State of the input before it was read.
+            file: The file, in the folder.
+
+        Raises:
+            AstError: The journal cannot be written.
+        """
+        self._begin()
+        yield
+        with writing(file):
+            num_bytes, crc32 = file.stat().st_size, _crc32(file)
+        fields: dict[str, Any] = {"key": key.to_dict(), "outcome": OK, "offset_end": num_bytes, "crc32": crc32}
+        fields["record"] = path_fields(file.relative_to(self.folder).as_posix())
+        self._file.append(json_line(fields))
+        self._file.confirm()
+
+    def _begin(self) -> None:
+        """Open the journal before the first file is written: until then, what was there is left as it is."""
+        if self._file.descriptor >= 0:
+            return
+        if not self._entries:
+            assert self._header is not None, "recording needs an open journal"
+            header = json_line(self._header.to_dict())
+            write_whole(self.path, header)
+            self._end = len(header)
+        self._file.open(self._end)  # without a torn last line
+
+    def _name_in(self, entry: Entry) -> str:
+        """Return the name of the file that an entry records: one below the folder."""
+        try:
+            name = exact_path(entry.record or {}) or ""
+        except (LookupError, TypeError, ValueError):
+            name = ""
+        if not name or PurePosixPath(name).is_absolute() or os.path.isabs(name) or ".." in PurePosixPath(name).parts:
+            raise AstError(f"{self.path}: the record of {entry.key.path} is damaged; --force starts over")
+        return name
+
+
+def _crc32(file: Path) -> int:
+    """Return the CRC-32 of a file."""
+    crc32 = 0
+    with file.open("rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            crc32 = zlib.crc32(block, crc32)
+    return crc32
