@@ -88,7 +88,7 @@ class Decoding:
 
     @property
     def num_rows(self) -> int:
-        """Number of waveforms that are decoded side by side: one, or each channel of a file that is open."""
+        """Number of waveforms in a block: one, or the number of channels if each channel is decoded by itself."""
         return self.opening.num_channels if self.opening is not None and self.request.channels == EACH else 1
 
     @property

@@ -52,8 +52,8 @@ class Request(NamedTuple):
         sampling_rate: Sampling rate of the decoded samples in Hz.
         start_s: Start of the part to decode, in seconds.
         duration_s: Length of the part in seconds; None for the rest of the file.
-        content_file: Path of the file with the content of standard input; None for other inputs.
         channels: Channels to decode. With ``each`` a block contains the samples of every channel, one after another.
+        content_file: Path of the file with the content of standard input; None for other inputs.
     """
 
     path: str

@@ -34,7 +34,7 @@ class MatchSelection:
 
     def __init__(self, options: ClassifyOptions) -> None:
         self._has_events = options.events
-        self._selected_parts: set[int | None] = set()  # channels with one, of the input that is being streamed
+        self._selected_parts: set[int | None] = set()  # channels with a selected part, of the streamed input
 
     def __call__(self, record: Record) -> Record | None:
         """Return the record as it is reported; None if it is left out."""

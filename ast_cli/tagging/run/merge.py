@@ -240,7 +240,7 @@ def _json_records(file: Path) -> Iterator[_Record]:
 
 
 def _is_next_channel(record: dict[str, Any], last: dict[str, Any]) -> bool:
-    """Return whether a record is of a later channel of the same file: their numbers ascend."""
+    """Return whether a record is of a later channel of the same file, since the numbers of channels ascend."""
     channels = last.get("channel"), record.get("channel")
     if record["type"] != "file" or _json_names(record) != _json_names(last):
         return False

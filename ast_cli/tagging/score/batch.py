@@ -36,7 +36,7 @@ MAX_DELIVERIES = 1_024  # windows that may wait for scores: those of a day of si
 
 
 class PendingResult:
-    """One input, or one channel of it, that is being scored: a running mean or maximum, never all windows at once."""
+    """An input, or one of its channels, that is being scored; it keeps a running sum or maximum, never all windows."""
 
     def __init__(
         self, path: str | None, chooser: TagChooser, options: ClassifyOptions, recording: Recording | None = None
@@ -59,7 +59,7 @@ class PendingResult:
 
     @property
     def channel(self) -> int | None:
-        """Number of the channel; None for a mix, and for an input that was not opened to read each channel."""
+        """Number of the channel; None for a mix, and if an input could not be opened to read each of its channels."""
         if self.recording is not None:
             return self.recording.channel
         return self.options.channels if isinstance(self.options.channels, int) else None
@@ -247,7 +247,7 @@ class _Unfinished:
     """
 
     def __init__(self, turn: Turn, batcher: Batcher, options: ClassifyOptions) -> None:
-        self.pendings = [PendingResult(turn.item.path, batcher.chooser, options)]  # several where channels are apart
+        self.pendings = [PendingResult(turn.item.path, batcher.chooser, options)]  # one per channel for "each"
         self._turn = turn
         self._batcher = batcher
         self._options = options
@@ -259,7 +259,7 @@ class _Unfinished:
         return all(pending.is_complete for pending in self.pendings)
 
     def take_turn(self, *, in_order: bool) -> Iterator[None]:
-        """Give the batcher windows, pausing after each: all there are, out of order those that can be read at once."""
+        """Pass windows to the batcher and yield after each: all windows, or out of order those that need no waiting."""
         for pending, window in self._windows:
             assert pending.recording is not None
             self._batcher.put(pending, window, pending.recording.place_s(window))
@@ -271,12 +271,12 @@ class _Unfinished:
         self._turn.is_over = True
 
     def take_parts(self) -> Iterator[StreamedPart]:
-        """Hand out the windows and events that have closed since the last call."""
+        """Yield the windows and events that were completed since the last call."""
         for pending in self.pendings:
             yield from pending.take_parts()
 
     def result(self, model: str) -> TaggingResult:
-        """Return the finished result; an error is the whole input's, never a channel's."""
+        """Return the result of the input; an error belongs to the whole input, never to one channel."""
         results = [pending.result(model) for pending in self.pendings]
         if self._options.channels != EACH:
             return results[0]
@@ -285,7 +285,7 @@ class _Unfinished:
         return TaggingResult.from_channels(results)
 
     def _read(self) -> Iterator[tuple[PendingResult, AudioWindow]]:
-        """Yield the input's windows, those of its channels in turns; what goes wrong becomes its error."""
+        """Yield the windows of the input, one of each channel in turn; an `AudioError` becomes its error."""
         item, chooser, options = self._turn.item, self._batcher.chooser, self._options
         error = item.error
         if error is None:
@@ -333,7 +333,7 @@ def _complete(
     unfinished: dict[Turn, _Unfinished], options: ClassifyOptions, model: str, *, in_order: bool
 ) -> Iterator[TaggingResult | StreamedPart]:
     """Yield complete results; in order only those before the first incomplete input, and the parts of that input."""
-    choose = takewhile if in_order else filter  # in order nothing behind the first is looked at, window after window
+    choose = takewhile if in_order else filter  # in order, do not check all inputs behind the first after each window
     for turn in list(choose(lambda turn: unfinished[turn].is_complete, unfinished)):
         complete = unfinished.pop(turn)
         if options.stream:

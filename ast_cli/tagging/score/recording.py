@@ -30,7 +30,7 @@ class Recording:
     """An opened recording, to be iterated once.
 
     Args:
-        stream: Samples of the recording, at the feature extractor's rate.
+        stream: Mono samples of the recording, at the sampling rate of the feature extractor.
         feature_extractor: Feature extractor of the model.
         options: Options of the windows.
         channel: Number of the channel of the samples, from 1; None for a mix.
@@ -98,10 +98,10 @@ class Recording:
 def recordings_of(
     stream: SampleStream, feature_extractor: ASTFeatureExtractor, options: WindowOptions
 ) -> list[Recording]:
-    """Return what an opened file holds: one recording, or with ``channels="each"`` one per channel.
+    """Return the recording of an opened file, or with ``channels="each"`` one recording for each channel.
 
-    The channels have the same windows. They are to be read in turns, a window of each: what is read of one is held for
-    the others.
+    The channels have the same windows. Read one window of each channel in turn: samples that are read for one channel
+    are kept in memory for the others.
     """
     if options.channels != EACH:
         channel = options.channels if isinstance(options.channels, int) else None
@@ -130,9 +130,7 @@ def open_stream(
         UsageError: If a waveform is not mono or is shorter than one frame of 25 ms, or a file is open as text.
     """
     if isinstance(audio, str | Path | bytes) or is_file(audio):
-        from ast_cli.audio.decode import (
-            open_audio,
-        )  # it imports decoders, which most runs need in worker processes only
+        from ast_cli.audio.decode import open_audio  # imports the decoders, which most runs need only in workers
 
         return open_audio(
             cast("str | Path | bytes | BinaryIO", audio),
@@ -153,7 +151,7 @@ class WaveformStream:
         if sampling_rate is None:
             warnings.warn(
                 f"pass sampling_rate with a waveform: without it {target_rate} Hz is assumed, and a waveform of "
-                "another rate silently gives wrong tags",
+                "another rate gets wrong tags",
                 AstWarning,
                 stacklevel=4,
             )
