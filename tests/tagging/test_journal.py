@@ -309,7 +309,7 @@ def test_failed_inputs_that_are_not_named_again_keep_their_records(output: Path)
     assert output.read_bytes() == rendered([*rest, named[0]])
 
 
-@pytest.mark.parametrize("change", ["size", "mtime", "removed", "none"])
+@pytest.mark.parametrize("change", ["size", "mtime", "none"])
 def test_changed_file_is_redone_and_its_old_result_removed(output: Path, tmp_path: Path, change: str) -> None:
     folder = tmp_path / "audio"
     folder.mkdir()
@@ -323,12 +323,30 @@ def test_changed_file_is_redone_and_its_old_result_removed(output: Path, tmp_pat
         os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
     elif change == "mtime":
         os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    elif change == "removed":
-        changed.unlink()
     redone = [] if change == "none" else [items[2]]
     assert run(open_output(output, resume=True), items) == redone
     assert output.read_bytes() == rendered([item for item in items if item not in redone] + redone)
     assert run(open_output(output, resume=True), items) == []
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_results_of_files_on_an_unmounted_disk_stay(output: Path, tmp_path: Path, format_name: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    items = [Input(str(disk / f"{number}.wav")) for number in range(5)]
+    for item in items:
+        Path(item.path).write_bytes(b"old")
+    run(open_output(output, format_name), items)
+    before = output.read_bytes()
+    disk.rename(tmp_path / "elsewhere")
+    for retry_errors in (False, True):
+        journal = open_output(output, format_name, resume=True, retry_errors=retry_errors)
+        failed = [item for item in items if tagged(item).error is not None]
+        assert run(journal, items) == (failed if retry_errors else [])
+        assert len(output.read_bytes()) == len(before)
+    (tmp_path / "elsewhere").rename(disk)
+    Path(items[0].path).write_bytes(b"newer")
+    assert items[0] in run(open_output(output, format_name, resume=True), items)
 
 
 def test_a_file_that_changes_while_it_is_read_is_redone_next_time(output: Path, tmp_path: Path) -> None:

@@ -264,11 +264,14 @@ class Journal:
         return output_end, journal_end
 
     def _drop_stale(self, named: Mapping[str, Key]) -> None:
-        """Remove the results of inputs of this run that are processed again: changed files, and failures on request."""
+        """Remove the results of inputs of this run that are processed again: changed files, and failures on request.
+
+        A file that is missing now is not a changed file: its disk may only be unmounted, so its result stays.
+        """
         stale = {
             path
             for path, (key, outcome) in self._done.items()
-            if path in named and ((self._retry_errors and outcome != OK) or named[path] != key)
+            if path in named and ((self._retry_errors and outcome != OK) or named[path].has_changed_since(key))
         }
         if stale:
             self._rewrite(self.header.format_name, stale)

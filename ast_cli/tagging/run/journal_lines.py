@@ -65,6 +65,10 @@ class Key:
             return cls(path, None, None)
         return cls(path, status.st_size, status.st_mtime_ns)
 
+    def has_changed_since(self, earlier: Key) -> bool:
+        """Return whether the file can be accessed now and is another than it was; a missing file has not changed."""
+        return self != earlier and self.size is not None
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Key:
         """Return the key of a JSON form."""

@@ -92,7 +92,7 @@ def _done_before(run: RunOptions) -> Callable[[Key], bool]:
         return lambda _key: False
     _, entries = read_journal(journal)
     done = {entry.key.path: entry.key for entry in entries if entry.outcome == OK or not run.retry_errors}
-    return lambda key: done.get(key.path) == key
+    return lambda key: key.path in done and not key.has_changed_since(done[key.path])
 
 
 def remember_speed(model: str, audio_s: float, elapsed_s: float, how: str) -> None:
