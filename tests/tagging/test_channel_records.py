@@ -1,4 +1,4 @@
-"""Inputs whose channels are tagged by themselves: several records, written, resumed, rendered and merged as one."""
+"""Inputs with a record for each channel: the records are written, resumed, rendered and merged together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PART = Window(0.0, 1.0, ())
 
 
 def by_channel(item: Input) -> TaggingResult:
-    """What tagging makes of an input of three channels, or of one that cannot be read."""
+    """Return the result of an input with three channels, or the error of one that cannot be read."""
     result = tagged(item)
     if result.error is not None:
         return result
@@ -75,7 +75,7 @@ def test_result_of_channels_is_read_back() -> None:
         assert TaggingResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
 
 
-def test_result_of_channels_has_no_tags_of_its_own() -> None:
+def test_result_with_channels_has_tags_only_in_its_channels() -> None:
     result = by_channel(inputs()[2])
     assert (result.tags, result.channel, result.error, result.duration_s) == ((), None, None, 12.0)
     assert [channel.channel for channel in result.records] == [1, 2, 3]
@@ -126,7 +126,7 @@ def test_failed_inputs_are_redone_and_the_others_keep_all_channels(tmp_path: Pat
     assert output.read_bytes() == rendered([*(item for item in inputs() if item not in failed), *failed], "csv")
 
 
-def test_streamed_windows_say_their_channel_and_go_when_it_is_rendered_again(tmp_path: Path) -> None:
+def test_streamed_windows_name_their_channel_and_are_dropped_in_another_format(tmp_path: Path) -> None:
     output = tmp_path / "tags.jsonl"
     run(begin(output, "jsonl"), inputs(1), stream=True)
     records = [json.loads(line) for line in output.read_bytes().splitlines()]
@@ -155,7 +155,7 @@ def test_parts_are_merged_input_by_input(tmp_path: Path, format_name: str, journ
 
 
 @pytest.mark.parametrize("journals", [False, True])
-def test_input_that_is_in_two_parts_is_told(tmp_path: Path, journals: bool) -> None:
+def test_input_in_two_parts_is_an_error(tmp_path: Path, journals: bool) -> None:
     parts = [tmp_path / f"{number}.jsonl" for number in range(2)]
     for part in parts:
         run(begin(part, "jsonl"), inputs()[2:4])
@@ -165,7 +165,7 @@ def test_input_that_is_in_two_parts_is_told(tmp_path: Path, journals: bool) -> N
         merge_outputs(parts, tmp_path / "merged.jsonl")
 
 
-def test_channels_that_are_there_twice_in_a_row_are_two_records(tmp_path: Path) -> None:
+def test_repeated_channels_of_an_input_are_an_error(tmp_path: Path) -> None:
     part = tmp_path / "tags.jsonl"
     text = rendered(inputs()[2:3], "jsonl")
     for twice in (text + text, text.splitlines(keepends=True)[1] * 2):
@@ -174,7 +174,7 @@ def test_channels_that_are_there_twice_in_a_row_are_two_records(tmp_path: Path) 
             merge_outputs([part], tmp_path / "merged.jsonl")
 
 
-def test_error_while_channels_are_written_leaves_whole_inputs(tmp_path: Path) -> None:
+def test_error_while_channels_are_written_leaves_complete_inputs(tmp_path: Path) -> None:
     output = tmp_path / "tags.jsonl"
     first, _, third = inputs(3)
     good = by_channel(third)

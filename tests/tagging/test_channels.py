@@ -1,4 +1,4 @@
-"""Recordings tagged channel by channel: each channel as the mono file of it would be."""
+"""Tagging of each channel: the result of a channel equals that of a mono file with its samples."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from ast_cli.tagging.score.recording import recordings_of
 
 HERE = DecodeOptions(num_workers=0)
 RATE = 16000
-SCORE_TOLERANCE = 1e-5  # float32 sums in another order, as other batch sizes make them
-EXTRACT_TOLERANCE = 2e-5  # the same, of numbers that are not between 0 and 1
+SCORE_TOLERANCE = 1e-5  # other batch sizes add float32 numbers in another order
+EXTRACT_TOLERANCE = 2e-5  # the same for numbers beyond 0 to 1
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ Write = Callable[..., tuple[Path, list[Path]]]
 
 @pytest.fixture
 def write_channels(tmp_path: Path) -> Write:
-    """Return a function that writes one file of all channels, and the mono file of each."""
+    """Return a function that writes a file with several channels, and a mono file of each channel."""
 
     def write(
         num_channels: int = 2, duration_s: float = 3.0, rate: int = 44100, name: str = "all.wav", seed: int = 0
@@ -74,7 +74,7 @@ def assert_same_tags(tags: Sequence[Tag], expected: Sequence[Tag]) -> None:
 
 
 def assert_is_channel(result: TaggingResult, number: int, mono: TaggingResult, num_channels: int) -> None:
-    """Compare a channel's result with that of the mono file."""
+    """Compare the result of a channel with that of its mono file."""
     assert_same_tags(result.tags, mono.tags)
     assert (result.windows is None) == (mono.windows is None)
     for window, expected in zip(result.windows or (), mono.windows or (), strict=True):
@@ -110,7 +110,7 @@ def test_each_channel_is_tagged_as_its_mono_file(
     assert len({tuple(tag.score for tag in channel.tags) for channel in result.channels}) == num_channels
 
 
-def test_result_of_each_channel_holds_the_files_facts(tagger: Tagger, write_channels: Write) -> None:
+def test_result_of_each_channel_contains_the_facts_of_the_file(tagger: Tagger, write_channels: Write) -> None:
     path, _ = write_channels(2, 1.0)
     result = tagger.classify(path, channels="each")
     assert (result.path, result.status, result.duration_s) == (str(path), "ok", 1.0)
@@ -125,7 +125,7 @@ def test_mix_is_the_default_and_has_no_channels(tagger: Tagger, write_channels: 
     assert (result.channel, result.channels, "channel" in result.to_dict()) == (None, (), False)
 
 
-def test_each_channel_of_a_mono_file_or_a_waveform_is_one(tagger: Tagger, write_channels: Write) -> None:
+def test_mono_file_and_waveform_have_one_channel(tagger: Tagger, write_channels: Write) -> None:
     _, (mono, _) = write_channels(2, 1.0, RATE)
     expected = tagger.classify(mono)
     waveform = load_waveform(mono)
@@ -143,7 +143,7 @@ def test_each_channel_of_a_mono_file_or_a_waveform_is_one(tagger: Tagger, write_
 
 
 @pytest.mark.parametrize("workers", [HERE, DecodeOptions(num_workers=1)])
-def test_file_without_the_channel_is_its_error_and_others_go_on(
+def test_file_without_the_channel_is_an_error_and_others_are_tagged(
     tagger: Tagger, write_channels: Write, workers: DecodeOptions
 ) -> None:
     stereo, (mono, _) = write_channels(2, 1.0)
@@ -161,7 +161,7 @@ def test_file_that_cannot_be_read_is_one_error_without_a_channel(tagger: Tagger,
     assert (result.channel, result.channels, result.records) == (None, (), (result,))
 
 
-def test_worker_that_dies_in_mid_file_is_one_error(tagger: Tagger, tmp_path: Path) -> None:
+def test_worker_that_dies_within_a_file_is_one_error(tagger: Tagger, tmp_path: Path) -> None:
     path = tmp_path / "exit-late.wav"
     path.touch()
     with faulty_pool(1) as pool:
@@ -172,7 +172,7 @@ def test_worker_that_dies_in_mid_file_is_one_error(tagger: Tagger, tmp_path: Pat
 
 
 def counted_windows(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Note how many windows the model is given, batch by batch."""
+    """Return the list to which the number of windows of each following batch is added."""
     sizes: list[int] = []
     logits = tagger.engine.logits
 
@@ -193,7 +193,7 @@ def test_windows_of_several_channels_share_a_batch(
     assert sizes == [8, 8]
 
 
-def test_channels_that_are_equal_are_scored_once(
+def test_equal_channels_are_scored_once(
     tagger: Tagger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     one = 0.1 * rng.standard_normal(RATE * 2)
@@ -204,7 +204,7 @@ def test_channels_that_are_equal_are_scored_once(
     assert result.channels[0].tags == result.channels[1].tags
 
 
-def test_windows_known_from_another_channel_do_not_change_places(
+def test_windows_equal_to_those_of_another_channel_keep_their_order(
     tagger: Tagger, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     noise, silence = 0.1 * rng.standard_normal(RATE * 2), np.zeros(RATE * 2)
@@ -216,7 +216,7 @@ def test_windows_known_from_another_channel_do_not_change_places(
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_streamed_windows_and_events_say_their_channel(tagger: Tagger, write_channels: Write, in_order: bool) -> None:
+def test_streamed_windows_and_events_name_their_channel(tagger: Tagger, write_channels: Write, in_order: bool) -> None:
     path, _ = write_channels(2)
     options = ClassifyOptions(timestamps=True, events=True, threshold=0.2, channels="each", batch_size=3)
     whole = tagger.classify(path, options=options)
@@ -233,7 +233,7 @@ def test_streamed_windows_and_events_say_their_channel(tagger: Tagger, write_cha
 
 
 @pytest.mark.parametrize("channels", ["each", 2])
-def test_live_channels_are_those_of_the_file(tagger: Tagger, write_channels: Write, channels: Any) -> None:
+def test_live_channels_equal_those_of_a_file(tagger: Tagger, write_channels: Write, channels: Any) -> None:
     path, _ = write_channels(3, 2.0, RATE)
     interleaved = load_waveform(path, channels="each").T.astype("<f4").tobytes()
     stream = RawStream(io.BytesIO(interleaved), RawFormat(RATE, "f32le", 3), RATE, channels)
@@ -247,7 +247,7 @@ def test_live_channels_are_those_of_the_file(tagger: Tagger, write_channels: Wri
         assert tuple(own) == of_file.windows
 
 
-def test_windows_of_live_channels_come_as_they_end(tagger: Tagger, rng: np.random.Generator) -> None:
+def test_windows_of_live_channels_are_yielded_at_their_end(tagger: Tagger, rng: np.random.Generator) -> None:
     num_reads = 0
 
     class Endless(io.RawIOBase):
@@ -276,7 +276,7 @@ def test_workers_send_the_samples_of_each_channel(tmp_path: Path, write_channels
         assert all(block.shape[1] >= MESSAGE_SAMPLES for block in blocks[:-1])
 
 
-def test_an_inputs_own_part_is_read_in_the_runs_channels(tagger: Tagger, write_channels: Write) -> None:
+def test_part_of_an_input_is_read_with_the_channels_of_the_run(tagger: Tagger, write_channels: Write) -> None:
     path, monos = write_channels(2, 3.0)
     item = Input(str(path), part=WindowOptions(start_s=1.0, duration_s=1.0))
     (result,) = classify_inputs(tagger, [item], ClassifyOptions(channels="each"), HERE)
@@ -286,7 +286,7 @@ def test_an_inputs_own_part_is_read_in_the_runs_channels(tagger: Tagger, write_c
 
 
 class MeasuredPool(DecodePool):
-    """A pool that notes how much it has held at most."""
+    """A pool that records the largest number of bytes it has buffered."""
 
     most_bytes = 0
 
@@ -295,7 +295,7 @@ class MeasuredPool(DecodePool):
         self.most_bytes = max(self.most_bytes, self.num_buffered_bytes)
 
 
-def test_long_recording_of_many_channels_is_not_held_in_memory(
+def test_long_recording_of_many_channels_is_not_kept_in_memory(
     tagger: Tagger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ast_cli.tagging.decode.pool.INPUT_BUFFER_BYTES", 4 << 20)
@@ -311,7 +311,7 @@ def test_long_recording_of_many_channels_is_not_held_in_memory(
     assert 0 < pool.most_bytes <= 4 << 20
 
 
-def test_samples_of_each_channel_make_the_windows_of_a_gpu(tagger: Tagger, write_channels: Write) -> None:
+def test_waveform_windows_of_each_channel_equal_those_of_its_mono_file(tagger: Tagger, write_channels: Write) -> None:
     path, monos = write_channels(2, 2.0)
     options = WindowOptions(channels="each", hop_s=0.2)
 
@@ -325,14 +325,14 @@ def test_samples_of_each_channel_make_the_windows_of_a_gpu(tagger: Tagger, write
         np.testing.assert_array_equal(np.stack(of_channel), np.stack(expected))
 
 
-def test_options_take_digits_and_refuse_other_words() -> None:
+def test_channels_option_takes_digits_and_refuses_other_words() -> None:
     assert ClassifyOptions(channels="2").channels == 2  # type: ignore[arg-type]
     assert ExtractOptions().channels == "mix"
     with pytest.raises(UsageError, match="--channels must be mix, each, or a channel's number from 1 to 64, not 0"):
         ExtractOptions(channels=0)
 
 
-def test_output_is_continued_in_the_same_channels_alone(
+def test_output_can_only_be_continued_with_the_same_channels(
     tagger: Tagger, write_channels: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ast_cli.tagging.run.fingerprint.checkpoint_folder", lambda _name: tmp_path)
@@ -347,7 +347,7 @@ def test_output_is_continued_in_the_same_channels_alone(
 
     assert [tag("mix"), tag("mix")] == [0, 1]
     journal = tmp_path / "tags.jsonl.ast-journal"
-    journal.write_text(journal.read_text().replace('"channels": "mix", ', ""))  # as earlier versions wrote it
+    journal.write_text(journal.read_text().replace('"channels": "mix", ', ""))  # as written by earlier versions
     assert tag("mix") == 1
     with pytest.raises(UsageError, match="--channels was mix and is now each"):
         tag("each")
@@ -355,9 +355,7 @@ def test_output_is_continued_in_the_same_channels_alone(
 
 @pytest.mark.parametrize("what", ["fbank", "input-values", "embedding", "logits", "hidden-states", "attentions"])
 @pytest.mark.parametrize("all_windows", [False, True])
-def test_extracted_channels_are_one_more_axis(
-    tagger: Tagger, write_channels: Write, what: Any, all_windows: bool
-) -> None:
+def test_extracted_channels_have_an_axis(tagger: Tagger, write_channels: Write, what: Any, all_windows: bool) -> None:
     path, monos = write_channels(3, 2.0)
 
     def extracted(file: Path, channels: Any) -> Extraction:

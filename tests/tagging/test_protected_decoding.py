@@ -59,7 +59,7 @@ def test_tag_files_continues_after_a_crash(paths: list[str], tmp_path: Path) -> 
     assert (tally.num_ok, dict(tally.failed)) == (3, {"worker_crashed": 2})
 
 
-def test_extraction_goes_on_after_a_crash(paths: list[str], tmp_path: Path) -> None:
+def test_extraction_continues_after_a_crash(paths: list[str], tmp_path: Path) -> None:
     extractor = Extractor.load(None, ExtractOptions(what="fbank"), LoadOptions())
     plan = plan_extraction([Input(path) for path in paths], tmp_path / "out", "npy", ExtractRunOptions())
     with open_extraction(extractor, plan, ExtractRunOptions()) as run:
