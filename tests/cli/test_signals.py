@@ -117,7 +117,7 @@ def test_signal_while_modules_are_imported_ends_with_its_code(number: int, code:
     import os, sys
     class Interrupting:
         def find_spec(self, name, path=None, target=None):
-            if name == "ast_cli.cli.classify":
+            if name == "ast_cli.cli.commands":
                 os.kill(os.getpid(), int(sys.argv[1]))
     sys.meta_path.insert(0, Interrupting())
     from ast_cli.__main__ import main
