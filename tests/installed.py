@@ -1,4 +1,4 @@
-"""Which tests wait for packages that not every environment has."""
+"""Marks that skip tests if an optional package is missing."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ in_debian_root() {
         debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates,git,make trixie $root "$mirror" >/dev/null
         touch $root/.made
     fi
-    # What pip is told on this machine holds there too.
+    # The network settings of this machine apply there too.
     for file in /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
         [ ! -e $file ] || cp --dereference $file $root$file
     done

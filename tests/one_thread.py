@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Compute on one thread: sums of several may be ordered anew each time, and for tiny models they only wait."""
+    """Compute on one thread: several add in varying order, and gain nothing for tiny models."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

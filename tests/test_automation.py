@@ -1,4 +1,4 @@
-"""What runs outside this checkout, on GitHub and before a commit: parsed, and held to the Makefile."""
+"""The workflows of GitHub and the hooks before a commit run the targets of the Makefile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of README and docs, run: commands print what the page says, Python code runs, options exist."""
+"""The examples of README and docs work: commands print the output on the page, Python code runs, options exist."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_every_command_and_format_has_its_place_in_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", text):
         file = page.parent / target if target else page

@@ -1,4 +1,4 @@
-"""Exported models run in their runtimes alone, say what goes in and comes out, and agree with the model they are of."""
+"""Exported models run in their runtimes alone, describe their inputs and outputs, and agree with the original model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "int8": 0.25}  # of logits that 
 AUDIO = ("wav", "flac", "ogg", "mp3", "m4a", "opus")
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
-# What a user without this package would write.
+# A script of a user without this package.
 ALONE = {
     "onnx": """
 import sys, json, numpy as np, onnxruntime
@@ -74,7 +74,7 @@ each_format = pytest.mark.parametrize(
 
 
 def run_alone(format_name: str, model_file: Path, x: NDArray[np.float32], folder: Path) -> tuple[Any, Any]:
-    """Run an exported model in a process that has no package of ours; return its logits and what it says of itself."""
+    """Run an exported model in a process without this package; return its logits and its metadata."""
     np.save(folder / "x.npy", x)
     program = ALONE[format_name] + REPORT
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What somebody who has just installed the package sees: every sample is tagged, and doctor finds nothing wrong.
+"""A fresh installation works: every sample is tagged, and ``ast doctor`` finds nothing wrong.
 
 These tests need no torch: `tests/newest.sh short` runs them without it, on ONNX Runtime.
 """

@@ -67,7 +67,7 @@ def run():
     assert set(imports_of(source)) == {"ast_cli.hub", "ast_cli", "ast_cli.model.config"}
 
 
-def test_there_are_no_circles() -> None:
+def test_imports_have_no_cycles() -> None:
     below = {name: [other for other in others if other not in AROUND] for name, others in IMPORTS.items()}
     try:
         TopologicalSorter(below).prepare()
@@ -85,7 +85,7 @@ def test_imports_point_downwards() -> None:
     assert upwards == []
 
 
-def test_the_rooms_are_all_there_are() -> None:
+def test_every_package_is_in_a_room() -> None:
     assert {room_of(name) for name in IMPORTS if name.count(".")} == set(ROOMS)
 
 

@@ -1,4 +1,4 @@
-"""A data set to learn from in a test: recordings of two classes that anyone tells apart."""
+"""A data set for tests of training: recordings of two classes that are easy to distinguish."""
 
 from __future__ import annotations
 

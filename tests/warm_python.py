@@ -77,7 +77,7 @@ def _read(fd: int) -> bytes:
 
 
 def _serve(connection: socket.socket) -> None:
-    """Fork one process after another, and tell its number and how it ended."""
+    """Fork one process after another, and send the process id and exit status of each."""
     import safetensors.torch  # noqa: F401 - and torch with it, which takes long
     import typer  # noqa: F401
 

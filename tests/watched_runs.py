@@ -16,7 +16,7 @@ from typing import Any
 from ast_cli.tagging.run.journal_lines import Sidecars, read_journal
 
 
-def tell(text: str) -> None:
+def report(text: str) -> None:
     """Print at once, past pytest's capture if it is run with -s."""
     print(text, flush=True)  # noqa: T201
 
@@ -28,7 +28,7 @@ def classify_command(model: Path, *arguments: object) -> list[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run was like: ``peak_bytes`` of the main process alone."""
+    """A finished run; ``peak_bytes`` is that of the main process alone."""
 
     returncode: int
     stderr: str

@@ -102,7 +102,7 @@ def test_surround_channels_of_vorbis_come_in_the_order_of_wav(tmp_path: Path) ->
     assert tuple(loudest_hz(channel) for channel in load_waveform(path, channels="each")) == SURROUND_HZ
 
 
-def test_channel_that_is_not_there_is_the_files_error(write_wav: Callable[..., Path]) -> None:
+def test_missing_channel_is_an_error_of_the_file(write_wav: Callable[..., Path]) -> None:
     path = write_wav("stereo.wav", num_channels=2)
     with pytest.raises(AudioError) as raised:
         open_audio(path, channels=3)

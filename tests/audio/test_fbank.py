@@ -55,8 +55,8 @@ def test_fbank_equals_torchaudio_on_this_processor_except_for_rounding_noise() -
     for name in [name for name in tensors if name.startswith("kaldi_fbank/")]:
         expected = tensors[name]
         fbank = fbank_of(tensors[f"waveform/{name.removeprefix('kaldi_fbank/')}"])
-        heard = expected >= expected.max(axis=1, keepdims=True) - np.log(1e7)
-        np.testing.assert_allclose(fbank[heard], expected[heard], rtol=0, atol=FBANK_TOLERANCE, err_msg=name)
+        audible = expected >= expected.max(axis=1, keepdims=True) - np.log(1e7)
+        np.testing.assert_allclose(fbank[audible], expected[audible], rtol=0, atol=FBANK_TOLERANCE, err_msg=name)
         np.testing.assert_allclose(fbank, expected, rtol=0, atol=NOISE_TOLERANCE, err_msg=name)
 
 
@@ -241,6 +241,6 @@ def test_fbank_on_cuda_equals_the_reference_where_there_is_energy() -> None:
         fbank = log_mel_fbank(torch.from_numpy(tensors[f"waveform/{name}"])[None].cuda())[0].cpu().numpy()
         expected = tensors[f"kaldi_fbank/{name}"]
         # Below 1e-7 of the frame's largest energy (16.1 in natural logarithms) there is only rounding noise.
-        heard = expected >= expected.max(axis=1, keepdims=True) - np.log(1e7)
-        np.testing.assert_allclose(fbank[heard], expected[heard], rtol=0, atol=FBANK_TOLERANCE, err_msg=name)
+        audible = expected >= expected.max(axis=1, keepdims=True) - np.log(1e7)
+        np.testing.assert_allclose(fbank[audible], expected[audible], rtol=0, atol=FBANK_TOLERANCE, err_msg=name)
         np.testing.assert_allclose(fbank, expected, rtol=0, atol=1e-2, err_msg=name)

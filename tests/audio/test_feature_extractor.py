@@ -89,9 +89,9 @@ def test_input_values_equal_the_live_reference_where_there_is_energy() -> None:
     values = input_values(waveforms, max_length=1024, num_mel_bins=128)
     # Without torchaudio the reference computes in double precision and NumPy, which differs in bins of rounding noise:
     # those below 1e-7 of their frame's largest energy. Here the fbank is ln(energy) = value * 2 std + mean.
-    heard = values >= values.max(axis=2, keepdims=True) - np.log(1e7) / (2 * AUDIOSET_STD)
-    assert heard.mean() > 0.9
-    np.testing.assert_allclose(values[heard], expected[heard], rtol=0, atol=INPUT_TOLERANCE)
+    audible = values >= values.max(axis=2, keepdims=True) - np.log(1e7) / (2 * AUDIOSET_STD)
+    assert audible.mean() > 0.9
+    np.testing.assert_allclose(values[audible], expected[audible], rtol=0, atol=INPUT_TOLERANCE)
 
 
 def test_defaults_are_those_of_the_documentation() -> None:

@@ -239,8 +239,8 @@ def test_an_mp3_whose_rate_libsndfile_misreads_is_decoded_by_ffmpeg(
     path = write_sound(tmp_path / "a.mp3", sound(2.0, rate), rate)
     with path.open("rb") as file:
         assert sampling_rates(file, path.stat().st_size) == {rate}
-    for heard, decoder in (({rate}, "SoundFileDecoder"), ({rate // 2}, "PyAVDecoder"), (set(), "SoundFileDecoder")):
-        monkeypatch.setattr(libsndfile, "sampling_rates", lambda _file, _size, heard=heard: heard)
+    for rates, decoder in (({rate}, "SoundFileDecoder"), ({rate // 2}, "PyAVDecoder"), (set(), "SoundFileDecoder")):
+        monkeypatch.setattr(libsndfile, "sampling_rates", lambda _file, _size, rates=rates: rates)
         with open_audio(path) as stream:
             assert decoder_name(stream) == decoder
 

@@ -124,7 +124,7 @@ def test_a_long_model_path_is_not_broken(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.splitlines()[0] == f"{path}:"
 
 
-def test_json_is_the_report_and_nothing_else(requested: list[BenchmarkOptions]) -> None:
+def test_json_output_is_only_the_report(requested: list[BenchmarkOptions]) -> None:
     result = CliRunner().invoke(app, ["benchmark", "--json"])
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout) == REPORT.to_dict()
@@ -142,7 +142,7 @@ def test_every_option_reaches_the_run(requested: list[BenchmarkOptions]) -> None
     assert requested == [expected]
 
 
-def test_progress_is_shown_on_a_terminal_alone(
+def test_progress_is_shown_only_on_a_terminal(
     requested: list[BenchmarkOptions], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal = io.StringIO()

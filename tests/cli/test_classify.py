@@ -37,7 +37,7 @@ def test_table_goes_to_stdout_and_the_note_to_stderr(run_ast: Run, write_wav: Wr
     assert "ast download" in done.stderr
 
 
-def test_quiet_says_nothing_but_results(run_ast: Run, write_wav: Write) -> None:
+def test_quiet_prints_only_results(run_ast: Run, write_wav: Write) -> None:
     done = run_ast("classify", str(write_wav("a.wav")), "--quiet", "--dtype", "fp16")
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
 
@@ -53,13 +53,13 @@ def test_a_single_file_has_a_summary_only_with_verbose(run_ast: Run, write_wav: 
     assert (both.returncode, both.stdout) == (ExitCode.USAGE, "")
 
 
-def test_a_single_file_that_fails_is_told_once_where_the_table_is_not_on_the_terminal(run_ast: Run) -> None:
+def test_an_error_of_a_single_file_is_printed_once_if_the_table_is_not_on_the_terminal(run_ast: Run) -> None:
     done = run_ast("classify", "missing.wav", *BUILTIN)
     assert done.returncode == ExitCode.SOME_FAILED
     assert (done.stdout, done.stderr) == ("missing.wav  error: no such file\n", "error: missing.wav: no such file\n")
 
 
-def test_an_option_after_two_dashes_is_told_to_stand_before_them(run_ast: Run, write_wav: Write) -> None:
+def test_error_of_an_option_after_two_dashes_says_to_put_it_before_them(run_ast: Run, write_wav: Write) -> None:
     folder = write_wav("-k.wav").parent
     refused = run_ast("classify", "--", "-k.wav", *BUILTIN, cwd=folder)
     assert (refused.returncode, refused.stdout) == (ExitCode.USAGE, "")
@@ -81,7 +81,7 @@ def test_the_journal_is_named_and_lets_a_finished_run_be_resumed(run_ast: Run, w
     assert (second.returncode, (folder / "tags.jsonl").read_bytes()) == (ExitCode.OK, before)
 
 
-def test_only_matches_are_printed_if_they_are_asked_for(run_ast: Run) -> None:
+def test_matches_only_prints_only_matches(run_ast: Run) -> None:
     samples = [str(Path(__file__).parents[2] / "sample_audio" / name) for name in ("clock.wav", "rain.ogg")]
     arguments = ("classify", *samples, *BUILTIN, "--labels", "Rain", "--matches-only")
     done = run_ast(*arguments, "--threshold", "0.5")
@@ -148,7 +148,7 @@ def test_timestamps_labels_and_threshold_reach_the_result(run_ast: Run, write_wa
     assert unknown.stderr == "error: the model has no label 'Rainn'; similar labels: 'Rain'\n"
 
 
-def test_output_file_is_never_overwritten_unasked(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+def test_output_file_is_overwritten_only_with_force(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     path, output = str(write_wav("a.wav")), tmp_path / "tags.json"
     first = run_ast("classify", path, *BUILTIN, "--json", "--output", str(output))
     assert (first.returncode, first.stdout) == (ExitCode.OK, "")
@@ -167,7 +167,7 @@ def test_output_file_is_never_overwritten_unasked(run_ast: Run, write_wav: Write
     ("name", "start"),
     [("tags.jsonl", '{"schema_version"'), ("tags.JSON", "["), ("tags.csv", "path,"), ("tags.txt", "a.wav  00:")],
 )
-def test_name_of_the_output_asks_for_a_format(run_ast: Run, write_wav: Write, name: str, start: str) -> None:
+def test_suffix_of_the_output_selects_the_format(run_ast: Run, write_wav: Write, name: str, start: str) -> None:
     folder = write_wav("a.wav").parent
     assert run_ast("classify", "a.wav", *BUILTIN, "--output", name, cwd=folder).returncode == ExitCode.OK
     assert (folder / name).read_text(encoding="utf-8").startswith(start)
@@ -177,9 +177,7 @@ def test_name_of_the_output_asks_for_a_format(run_ast: Run, write_wav: Write, na
 
 
 @pytest.mark.parametrize("name", ["tags.parquet", "tags.tsv", "archive/tags.2024"])
-def test_a_suffix_that_is_not_written_is_told_unless_the_format_is_chosen(
-    run_ast: Run, write_wav: Write, name: str
-) -> None:
+def test_an_unknown_suffix_is_an_error_unless_format_is_given(run_ast: Run, write_wav: Write, name: str) -> None:
     folder = write_wav("a.wav").parent
     refused = run_ast("classify", "a.wav", *BUILTIN, "--output", name, cwd=folder)
     assert (refused.returncode, refused.stdout) == (ExitCode.USAGE, "")
@@ -198,7 +196,7 @@ def test_a_name_without_a_suffix_is_a_table(run_ast: Run, write_wav: Write) -> N
     assert (folder / "tags").read_text(encoding="utf-8").startswith("a.wav  00:")
 
 
-def test_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(
+def test_killed_run_continues_to_the_same_output_as_an_uninterrupted_one(
     write_wav: Write, run_ast: Run, tmp_path: Path
 ) -> None:
     clip = write_wav("clips/a.wav", 6.0)
@@ -268,7 +266,7 @@ def test_each_channel_has_its_heading_and_its_rows(run_ast: Run, rain_and_dog: t
     ]  # fmt: skip
 
 
-def test_file_without_the_channel_is_an_error_record_beside_others(
+def test_file_without_the_requested_channel_is_an_error_record_among_others(
     run_ast: Run, rain_and_dog: tuple[Path, list[Path]]
 ) -> None:
     done = run_ast(
@@ -280,7 +278,7 @@ def test_file_without_the_channel_is_an_error_record_beside_others(
     assert "2 inputs: 1 ok, 1 failed (bad_channels 1)" in done.stderr
 
 
-def test_killed_run_of_each_channel_goes_on_with_whole_inputs(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
+def test_killed_run_of_each_channel_continues_with_whole_inputs(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
     clip = write_wav("clips/a.wav", 6.0, num_channels=2)
     for i in range(40):
         (tmp_path / "clips" / f"{i:02d}.wav").write_bytes(clip.read_bytes())
@@ -296,8 +294,8 @@ def test_killed_run_of_each_channel_goes_on_with_whole_inputs(write_wav: Write, 
     other = run_ast(*command, "--channels", "2", "--resume", cwd=tmp_path)
     assert (other.returncode, other.stderr.splitlines()[-1]) == (
         ExitCode.USAGE,
-        "error: tags.jsonl was begun otherwise: options.channels was 'each' and is 2; --resume needs the same, "
-        "--force starts anew",
+        "error: tags.jsonl was begun with other settings: --channels was each and is now 2; --resume needs the same "
+        "settings, --force starts over",
     )
     done = run_ast(*each, "--resume", cwd=tmp_path)
     assert done.returncode == ExitCode.OK
@@ -313,7 +311,9 @@ def test_standard_input_cannot_be_resumed(run_ast: Run, tmp_path: Path) -> None:
     assert (done.returncode, "standard input" in done.stderr) == (ExitCode.USAGE, True)
 
 
-def test_unordered_run_is_continued_and_holds_the_same_records(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
+def test_unordered_run_is_continued_and_contains_the_same_records(
+    write_wav: Write, run_ast: Run, tmp_path: Path
+) -> None:
     write_wav("clips/0.wav", 12.0)
     for i in range(1, 8):
         write_wav(f"clips/{i}.wav", 1.0)
@@ -342,7 +342,7 @@ def test_shards_share_the_inputs_and_merge_into_the_whole(write_wav: Write, run_
     assert not (tmp_path / "half.jsonl").exists()
 
 
-def test_pattern_without_a_match_gets_a_record_beside_others(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+def test_pattern_without_a_match_gets_a_record_among_others(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     write_wav("a.wav", 0.5)
     done = run_ast("classify", "a.wav", "nope*.wav", *BUILTIN, "-f", "jsonl", cwd=tmp_path)
     records = [json.loads(line) for line in done.stdout.splitlines()]
@@ -358,7 +358,7 @@ def test_full_standard_output_is_one_sentence(write_wav: Write) -> None:
     assert done.stderr == "error: standard output: cannot be written (No space left on device)\n"
 
 
-def test_run_stops_at_the_errors_allowed(run_ast: Run, tmp_path: Path) -> None:
+def test_run_stops_at_max_errors(run_ast: Run, tmp_path: Path) -> None:
     for i in range(4):
         (tmp_path / f"{i}.wav").write_bytes(b"no audio")
     done = run_ast("classify", ".", *BUILTIN, "-f", "jsonl", "--max-errors", "2", cwd=tmp_path)
@@ -416,7 +416,7 @@ def test_live_channels_are_tagged_by_themselves(run_ast: Run, rain_and_dog: tupl
         (["-", "--files-from", "-"], ExitCode.USAGE, "cannot be both"),
     ],
 )
-def test_each_mistake_gets_one_sentence_and_its_exit_code(
+def test_each_usage_error_is_one_sentence_with_its_exit_code(
     run_ast: Run, tmp_path: Path, arguments: list[str], code: ExitCode, message: str
 ) -> None:
     done = run_ast("classify", *arguments, cwd=tmp_path)
@@ -427,13 +427,13 @@ def test_each_mistake_gets_one_sentence_and_its_exit_code(
     assert message in error
 
 
-def test_cuda_that_is_not_there_is_an_error_not_a_silent_cpu(run_ast: Run, write_wav: Write) -> None:
+def test_missing_cuda_is_an_error_instead_of_a_silent_fallback_to_the_cpu(run_ast: Run, write_wav: Write) -> None:
     done = run_ast("classify", str(write_wav("a.wav")), *BUILTIN, "--device", "cuda:77")
     assert done.returncode == ExitCode.FATAL
     assert done.stderr.startswith("error: device 'cuda:77' ")
 
 
-def test_remote_address_is_no_local_file(run_ast: Run) -> None:
+def test_url_is_not_a_local_file(run_ast: Run) -> None:
     done = run_ast("classify", "https://example.org/x.wav", *BUILTIN, "--json")
     (record,) = json.loads(done.stdout)
     assert (done.returncode, record["error"]["code"]) == (ExitCode.SOME_FAILED, "not_found")
@@ -451,7 +451,7 @@ def test_model_is_chosen_by_environment_variable(run_ast: Run, write_wav: Write)
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)]
 )
-def test_signal_ends_with_its_code_and_whole_lines(
+def test_signal_ends_the_run_with_its_exit_code_and_complete_lines(
     write_wav: Write, tmp_path: Path, signum: signal.Signals, code: ExitCode
 ) -> None:
     clip = write_wav("clip.wav", 20.0)

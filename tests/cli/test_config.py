@@ -37,7 +37,7 @@ def defaults(run_ast: Run, folder: Path, *arguments: str, **environment: str) ->
     return {(row["command"], row["option"]): (row["value"], row["source"]) for row in rows}
 
 
-def test_each_place_is_stronger_than_the_one_before(run_ast: Run, users_file: Path, folder: Path) -> None:
+def test_each_source_overrides_the_weaker_ones(run_ast: Run, users_file: Path, folder: Path) -> None:
     def num_tags(*flags: str, **environment: str) -> int:
         command = ("classify", str(RAIN), "--model", "builtin", "--format", "json", "--quiet", *flags)
         done = run_ast(*command, cwd=folder, **environment)
@@ -70,7 +70,7 @@ def test_values_of_every_type_reach_the_command(run_ast: Run, folder: Path) -> N
     assert record["windows"]
 
 
-def test_config_shows_what_holds_and_why(run_ast: Run, users_file: Path, folder: Path) -> None:
+def test_config_shows_each_default_and_its_source(run_ast: Run, users_file: Path, folder: Path) -> None:
     users_file.write_text('device = "cpu"\n[evaluate]\naggregate = "max"\n')
     (folder / "ast.toml").write_text("[classify]\ntop_k = 10\n")
     found = defaults(run_ast, folder, AST_CLASSIFY_HOP="2.5", AST_MODEL="builtin")
@@ -92,7 +92,7 @@ def test_config_shows_what_holds_and_why(run_ast: Run, users_file: Path, folder:
     assert "  classify   --top-k      10   ast.toml\n" in text
 
 
-def test_config_names_variables_that_set_nothing(run_ast: Run, folder: Path) -> None:
+def test_config_lists_variables_that_set_no_option(run_ast: Run, folder: Path) -> None:
     done = run_ast("config", cwd=folder, AST_TOPK="3")
     assert done.stdout.endswith("No default is set.\n")
     assert done.stderr == "AST_TOPK is set, but there is no such option\n"
@@ -116,14 +116,16 @@ def test_config_names_variables_that_set_nothing(run_ast: Run, folder: Path) -> 
         ("top_k =", "configuration file ast.toml: not valid TOML"),
     ],
 )
-def test_a_mistake_in_a_file_is_refused_with_its_place(run_ast: Run, folder: Path, text: str, message: str) -> None:
+def test_an_error_in_a_configuration_file_names_file_and_key(
+    run_ast: Run, folder: Path, text: str, message: str
+) -> None:
     (folder / "ast.toml").write_text(text)
     done = run_ast("classify", "x.wav", cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-def test_a_mistake_in_a_variable_is_refused_with_its_name(run_ast: Run, folder: Path) -> None:
+def test_an_error_in_a_variable_names_the_variable(run_ast: Run, folder: Path) -> None:
     done = run_ast("classify", "x.wav", cwd=folder, AST_TOP_K="many")
     assert "it must be a whole number (set by AST_TOP_K)" in done.stderr
     done = run_ast("classify", "x.wav", cwd=folder, AST_TIMESTAMPS="perhaps")

@@ -27,7 +27,7 @@ def run_with_a_bug(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_bug_is_one_sentence_that_names_it() -> None:
+def test_an_internal_error_is_one_sentence_with_the_exception() -> None:
     done = run_with_a_bug()
     assert done.returncode == ExitCode.FATAL
     assert done.stderr == (
@@ -55,7 +55,7 @@ def test_debug_shows_why_a_file_has_no_scores(run_ast: Run, tmp_path: Path, num_
     assert (loud.returncode, loud.stdout) == (quiet.returncode, quiet.stdout) == (ExitCode.SOME_FAILED, quiet.stdout)
 
 
-def test_debug_may_stand_anywhere_but_behind_two_dashes(run_ast: Run, tmp_path: Path) -> None:
+def test_debug_is_accepted_anywhere_before_two_dashes(run_ast: Run, tmp_path: Path) -> None:
     (tmp_path / "junk.wav").write_bytes(b"this is no audio")
     junk = run_ast("extract", "junk.wav", "-o", "x.npz", "--model", "builtin", "--debug", cwd=tmp_path)
     assert "Traceback" in junk.stderr

@@ -1,4 +1,4 @@
-"""``ast classify --dry-run``: what would be processed, and how long it may take."""
+"""``ast classify --dry-run`` lists the inputs and estimates the time."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_time_is_estimated_from_the_last_run(
     assert text.endswith(f"x real time, as the last run with builtin ({speed.how})\n")
 
 
-def test_formats_and_unreadable_inputs(run_ast: Run, archive: Path, tmp_path: Path) -> None:
+def test_dry_run_has_formats_and_lists_unreadable_inputs(run_ast: Run, archive: Path, tmp_path: Path) -> None:
     (archive / "bad.wav").write_text("no audio")
     command = ("classify", "archive", "--dry-run", "--model", "builtin", "--quiet", "--format")
     done = run_ast(*command, "jsonl", cwd=tmp_path)
@@ -77,7 +77,9 @@ def test_formats_and_unreadable_inputs(run_ast: Run, archive: Path, tmp_path: Pa
     assert run_ast(*command, "csv", cwd=tmp_path).stdout.splitlines()[2] == "archive/clock.wav,6.00,"
 
 
-def test_the_part_the_shard_and_the_inputs_done_before_count(run_ast: Run, archive: Path, tmp_path: Path) -> None:
+def test_dry_run_respects_the_part_the_shard_and_inputs_done_before(
+    run_ast: Run, archive: Path, tmp_path: Path
+) -> None:
     def listed(*flags: str) -> str:
         done = run_ast("classify", "archive", "--dry-run", "--model", "builtin", *flags, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -58,7 +58,7 @@ def test_logits_in_safetensors_bring_their_labels(run_ast: Run, write_wav: Write
         assert json.loads(opened.metadata()["ast"])["id2label"]["8"] == "Rain"
 
 
-def test_channels_are_an_axis_of_the_file_and_in_its_facts(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+def test_channels_are_an_axis_of_the_arrays_and_in_the_metadata(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     write_wav("stereo.wav", 6.0, num_channels=2)
     command = ["extract", "stereo.wav", "--model", "builtin", "--channels"]
     each = run_ast(*command, "each", "-o", "each.npz", cwd=tmp_path)
@@ -74,7 +74,7 @@ def test_channels_are_an_axis_of_the_file_and_in_its_facts(run_ast: Run, write_w
     assert "error: stereo.wav: there is no channel 3 (--channels 3): it has 2 channels" in third.stderr
 
 
-def test_existing_file_is_kept_unless_forced(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+def test_existing_file_is_replaced_only_with_force(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     target, path = tmp_path / "out.npy", str(write_wav("a.wav"))
     target.write_bytes(b"precious")
     refused = run_ast("extract", path, "--what", "fbank", "-o", str(target))
@@ -83,7 +83,7 @@ def test_existing_file_is_kept_unless_forced(run_ast: Run, write_wav: Write, tmp
     assert np.load(target).shape == (98, 128)
 
 
-def test_input_is_never_the_output(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+def test_input_is_never_overwritten(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     audio = tmp_path / "x.npz"
     audio.write_bytes(write_wav("a.wav").read_bytes())
     before = audio.read_bytes()
@@ -91,7 +91,7 @@ def test_input_is_never_the_output(run_ast: Run, write_wav: Write, tmp_path: Pat
     assert (done.returncode, audio.read_bytes() == before) == (ExitCode.USAGE, True)
 
 
-def test_facts_are_the_recordings_though_only_its_first_window_is_extracted(
+def test_metadata_describes_the_whole_recording_if_only_its_first_window_is_extracted(
     run_ast: Run, write_wav: Write, tmp_path: Path
 ) -> None:
     path, target = str(write_wav("a.wav", 12.0)), tmp_path / "out.npz"
@@ -159,7 +159,7 @@ def test_an_unknown_suffix_is_refused_and_nothing_is_written(run_ast: Run, write
 @pytest.mark.parametrize(
     ("what", "shape"), [("attentions", (1, 6, 3, 258, 258)), ("hidden-states", (1, 7, 258, 192)), ("embedding", (192,))]
 )
-def test_what_torch_alone_computes_needs_no_engine_named(
+def test_arrays_that_only_torch_computes_need_no_engine_option(
     what: str, shape: tuple[int, ...], run_ast: Run, write_wav: Write, tmp_path: Path
 ) -> None:
     path, arrays = str(write_wav("a.wav")), {}
@@ -247,7 +247,7 @@ def test_a_signal_ends_with_a_summary_and_its_code(
     assert not list((tmp_path / "out").glob(".*.tmp"))
 
 
-def test_a_run_stops_at_the_errors_allowed(run_ast: Run, tmp_path: Path) -> None:
+def test_an_extraction_stops_at_max_errors(run_ast: Run, tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"{number}.wav").write_bytes(b"no audio")
     done = run_ast("extract", ".", *FBANK, "--output", "out", "--max-errors", "2", cwd=tmp_path)
@@ -256,7 +256,7 @@ def test_a_run_stops_at_the_errors_allowed(run_ast: Run, tmp_path: Path) -> None
     assert "error: stopped after 2 failed inputs, as requested" in done.stderr
 
 
-def test_quiet_leaves_the_errors_alone(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+def test_quiet_still_prints_errors(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     write_wav("in/a.wav")
     (tmp_path / "in" / "bad.wav").write_bytes(b"no audio")
     done = run_ast("extract", "in", *FBANK, "--output", "out", "--quiet", cwd=tmp_path)
@@ -265,7 +265,9 @@ def test_quiet_leaves_the_errors_alone(run_ast: Run, write_wav: Write, tmp_path:
     assert line.startswith("error: in/bad.wav: ")
 
 
-def test_single_files_go_to_one_folder_side_by_side(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+def test_commands_for_single_files_write_to_one_folder_at_the_same_time(
+    run_ast: Run, write_wav: Write, tmp_path: Path
+) -> None:
     for name in ("a.wav", "b.wav"):
         write_wav(name)
         done = run_ast("extract", name, *FBANK, "--output", "out", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""A run and the world around it: readers that go or stall, signals, a lost disk, a network that nobody asked for."""
+"""Runs under faults from outside: closed and slow pipes, signals, a lost disk, no network."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def assert_gone(workers: set[int], within_s: float) -> None:
 @LINUX
 @pytest.mark.parametrize("format_name", ["jsonl", "table", "csv", "json"])
 @pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
-def test_reader_that_goes_ends_the_run_without_a_word(
+def test_closed_pipe_ends_the_run_without_a_message(
     start: Callable[..., subprocess.Popen[str]], clips: Path, format_name: str, order: list[str]
 ) -> None:
     process = start(clips, "--format", format_name, "--batch-size", "1", *order)
@@ -95,7 +95,7 @@ def num_bytes_in(pipe: IO[str]) -> int:
 
 
 @LINUX
-def test_reader_that_stalls_loses_nothing_and_costs_no_memory(
+def test_slow_reader_loses_nothing_and_costs_no_memory(
     start: Callable[..., subprocess.Popen[str]], clips: Path
 ) -> None:
     process = start(clips, "--format", "jsonl", "--top-k", "10", "-q")
@@ -107,7 +107,7 @@ def test_reader_that_stalls_loses_nothing_and_costs_no_memory(
         time.sleep(2.0)
     before = peak_bytes(process.pid)
     assert process.poll() is None, "nothing was held back: the pipe took it all"
-    time.sleep(1.0)  # whoever reads on meanwhile holds what nobody takes
+    time.sleep(1.0)  # a command that continued to read would store the results in memory
     assert peak_bytes(process.pid) - before < 5 << 20
     rest = process.stdout.read()  # not communicate(), which passes over what readline() has buffered
     process.wait(timeout=60)
@@ -119,7 +119,7 @@ def test_reader_that_stalls_loses_nothing_and_costs_no_memory(
 
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_leaves_a_summary_whole_records_and_no_worker(
+def test_signal_leaves_a_summary_complete_records_and_no_worker(
     start: Callable[..., subprocess.Popen[str]], clips: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     output = tmp_path / "tags.jsonl"
@@ -142,9 +142,7 @@ def test_signal_leaves_a_summary_whole_records_and_no_worker(
 
 
 @LINUX
-def test_second_signal_ends_a_run_that_does_not_come_to_its_end(
-    start: Callable[..., subprocess.Popen[str]], clips: Path
-) -> None:
+def test_second_signal_ends_a_run_that_hangs(start: Callable[..., subprocess.Popen[str]], clips: Path) -> None:
     process = start(clips, "-f", "jsonl", "-q", "--batch-size", "1")
     assert process.stdout is not None
     process.stdout.readline()
@@ -159,7 +157,7 @@ def test_second_signal_ends_a_run_that_does_not_come_to_its_end(
     assert_gone(workers, within_s=2.0)
 
 
-def test_disk_that_is_gone_stops_the_run_with_a_reason(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+def test_unreachable_disk_stops_the_run_with_a_reason(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     good = write_wav("good.wav", 0.5)
     listed = tmp_path / "list.txt"
     lost = [str(tmp_path / "unmounted" / f"{number}.wav") for number in range(150)]
@@ -221,9 +219,7 @@ def test_four_corrupt_files_among_many_are_four_errors(run_ast: Run, clips: Path
     assert "304 inputs: 300 ok, 4 failed (" in done.stderr
 
 
-def test_another_model_is_refused_by_resume_and_another_format_is_not(
-    run_ast: Run, clips: Path, tmp_path: Path
-) -> None:
+def test_resume_rejects_another_model_and_accepts_another_format(run_ast: Run, clips: Path, tmp_path: Path) -> None:
     output = tmp_path / "tags.jsonl"
     inputs = [str(clips / f"{number:03}.wav") for number in range(3)]
     other = tmp_path / "other"

@@ -80,7 +80,7 @@ def reference() -> ModuleType:
     return module
 
 
-def test_the_reference_is_what_the_commands_say() -> None:
+def test_docs_cli_md_matches_the_commands() -> None:
     made = reference()
     assert (DOCS / "cli.md").read_text(encoding="utf-8") == made.markdown(), "run `make docs`"
     assert (DOCS / "ast.1").read_text(encoding="utf-8") == made.man_page(), "run `make docs`"
@@ -90,7 +90,7 @@ def test_models_complete_on_tab(tmp_path: Path) -> None:
     (tmp_path / "hub" / "models--org--mine").mkdir(parents=True)
 
     def offered(words: str) -> list[str]:
-        """Return what the shell would offer after these words."""
+        """Return the completions of the shell after these words."""
         program = "import sys; sys.argv = ['ast']; from ast_cli.cli import main; main()"
         environment = {
             **os.environ,

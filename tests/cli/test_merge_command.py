@@ -20,7 +20,7 @@ def part(file: Path, *paths: str) -> str:
     return str(file)
 
 
-def test_one_line_on_stderr_says_what_was_merged(tmp_path: Path) -> None:
+def test_one_line_on_stderr_summarizes_the_merge(tmp_path: Path) -> None:
     output = tmp_path / "tags.jsonl"
     arguments = [part(tmp_path / "0.jsonl", "a.wav", "b.wav"), part(tmp_path / "1.jsonl", "c.wav")]
     done = CliRunner().invoke(app, [*arguments, "--output", str(output)])
@@ -31,7 +31,7 @@ def test_one_line_on_stderr_says_what_was_merged(tmp_path: Path) -> None:
     assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
-def test_what_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
+def test_outputs_that_do_not_match_are_one_sentence(tmp_path: Path) -> None:
     arguments = [part(tmp_path / "0.jsonl", "a.wav"), part(tmp_path / "1.jsonl", "a.wav")]
     done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "tags.jsonl")])
     assert isinstance(done.exception, AstError)

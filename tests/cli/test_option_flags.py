@@ -1,4 +1,4 @@
-"""Flags made of the fields of options: every field that tells of itself, with its default, type and words."""
+"""Flags made from the fields of options: every field with an `About`, with its default, type and help."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Options(Base):
 
 
 @pytest.mark.parametrize(("name", "kinds"), COMMANDS.items())
-def test_every_field_is_a_flag_with_its_default_and_its_words(name: str, kinds: tuple[type[Any], ...]) -> None:
+def test_every_field_is_a_flag_with_its_default_and_help(name: str, kinds: tuple[type[Any], ...]) -> None:
     command: Any = typer.main.get_command(app)
     flags = {parameter.name: parameter for parameter in command.commands[name].params}
     for kind in kinds:
@@ -56,7 +56,7 @@ def test_every_field_is_a_flag_with_its_default_and_its_words(name: str, kinds: 
 
 
 def run(*arguments: str) -> Any:
-    """Return what a command gets that takes these arguments."""
+    """Return the options that a command is called with for these arguments."""
     got: list[Any] = []
     app = typer.Typer()
 
@@ -69,7 +69,7 @@ def run(*arguments: str) -> Any:
     return got if done.exit_code == 0 else done.output
 
 
-def test_a_command_gets_its_options_made() -> None:
+def test_a_command_is_called_with_its_options() -> None:
     assert run() == ["x", Options()]
     assert run("--name", "y", "-k", "3", "--labels", "a", "--labels", "b", "--start", "2", "--loud") == [
         "y",
@@ -77,6 +77,6 @@ def test_a_command_gets_its_options_made() -> None:
     ]
 
 
-def test_an_untold_field_is_no_flag() -> None:
+def test_a_field_without_about_is_no_flag() -> None:
     assert [field.name for field in documented_fields(Options)] == ["top_k", "labels", "loud", "start_s"]
     assert "No such option" in run("--untold", "2")

@@ -45,7 +45,7 @@ def ended(path: str, duration_s: float) -> TaggingResult:
     return TaggingResult(path, "m", "softmax", duration_s, 16000, 1)
 
 
-def test_line_tells_how_far_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_shows_the_progress_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = RunProgress(Tally(4))
     assert shown.text().startswith("0 of 4 inputs, 0.00 h of audio, 0.0 x real time, - left, 0 failed")
     shown.tally.add(RESULTS[0])  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def test_line_tells_how_far_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "60.0 x real time, 1 min 30 s left" in shown.text()
 
 
-def test_one_long_recording_has_a_time_left_that_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_of_one_long_recording_falls(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = RunProgress(Tally(1))
     stream = open_recording(shown.tally, "day.wav", 0.0, 7200.0)
     assert shown.text() == "0 of 1 input, 0.00 of 2.00 h of audio, 0.0 x real time, - left, 0 failed  day.wav"
@@ -74,7 +74,7 @@ def test_one_long_recording_has_a_time_left_that_falls(monkeypatch: pytest.Monke
     assert shown.text() == f"1 of 1 input, {line}, 0 failed  day.wav"
 
 
-def test_long_recordings_among_many_clips_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_includes_long_recordings_among_many_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = RunProgress(Tally(402))
     for number in range(400):
         shown.tally.add(ended(f"{number}.wav", 4.5))  # half an hour in all
@@ -87,7 +87,7 @@ def test_long_recordings_among_many_clips_are_waited_for(monkeypatch: pytest.Mon
     assert "400 of 402 inputs, 2.00 of 4.50 h of audio, 120.0 x real time, 1 min 15 s left" in shown.text()
 
 
-def test_a_recording_that_states_no_length_or_a_wrong_one_has_no_time_left_to_show(
+def test_no_time_left_is_shown_for_a_recording_of_unknown_or_wrong_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(RunProgress, "elapsed_s", 60.0)
@@ -95,7 +95,7 @@ def test_a_recording_that_states_no_length_or_a_wrong_one_has_no_time_left_to_sh
         shown = RunProgress(Tally(2))
         shown.tally.add(ended("clip.wav", 1800.0))
         stream = open_recording(shown.tally, "stream.ogg", 900.0, header_duration_s)
-        # As long as the others, as far as one can tell ...
+        # The estimate is the mean of the others ...
         assert "0.75 of about 1.00 h of audio, 45.0 x real time, 0 min 20 s left" in shown.text()
         stream.duration_s = 2700.0  # ... but it is longer
         assert shown.text() == "1 of 2 inputs, 1.25 h of audio, 75.0 x real time, - left, 0 failed  stream.ogg"
@@ -103,7 +103,7 @@ def test_a_recording_that_states_no_length_or_a_wrong_one_has_no_time_left_to_sh
         assert "2 of 2 inputs, 1.25 of 1.25 h of audio" in shown.text()
 
 
-def test_what_was_read_of_a_recording_that_failed_and_what_was_done_before_is_right(
+def test_progress_counts_failed_recordings_and_inputs_done_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(RunProgress, "elapsed_s", 60.0)
@@ -121,7 +121,7 @@ def test_what_was_read_of_a_recording_that_failed_and_what_was_done_before_is_ri
 
 
 @pytest.mark.parametrize("changes", [{"num_workers": 0}, {"num_workers": 1}, {"num_workers": 2, "unordered": True}])
-def test_a_run_knows_how_much_is_read_of_how_much(
+def test_tally_knows_the_audio_read_and_the_total(
     changes: dict[str, Any], write_wav: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = []
@@ -145,7 +145,7 @@ def test_a_run_knows_how_much_is_read_of_how_much(
         assert "0 min 00 s left" not in lines[0]
 
 
-def test_lines_come_while_a_long_recording_yields_nothing(
+def test_lines_are_printed_while_a_long_recording_yields_no_record(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.001)
@@ -174,9 +174,7 @@ def test_short_run_quiet_run_and_live_input_show_nothing(
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals")
 @pytest.mark.parametrize("to_stdout", [False, True])
-def test_live_line_is_gone_when_a_result_is_printed_and_at_the_end(
-    monkeypatch: pytest.MonkeyPatch, to_stdout: bool
-) -> None:
+def test_live_line_is_removed_before_a_result_and_at_the_end(monkeypatch: pytest.MonkeyPatch, to_stdout: bool) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

@@ -1,4 +1,4 @@
-"""How Ctrl-C and SIGTERM end a process, in processes of their own."""
+"""Ctrl-C and SIGTERM end a process, in processes of their own."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not any(f"'{name}'" in done.stdout for name in HEAVY)
 
 
-def test_every_public_name_can_be_had() -> None:
+def test_every_public_name_can_be_imported() -> None:
     import ast_cli
 
     for name in ast_cli.__all__:
@@ -87,7 +87,7 @@ def test_every_public_name_can_be_had() -> None:
         _ = ast_cli.Spectrogram
 
 
-def test_decoders_are_imported_in_worker_processes_alone() -> None:
+def test_decoders_are_imported_only_in_worker_processes() -> None:
     for engine, has_torch in (("auto", False), ("torch", True)):
         arguments = ["--model", "builtin", "--quiet", "--device", "cpu", "--engine", engine]
         code, modules, printed = run("classify", "sample_audio/clock.wav", *arguments)
@@ -97,14 +97,14 @@ def test_decoders_are_imported_in_worker_processes_alone() -> None:
 
 
 @pytest.mark.skipif(has_gpu(), reason="torch serves the GPU")
-def test_tagging_on_a_cpu_by_default_imports_no_torch_and_says_nothing() -> None:
+def test_tagging_on_a_cpu_by_default_imports_no_torch_and_prints_no_note() -> None:
     code, modules, printed = run("classify", "sample_audio/clock.wav", "--model", "builtin", "--format", "csv")
     assert (code, modules & {"torch", "transformers", "sklearn", "matplotlib"}) == (0, set())
     assert printed.splitlines()[0].startswith("path,")  # neither a note nor a warning before or after the results
     assert all("clock.wav" in line for line in printed.splitlines()[1:])
 
 
-def test_garbage_is_looked_for_rarely_and_not_at_the_end() -> None:
+def test_garbage_is_collected_rarely_and_not_at_the_end() -> None:
     program = (
         "import atexit, gc, sys\n"
         "atexit.register(lambda: print(gc.get_threshold()[0], gc.get_freeze_count() > 1000))\n"  # runs after ours

@@ -30,7 +30,7 @@ def fbanks_of(folder: Path) -> np.ndarray:
     return torch.cat([ASTFeatureExtractor().fbank(waveform)[0] for waveform in waveforms]).double().numpy()
 
 
-def test_a_table_says_what_to_write_where(run_ast: Run, data: Path) -> None:
+def test_the_table_names_the_keys_of_preprocessor_config_json(run_ast: Run, data: Path) -> None:
     done = run_ast("stats", str(data), "--split", "train")
     frames = fbanks_of(data / "train")
     lines = done.stdout.splitlines()
@@ -44,7 +44,7 @@ def test_a_table_says_what_to_write_where(run_ast: Run, data: Path) -> None:
     assert "warning" not in done.stderr  # only how far it is, on a slow machine
 
 
-def test_json_holds_the_numbers_and_failures_end_in_exit_code_3(run_ast: Run, data: Path) -> None:
+def test_json_contains_the_statistics_and_failures_end_in_exit_code_3(run_ast: Run, data: Path) -> None:
     (data / "train" / "Dog" / "bad.wav").write_bytes(b"no audio at all" * 9)
     done = run_ast("stats", str(data), "--json", "--workers", "0")
     assert done.returncode == 3
@@ -111,7 +111,7 @@ def test_invalid_arguments_are_usage_errors(run_ast: Run, data: Path, arguments:
     assert done.stdout == ""
 
 
-def test_nothing_to_read_has_its_own_exit_codes(run_ast: Run, tmp_path: Path) -> None:
+def test_missing_and_unreadable_recordings_have_their_exit_codes(run_ast: Run, tmp_path: Path) -> None:
     assert run_ast("stats", str(tmp_path / "*.wav")).returncode == 4
     done = run_ast("stats", str(tmp_path / "no.wav"))
     assert done.returncode == 1

@@ -17,7 +17,7 @@ def test_names_in_a_note_are_escaped(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr() == ("", "note: all splits are used (train\\x1b[2J, t\\u202eest)\n")
 
 
-def test_what_a_waiting_person_wants_to_know_stays_out_of_logs(
+def test_notices_are_printed_only_on_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notice("converting the model")

@@ -60,7 +60,7 @@ def test_progress_fits_the_terminal_and_keeps_its_figures(width: int, monkeypatc
         assert any(figure in line for line in lines)
 
 
-def test_what_is_no_terminal_has_no_width() -> None:
+def test_a_stream_that_is_not_a_terminal_has_no_width() -> None:
     assert terminal_width(io.StringIO()) is None
 
 

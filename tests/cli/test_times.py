@@ -33,7 +33,7 @@ def test_a_time_is_seconds_or_hours_minutes_and_seconds(text: str | float, secon
 
 
 @pytest.mark.parametrize("text", ["", "abc", "1:60", "1:61:00", ":30", "1:", "1:2:3:4", "-1:30", "1:3x", "1:-3"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_text_that_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is no time: give seconds"):
         parse_time(text)
 

@@ -194,7 +194,7 @@ def test_a_compressed_archive_is_refused_without_being_unpacked(
     assert "refused, because it contains compressed parts, which PyTorch checkpoints never do" in refusal(folder)
 
 
-def test_parts_that_claim_more_than_the_file_holds_are_refused(folder: Path, pickle_file: Path) -> None:
+def test_parts_that_state_a_larger_size_than_the_file_are_refused(folder: Path, pickle_file: Path) -> None:
     with zipfile.ZipFile(pickle_file, "w") as archive:
         archive.writestr("model/data.pkl", b"\x80\x02}.")
         archive.writestr("model/data/0", b"x" * 100)

@@ -135,7 +135,7 @@ def test_a_recording_without_an_event_is_in_every_format() -> None:
     ]  # fmt: skip
 
 
-def test_csv_cells_are_no_formulas() -> None:
+def test_csv_cells_never_start_formulas() -> None:
     text = written("csv", TaggingResult("-x\n.wav", "m", "softmax", 1.0, 16000, 1, (OWN,)))
     (row,) = csv.DictReader(io.StringIO(text, newline=""))
     assert row["path"] == "'-x\\n.wav"
@@ -200,7 +200,7 @@ def test_table_with_timestamps_has_a_line_a_window() -> None:
     )
 
 
-def test_table_tells_windows_from_events() -> None:
+def test_table_separates_windows_from_events() -> None:
     assert written("table", BOTH) == (
         "long.wav  00:08.02  warning: truncated\n"
         "  windows\n"
@@ -219,7 +219,7 @@ def test_table_of_logits_has_no_bars_and_keeps_signs() -> None:
     assert written("table", result) == "x.wav  00:01.00\n   -3.2500  Rain\n"
 
 
-def test_table_does_not_obey_names() -> None:
+def test_table_escapes_control_characters_and_markup_in_names() -> None:
     result = TaggingResult("[red]\x1b[2J\u202e.wav", "m", "softmax", 1.0, 16000, 1, ())
     assert written("table", result).startswith("[red]\\x1b[2J\\u202e.wav  00:01.00\n")
 

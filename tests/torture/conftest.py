@@ -15,7 +15,7 @@ from tiny_tagger import tiny_tagger
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a checkpoint that costs next to nothing: what is left is the machinery around it."""
+    """Return the folder of a tiny checkpoint, so that the time is that of everything around the model."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("tiny")
     tagger = tiny_tagger()

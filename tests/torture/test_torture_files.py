@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from audio_files import sound, write_sound
 from mutants import mutant, small_files
-from watched_runs import classify_command, peak_bytes, records, run_watched, tell
+from watched_runs import classify_command, peak_bytes, records, report, run_watched
 
 from ast_cli.errors import AudioError, ErrorCode, ExitCode
 from ast_cli.tagging.decode.opening import open_inputs
@@ -30,7 +30,7 @@ NUM_GOOD = 10_000
 
 
 def test_mutants_decode_or_are_refused_and_no_worker_hangs(tmp_path: Path) -> None:
-    tell(f"{NUM_MUTANTS} mutants, seed {SEED}")
+    report(f"{NUM_MUTANTS} mutants, seed {SEED}")
     files, draw = small_files(tmp_path), np.random.default_rng(SEED)
     outcomes: Counter[str] = Counter()
     slowest_s, largest = 0.0, 0
@@ -49,7 +49,7 @@ def test_mutants_decode_or_are_refused_and_no_worker_hangs(tmp_path: Path) -> No
             os.remove(turn.item.path)
             if number % 1000 == 0:
                 largest = max([largest, *map(peak_bytes, pool.worker_pids)])
-                tell(f"{number}: {dict(outcomes)}; slowest {slowest_s:.2f} s; largest worker {largest >> 20} MB")
+                report(f"{number}: {dict(outcomes)}; slowest {slowest_s:.2f} s; largest worker {largest >> 20} MB")
     assert outcomes.total() == NUM_MUTANTS
     assert set(outcomes) <= {"ok", *ErrorCode}
     assert outcomes[ErrorCode.TIMEOUT] == 0
@@ -80,7 +80,7 @@ def test_ten_thousand_good_files_and_four_corrupt(tmp_path: Path, tiny_model: Pa
         (folder / name).write_bytes(content)
     output = tmp_path / "tags.jsonl"
     run = run_watched(classify_command(tiny_model, folder, "-o", output), output)
-    tell(f"{run.elapsed_s:.1f} s, {run.peak_bytes >> 20} MB; {run.stderr.splitlines()[-1]}")
+    report(f"{run.elapsed_s:.1f} s, {run.peak_bytes >> 20} MB; {run.stderr.splitlines()[-1]}")
     assert run.returncode == ExitCode.SOME_FAILED
     failed = [record for record in records(output) if record["status"] == "error"]
     assert {Path(record["path"]).name for record in failed} == set(corrupt)

@@ -1,4 +1,4 @@
-"""Runs that are killed again and again, and disks that fill up: the final set is that of a run left in peace."""
+"""Runs that are killed repeatedly, and disks that fill up: the final records equal those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from audio_files import sound, write_sound
-from watched_runs import children_of, classify_command, living, num_done, records, run_watched, scores, tell
+from watched_runs import children_of, classify_command, living, num_done, records, report, run_watched, scores
 
 from ast_cli.errors import ExitCode
 
@@ -68,7 +68,7 @@ STREAM = ["--stream", "--timestamps", "--events", "--threshold", "0.4"]
 def test_kills_end_in_the_set_of_a_run_left_in_peace(
     clips: Path, tiny_model: Path, tmp_path: Path, num_kills: int, extra: list[str]
 ) -> None:
-    tell(f"seed {SEED}")
+    report(f"seed {SEED}")
     peace, output = tmp_path / "peace.jsonl", tmp_path / "tags.jsonl"
     whole = run_watched(classify_command(tiny_model, clips, "-o", peace, "--workers", 2, *extra), peace)
     assert whole.returncode == ExitCode.SOME_FAILED, whole.stderr
@@ -80,13 +80,13 @@ def test_kills_end_in_the_set_of_a_run_left_in_peace(
         code, children = kill_after(command, output, num_more, chance.uniform(0.0, 3.0))
         now, num_workers_seen = num_done(output), num_workers_seen + len(children)
         assert now >= done, "records were lost"
-        tell(f"kill {kill + 1} of {num_kills}: code {code}, {now} of {num_done(peace)} done")
+        report(f"kill {kill + 1} of {num_kills}: code {code}, {now} of {num_done(peace)} done")
         done = now
         deadline = time.monotonic() + 2.0
         while living(children) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not living(children), "workers outlived their run"
-    assert num_workers_seen > num_kills  # else nobody looked
+    assert num_workers_seen > num_kills  # else the workers were never observed
     last = run_watched(command, output)
     assert last.returncode == ExitCode.SOME_FAILED, last.stderr
     assert_same_records(output, peace)
@@ -150,7 +150,7 @@ def test_a_full_disk_ends_the_run_with_a_reason_and_a_larger_one_completes_it(
     assert "cannot be written (No space left on device)" in full.stderr
     assert "Traceback" not in full.stderr
     num_before = len(records(output))
-    tell(f"{num_before} of {NUM_FILES} records fitted; {full.stderr.splitlines()[-1]}")
+    report(f"{num_before} of {NUM_FILES} records fitted; {full.stderr.splitlines()[-1]}")
     assert 0 < num_before < NUM_FILES
     again = run_watched([*command, "--resume"], tmp_path / "again")
     assert again.returncode == ExitCode.FATAL

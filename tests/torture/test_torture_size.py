@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from audio_files import sound, write_sound
-from watched_runs import Run, classify_command, records, run_watched, tell
+from watched_runs import Run, classify_command, records, report, run_watched
 
 from ast_cli.errors import ExitCode
 from ast_cli.tagging.inputs import list_inputs
@@ -52,7 +52,7 @@ def test_memory_and_time_for_many_paths(tmp_path: Path, tiny_model: Path) -> Non
     assert small.first_output_s is not None
     assert run.first_output_s is not None
     listing_s = seconds_to_list(many)
-    tell(f"listing {listing_s:.1f} s; first output {run.first_output_s - listing_s:.1f} s after it (aim: 5 s)")
+    report(f"listing {listing_s:.1f} s; first output {run.first_output_s - listing_s:.1f} s after it (aim: 5 s)")
     hundred_thousands = max(1.0, NUM_PATHS / 100_000)
     assert run.peak_bytes - small.peak_bytes < MAX_GROWTH_BYTES * hundred_thousands
     nothing = run_watched(classify_command(tiny_model, few, "-o", outputs["few"], "--resume"))
@@ -60,7 +60,7 @@ def test_memory_and_time_for_many_paths(tmp_path: Path, tiny_model: Path) -> Non
     show("resume of few", nothing)
     show("resume of many", scan)
     assert f"{NUM_PATHS} done before" in scan.stderr
-    tell(f"resume scan {scan.elapsed_s - nothing.elapsed_s - listing_s:.1f} s (aim: 5 s per 100,000)")
+    report(f"resume scan {scan.elapsed_s - nothing.elapsed_s - listing_s:.1f} s (aim: 5 s per 100,000)")
     assert len(records(outputs["many"])) == NUM_PATHS
 
 
@@ -74,7 +74,7 @@ def seconds_to_list(folder: Path) -> float:
 def show(name: str, run: Run) -> None:
     first = "" if run.first_output_s is None else f", first output after {run.first_output_s:.1f} s"
     last = (run.stderr.splitlines() or [""])[-1]
-    tell(f"{name}: {run.elapsed_s:.1f} s{first}, peak {run.peak_bytes >> 20} MB; {last}")
+    report(f"{name}: {run.elapsed_s:.1f} s{first}, peak {run.peak_bytes >> 20} MB; {last}")
 
 
 def sparse_wav(path: Path, duration_s: int) -> Path:
