@@ -1,4 +1,4 @@
-"""Compare every installed way to run AST on the same weights and inputs: time ratios, spread, share of the peak rate.
+"""Compare all installed ways to run AST on the same weights and inputs: time ratios, spread, fraction of the peak rate.
 
     python benchmarks/compare.py [--model base|builtin|FOLDER] [--dtype float32|bfloat16|int8] [--batch-size 1]
         [--rounds 5] [--threads N] [--peers "transformers sdpa,ast torch"] [--json FILE] [--markdown FILE]
@@ -8,7 +8,7 @@ our engines. With int8, our peers run the models that `ast export` writes for th
 times of different computations do not compare. Then all peers take turns, round after round, so that a busy machine
 slows all of them equally. A ratio is the median of the ratios to the baseline over the rounds, and its spread is their
 interquartile range. The largest rate of a matrix product is measured in the same rounds (with int8, in float32). The
-share of a peer in that rate shows how close it is to the limit of the machine.
+fraction of that rate that a peer reaches shows how close it is to the limit of the machine.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 There are two files of each format: mono at 16 kHz, which only needs decoding, and stereo at 44.1 kHz, which is also
 mixed down and resampled. The baseline does the same with soundfile or PyAV, NumPy and soxr in a few lines. It has none
-of our checks (claimed lengths, damaged packets, non-finite samples) and no bound on memory. Both take turns in one
+of our checks (header lengths, damaged packets, non-finite samples) and no bound on memory. Both take turns in one
 process.
 """
 

@@ -1,4 +1,4 @@
-"""The whole command with each engine, from start to exit: what `--engine auto` should choose on a CPU.
+"""Compare the whole command with each engine, from start to exit: the measurements behind `--engine auto` on a CPU.
 
     python benchmarks/default_engine.py [--model builtin|base|FOLDER] [--engines torch,onnxruntime,openvino]
         [--cases file,first,unkept,folder,long] [--rounds 5] [--clips 40] [--long-s 600]

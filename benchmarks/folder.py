@@ -118,10 +118,8 @@ def main() -> None:
         rates = f"{len(windows) / seconds:8.2f} windows/s  {audio_s / seconds:8.1f} x real time"
         print(f"{what:12} {seconds:8.2f} s  {cpu_s:8.2f} s of processors  {rates}")
     for what, field in (("on the clock", 0), ("of processors' time, which other programs disturb less", 1)):
-        shares = sorted(100 * model[field] / end_to_end[field] for model, end_to_end in rounds)
-        print(
-            f"model alone / end to end: {statistics.median(shares):.1f} % {what} ({shares[0]:.1f} to {shares[-1]:.1f})"
-        )
+        rates = sorted(100 * model[field] / end_to_end[field] for model, end_to_end in rounds)
+        print(f"model alone / end to end: {statistics.median(rates):.1f} % {what} ({rates[0]:.1f} to {rates[-1]:.1f})")
 
 
 if __name__ == "__main__":

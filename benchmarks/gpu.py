@@ -1,4 +1,4 @@
-"""Measure everything that we claim for a GPU, in a few minutes: attention, share of the peak rate, latency, a folder.
+"""Measure all claims about GPUs in a few minutes: attention, fraction of the peak rate, latency, a folder.
 
     python benchmarks/gpu.py [--json gpu.json] [--device cuda] [--no-compile] [--files 200]
     python benchmarks/gpu.py --smoke        # the same steps on the CPU with a tiny model, in seconds: tests run it
@@ -7,8 +7,8 @@ The script measures:
 
 - sdpa against eager attention, and ours against transformers, at batch sizes of 1, 2, 4 and 8, in float32 and float16,
   and ours in TF32;
-- the largest rate of a matrix product, and the share of the model in it at batch sizes of 32, 64 and 128, in float16
-  and bfloat16, plain and compiled;
+- the largest rate of a matrix product, and the fraction of it that the model reaches at batch sizes of 32, 64 and 128,
+  in float16 and bfloat16, plain and compiled;
 - the latency of one window in float16, plain, as a CUDA graph, and compiled;
 - a folder of FLAC files against the model alone.
 
@@ -63,8 +63,8 @@ class Plan:
 
     Attributes:
         small_batches: Batch sizes for the table of attention implementations.
-        large_batches: Batch sizes for the share of the peak rate.
-        half_dtypes: Data types for the share of the peak rate.
+        large_batches: Batch sizes for the fraction of the peak rate.
+        half_dtypes: Data types for the fraction of the peak rate.
         matrix_sizes: Sizes of square matrix products.
         num_files: Number of files in the folder.
         num_repeats: Number of timed passes; None for as many as fit into a few seconds.
@@ -162,7 +162,7 @@ def measure_tf32(folder: Path, device: torch.device, plan: Plan) -> list[dict[st
 
 
 def measure_rates(folder: Path, device: torch.device, plan: Plan, *, with_compiled: bool) -> list[dict[str, Any]]:
-    """Time large batches and matrix products, and return the rate of the model as a share of the largest product."""
+    """Time large batches and matrix products; return the rate of the model as a fraction of the largest product's."""
     rows = []
     for dtype_name in plan.half_dtypes:
         engine = TorchEngine.load(folder, device=str(device), dtype=dtype_name)
@@ -313,7 +313,7 @@ def print_report(report: dict[str, Any]) -> None:
         ],
     )
     print_table(
-        "Share of the largest matrix product's rate (target: at least 0.55)",
+        "Fraction of the largest matrix product's rate (target: at least 0.55)",
         RATE_KEYS,
         [[row[key] for key in RATE_KEYS] for row in report["rates"]],
     )

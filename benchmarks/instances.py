@@ -2,7 +2,7 @@
 
     python benchmarks/instances.py [--model base|builtin|FOLDER] [--cores N] [--windows 2] [--rounds 3] [--json FILE]
 
-Each instance is a process with its own model and as many threads as its share of the cores. All instances start
+Each instance is a process with its own model and as many threads as its part of the cores. All instances start
 together, and the time ends with the last one. The numbers of instances take turns. To use the fastest one, run `ast
 classify` with `--threads` and `--shard`.
 """
