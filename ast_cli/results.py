@@ -155,7 +155,7 @@ class TaggingResult:
 
     @property
     def records(self) -> tuple[TaggingResult, ...]:
-        """What is written about the input: one record, or one per channel where each was tagged by itself."""
+        """The records of the input: one, or one per channel if each channel was tagged by itself."""
         return self.channels or (self,)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Which channels of a recording are read: their mix, one of them, or each by itself. Standard library only."""
+"""Selection of the channels of a recording: their mix, one of them, or each by itself. Standard library only."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_channel(name: str, channels: Channels, num_channels: int) -> None:
 
 
 def split_channels(stream: SampleStream) -> list[ChannelStream]:
-    """Return one stream per channel of a stream whose blocks hold each channel, shape (num_channels, num_samples).
+    """Return one stream per channel of a stream with blocks of shape (num_channels, num_samples).
 
     The file is decoded once. Whichever channel runs out of samples first reads the next block for all of them, so that
     channels that are read in turns hold one block and what one window needs, never the whole recording.

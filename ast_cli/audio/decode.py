@@ -274,7 +274,7 @@ class AudioStream:
         """Take one or each of the channels of (num_samples, num_channels), without NaN and Inf.
 
         Raises:
-            AudioError: If the number of channels changes in the stream: which is which is not known then.
+            AudioError: If the number of channels changes in the stream, as channels then cannot be identified.
         """
         if samples.shape[1] != self.num_channels:
             raise AudioError(

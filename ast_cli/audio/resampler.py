@@ -26,13 +26,13 @@ class Resampler:
         ]
 
     def resampled(self, block: NDArray[np.float32], *, is_last: bool = False) -> NDArray[np.float32]:
-        """Return what a block makes complete, in its own number of dimensions."""
+        """Return the samples that a block completes, with the dimensions of the block."""
         if self._is_mono:
             return self._streams[0].resample_chunk(block, last=is_last)
         rows = zip(self._streams, block, strict=True)
         return np.stack([stream.resample_chunk(row, last=is_last) for stream, row in rows])
 
     def rest(self) -> NDArray[np.float32]:
-        """Return what is left at the end."""
+        """Return the remaining samples at the end."""
         shape = (0,) if self._is_mono else (len(self._streams), 0)
         return self.resampled(np.zeros(shape, np.float32), is_last=True)

@@ -30,7 +30,7 @@ class SampleStream(Protocol):
 
     @property
     def warnings(self) -> set[WarningCode]:
-        """What was odd so far."""
+        """Problems found so far."""
 
     @property
     def duration_s(self) -> float:

@@ -28,7 +28,7 @@ class EvaluationOptions(DecodeOptions):
         ignore_unknown_labels: Whether to leave out labels of the data that a model does not know, and examples without
             any other label; if False, they are an error.
         hop_s: Seconds from the start of one window to the next; None for windows that do not overlap.
-        aggregate: How the scores of the windows of a recording are combined: ``mean`` or ``max``.
+        aggregate: Combination of the scores of a recording's windows: ``mean`` or ``max``.
         batch_size: Windows per batch; None for a size by device and model.
     """
 

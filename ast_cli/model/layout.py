@@ -1,6 +1,6 @@
 """The names and shapes of the tensors in AST checkpoints: rename them, compare them, infer a configuration from them.
 
-Works on tensors of torch and NumPy alike, and imports torch only to concatenate tensors of torch. Checkpoints are
+Works on tensors of both torch and NumPy, and imports torch only to concatenate tensors of torch. Checkpoints are
 untrusted input: every tensor is compared with the configuration before a model is built, and a model never gets a head
 that was not in the file.
 """

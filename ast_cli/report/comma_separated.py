@@ -1,6 +1,6 @@
 """CSV: one row for each tag, one row for an input without tags; safe in a spreadsheet and on a terminal.
 
-The last column says what the tag of a row belongs to: the whole ``file``, a ``window`` of it, or an ``event``.
+The last column, or with channels the one before, states the source of a tag: ``file``, ``window`` or ``event``.
 As in JSON, ``path_b64`` contains the exact bytes, in base64, of a path that ``path`` cannot represent: one that is not
 UTF-8, and in CSV also one that was escaped or has an apostrophe before it.
 """

@@ -9,7 +9,7 @@ import av
 
 from ast_cli.audio.source import Source, is_other_content
 
-TEXT_BYTES = 4096  # enough to tell text from audio
+TEXT_BYTES = 4096  # enough to distinguish text from audio
 
 # FFmpeg selects the demuxer by content. These demuxers open other files, interpret text as media or as a score to be
 # synthesized (sbg), or read images.

@@ -190,7 +190,7 @@ class PyAVDecoder:
         num_left = round(self.header_duration_s * self.sampling_rate)
         beyond: Block | None = None
         for rate, block in self._frames():
-            if beyond is not None:  # it was not in the last frame: the tables understate the length
+            if beyond is not None:  # it was not in the last frame: the tables state too short a length
                 yield beyond
                 beyond, num_left = None, UNKNOWN_LENGTH
             if len(block) > num_left:

@@ -22,7 +22,7 @@ from ast_cli.errors import AudioError, ErrorCode, WarningCode
 BLOCK_SAMPLES = 65_536  # read at a time, per channel
 RAW_EXTENSION = ".raw"
 OPUS_RATE = 48_000  # Hz; FFmpeg decodes all Opus files at this rate
-MP3_STOPPED_EARLY = 0.98  # share of the expected length below which decoding stopped early
+MP3_STOPPED_EARLY = 0.98  # fraction of the expected length below which decoding stopped early
 PCM_BYTES = {
     "PCM_S8": 1,
     "PCM_U8": 1,

@@ -30,7 +30,9 @@ from ast_cli.model.layout import ENCODER_PREFIX
 LARGEST = 127
 LARGEST_WEIGHT = 110
 SMALLEST_SCALE = 1e-12  # lower limit of scales, for a token of zeros
-SMOOTHING = 0.5  # share of a feature's range that moves into the weights: alpha of SmoothQuant, with the paper's value
+SMOOTHING = (
+    0.5  # fraction of a feature's range that moves into the weights: alpha of SmoothQuant, with the paper's value
+)
 Range = tuple[float, float]
 FeatureRanges = tuple[NDArray[np.float32], NDArray[np.float32]]
 

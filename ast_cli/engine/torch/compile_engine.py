@@ -73,7 +73,7 @@ class CompileEngine(TorchEngine):
 
 
 def _keep_kernels() -> None:
-    """Have torch keep compiled kernels in our cache folder, unless the user set one or it cannot be created."""
+    """Make torch keep compiled kernels in our cache folder, unless the user set one or it cannot be created."""
     if KERNELS_VARIABLE not in os.environ:
         with contextlib.suppress(OSError, RuntimeError):
             folder = cache_folder() / KERNELS
