@@ -1,1 +1,1 @@
-"""From recordings to tags."""
+"""Tagging of recordings: decoding, scoring, runs over many inputs, and extraction of features."""

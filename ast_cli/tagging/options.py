@@ -78,7 +78,7 @@ def check_max_errors(max_errors: int | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """How inputs are decoded.
+    """Options of decoding.
 
     Attributes:
         num_workers: Decoding processes, so that a broken file can only crash one of them; 0 decodes in the calling
@@ -108,7 +108,7 @@ class DecodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions(EngineOptions):
-    """How a checkpoint is loaded for tagging: its model and its filter bank.
+    """Options of loading a checkpoint for tagging.
 
     Attributes:
         fbank_backend: ``native`` or ``torchaudio``; ``native`` runs in NumPy with an engine that does not need torch.
@@ -180,7 +180,7 @@ class WindowOptions:
 
 @dataclass(frozen=True, slots=True)
 class ClassifyOptions(WindowOptions):
-    """How recordings are tagged.
+    """Options of tagging.
 
     Attributes:
         top_k: Maximum number of labels to keep; None for 5, or for all where ``labels`` or ``thresholds`` are given.
@@ -243,7 +243,7 @@ class ClassifyOptions(WindowOptions):
 
 @dataclass(frozen=True, slots=True)
 class ExtractOptions(WindowOptions):
-    """What is extracted from recordings.
+    """Options of extraction.
 
     Attributes:
         what: Kind of numbers; see `ast_cli.tagging.extract.extraction`.
@@ -264,7 +264,7 @@ class ExtractOptions(WindowOptions):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions(DecodeOptions):
-    """How a run over many inputs is carried out, apart from what it computes.
+    """Options of a run over many inputs, apart from those that change its results.
 
     Attributes:
         output: File to write; None to only yield the records.
@@ -309,7 +309,7 @@ class RunOptions(DecodeOptions):
 
 @dataclass(frozen=True, slots=True)
 class ExtractRunOptions(DecodeOptions):
-    """How an extraction from many inputs is carried out, apart from what it computes.
+    """Options of an extraction from many inputs, apart from those that change its arrays.
 
     Attributes:
         resume: Whether to continue an output folder that exists: inputs whose file is complete are skipped, failed

@@ -139,7 +139,7 @@ class Tagger:
             audio: A path, the bytes of one encoded file, a binary file open for reading, or a mono waveform of shape
                 (num_samples,).
             sampling_rate: Sampling rate of a waveform in Hz; the waveform is resampled to the model's rate if needed.
-            options: How the recording is tagged; None for the defaults.
+            options: Options of the tagging; None for the defaults.
             **changes: Single fields of `ClassifyOptions`, e.g. ``top_k=3, timestamps=True``.
 
         Returns:
@@ -186,7 +186,7 @@ class Tagger:
             paths: Files, folders, glob patterns, or ``-`` for the bytes of one file on standard input. Folders are
                 searched for audio files; hidden files in them are left out. A file that is named twice, or by a
                 symbolic link too, is tagged once.
-            options: How the files are tagged; None for the defaults.
+            options: Options of the tagging; None for the defaults.
             workers: Number of decoding processes, and the time after which a file that yields nothing counts as
                 failed; None for the defaults.
             exclude: Glob patterns of names and paths that are left out of folders and patterns.
@@ -216,7 +216,7 @@ class Tagger:
         Args:
             audio: Recording as in `classify`.
             sampling_rate: Sampling rate of a waveform in Hz, as in `classify`.
-            options: What is extracted, and from which windows; None for the embedding.
+            options: Options of the extraction; None for the embedding.
             **changes: Single fields of `ExtractOptions`, e.g. ``what="logits"``.
 
         Raises:

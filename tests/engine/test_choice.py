@@ -1,4 +1,4 @@
-"""Which engine a request gets, by what it names, the machine and what is installed."""
+"""The choice of the engine by the request, the machine and the installed packages."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_auto_is_the_default() -> None:
         ({"num_threads": 1, "unnamed_labels": True}, {}, "openvino onnxruntime torch"),
     ],
 )
-def test_auto_goes_by_request_machine_and_packages(
+def test_auto_depends_on_request_machine_and_packages(
     options: dict[str, Any], has: dict[str, Any], expected: str, machine: Callable[..., None]
 ) -> None:
     machine(**has)

@@ -1,4 +1,4 @@
-"""Every engine gives the torch engine's logits, needs no torch of its own, and is missing politely."""
+"""Every engine gives the torch engine's logits without importing torch, and a missing one is an error with a remedy."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_unsupported_devices_and_types_are_refused_naming_an_alternative(engine:
     with pytest.raises(DeviceError, match=f"the {engine} engine computes in .*, not in float16; use --engine torch"):
         load_engine("builtin", EngineOptions(engine, dtype="float16"))
     tagger = Tagger.from_pretrained("builtin", engine=engine)
-    with pytest.raises(UsageError, match=f"the {engine} engine computes logits and nothing else"):
+    with pytest.raises(UsageError, match=f"the {engine} engine computes only logits"):
         tagger.extract(SAMPLE, what="embedding")
     assert tagger.extract(SAMPLE, what="logits").main.shape == (14,)
 

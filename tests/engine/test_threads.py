@@ -1,4 +1,4 @@
-"""How many threads a runtime takes on the CPU by default."""
+"""The default number of CPU threads of a runtime."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_resume_needs_a_folder(clips: Path, tmp_path: Path) -> None:
 
 
 def test_standard_input_cannot_be_resumed(out: Path) -> None:
-    with pytest.raises(UsageError, match="--resume cannot tell what standard input held"):
+    with pytest.raises(UsageError, match="--resume cannot compare standard input"):
         run(Path("-"), out, resume=True)
 
 

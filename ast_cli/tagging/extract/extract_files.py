@@ -87,7 +87,7 @@ class Extractor:
         """Extract the arrays of one opened input.
 
         Raises:
-            AudioError: The input cannot be read.
+            AudioError: If the input cannot be read.
         """
         if turn.item.error is not None:
             raise AudioError(turn.item.error.code, turn.item.error.message)
@@ -131,7 +131,7 @@ class ExtractionRun:
         """Yield the outcomes in the order of the inputs; an outcome is counted when the next one is requested.
 
         Raises:
-            AstError: A file cannot be written, or too many inputs failed.
+            AstError: If a file cannot be written, or if too many inputs failed.
         """
         return self._outcomes
 
@@ -161,13 +161,13 @@ def open_extraction(
     Args:
         extractor: The loaded model and the options.
         plan: The inputs and their files.
-        run_options: How the run is carried out; the plan was made with the same.
+        run_options: Options of the run, the same that the plan was made with.
         workers: Decoding processes that run already; None to start them.
         on_progress: Called with the tally before each input and after each outcome; an exception ends the run.
 
     Raises:
-        UsageError: The folder was begun with another model or other options.
-        AstError: The folder cannot be made, or another run writes to it.
+        UsageError: If the folder was begun with another model or other options.
+        AstError: If the folder cannot be created, or if another run writes to it.
     """
     tally = Tally(len(plan.inputs), run_options.max_errors)
     with contextlib.ExitStack() as stack:

@@ -68,8 +68,8 @@ def extract_features(recordings: Sequence[Recording], engine: Engine | None, opt
         options: Kind of the arrays, and the windows.
 
     Raises:
-        AudioError: The recording cannot be decoded or is too short.
-        UsageError: A model is needed and there is none, or the engine computes logits only.
+        AudioError: If the recording cannot be decoded or is too short.
+        UsageError: If a model is needed and there is none, or if the engine computes only logits.
     """
     if options.what == "fbank":
         arrays: dict[str, NDArray[Any]] = {"fbank": _fbank(recordings, options)}
@@ -144,7 +144,7 @@ def _computation(engine: Engine | None, what: str) -> Callable[[NDArray[np.float
     from ast_cli.engine.torch.torch_engine import TorchEngine
 
     if not isinstance(engine, TorchEngine):
-        raise UsageError(f"the {engine.name} engine computes logits and nothing else; use --engine torch for {what}")
+        raise UsageError(f"the {engine.name} engine computes only logits; use --engine torch for {what}")
     if what == "embedding":
         return engine.embeddings
     wanted = "output_hidden_states" if what == "hidden-states" else "output_attentions"

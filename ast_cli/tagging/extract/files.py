@@ -25,7 +25,7 @@ def write_extraction(extraction: Extraction, target: Path, facts: dict[str, Any]
         facts: The metadata.
 
     Raises:
-        AstError: The file cannot be written.
+        AstError: If the file cannot be written.
     """
     with writing(target), replacing(target) as file:
         _write_arrays(extraction, file, target.suffix.lower(), json.dumps(facts))

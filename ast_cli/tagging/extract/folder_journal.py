@@ -30,9 +30,9 @@ BLOCK_BYTES = 1 << 20
 
 
 class FolderJournal:
-    """Knows which inputs have their file in an output folder, and records each new one.
+    """The record of the inputs that have their file in an output folder.
 
-    Making one reads the journal of the folder; `open` takes the lock and lets inputs be recorded.
+    The constructor reads the journal of the folder; `open` takes the lock, and then inputs can be recorded.
 
     Args:
         folder: The output folder, which need not exist.
@@ -45,8 +45,8 @@ class FolderJournal:
         names: Name of each recorded file below the folder, by the real path of its input.
 
     Raises:
-        UsageError: The folder was begun, and is to be neither continued nor started over.
-        AstError: The journal is damaged or cannot be read.
+        UsageError: If the folder was begun, and neither ``resume`` nor ``force`` is set.
+        AstError: If the journal is damaged or cannot be read.
     """
 
     def __init__(self, folder: Path, *, resume: bool = False, force: bool = False) -> None:
@@ -77,15 +77,15 @@ class FolderJournal:
 
     @contextlib.contextmanager
     def open(self, format_name: str, fingerprint: Mapping[str, Any]) -> Iterator[None]:
-        """Hold the lock of the folder, and let files be recorded.
+        """Hold the lock of the folder within the ``with`` block, in which files can be recorded.
 
         Args:
             format_name: Format of the files.
-            fingerprint: Everything that changes the files, as JSON holds it: model, options.
+            fingerprint: All settings that change the files, as JSON represents them: model, options.
 
         Raises:
-            UsageError: The folder was begun with other settings; the message names them.
-            AstError: Another run writes to the folder, or the folder cannot be made.
+            UsageError: If the folder was begun with other settings; the message names them.
+            AstError: If another run writes to the folder, or if the folder cannot be created.
         """
         settings = json.loads(json.dumps({**fingerprint, "format": format_name}))
         self._header = Header(format_name, settings, None, generation=1)
@@ -129,7 +129,7 @@ class FolderJournal:
             file: The file, in the folder.
 
         Raises:
-            AstError: The journal cannot be written.
+            AstError: If the journal cannot be written.
         """
         self._begin()
         yield

@@ -1,4 +1,4 @@
-"""The file that each input is extracted to: never outside the output folder, never one file for two inputs.
+"""The output file of each input: always inside the output folder, and never the same for two inputs.
 
 Standard library only.
 """
@@ -48,24 +48,24 @@ def plan_extraction(
     *,
     is_single: bool = False,
 ) -> ExtractionPlan:
-    """Decide where each input goes and whether the run may begin, before anything is loaded.
+    """Choose the output file of each input, and check that the run may begin, before anything is loaded.
 
     Args:
         inputs: The inputs.
         output: A file for one input, or a folder.
         format_name: Format of the files; None to take it from the suffix of the output, else npz.
-        run_options: How the run is carried out.
+        run_options: Options of the run.
         is_single: Whether the one input is a file that was named by itself. Such a run keeps no journal unless it is
             resumed, so that several may write to one folder at a time.
 
     Raises:
-        UsageError: The output does not fit the inputs or the format, exists, or cannot be resumed.
+        UsageError: If the output does not fit the inputs or the format, exists, or cannot be resumed.
     """
     is_file = _is_file(output)
     if run_options.resume and is_file:
         raise UsageError(f"--resume continues a folder, and --output {output} is one file: leave out --resume")
     if run_options.resume and any(item.path == STDIN for item in inputs):
-        raise UsageError("--resume cannot tell what standard input held the last time: leave out - or --resume")
+        raise UsageError("--resume cannot compare standard input with that of the earlier run: leave out - or --resume")
     journal = None
     if not is_file and (run_options.resume or not is_single):
         journal = FolderJournal(output, resume=run_options.resume, force=run_options.force)
@@ -104,7 +104,7 @@ def plan_targets(
         known_names: Names in the folder that earlier runs gave to inputs, by the real path of the input.
 
     Raises:
-        UsageError: There are several inputs for one file, the suffix is unknown or contradicts the format, or a file
+        UsageError: If there are several inputs for one file, the suffix is unknown or contradicts the format, or a file
             exists.
     """
     is_file = _is_file(output)

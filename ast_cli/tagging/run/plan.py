@@ -1,4 +1,4 @@
-"""What a run would process, without a model: its inputs, their lengths by their headers, and the time it may take."""
+"""The plan of a run, made without a model: its inputs, their lengths by their headers, and an estimate of its time."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class PlannedInput:
     """One input of a run that has not begun.
 
     Attributes:
-        path: As named.
+        path: Path of the input, as named or found.
         duration_s: Seconds to process, by the file's header; None if the header does not state them.
-        error: Why the file cannot be opened; None if it can.
+        error: Reason why the file cannot be opened; None if it can.
     """
 
     path: str
@@ -41,7 +41,7 @@ class PlannedInput:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast the last run with a model was on this machine.
+    """The speed of the last run with a model on this machine.
 
     Attributes:
         times_real_time: Seconds of audio in a second, decoding included.
@@ -59,8 +59,8 @@ def plan_run(
 
     Args:
         inputs: Inputs of all shards.
-        part: Which part of each input is processed.
-        run: The run's options. With ``resume``, inputs that the output holds are left out.
+        part: Part of each input to process.
+        run: Options of the run. With ``resume``, inputs that are done are left out.
         workers: Running worker processes, or the options to start them with; None for the defaults.
 
     Raises:
@@ -96,7 +96,7 @@ def _done_before(run: RunOptions) -> Callable[[Key], bool]:
 
 
 def remember_speed(model: str, audio_s: float, elapsed_s: float, how: str) -> None:
-    """Remember how fast a run was, for `speed_of`; short runs are left out. Failures to write are ignored.
+    """Store the speed of a run for `speed_of`; short runs are left out. Failures to write are ignored.
 
     Args:
         model: The name or folder that the model was loaded by.
