@@ -60,7 +60,7 @@ def _rename_old_flags() -> None:
 
 
 def _take_debug_flag() -> bool:
-    """Remove ``--debug`` from the command line, wherever it stands before ``--``; return whether traces are wanted."""
+    """Remove ``--debug`` from the command line, anywhere before ``--``; return whether to print traces."""
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     options = [argument for argument in sys.argv[:end] if argument != DEBUG_FLAG]
     if len(options) < end:
@@ -70,7 +70,7 @@ def _take_debug_flag() -> bool:
 
 
 def _show_traces() -> None:
-    """Have errors of single files, which become records, print their traces on standard error."""
+    """Print the traces of errors of single files, which become records, on standard error."""
     import logging
 
     logging.basicConfig(format="debug: %(message)s")

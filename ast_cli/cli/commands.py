@@ -14,7 +14,7 @@ from ast_cli.cli.config_files import DEFAULTS, defaults_for, source_of
 from ast_cli.cli.help_sections import flag_of, help_of, is_argument, metavar_of, names_of, sections_of, write_rows
 from ast_cli.errors import UsageError
 
-# Heading, then command and what it is for. Each stands in the module of ``ast_cli.cli`` that bears its name.
+# Commands with their descriptions, by heading. Each is in the module of ``ast_cli.cli`` with its name.
 COMMANDS: dict[str, dict[str, str]] = {
     "Tag recordings": {
         "classify": "Tag audio files with the model's labels.",
@@ -40,7 +40,7 @@ NAMES = [name for commands in COMMANDS.values() for name in commands]
 
 
 class AstCommand(TyperCommand):
-    """A command whose help lists its options under headings, and whose errors say which default was wrong."""
+    """A command whose help lists its options under headings, and whose errors name the source of a wrong default."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then each section that has an option of this command."""
@@ -118,7 +118,7 @@ class AstGroup(TyperGroup):
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an error in a value is said in plain words, with the file or variable that it comes from."""
+        """Run the command; the message about a wrong value names the file or variable that the value comes from."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
@@ -135,7 +135,7 @@ class AstGroup(TyperGroup):
 
 
 def plain_words(message: str) -> str:
-    """Return what is wrong with a value in words that do not come from the library that validates it."""
+    """Return a message about a wrong value in plain words instead of those of the library that validates it."""
     if "valid integer" in message:
         return "it must be a whole number"
     if "valid number" in message:

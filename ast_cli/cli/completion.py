@@ -1,4 +1,4 @@
-"""What the shell offers on TAB for the name of a model."""
+"""Completion of model names in the shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MODEL_VARIABLE = "AST_MODEL"
 
 
 def complete_models(incomplete: str) -> list[str]:
-    """Return the models that begin with what was typed: built-in, AST_MODEL, aliases and cached hub ids.
+    """Return the models that begin with the typed text: built-in, AST_MODEL, aliases and cached hub ids.
 
     Where nothing matches, the shell offers files and folders.
     """
@@ -23,7 +23,7 @@ def complete_models(incomplete: str) -> list[str]:
 def _cached_hub_ids() -> Iterator[str]:
     """Yield the ids of the models in the hub client's cache, by the names of its folders.
 
-    The hub client itself takes ten times as long to import as a person waits for TAB.
+    The hub client itself is not used: its import takes ten times as long as a completion may take.
     """
     home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()

@@ -1,4 +1,4 @@
-"""``ast config``: which defaults hold, and where they were set."""
+"""``ast config``: the defaults that are set, and the file or variable that sets each."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _row(command: str, option: Any, value: Any, source: str) -> dict[str, Any]:
 
 
 def _unknown_variables() -> list[str]:
-    """Return the variables that begin as this program's do and set no option of any command."""
+    """Return the variables that begin with ``AST_`` and set no option of any command."""
     commands = LazyCommands()
     known = OWN_VARIABLES | {
         name

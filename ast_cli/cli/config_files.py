@@ -27,7 +27,7 @@ CONFIG_NAME = "ast.toml"
 CONFIG_VARIABLE = "AST_CONFIG"  # a file that is read instead of both; empty for none
 VARIABLE_PREFIX = "AST_"
 MAX_CONFIG_BYTES = 1 << 20
-# What one run reads or writes, or does once. A default for these could overwrite a file.
+# Options for the files or actions of a single run. A default for these could overwrite a file.
 NEVER_DEFAULTS = frozenset(
     "--output --output-dir --plot --predictions --thresholds-output --apply --calibrate --features --keep-checkpoint "
     "--resume --retry-errors --force --files-from --null --shard --dry-run --json --list --raw-rate --raw-format "
@@ -51,7 +51,7 @@ class Default:
     """The default of one option and where it comes from.
 
     Attributes:
-        value: As written: a string from a variable, a TOML value from a file.
+        value: Value as it is written: a string from a variable, a TOML value from a file.
         source: The variable's name, or the file's path.
     """
 
@@ -78,7 +78,7 @@ def defaults_for(command: str, params: Sequence[Any], commands: Sequence[str]) -
         commands: Names of all commands, which may be tables of a file.
 
     Raises:
-        UsageError: If a file cannot be read, or holds a key that is no option or a value of another type.
+        UsageError: If a file cannot be read, or contains an unknown option or a value of the wrong type.
     """
     options = {flag_of(param): param for param in params if not is_argument(param)}
     found: dict[str, Default] = {}
@@ -106,7 +106,7 @@ def _is_own_model(command: str, flag: str) -> bool:
 
 
 def source_of(param: Any, ctx: Any) -> str:
-    """Return `` (set by AST_TOP_K)`` where the value of an option comes from a variable or a file, else nothing."""
+    """Return `` (set by AST_TOP_K)`` if the value of an option comes from a variable or a file, else an empty text."""
     source, default = ctx.get_parameter_source(param.name), ctx.meta.get(DEFAULTS, {}).get(param.name)
     is_default = default is not None and source is not None and source.name == "DEFAULT_MAP"
     return f" (set by {default.source})" if is_default else ""
@@ -116,7 +116,7 @@ def _read_toml(file: Path) -> dict[str, Any] | None:
     """Read a configuration file; None where there is none.
 
     Raises:
-        UsageError: If it cannot be read or is no TOML.
+        UsageError: If it cannot be read or is not valid TOML.
     """
     try:
         with file.open("rb") as stream:
@@ -170,7 +170,7 @@ def _entries(
 
 
 def _no_option(key: str, command: str | None, options: Mapping[str, Any]) -> str:
-    """Say why a key is refused, with the likeliest one that was meant."""
+    """Return the reason why a key is refused, with the most similar valid key."""
     flag = "--" + key.replace("_", "-")
     if flag in NEVER_DEFAULTS:
         return f"{flag} belongs to one run and cannot have a default; give it on the command line"

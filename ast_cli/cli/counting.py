@@ -1,4 +1,4 @@
-"""How far a pass over many recordings is: a live line on a terminal, else a line now and then."""
+"""The progress of a pass over many recordings: a live line on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ast_cli.cli.streams import note
 
 @contextmanager
 def counting(noun: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a function that takes how many are done and how many there are, and shows it on standard error.
+    """Yield a function that shows the number of recordings done, of the number of all, on standard error.
 
     Args:
-        noun: Of what is counted, in the plural.
-        quiet: Show nothing; there is no function then.
+        noun: Name of the recordings in the plural, such as ``clips``.
+        quiet: Show nothing, and yield None instead of a function.
     """
     if quiet:
         yield None
@@ -46,11 +46,11 @@ class _PlainLines:
         return f"{self.num_done} of {self.num_all or '?'} {self.noun}, {left} left"
 
     def count(self, num_done: int, num_all: int) -> None:
-        """Take note."""
+        """Set the numbers that `text` shows."""
         self.num_done, self.num_all = num_done, num_all
 
     def __call__(self, num_done: int, num_all: int) -> None:
-        """Take note, and print a line if the last one is some seconds old."""
+        """Set the numbers, and print a line if the last one is some seconds old."""
         self.count(num_done, num_all)
         if time.monotonic() - self.last >= PLAIN_INTERVAL_S:
             self.last = time.monotonic()

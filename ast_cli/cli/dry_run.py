@@ -1,4 +1,4 @@
-"""``--dry-run``: the inputs of a run with their lengths, and how long the run may take."""
+"""``--dry-run``: the inputs of a run with their lengths, and an estimate of its time."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ast_cli.cli.completion import complete_models
 from ast_cli.cli.evaluation_files import EvaluationFiles
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.progress import RunProgress, watched
-from ast_cli.cli.streams import note, notice, quiet_native_libraries, tell_faults
+from ast_cli.cli.streams import note, notice, print_faults, quiet_native_libraries
 from ast_cli.errors import ExitCode
 from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.report import format_for
@@ -108,7 +108,7 @@ class _Watch:
         progress = RunProgress(Tally(num_examples))
         for result in watched(results, progress, quiet=self.quiet, to_stdout=False):
             assert isinstance(result, TaggingResult)
-            tell_faults(result.path, result.error, result.warnings, quiet=self.quiet)
+            print_faults(result.path, result.error, result.warnings, quiet=self.quiet)
             progress.tally.add(result)
             yield result
         note(f"{model}: {progress.tally.summary(progress.elapsed_s)}", quiet=self.quiet)

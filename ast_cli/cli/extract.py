@@ -12,7 +12,7 @@ from ast_cli.cli import parameters as p
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.progress import RunProgress, watched
 from ast_cli.cli.signals import nothing_to_save, raise_if_ended
-from ast_cli.cli.streams import notice, quiet_native_libraries, tell_faults, writing_stdout
+from ast_cli.cli.streams import notice, print_faults, quiet_native_libraries, writing_stdout
 from ast_cli.cli.tag_run import summarized
 from ast_cli.errors import ExitCode
 from ast_cli.report.text import printable
@@ -72,7 +72,7 @@ def extract(
             progress = RunProgress(running.tally)
             with summarized(running, progress, output, "--resume", quiet=quiet):
                 for outcome in watched(running, progress, quiet=quiet, to_stdout=is_single):
-                    tell_faults(outcome.path, outcome.error, outcome.warnings, quiet=quiet)
+                    print_faults(outcome.path, outcome.error, outcome.warnings, quiet=quiet)
                     if is_single and outcome.error is None:
                         with writing_stdout():
                             typer.echo(f"{printable(str(outcome.target))}  {outcome.summary}")

@@ -1,4 +1,4 @@
-"""The help of a command: its options under headings, the most needed first, at the width of the terminal.
+"""The help of a command: its options under headings, the most frequent first, at the width of the terminal.
 
 Typer groups options only through rich, whose import takes longer than the whole start-up of a light command. The format
 here is plain text and the same with every version of Typer.
@@ -37,7 +37,7 @@ SECTIONS: dict[str, Sequence[str]] = {
         *("--verbose", "--quiet", "--version", "--debug", "--help"),
     ),
     "Live input": ("--stream", "--raw-rate", "--raw-format", "--raw-channels"),
-    "Settings: what is learned": ("--freeze-encoder", "--loss", "--label-smoothing", "--new-head"),
+    "Settings: objective": ("--freeze-encoder", "--loss", "--label-smoothing", "--new-head"),
     "Settings: duration and learning rate": (
         *("--epochs", "--learning-rate", "--patience", "--validation-fraction", "--validate-every", "--seed"),
         *("--schedule", "--warmup-epochs", "--warmup-steps", "--step-start", "--step-every", "--step-factor"),

@@ -1,4 +1,4 @@
-"""Flags from the fields of options, so that their defaults and words stand in one place."""
+"""Flags made from the fields of options, so that defaults and help texts are defined once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ast_cli.cli.times import parse_time
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter of a command that is a dataclass of options by a flag for each field that tells of itself.
+    """Replace each parameter of a command that is a dataclass of options by a flag for each field with an `About`.
 
-    The command is called with the options. A field that several of them share is one flag.
+    The command is called with the options. A field that several dataclasses have in common becomes one flag.
     """
     hints = inspect.get_annotations(command, eval_str=True)
     plain: dict[str, inspect.Parameter] = {}
@@ -41,7 +41,7 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
 def as_command(
     call: Callable[..., None], command: Callable[..., None], parameters: Iterable[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Give a function the parameters that Typer shall see, and the name and words of the command that it calls."""
+    """Set the parameters that Typer reads from a function, and its name and docstring to those of the command."""
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -51,7 +51,7 @@ def as_command(
 
 
 def _made(kind: type[Any], fields: Sequence[AboutField], values: dict[str, Any]) -> Any:
-    """Make options of the values of flags; lists that a flag was repeated for are tuples there."""
+    """Return the options with the values of flags; a list, from a repeated flag, becomes a tuple."""
     given = {field.name: values[field.name] for field in fields}
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 

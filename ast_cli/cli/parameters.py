@@ -66,7 +66,7 @@ Verbose = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")]
 
 BUILTIN_NOTE = (
-    "note: tagging with the built-in model, which knows 14 labels and nothing else; "
+    "note: tagging with the built-in model, which knows only 14 labels; "
     "`ast download` fetches the AudioSet model with its 527 labels"
 )
 
@@ -112,10 +112,10 @@ def _read_bytes(file: str) -> bytes:
 
 
 def choose_examples(examples: ExampleSet, split: str | None, fold: str | None, *, quiet: bool) -> ExampleSet:
-    """Return the examples that ``--split`` and ``--fold`` ask for; where nothing was asked of several splits, say so.
+    """Return the examples of ``--split`` and ``--fold``; without either, note that all splits are used.
 
     Raises:
-        UsageError: The data has no such split or fold, or that is no list of folds.
+        UsageError: If the data has no such split or fold, or if ``fold`` is not a list of folds.
     """
     if split is None and fold is None and len(examples.splits) > 1:
         listed = ", ".join(examples.splits)
@@ -133,9 +133,9 @@ def _folds(text: str) -> list[int]:
 
 
 def choose_model(model: str | None, *, quiet: bool) -> str:
-    """Return the model to load; where nobody chose the built-in one, say that it is used."""
+    """Return the model to load; note on a terminal if the built-in one is used by default."""
     if model == "":
-        raise UsageError("--model names nothing")
+        raise UsageError("--model is empty: name a model")
     if model is not None:
         return model
     chosen = default_model()

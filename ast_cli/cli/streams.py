@@ -23,11 +23,11 @@ def note(text: str, *, quiet: bool = False) -> None:
 
 
 def notice(text: str, *, quiet: bool = False) -> None:
-    """Write what a waiting person wants to know to standard error, if that is a terminal; a log does without."""
+    """Write a message to standard error only if that is a terminal, for information that a log does not need."""
     note(text, quiet=quiet or not sys.stderr.isatty())
 
 
-def tell_faults(path: str | None, error: FileError | None, warnings: Sequence[str], *, quiet: bool) -> None:
+def print_faults(path: str | None, error: FileError | None, warnings: Sequence[str], *, quiet: bool) -> None:
     """Print the error or the warnings of one input; errors are printed even if ``quiet``."""
     if error is not None:
         note(f"error: {error.message}")

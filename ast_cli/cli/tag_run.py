@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ast_cli.audio.channels import MIX
 from ast_cli.cli.progress import RunProgress, watched
-from ast_cli.cli.streams import note, results_stream, tell_faults, writing_stdout
+from ast_cli.cli.streams import note, print_faults, results_stream, writing_stdout
 from ast_cli.report import open_writer
 from ast_cli.results import Record, TaggingResult
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
@@ -63,7 +63,7 @@ def show_run(
         for record in watched(running, progress, quiet=quiet, to_stdout=run.output is None):
             print_record(record)
             if prints_faults and isinstance(record, TaggingResult):
-                tell_faults(record.path, record.error, record.warnings, quiet=quiet)
+                print_faults(record.path, record.error, record.warnings, quiet=quiet)
     if verbose:
         note(running.description)
     return tally.num_failed > 0 or tally.num_failed_before > 0

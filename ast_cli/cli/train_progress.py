@@ -80,7 +80,7 @@ class TrainDisplay:
         self._show(text, lasting=row is not None and self._is_worth_a_line(report))
 
     def _is_worth_a_line(self, report: Report) -> bool:
-        """Decide whether the end of an epoch has a line that stays."""
+        """Return whether the end of an epoch gets a line that stays."""
         now, before = time.monotonic(), self._epoch_shown_at
         is_old = before is None or now - before >= EPOCH_INTERVAL_S
         if not (is_old or report.is_best or report.is_last):

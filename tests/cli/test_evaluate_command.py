@@ -93,7 +93,7 @@ def test_the_suffix_of_output_chooses_the_format_unless_format_does(folder: Path
         (["--plot", os.devnull, "--force"], "is not a regular file"),
         (["--output", "new.json", "--thresholds-output", "new.json"], "name the same file"),
         (["--workers", "-1"], "workers must be from 0"),
-        (["--model", ""], "--model names nothing"),
+        (["--model", ""], "--model is empty: name a model"),
     ],
 )
 def test_usage_errors_are_one_sentence(folder: Path, run_ast: Run, arguments: list[str], message: str) -> None:

@@ -137,7 +137,7 @@ def test_folds_are_printed_with_their_mean(run_ast: Run, data: Path, tmp_path: P
         (["data", "-o", "out", "--recipe", "esc5"], "there is no recipe 'esc5'"),
         (["data", "-o", "out", "--folds", "--fold", "1"], "--folds holds out every fold in turn and --fold one"),
         (["data", "-o", "out", "--model", "scratch:10"], "write scratch:HIDDENxLAYERS"),
-        (["data", "-o", "out", "--model", ""], "--model names nothing"),
+        (["data", "-o", "out", "--model", ""], "--model is empty: name a model"),
         (["data", "-o", "out", "--resume"], "there is no run in out"),
         (["data", "-o", "data"], "--output data is the data itself"),
         (["data", "-o", "full"], "full exists and is not empty: add --resume to continue its run, or --force"),
