@@ -32,7 +32,7 @@ class ErrorCode(StrEnum):
     ENCRYPTED = "encrypted"
     DECODE_ERROR = "decode_error"
     BAD_SAMPLE_RATE = "bad_sample_rate"
-    BAD_CHANNELS = "bad_channels"  # too many, a number that changes, or no channel of the number asked for
+    BAD_CHANNELS = "bad_channels"  # too many, a number that changes, or no channel of the requested number
     NON_FINITE = "non_finite"
     NOT_REGULAR = "not_regular"
     PERMISSION = "permission"

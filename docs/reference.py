@@ -23,7 +23,7 @@ This page is generated from the commands (`make docs`); `ast help COMMAND` print
 
 `ast [--version] [--debug] [--install-completion] COMMAND ...`
 
-`--debug` prints the traces of errors too and may stand anywhere before `--`; `AST_DEBUG=1` does the same.
+`--debug`, which is accepted anywhere before `--`, also prints the traces of errors; `AST_DEBUG=1` does the same.
 
 {contents}
 
@@ -37,7 +37,7 @@ From the weakest to the strongest:
 3. variables: `AST_TOP_K` for every command that has `--top-k`, `AST_CLASSIFY_TOP_K` for `ast classify` alone;
 4. the flag on the command line.
 
-In `ast.toml`, options have their long names, with `_` or `-` between words. What stands before the first table holds for
+In `ast.toml`, options have their long names, with `_` or `-` between words. Keys before the first table apply to
 every command that has such an option:
 
 ```toml

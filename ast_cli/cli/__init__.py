@@ -44,7 +44,7 @@ def ast(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option(DEBUG_FLAG, help="Print the traces of errors too; may stand anywhere in a command.")
+        bool, typer.Option(DEBUG_FLAG, help="Print the traces of errors too; accepted anywhere in a command.")
     ] = False,
 ) -> None:
     """Tag audio files with AudioSet labels, by the Audio Spectrogram Transformer."""

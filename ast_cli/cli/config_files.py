@@ -1,8 +1,8 @@
 """Defaults that the user sets, in files and variables.
 
 From the weakest to the strongest: ``ast.toml`` in the user's configuration folder, ``ast.toml`` in the current folder,
-``AST_TOP_K``, ``AST_CLASSIFY_TOP_K``, and the flag on the command line. In a file, a table such as ``[classify]`` holds
-the options of one command; a key before the first table holds for every command that has such an option::
+``AST_TOP_K``, ``AST_CLASSIFY_TOP_K``, and the flag on the command line. In a file, a table such as ``[classify]`` has
+the options of one command; a key before the first table applies to every command that has such an option::
 
     device = "cuda"
 
@@ -157,7 +157,7 @@ def _from_file(
 def _entries(
     file: Path, content: Mapping[str, Any], command: str, commands: Sequence[str]
 ) -> Iterator[tuple[bool, str, Any]]:
-    """Yield whether an entry stands in the command's table, its key and its value; the table comes last."""
+    """Yield whether an entry is in the command's table, its key and its value; the table comes last."""
     for key, value in content.items():
         if isinstance(value, dict) and key not in commands:
             raise UsageError(f"{file}: [{key}]: there is no such command; there are {', '.join(commands)}")

@@ -68,7 +68,7 @@ def write_rows(formatter: Any, heading: str, rows: Sequence[tuple[str, str]]) ->
 
 
 def sections_of(params: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield each heading with the options of a command that stand under it, in the order of `SECTIONS`."""
+    """Yield each heading with the options of a command below it, in the order of `SECTIONS`."""
     found: dict[str, list[tuple[int, Any]]] = {}
     for param in params:
         if not is_argument(param) and not getattr(param, "hidden", False):

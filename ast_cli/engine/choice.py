@@ -161,7 +161,7 @@ def require_installed(engine: str) -> None:
     """Check that the package of an engine is installed.
 
     Raises:
-        EngineMissingError: If the package is not installed; the message holds the command that installs it.
+        EngineMissingError: If the package is not installed; the message contains the command that installs it.
     """
     if not is_installed(engine):
         raise EngineMissingError(f"{engine} is not installed: pip install {engine}, or do without --engine {engine}")

@@ -61,7 +61,7 @@ def _confusion_figure(metrics: SingleLabelMetrics, title: str) -> Figure:
     cell, points = (_between(values, len(labels)) for values in (CELL_INCHES, FONT_POINTS))
     cell = max(cell, MIN_SIDE_INCHES / len(labels))
     width, height = cell * len(columns), cell * len(rows)
-    figure = Figure(figsize=(width, height))  # of the cells alone; saving adds what stands around them
+    figure = Figure(figsize=(width, height))  # of the cells alone; saving adds the texts around them
     axes = figure.add_axes((0, 0, 1, 1))
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     _write_counts(axes, counts, fractions, points)

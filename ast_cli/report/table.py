@@ -56,7 +56,7 @@ def _heading(result: TaggingResult) -> Text:
     channel = "" if result.channel is None else f" [channel {result.channel}]"
     name = Text(printable(result.path or "(waveform)") + channel, style="bold")
     if result.error is not None:
-        reason = result.error.message.removeprefix(f"{result.path}: ")  # the name stands before it already
+        reason = result.error.message.removeprefix(f"{result.path}: ")  # the line already begins with the name
         return name + Text(f"  error: {printable(reason)}", style="red")
     warned = f"  warning: {', '.join(result.warnings)}" if result.warnings else ""
     return Text.assemble(name, (f"  {clock(result.duration_s or 0.0)}", "dim"), (warned, "yellow"))

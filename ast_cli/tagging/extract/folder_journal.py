@@ -2,8 +2,8 @@
 
 The folder contains ``.ast-journal``, JSON Lines in the form of `ast_cli.tagging.run.journal_lines`: a header with the
 settings, then one line for each input whose file is complete. The header is written before the first file, the file
-before its line; a file without a line is written again. A line holds size, CRC-32 and name of the file, so that a file
-that was damaged or removed is written again too. Failed inputs have no line. ``.ast-lock`` keeps a second run away.
+before its line; a file without a line is written again. A line contains size, CRC-32 and name of the file, so that a
+file that was damaged or removed is written again too. Failed inputs have no line. ``.ast-lock`` excludes a second run.
 Standard library only.
 """
 
