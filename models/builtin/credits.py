@@ -1,8 +1,8 @@
-"""Prints whom the built-in model's training data is owed to, as Markdown for its card.
+"""Print the credits for the training data of the built-in model, as Markdown for its card.
 
     python models/builtin/credits.py DATA
 
-DATA as in make_data.py. CC BY asks for the author, the work and the licence; clips that ask for nothing are counted.
+DATA is that of make_data.py. CC BY requires author, work and license; clips without this requirement are only counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from make_data import UNWANTED_LICENCE, Row, read_csv
+from make_data import UNWANTED_LICENSE, Row, read_csv
 
 ATTRIBUTION = ("CC BY", "CC-BY")
 
@@ -26,7 +26,7 @@ def main() -> None:
 
 def esc10_credits(folder: Path) -> Iterable[str]:
     """Name the authors of clips under CC BY, with what each clip is called and its number at freesound.org."""
-    clips = [clip for clip in read_csv(folder / "meta.csv") if UNWANTED_LICENCE not in clip["licence"]]
+    clips = [clip for clip in read_csv(folder / "meta.csv") if UNWANTED_LICENSE not in clip["licence"]]
     owed, free = _divided(clips)
     by_author: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for clip in owed:
@@ -53,7 +53,7 @@ def recording_credits(folder: Path) -> Iterable[str]:
 
 
 def _divided(rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Return the rows that ask for attribution, and the others."""
+    """Return the rows that require attribution, and the others."""
     owed = [row for row in rows if row["licence"].startswith(ATTRIBUTION)]
     return owed, [row for row in rows if row not in owed]
 

@@ -1,4 +1,4 @@
-"""What happens to a sound between its source and a microphone: level, room, telephone, background."""
+"""Effects on a sound between its source and a microphone: level, room, telephone, background."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def fitted(samples: Samples, num_samples: int, rng: np.random.Generator) -> Samp
 
 
 def recorded(samples: Samples, sampling_rate: int, rng: np.random.Generator) -> Samples:
-    """Return samples as a random microphone in a random room has them, at a random level."""
+    """Return samples as recorded by a random microphone in a random room, at a random level."""
     if rng.random() < 0.5:
         samples = in_room(samples, sampling_rate, rng)
     if rng.random() < 0.2:
         samples = band(samples, sampling_rate, rng.uniform(100, 400), rng.uniform(2500, 5000))
     if rng.random() < 0.6:
-        noise = coloured_noise(len(samples), rng.uniform(-2, 0), rng)
+        noise = colored_noise(len(samples), rng.uniform(-2, 0), rng)
         samples = samples / rms(samples) + noise * 10 ** (-rng.uniform(12, 45) / 20)
     return samples / max(1e-9, float(np.abs(samples).max())) * 10 ** (-rng.uniform(0, 26) / 20)
 
@@ -57,7 +57,7 @@ def through_channel(samples: Samples, sampling_rate: int, channel_rate: int) -> 
     ]
 
 
-def coloured_noise(num_samples: int, exponent: float, rng: np.random.Generator) -> Samples:
+def colored_noise(num_samples: int, exponent: float, rng: np.random.Generator) -> Samples:
     """Return noise of RMS 1 whose power falls with frequency to an exponent: 0 is white, -1 pink, -2 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     frequency = np.maximum(np.arange(len(spectrum)), num_samples / 800)  # flat below 20 Hz at 16 kHz

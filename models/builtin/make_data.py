@@ -1,4 +1,4 @@
-"""Makes the training data of the built-in model: ESC-10, a few recordings, and sounds made here, in one manifest.
+"""Make the training data of the built-in model: ESC-10, a few recordings, and synthesized sounds, in one manifest.
 
     python models/builtin/make_data.py DATA --output build/builtin-data
 
@@ -35,7 +35,7 @@ SHORTEST_WORD_S, LONGEST_WORD_S = 0.5, 1.4  # of moments of music and noise, as 
 NUM_FOLDS = 5
 NUM_SPEECH, NUM_MUSIC, NUM_NOISE, NUM_SILENCE, NUM_CLOCKS = 240, 240, 80, 40, 40
 NUM_WORDS = 150
-UNWANTED_LICENCE = "Sampling+"
+UNWANTED_LICENSE = "Sampling+"
 KNOWN_LABELS = {"Speech", "Music"}  # of the recordings; others are examples of none of the model's labels
 
 Row = dict[str, Any]
@@ -65,7 +65,7 @@ def main() -> None:
 def esc10_rows(folder: Path, *, with_folds: bool) -> Iterator[Row]:
     """One example a clip, in its author's folds; an example of no fold is never held out."""
     for clip in read_csv(folder / "meta.csv"):
-        if UNWANTED_LICENCE not in clip["licence"]:
+        if UNWANTED_LICENSE not in clip["licence"]:
             path = (folder / "audio" / clip["filename"]).resolve()
             fold = {"fold": int(clip["fold"])} if with_folds else {}
             yield {"path": str(path), "labels": [clip["audioset_label"]], **fold}
@@ -116,8 +116,8 @@ def recording_rows(folder: Path) -> Iterator[Row]:
 def generated_rows(folder: Path) -> Iterator[Row]:
     """Speech, music, noise, silence and clocks made here; files that are there already are kept.
 
-    Of each kind every second one is heard in a short part, and every fourth one through a narrow channel. Single words
-    come with moments of music and noise of that length.
+    Of each kind, every second clip is a short part, and every fourth one has passed through a narrow channel. Music and
+    noise also have examples as short as the single words.
     """
     rng = np.random.default_rng(7)
     kinds = [

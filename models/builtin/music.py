@@ -1,4 +1,4 @@
-"""Music by dice: chords, bass, melody and drums for General MIDI instruments, played by fluidsynth."""
+"""Random music: chords, bass, melody and drums for General MIDI instruments, played by fluidsynth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TICKS = 480  # a beat
 DRUMS = 9  # the channel of percussion in General MIDI
 SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 5, 7, 9, 10))
 PROGRESSIONS = ((0, 4, 5, 3), (0, 5, 3, 4), (1, 4, 0, 0), (0, 3, 0, 4), (5, 3, 0, 4), (0, 0, 3, 4), (0, 6, 5, 6))
-# Programs from 0: pianos, mallets, organs, guitars, strings, choirs, brass, reeds, pipes, synthesisers, plucked.
+# Programs from 0: pianos, mallets, organs, guitars, strings, choirs, brass, reeds, pipes, synthesizers, plucked.
 CHORD_PROGRAMS = (0, 1, 2, 4, 5, 6, 16, 18, 19, 21, 24, 25, 26, 27, 29, 46, 48, 49, 50, 52, 61, 88, 89, 90, 91, 94)
 MELODY_PROGRAMS = (
     0,
@@ -66,7 +66,7 @@ Note = tuple[float, float, int, int, int]  # start and length in beats, channel,
 
 
 def make_music(i: int, fold: int, num_samples: int, sampling_rate: int) -> Samples:
-    """Return a piece for one to four parts, with instruments of the fold's own, about as long as asked for."""
+    """Return a piece for one to four parts, with instruments of the fold, of about the requested length."""
     rng = np.random.default_rng([4, i])
     tempo_bpm = rng.uniform(60, 175)
     parts = rng.random(4) < (0.7, 0.5, 0.7, 0.45)  # chords, bass, melody, drums
@@ -125,7 +125,7 @@ def _chord_bar(beat: float, keys: list[int], style: int, rng: np.random.Generato
 
 
 def _drum_bar(rng: np.random.Generator) -> list[tuple[float, int]]:
-    """Return a bar of drums: some usual pattern with chance in it."""
+    """Return a bar of drums: a common pattern with random changes."""
     kicks = [t for t in np.arange(0, 4, 0.5) if rng.random() < (0.9 if t in (0, 2) else 0.2)]
     snares = [t for t in np.arange(0, 4, 0.5) if rng.random() < (0.85 if t in (1, 3) else 0.1)]
     step = float(rng.choice([0.25, 0.5, 1.0]))

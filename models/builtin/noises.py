@@ -1,15 +1,15 @@
-"""Noise and silence: what a recorder hears when there is nothing to hear."""
+"""Noise and silence, as in recordings without a sound event."""
 
 from __future__ import annotations
 
 import numpy as np
-from effects import Samples, band, coloured_noise
+from effects import Samples, band, colored_noise
 
 
 def make_noise(i: int, fold: int, num_samples: int, sampling_rate: int) -> Samples:
-    """Return steady noise of some colour, at times limited to a band or with the hum of the mains."""
+    """Return steady noise of some color, at times limited to a band or with the hum of the mains."""
     rng = np.random.default_rng([1, i])
-    noise = coloured_noise(num_samples, rng.uniform(-2.2, 0.5), rng)
+    noise = colored_noise(num_samples, rng.uniform(-2.2, 0.5), rng)
     if rng.random() < 0.3:
         noise = band(noise, sampling_rate, rng.uniform(20, 500), rng.uniform(1500, 7500))
     if rng.random() < 0.25:
@@ -32,4 +32,4 @@ def make_silence(i: int, fold: int, num_samples: int, sampling_rate: int) -> Sam
     rng = np.random.default_rng([2, i])
     if i % 3 == 0:
         return np.zeros(num_samples)
-    return coloured_noise(num_samples, rng.uniform(-2, 0), rng) * 10 ** (-rng.uniform(66, 96) / 20)
+    return colored_noise(num_samples, rng.uniform(-2, 0), rng) * 10 ** (-rng.uniform(66, 96) / 20)

@@ -1,4 +1,4 @@
-"""Puts a trained model into the package: weights as float16, in the hub's layout.
+"""Copy a trained model into the package: weights as float16, in the hub's layout.
 
 python models/builtin/shrink.py TRAINED ast_cli/assets/builtin
 """

@@ -100,13 +100,13 @@ def make_speech(i: int, fold: int, num_samples: int, sampling_rate: int) -> Samp
 
 
 def make_word(i: int, fold: int, sampling_rate: int) -> Samples:
-    """Return one word by such a voice, as in a command to a machine: half a second and more."""
+    """Return one word by such a voice, like a command to a device: at least half a second."""
     rng = np.random.default_rng([9, i])
     voice = _espeak_voice(fold, rng)
     words = sorted({word for sentence in SENTENCES[voice.split("+")[0]] for word in sentence.split() if len(word) > 2})
     speech = _espeak(str(rng.choice(words)), voice, rng, sampling_rate)
-    heard = np.flatnonzero(np.abs(speech) > 0.02 * np.abs(speech).max())
-    word = speech[heard[0] : heard[-1] + 1]
+    loud = np.flatnonzero(np.abs(speech) > 0.02 * np.abs(speech).max())
+    word = speech[loud[0] : loud[-1] + 1]
     num_samples = max(len(word), round(rng.uniform(0.5, 1.4) * sampling_rate))
     return recorded(fitted(word, num_samples, rng), sampling_rate, rng)
 
