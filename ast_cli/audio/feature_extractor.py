@@ -415,7 +415,7 @@ def checked_waveform(waveform: Waveform, sampling_rate: int, *, stacklevel: int 
     if peak > MAX_PEAK:
         warnings.warn(
             f"the waveform's peak is {peak:g}, {peak:.0f} times full scale (1), so its features will be wrong; "
-            "divide 16-bit samples by 32768, or pass the int16 array as it is",
+            "divide 16-bit samples by 32768, or pass the int16 array unchanged",
             AstWarning,
             stacklevel=stacklevel,
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 class Resampler:
     """Resamples one waveform, or several of the same length, block by block.
 
-    A channel is resampled as a mono file of it would be: by a resampler of its own.
+    Each channel has its own resampler, so it is resampled exactly as in a mono file.
 
     Args:
         rate: Sampling rate of the blocks, in Hz.

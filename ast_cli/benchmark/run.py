@@ -108,7 +108,7 @@ def _benchmark_exported(options: BenchmarkOptions, report_progress: Callable[[st
     given = (options.dtypes != ("auto",), options.attn_implementations is not None, options.compare is not None)
     for option, is_given in zip(("--dtype", "--attn", "--compare"), given, strict=True):
         if is_given:
-            raise UsageError(f"{options.model}: an exported model is measured as it is; leave out {option}")
+            raise UsageError(f"{options.model}: an exported model is measured without changes; leave out {option}")
     report_progress(f"loading {options.model}")
     settings = EngineOptions(options.engine or "auto", options.device, num_threads=options.num_threads)
     peer, config, dtype = exported_peer(options.model, settings)

@@ -1,4 +1,4 @@
-"""The commands by name. Each one's module is imported when the command is used, so that no command pays for another."""
+"""The commands by name. The module of a command is imported only when the command is used, for a fast start."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def choose_examples(examples: ExampleSet, split: str | None, fold: str | None, *
     """
     if split is None and fold is None and len(examples.splits) > 1:
         listed = ", ".join(examples.splits)
-        note(f"note: all splits are used ({listed}); --split {examples.splits[0]} takes one", quiet=quiet)
+        note(f"note: all splits are used ({listed}); --split {examples.splits[0]} selects one", quiet=quiet)
     if split is not None:
         examples = examples.of_split(split)
     return examples if fold is None else examples.of_folds(_folds(fold))

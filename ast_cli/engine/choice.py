@@ -114,8 +114,8 @@ def engines_for(model: str | Path, options: EngineOptions) -> tuple[EngineName, 
     """Return the engines to try for a model, in this order.
 
     An exported model has one engine. For ``auto`` the last one is torch, which stands in for a runtime that cannot be
-    imported. A large checkpoint whose converted form cannot be kept in the cache folder is torch's too: at base size
-    ONNX Runtime converts it in 1.2 s and 1.5 GB of memory, at each run.
+    imported. A large checkpoint whose converted form cannot be kept in the cache folder is also run by torch: at base
+    size ONNX Runtime converts it in 1.2 s and 1.5 GB of memory, at each run.
 
     Raises:
         UsageError: If an exported model is given to another engine than its own.

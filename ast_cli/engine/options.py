@@ -14,7 +14,7 @@ EngineName = Literal["torch", "compile", "openvino", "onnxruntime", "auto"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16", "tf32"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 TORCH_ENGINES = ("torch", "compile")
-EXTRAS = ("onnxruntime", "openvino")  # engines that bear the name of the package they need
+EXTRAS = ("onnxruntime", "openvino")  # engines that have the name of the package they need
 MAX_THREADS = 1_024
 
 

@@ -166,7 +166,7 @@ def _training(result: FinetuneResult) -> str:
 def _limits(result: FinetuneResult) -> str:
     lines = [
         "## Limits",
-        "The model scores these labels only, for every sound, whatever it is.",
+        "The model scores these labels only, for every sound.",
         "Results may be worse on recordings that differ from the training clips (other microphones, rooms, mixtures).",
     ]
     rare = [label for label, count in _counts(result.splits.train).items() if count < 20]

@@ -306,7 +306,7 @@ def test_floats_in_the_range_of_integers_give_a_warning() -> None:
         input_values(samples)
     assert str(warned[0].message) == (
         "the waveform's peak is 8191.75, 8192 times full scale (1), so its features will be wrong; "
-        "divide 16-bit samples by 32768, or pass the int16 array as it is"
+        "divide 16-bit samples by 32768, or pass the int16 array unchanged"
     )
     input_values((samples).astype(np.int16))
 

@@ -482,7 +482,7 @@ def test_other_engines_types_and_comparisons_are_refused_for_an_exported_model(
     export_model(ExportOptions(mini_folder, out, "onnx"))
     for changes, message in (
         ({"engine": "torch"}, "a model exported for onnxruntime, which no other engine runs: leave out --engine"),
-        ({"dtypes": ("fp32",)}, "an exported model is measured as it is; leave out --dtype"),
+        ({"dtypes": ("fp32",)}, "an exported model is measured without changes; leave out --dtype"),
         ({"attn_implementations": ("sdpa",)}, "leave out --attn"),
         ({"compare": "transformers"}, "leave out --compare"),
     ):

@@ -63,7 +63,7 @@ def test_json_contains_the_statistics_and_failures_end_in_exit_code_3(run_ast: R
     assert failure["path"].endswith("bad.wav")
     assert failure["error"]["code"] == "not_audio"
     assert "error: " in done.stderr
-    assert "note: all splits are used (train, test); --split train takes one" in done.stderr
+    assert "note: all splits are used (train, test); --split train selects one" in done.stderr
 
 
 def test_statistics_are_written_into_a_checkpoint_with_its_own_filter_bank(

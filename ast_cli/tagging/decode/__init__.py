@@ -1,1 +1,1 @@
-"""Decoding in worker processes, so that a file that crashes its decoder costs only itself."""
+"""Decoding in worker processes, so that a file that crashes its decoder is the only one that fails."""

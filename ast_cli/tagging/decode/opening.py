@@ -65,7 +65,7 @@ def open_inputs(
     workers: Workers | None = None,
     watching: Watching = unwatched,
 ) -> Iterator[Iterator[Turn]]:
-    """Open inputs in order; a file that crashes or hangs its decoder costs only itself.
+    """Open inputs in order; a file that crashes or hangs its decoder fails alone.
 
     Each input is yielded once. What the reader has not read of it when it takes the next input is discarded.
 

@@ -1,4 +1,4 @@
-"""Extraction from many inputs, each into a file of its own: a run that can be stopped and resumed."""
+"""Extraction from many inputs, with one output file for each: a run that can be stopped and resumed."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class FolderJournal:
         self._file.confirm()
 
     def _begin(self) -> None:
-        """Open the journal before the first file is written: until then, what was there is left as it is."""
+        """Open the journal before the first file is written; until then the old content of the folder stays."""
         if self._file.descriptor >= 0:
             return
         if not self._entries:
