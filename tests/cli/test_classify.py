@@ -33,7 +33,7 @@ def test_table_goes_to_stdout_and_the_note_to_stderr(run_ast: Run, write_wav: Wr
     assert lines[0] == "a.wav  00:06.00"
     assert len(lines) == 3
     num_labels = read_config(builtin_folder()).num_labels
-    assert done.stderr.startswith(f"note: tagging with the built-in model, which knows {num_labels} labels and nothing")
+    assert done.stderr.startswith(f"note: tagging with the built-in model, which knows only {num_labels} labels")
     assert "ast download" in done.stderr
 
 

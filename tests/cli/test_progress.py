@@ -137,7 +137,7 @@ def test_tally_knows_the_audio_read_and_the_total(
     options = ClassifyOptions(timestamps=True, stream=True, batch_size=1)
     run = RunOptions(output=tmp_path / "o.jsonl", **changes)
     with open_run(Tagger.from_pretrained("builtin"), [item], options, run) as running:
-        assert not tag_run.show_run(running, run, quiet=False, verbose=False, is_live=False)
+        assert not tag_run.show_run(running, options, run, quiet=False, verbose=False, is_live=False)
     assert len(lines) > 5
     assert all(line.startswith("0 of 1 input, 0.0") and " of 0.02 h of audio, " in line for line in lines)
     assert "1.2 x real time, 0 min 00 s left" in lines[-1]
