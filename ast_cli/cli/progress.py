@@ -118,14 +118,21 @@ def _display(progress: RunProgress, *, shares_terminal: bool) -> Iterator[Callab
 
 @contextmanager
 def _live_line(progress: RunProgress) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    live = live_line(progress.text)
+
     @contextmanager
     def hidden() -> Iterator[None]:
+        nonlocal live
         live.stop()
         yield
+        live = live_line(progress.text)  # the old one would erase as many lines as it had, now those of the record
         live.start()
 
-    with live_line(progress.text) as live:
+    live.start()
+    try:
         yield hidden
+    finally:
+        live.stop()
 
 
 @contextmanager

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from ast_cli.cli.terminal import cells, shortened, terminal_width, wrapped
 from ast_cli.results import TaggingResult
 from ast_cli.tagging.run.tally import Tally
 
+SAMPLES = Path(__file__).parents[2] / "sample_audio"
+TERMINALS = pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals")
 SUMMARY = "4 inputs: 3 ok, 1 failed (not_audio 1); 0.03 h of audio in 0.3 s, 443.4 x real time, real-time factor 0.002"
 
 
@@ -64,20 +67,18 @@ def test_a_stream_that_is_not_a_terminal_has_no_width() -> None:
     assert terminal_width(io.StringIO()) is None
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals")
-def test_messages_of_a_run_fit_the_terminal(write_wav: Callable[..., Path], tmp_path: Path) -> None:
+def run_on_terminal(arguments: list[str], folder: Path, columns: int, term: str, *, results: bool) -> tuple[int, str]:
+    """Run the command on a terminal, with or without its results; return its code and what it prints there."""
     import fcntl
     import subprocess
     import termios
 
-    write_wav("a.wav")
     reader, terminal = os.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 50, 0, 0))
-    arguments = ["classify", "a.wav", "missing.wav", "-o", "tags.jsonl", "-v"]
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     run = subprocess.Popen(
         [sys.executable, "-m", "ast_cli", *arguments],
-        cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal,
-        env=os.environ | {"TERM": "dumb"},
+        cwd=folder, stdin=subprocess.DEVNULL, stdout=terminal if results else subprocess.DEVNULL, stderr=terminal,
+        env=os.environ | {"TERM": term},
     )  # fmt: skip
     os.close(terminal)
     printed = b""
@@ -86,9 +87,49 @@ def test_messages_of_a_run_fit_the_terminal(write_wav: Callable[..., Path], tmp_
             printed += block
     except OSError:  # the end of a terminal
         pass
-    assert run.wait() == 3
     os.close(reader)
-    text = printed.decode()
+    return run.wait(), printed.decode()
+
+
+def screen(printed: str) -> list[str]:
+    """Return the lines that a terminal shows after the control sequences that rich writes."""
+    lines, row, column = [""], 0, 0
+    for control, digits, letter, character in re.findall(r"(\x1b\[\??(\d*)[\d;]*([A-Za-z]))|(.)", printed, re.DOTALL):
+        if control and letter == "A":
+            row -= int(digits or 1)
+        elif control and letter == "K":
+            lines[row] = "" if digits == "2" else lines[row][:column]
+        elif character == "\r":
+            column = 0
+        elif character == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif not control:
+            lines[row] = lines[row][:column].ljust(column) + character + lines[row][column + 1 :]
+            column += 1
+    return lines
+
+
+@TERMINALS
+@pytest.mark.parametrize("columns", [50, 80, 140])
+def test_no_line_of_a_result_is_erased_by_the_progress(tmp_path: Path, columns: int) -> None:
+    samples = [str(SAMPLES / name) for name in ("clock.wav", "rain.ogg", "missing.wav", "dog.wav")]
+    arguments = ["classify", *samples, "--model", "builtin", "--top-k", "2"]
+    code, printed = run_on_terminal(arguments, tmp_path, columns, "xterm", results=True)
+    assert code == 3
+    shown = [line.rstrip() for line in screen(printed)]
+    assert "\x1b[1A" in printed or columns == 140  # the progress had several lines
+    for label in ("Tick-tock", "Rain", "Waves, surf", "Bark"):
+        assert any(line.endswith(label) for line in shown), "\n".join(shown)
+    assert any("missing.wav  error: no such file" in line for line in shown) or columns < 80
+
+
+@TERMINALS
+def test_messages_of_a_run_fit_the_terminal(write_wav: Callable[..., Path], tmp_path: Path) -> None:
+    write_wav("a.wav")
+    arguments = ["classify", "a.wav", "missing.wav", "-o", "tags.jsonl", "-v"]
+    code, text = run_on_terminal(arguments, tmp_path, 50, "dumb", results=False)
+    assert code == 3
     assert "error: missing.wav: no such file" in text
     assert "2 inputs: 1 ok, 1 failed (not_found 1);" in text
     assert max(map(len, text.splitlines())) <= 50
