@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 from tiny_tagger import tiny_tagger
 
-from ast_cli import ClassifyOptions, Tagger, TaggingResult
-from ast_cli.tagging.decode.opening import Turn
+from ast_cli import ClassifyOptions, DecodeOptions, Tagger, TaggingResult
+from ast_cli.tagging.decode.opening import OpenStream, Turn
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.score import batch
-from ast_cli.tagging.score.classify import classify_turns
+from ast_cli.tagging.score.classify import classify_inputs, classify_turns
 from ast_cli.tagging.score.recording import WaveformStream
 from ast_cli.tagging.score.window_cache import WindowCache
 
@@ -126,7 +129,7 @@ def test_kept_window_is_a_copy_and_not_a_view_of_a_block() -> None:
 
 
 def test_number_of_scores_that_wait_for_one_window_is_bounded(tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "MAX_DELIVERIES", 10)
+    monkeypatch.setattr(batch, "MAX_BATCHES_WAITING", 1)
     longest = 0
     put = batch.Batcher.put
 
@@ -140,4 +143,21 @@ def test_number_of_scores_that_wait_for_one_window_is_bounded(tagger: Tagger, mo
     (result,) = classify(tagger, [waveform], batch_size=16)
     assert result.windows is not None
     assert len(result.windows) == 101
-    assert 1 < longest < 10
+    assert 1 < longest < 16
+
+
+def test_results_of_repeated_recordings_do_not_wait_for_a_full_batch(tagger: Tagger, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(WINDOW_SAMPLES), 16_000)
+    inputs = [Input(str(tmp_path / "silence.wav"))] * 100
+    opened = 0
+
+    def watching(_path: str, open_stream: OpenStream) -> OpenStream:
+        nonlocal opened
+        opened += 1
+        return open_stream
+
+    options = ClassifyOptions(batch_size=4)
+    results = classify_inputs(tagger, inputs, options, DecodeOptions(num_workers=0), watching=watching)
+    assert next(results).path == str(tmp_path / "silence.wav")
+    assert opened <= 4 * batch.MAX_BATCHES_WAITING
+    results.close()

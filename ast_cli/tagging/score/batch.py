@@ -32,7 +32,7 @@ from ast_cli.tagging.score.runner import runner_for
 from ast_cli.tagging.score.scoring import TagChooser
 from ast_cli.tagging.score.window_cache import DistinctWindow, WindowCache
 
-MAX_DELIVERIES = 1_024  # windows that may wait for scores: those of a day of silence after one sound do not pile up
+MAX_BATCHES_WAITING = 8  # windows that may wait for scores, in batches: repeated ones do not hold back the results
 
 
 class PendingResult:
@@ -166,7 +166,7 @@ class Batcher:
             self._to_run.append(distinct)
         if len(self._to_run) >= self.batch_size.num_windows:
             self._start_batch()
-        elif len(self._deliveries) >= MAX_DELIVERIES:
+        elif len(self._deliveries) >= MAX_BATCHES_WAITING * self.batch_size.num_windows:
             self.flush()
         else:
             self._deliver()
