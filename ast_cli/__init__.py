@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ast_cli.audio.fbank.mel_bank import FbankConfig
     from ast_cli.audio.fbank.torch_fbank import log_mel_fbank
     from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-    from ast_cli.errors import AstError, AudioError, UsageError
+    from ast_cli.errors import AstError, AudioError, CheckpointError, DeviceError, HubError, UsageError
     from ast_cli.model.config import ASTConfig
     from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
     from ast_cli.results import Tag, TaggingResult, Window
@@ -30,6 +30,9 @@ _HOMES = {
     "ASTModel": "model.transformer",
     "AstError": "errors",
     "AudioError": "errors",
+    "CheckpointError": "errors",
+    "DeviceError": "errors",
+    "HubError": "errors",
     "ClassifyOptions": "tagging.options",
     "DecodeOptions": "tagging.options",
     "FbankConfig": "audio.fbank.mel_bank",
@@ -51,9 +54,12 @@ __all__ = [
     "ASTModel",
     "AstError",
     "AudioError",
+    "CheckpointError",
     "ClassifyOptions",
     "DecodeOptions",
+    "DeviceError",
     "FbankConfig",
+    "HubError",
     "Tag",
     "Tagger",
     "TaggingResult",

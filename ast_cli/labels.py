@@ -15,6 +15,7 @@ from importlib import resources
 from ast_cli.errors import UsageError
 
 NUM_AUDIOSET_LABELS = 527
+MAX_LISTED = 50  # labels of a model that an error message lists
 # The words of Speech Commands v2 (Warden, 2018, https://arxiv.org/abs/1804.03209).
 SPEECH_COMMANDS = frozenset(
     "backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on one "
@@ -127,6 +128,8 @@ def no_such_label(name: str, id2label: Mapping[int, str]) -> str:
     folded = name.casefold()
     near = [label for fold, label in by_fold.items() if folded and folded in fold][:3]
     near += [by_fold[fold] for fold in difflib.get_close_matches(folded, by_fold, n=3, cutoff=0.6)]
+    if not near and len(id2label) <= MAX_LISTED:
+        return f"the model has no label {name!r}; it has {', '.join(map(repr, id2label.values()))}"
     if not near:
         return f"the model has no label {name!r} and none similar to it; see id2label in the model's config.json"
     return f"the model has no label {name!r}; similar labels: {', '.join(repr(label) for label in dict.fromkeys(near))}"

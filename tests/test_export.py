@@ -339,7 +339,7 @@ def test_a_calibration_folder_without_audio_is_refused(tmp_path: Path) -> None:
 
 def test_missing_openvino_is_an_error_naming_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ast_cli.engine.choice.is_installed", lambda _package: False)
-    with pytest.raises(EngineMissingError, match=r"pip install openvino, or do without"):
+    with pytest.raises(EngineMissingError, match=r"pip install openvino, or choose another engine or format"):
         export_model(ExportOptions("builtin", tmp_path, "openvino"))
 
 

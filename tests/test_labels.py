@@ -102,7 +102,10 @@ def test_the_longest_match_wins() -> None:
         ("Brak", "the model has no label 'Brak'; similar labels: 'Bark'"),
         ("rain on", "the model has no label 'rain on'; similar labels: 'rain on tin', 'RAIN ON GLASS', 'Rain'"),
         ("surf", "the model has no label 'surf'; similar labels: 'Waves, surf'"),
-        ("Bark,zzz", "the model has no label 'zzz' and none similar to it; see id2label in the model's config.json"),
+        (
+            "Bark,zzz",
+            "the model has no label 'zzz'; it has 'Bark', 'Rain', 'Waves, surf', 'rain on tin', 'RAIN ON GLASS'",
+        ),
         ("", "'' contains an empty label name: check its commas"),
         ("Bark,,Rain", "'Bark,,Rain' contains an empty label name: check its commas"),
         ("Bark,", "'Bark,' contains an empty label name: check its commas"),
@@ -113,6 +116,14 @@ def test_an_unknown_label_is_an_error_that_lists_similar_labels(name: str, messa
     with pytest.raises(UsageError) as caught:
         select_label_ids([name], FEW)
     assert str(caught.value) == message
+
+
+def test_labels_are_not_listed_if_there_are_many() -> None:
+    many = {label_id: f"label {label_id}" for label_id in range(51)}
+    with pytest.raises(
+        UsageError, match=r"no label 'zzz' and none similar to it; see id2label in the model's config\.json"
+    ):
+        select_label_ids(["zzz"], many)
 
 
 @pytest.mark.parametrize("label", ["Waves, surf", "", "雨", "می\u200cخواهم", "क्\u200dष", "a\u200fb", "=1+1", "[red]"])

@@ -21,7 +21,7 @@ DEBUG_FLAG = "--debug"
 
 app = typer.Typer(
     name="ast",
-    help="Tag audio files with AudioSet labels, by the Audio Spectrogram Transformer.",
+    help="Tag audio files with an Audio Spectrogram Transformer (AST).",
     epilog="Start with: ast classify song.wav --top-k 5. `ast help COMMAND` lists the options of a command.",
     cls=AstGroup,
     no_args_is_help=True,
@@ -43,11 +43,9 @@ def ast(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option(DEBUG_FLAG, help="Print the traces of errors too; accepted anywhere in a command.")
-    ] = False,
+    debug: Annotated[bool, typer.Option(DEBUG_FLAG, help="Print tracebacks; accepted anywhere in a command.")] = False,
 ) -> None:
-    """Tag audio files with AudioSet labels, by the Audio Spectrogram Transformer."""
+    """Tag audio files with an Audio Spectrogram Transformer (AST)."""
 
 
 def _rename_old_flags() -> None:

@@ -37,7 +37,7 @@ def classify(
         typer.Option(
             "--thresholds",
             metavar="FILE",
-            help="Thresholds of single labels, as written by ast evaluate; other labels have --threshold, else 0.5.",
+            help="Thresholds of single labels, as written by ast evaluate; other labels use --threshold, or 0.5.",
         ),
     ] = None,
     model: p.Model = None,

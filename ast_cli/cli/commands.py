@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -110,7 +111,12 @@ class AstGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Find the command and give its options the defaults of configuration files and variables."""
-        name, command, rest = super().resolve_command(ctx, args)
+        try:
+            name, command, rest = super().resolve_command(ctx, args)
+        except Exception as error:
+            if os.path.exists(args[0]) and hasattr(error, "message"):
+                error.message += f" Did you mean `ast classify {args[0]}`?"
+            raise
         if name is not None and command is not None and not ctx.resilient_parsing:
             defaults = defaults_for(name, command.params, NAMES)
             ctx.meta[DEFAULTS] = defaults

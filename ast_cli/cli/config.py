@@ -20,7 +20,9 @@ OWN_VARIABLES = {CONFIG_VARIABLE, DEBUG_VARIABLE, CACHE_VARIABLE}  # which set n
 
 
 def config(
-    command: Annotated[str | None, typer.Argument(metavar="COMMAND", help="Show every option of this command.")] = None,
+    command: Annotated[
+        str | None, typer.Argument(metavar="COMMAND", help="Show every option that can have one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
 ) -> None:
     """Show the defaults that configuration files and variables set, and where each comes from.

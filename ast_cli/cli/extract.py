@@ -46,9 +46,9 @@ def extract(
     exclude: p.Exclude = None,
     quiet: p.Quiet = False,
 ) -> None:
-    """Write numbers instead of tags, one file per input.
+    """Extract features, embeddings or logits, one file per input.
 
-    For a single file that is named by itself, prints the name of the new file and the shapes of its arrays; otherwise
+    For a single file, prints the name of the new file and the shapes of its arrays; otherwise
     nothing on stdout, and progress and a summary on stderr. Files are written atomically. After a kill or Ctrl-C the
     same command with --resume continues.
 

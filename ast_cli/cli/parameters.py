@@ -16,7 +16,7 @@ from ast_cli.cli.streams import note
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.hub.folders import default_model
 from ast_cli.hub.names import BUILTIN
-from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, read_file_list
+from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, no_audio_found, read_file_list
 from ast_cli.tagging.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ Verbose = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")]
 
 BUILTIN_NOTE = (
-    "note: tagging with the built-in model, which knows only 14 labels; "
-    "`ast download` fetches the AudioSet model with its 527 labels"
+    "note: using the built-in model, which has only 14 labels; "
+    "`ast download` fetches the AudioSet model with 527 labels"
 )
 
 
@@ -98,7 +98,7 @@ def read_inputs(
     if listed:
         found = list(merged([*found, *list_inputs(listed, literal=True, exclude=exclude or ())]))
     if all(item.is_pattern for item in found):
-        raise NoInputsError("nothing matched: no audio file in the folders or patterns named")
+        raise NoInputsError(no_audio_found(named if files_from is None else [*named, f"the list {files_from}"]))
     return found
 
 

@@ -14,6 +14,7 @@ from ast_cli.cli.streams import note, print_faults, results_stream, writing_stdo
 from ast_cli.report import open_writer
 from ast_cli.results import Record, TaggingResult
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
+from ast_cli.tagging.run.shards import format_shard
 
 if TYPE_CHECKING:
     from ast_cli.tagging.run.tag_files import TaggingRun
@@ -66,6 +67,8 @@ def show_run(
                 print_faults(record.path, record.error, record.warnings, quiet=quiet)
     if verbose:
         note(running.description)
+    if run.shard is not None and not tally.num_inputs:
+        note(f"shard {format_shard(run.shard)} contains none of the inputs", quiet=quiet)
     return tally.num_failed > 0 or tally.num_failed_before > 0
 
 

@@ -25,6 +25,6 @@ def parse_time(text: str | float) -> float:
         if seconds >= 60 or (hours is not None and minutes >= 60):
             raise ValueError
     except ValueError as error:
-        message = f"{text!r} is no time: give seconds (90, 2.5) or [H:]MM:SS (1:30, 1:02:03.5)"
+        message = f"{text!r} is not a time: give seconds (90, 2.5) or [H:]MM:SS (1:30, 1:02:03.5)"
         raise typer.BadParameter(message) from error
     return int(hours or 0) * 3600 + minutes * 60 + seconds

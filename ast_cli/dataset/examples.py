@@ -12,7 +12,7 @@ from pathlib import Path
 from ast_cli.dataset.class_folders import read_folder
 from ast_cli.dataset.manifest import MANIFEST_EXTENSIONS, LabeledRow, read_manifest
 from ast_cli.errors import NoInputsError, UsageError
-from ast_cli.tagging.inputs import Input, list_inputs
+from ast_cli.tagging.inputs import Input, list_inputs, no_audio_found
 from ast_cli.tagging.options import WindowOptions
 
 
@@ -148,7 +148,7 @@ class ExampleSet:
     def _known_folds(self, folds: Iterable[int]) -> frozenset[int]:
         wanted = frozenset(folds)
         if unknown := sorted(wanted.difference(self.folds)):
-            known = f"its folds are {', '.join(map(str, self.folds))}" if self.folds else "it names no folds"
+            known = f"its folds are {', '.join(map(str, self.folds))}" if self.folds else "it has no fold column"
             raise UsageError(f"{self.source}: has no examples of fold {unknown[0]}; {known}")
         return wanted
 
@@ -211,7 +211,7 @@ def read_recordings(paths: Sequence[str], exclude: Sequence[str] = ()) -> Exampl
             found = list_inputs([path], exclude=exclude)
             rows += [LabeledRow(item.path, (), item.path) for item in found if not item.is_pattern]
     if not rows:
-        raise NoInputsError("nothing matched: no audio file in the folders or patterns named")
+        raise NoInputsError(no_audio_found(paths))
     parts = {(os.path.normpath(row.path), row.start_s, row.end_s): _example(row) for row in reversed(rows)}
     labels = tuple(sorted({label for row in rows for label in row.labels}))
     return ExampleSet(", ".join(paths), tuple(reversed(parts.values())), labels, is_multi_label=True)

@@ -164,7 +164,7 @@ def require_installed(engine: str) -> None:
         EngineMissingError: If the package is not installed; the message contains the command that installs it.
     """
     if not is_installed(engine):
-        raise EngineMissingError(f"{engine} is not installed: pip install {engine}, or do without --engine {engine}")
+        raise EngineMissingError(f"{engine} is not installed: pip install {engine}, or choose another engine or format")
 
 
 def auto_engines(options: EngineOptions) -> tuple[EngineName, ...]:

@@ -43,7 +43,7 @@ class EngineOptions:
     dtype: Annotated[
         str,
         About(
-            "Data type of the weights. auto: float16 on CUDA, else float32. tf32: float32 whose products are rounded.",
+            "Data type of the weights. auto: float16 on CUDA, else float32. tf32: float32 with TF32 matrix products.",
             choices=DtypeName,
         ),
     ] = "auto"

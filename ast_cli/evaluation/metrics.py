@@ -88,7 +88,7 @@ class SingleLabelMetrics:
         macro_f1: Mean F1 over the classes that have examples, all with the same weight.
         per_class: Metrics of the classes that have examples, in the order of the labels.
         confusion_matrix: Counts by true and predicted class.
-        labels_without_examples: Labels that could be predicted but have no examples; they are in no mean.
+        labels_without_examples: Labels that could be predicted without examples; they are not included in the means.
     """
 
     problem: ClassVar[str] = "single_label"
@@ -163,7 +163,7 @@ class MultiLabelMetrics:
             fraction of correct labels among those with the same or a higher score; None if there are fewer than two
             labels.
         per_class: Metrics of the classes that have examples, in the order of the labels.
-        labels_without_examples: Labels that no example has; they are in no mean.
+        labels_without_examples: Labels that no example has; they are not included in the means.
     """
 
     problem: ClassVar[str] = "multi_label"

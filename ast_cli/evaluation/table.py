@@ -38,7 +38,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
         named = ", ".join(absent[:MAX_ABSENT]) + (" ..." if len(absent) > MAX_ABSENT else "")
         yield ""
         have = "label has no examples and is" if len(absent) == 1 else "labels have no examples and are"
-        yield f"{len(absent)} {have} in no mean: {named}"
+        yield f"{len(absent)} {have} not included in the means: {named}"
 
 
 def _counts(evaluation: Evaluation) -> str:

@@ -217,6 +217,11 @@ def _folders(start: str, excluded: Exclusion) -> Iterator[str | Input]:
             pending += [path for path in below if not excluded(path)]
 
 
+def no_audio_found(named: Iterable[str]) -> str:
+    """Return the error message for folders and patterns that contain no audio file."""
+    return f"no audio file found in {', '.join(named)}; folders are searched by suffix"
+
+
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder is hidden by its name."""
     return name.startswith(".")

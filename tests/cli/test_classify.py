@@ -33,7 +33,7 @@ def test_table_goes_to_stdout_and_the_note_to_stderr(run_ast: Run, write_wav: Wr
     assert lines[0] == "a.wav  00:06.00"
     assert len(lines) == 3
     num_labels = read_config(builtin_folder()).num_labels
-    assert done.stderr.startswith(f"note: tagging with the built-in model, which knows only {num_labels} labels")
+    assert done.stderr.startswith(f"note: using the built-in model, which has only {num_labels} labels")
     assert "ast download" in done.stderr
 
 
@@ -391,7 +391,7 @@ def test_live_channels_are_tagged_by_themselves(run_ast: Run, rain_and_dog: tupl
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nothing/*.wav"], ExitCode.NO_INPUTS, "error: nothing matched"),
+        (["nothing/*.wav"], ExitCode.NO_INPUTS, "error: no audio file found in nothing/*.wav"),
         (["x.wav", "--model", "audioset"], ExitCode.FATAL, "ast download audioset"),
         (["x.wav", "--model", "audiosett"], ExitCode.USAGE, "audioset"),
         (["x.wav", "--device", "tpu"], ExitCode.USAGE, "device must be auto, cpu, cuda, cuda:N or mps, not 'tpu'"),
@@ -470,3 +470,12 @@ def test_signal_ends_the_run_with_its_exit_code_and_complete_lines(
     assert process.returncode == code
     assert "Traceback" not in errors
     assert all(json.loads(line)["status"] == "ok" for line in [first, *rest.splitlines()])
+
+
+def test_a_shard_without_inputs_says_so(write_wav: Write, run_ast: Run, tmp_path: Path) -> None:
+    write_wav("a.wav")
+    runs = [run_ast("classify", "a.wav", "--shard", f"{i}/2", "--model", "builtin", cwd=tmp_path) for i in range(2)]
+    empty, full = sorted(runs, key=lambda done: len(done.stdout))
+    assert (empty.returncode, empty.stdout) == (ExitCode.OK, "")
+    assert empty.stderr in ("shard 0/2 contains none of the inputs\n", "shard 1/2 contains none of the inputs\n")
+    assert full.stdout.startswith("a.wav")

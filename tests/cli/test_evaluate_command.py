@@ -63,7 +63,7 @@ def test_several_labels_an_ensemble_and_a_table_in_a_file(folder: Path, run_ast:
     text = output.read_text()
     assert text.startswith(f"builtin + builtin on {manifest}: 3 examples of 2 classes\nmAP ")
     assert "mean of their scores" in text
-    assert "12 labels have no examples and are in no mean" in text
+    assert "12 labels have no examples and are not included in the means" in text
 
 
 def test_the_suffix_of_output_chooses_the_format_unless_format_does(folder: Path, run_ast: Run) -> None:
@@ -137,7 +137,7 @@ def test_the_table_of_single_label_data() -> None:
         "most frequent mistakes\n"
         "     1  Ba\\x1brk predicted as Rain\n"
         "\n"
-        "1 label has no examples and is in no mean: C\n"
+        "1 label has no examples and is not included in the means: C\n"
     )
 
 

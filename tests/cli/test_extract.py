@@ -128,7 +128,7 @@ def test_targets_stay_inside_the_folder_and_differ(tmp_path: Path) -> None:
     [
         (["a.wav", "b.wav"], "out.npz", None, "is one file and there are 2 inputs: name a folder"),
         (["a.wav"], "out.npz", "npy", "does not end in .npy"),
-        (["a.wav"], "e.csv", None, "--output e.csv: .csv is no format of this command; end the name of a file in .npz"),
+        (["a.wav"], "e.csv", None, "--output e.csv: .csv is not a supported format; end the name of a file in .npz"),
         (["a.wav", "b.wav"], "e.h5", "npz", ".npz, .npy or .safetensors, or name a folder without a suffix"),
     ],
 )
@@ -150,7 +150,7 @@ def test_an_unknown_suffix_is_refused_and_nothing_is_written(run_ast: Run, write
     done = run_ast("extract", "a.wav", "--what", "fbank", "--output", "e.csv", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert done.stderr == (
-        "error: --output e.csv: .csv is no format of this command; end the name of a file in .npz, .npy or "
+        "error: --output e.csv: .csv is not a supported format; end the name of a file in .npz, .npy or "
         ".safetensors, or name a folder without a suffix\n"
     )
     assert not (tmp_path / "e.csv").exists()

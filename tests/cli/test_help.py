@@ -106,3 +106,10 @@ def test_models_complete_on_tab(tmp_path: Path) -> None:
     assert offered("ast classify --model org/") == ["org/chosen", "org/mine"]
     assert offered("ast cla") == ["classify"]
     assert offered("ast classify --attn ") == ["sdpa", "eager"]
+
+
+def test_a_file_in_the_place_of_a_command_is_hinted_to_classify(run_ast: Run, tmp_path: Path) -> None:
+    (tmp_path / "song.wav").touch()
+    done = run_ast("song.wav", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "No such command 'song.wav'. Did you mean `ast classify song.wav`?" in done.stderr

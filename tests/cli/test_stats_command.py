@@ -96,7 +96,7 @@ def test_folds_padding_and_lengths_are_applied(run_ast: Run, data: Path) -> None
     ("arguments", "message"),
     [
         (["--split", "validation"], "has no examples of the split 'validation'; its splits are train, test"),
-        (["--fold", "1"], "has no examples of fold 1; it names no folds"),
+        (["--fold", "1"], "has no examples of fold 1; it has no fold column"),
         (["--fold", "one"], "--fold takes whole numbers with commas between them, not 'one'"),
         (["--num-mel-bins", "2"], "num_mel_bins must be from 4"),
         (["--max-length", "0"], "max_length must be from 1"),

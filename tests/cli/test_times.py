@@ -34,7 +34,7 @@ def test_a_time_is_seconds_or_hours_minutes_and_seconds(text: str | float, secon
 
 @pytest.mark.parametrize("text", ["", "abc", "1:60", "1:61:00", ":30", "1:", "1:2:3:4", "-1:30", "1:3x", "1:-3"])
 def test_text_that_is_not_a_time_is_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no time: give seconds"):
+    with pytest.raises(typer.BadParameter, match="is not a time: give seconds"):
         parse_time(text)
 
 
@@ -44,7 +44,7 @@ def test_flags_of_a_command_take_times() -> None:
     for flag in ("--start", "--duration", "--hop"):
         done = CliRunner().invoke(app, ["classify", "x.wav", flag, "1:75"])
         assert done.exit_code == 2
-        assert f"Invalid value for '{flag}': '1:75' is no time: give seconds (90, 2.5) or [H:]MM:SS" in done.output
+        assert f"Invalid value for '{flag}': '1:75' is not a time: give seconds (90, 2.5) or [H:]MM:SS" in done.output
 
 
 def test_a_time_reaches_the_recording(run_ast: Run, write_wav: Callable[..., object]) -> None:

@@ -49,7 +49,7 @@ def test_a_missing_split_or_fold_is_a_usage_error() -> None:
         data.of_folds([1, 5])
     with pytest.raises(UsageError, match="no examples of fold 0"):
         data.outside_folds([0])
-    with pytest.raises(UsageError, match="it names no folds"):
+    with pytest.raises(UsageError, match="it has no fold column"):
         many({"Dog": 2}).of_folds([1])
 
 

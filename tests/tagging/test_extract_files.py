@@ -185,7 +185,7 @@ def test_resume_with_another_model_is_refused(clips: Path, out: Path, tmp_path: 
     options = ExtractOptions(what="input-values")
     run(clips, out, options=options, model="builtin")
     assert run(clips, out, options=options, model=str(other), resume=True)[0] == []  # a copy is the same model
-    with pytest.raises(UsageError, match="--model was another; --what was input-values and is now fbank"):
+    with pytest.raises(UsageError, match="begun with other settings: --what was input-values and is now fbank"):
         run(clips, out, resume=True)
     config = other / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"id2label": {"0": "Another"}}))

@@ -49,7 +49,7 @@ def test_evaluation_restores_the_mode_of_the_model() -> None:
 
 def test_metrics_equal_those_of_scikit_learn(rng: np.random.Generator) -> None:
     scores, targets = rng.random((40, 5)), (rng.random((40, 5)) < 0.3).astype(np.float32)
-    targets[:, 3] = 0  # a label without examples is in no mean
+    targets[:, 3] = 0  # a label without examples is not included in the means
     present = [0, 1, 2, 4]
     expected = average_precision_score(targets[:, present], scores[:, present], average="macro")
     assert metric_of(scores, targets, is_multi_label=True) == pytest.approx(expected)

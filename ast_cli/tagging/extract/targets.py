@@ -111,7 +111,7 @@ def plan_targets(
     suffix = output.suffix.removeprefix(".").lower()
     if is_file and suffix not in EXTRACT_FORMATS:
         raise UsageError(
-            f"--output {output}: {output.suffix} is no format of this command; end the name of a file in "
+            f"--output {output}: {output.suffix} is not a supported format; end the name of a file in "
             f"{either(f'.{known}' for known in EXTRACT_FORMATS)}, or name a folder without a suffix"
         )
     if is_file and len(inputs) > 1:

@@ -168,6 +168,8 @@ def check_same_settings(output: Path, old: Header, new: Header) -> None:
         UsageError: If settings differ; the message names them.
     """
     if differences := old.differences(new):
+        # Which arrays are extracted decides whether there are a model and a data type at all.
+        differences = [each for each in differences if each.flag == "--what"] or differences
         changed = "; ".join(difference.over_time() for difference in differences)
         raise UsageError(
             f"{output} was begun with other settings: {changed}; --resume needs the same settings"

@@ -195,7 +195,7 @@ class Tally:
         if self.num_skipped:
             failed = f" ({self.num_failed_before} of them failed)" if self.num_failed_before else ""
             parts.append(f"{self.num_skipped} done before{failed}")
-        speed = f", {self.audio_s / elapsed_s:.1f} x real time" if elapsed_s > 0 else ""
+        speed = f", {self.audio_s / elapsed_s:.1f} x real time" if self.audio_s and elapsed_s > 0 else ""
         factor = f", real-time factor {elapsed_s / self.audio_s:.3g}" if self.audio_s else ""
         audio = f"{self.audio_s / 3600:.2f} h of audio in {elapsed_s:.1f} s"
         done = "" if self.num_done == self.num_inputs else f"{self.num_done} of "
