@@ -144,7 +144,7 @@ def plain_words(message: str) -> str:
     """Return a message about a wrong value in plain words instead of those of the library that validates it."""
     if "valid integer" in message:
         return "it must be a whole number"
-    if "valid number" in message:
+    if "valid number" in message or "valid float" in message:
         return "it must be a number"
     if "valid boolean" in message:
         return "it must be true or false"
