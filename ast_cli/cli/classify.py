@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ast_cli.tagging.decode.opening import Workers
     from ast_cli.tagging.inputs import Input
 
+DEFAULT_RAW_FORMAT = "s16le"
+
 
 @with_flags
 def classify(
@@ -70,7 +72,7 @@ def classify(
     ] = None,
     raw_format: Annotated[
         str, typer.Option("--raw-format", help="Format of raw samples: s16le, s32le, f32le, u8 ...")
-    ] = "s16le",
+    ] = DEFAULT_RAW_FORMAT,
     raw_channels: Annotated[
         int, typer.Option("--raw-channels", help="Number of interleaved channels of raw samples.")
     ] = 1,
@@ -91,8 +93,8 @@ def classify(
     if as_json and format_name not in (None, "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
     chosen_format = "json" if as_json else format_name or format_for(run.output, FORMATS)
-    if options.stream and chosen_format != "jsonl":
-        raise UsageError("windows and events can be streamed as JSON Lines only: add --format jsonl")
+    if raw_rate is None and (raw_format, raw_channels) != (DEFAULT_RAW_FORMAT, 1):
+        raise UsageError("--raw-format and --raw-channels describe raw samples: add --raw-rate")
     run = dataclasses.replace(
         run,
         format_name=chosen_format,
@@ -107,6 +109,9 @@ def classify(
         is_live=raw_rate is not None,
         also_read=[str(file) for file in (files_from, thresholds) if file],
     )
+    if options.stream and chosen_format != "jsonl":
+        flag = "--stream" if raw_rate is None else "--raw-rate"
+        raise UsageError(f"{flag} writes windows and events as JSON Lines: add --format jsonl")
     if dry_run:
         _list_inputs(inputs, options, run, format_name or "table", model, is_live=raw_rate is not None, quiet=quiet)
         return
