@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ OWN_VARIABLES = {CONFIG_VARIABLE, DEBUG_VARIABLE, CACHE_VARIABLE}  # which set n
 
 def config(
     command: Annotated[
-        str | None, typer.Argument(metavar="COMMAND", help="Show every option that can have one.")
+        str | None, typer.Argument(metavar="COMMAND", help="Show every option of this command that can have a default.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
 ) -> None:
@@ -47,7 +48,9 @@ def config(
         cells = [printable(shown_value(row[key])).ljust(width) for key, width in zip(row, widths, strict=False)]
         typer.echo(f"  {'  '.join(cells)}  {printable(row['source'])}")
     for name in unknown:
-        typer.echo(f"{name} is set, but there is no such option", err=True)
+        near = difflib.get_close_matches(name, _known_variables(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        typer.echo(f"{name} is set, but there is no such option{hint}", err=True)
 
 
 def _rows(command: str, *, is_complete: bool) -> list[dict[str, Any]]:
@@ -70,12 +73,17 @@ def _row(command: str, option: Any, value: Any, source: str) -> dict[str, Any]:
 
 def _unknown_variables() -> list[str]:
     """Return the variables that begin with ``AST_`` and set no option of any command."""
+    known = _known_variables()
+    return sorted(name for name in os.environ if name.startswith(VARIABLE_PREFIX) and name not in known)
+
+
+def _known_variables() -> set[str]:
+    """Return the variables that this program reads."""
     commands = LazyCommands()
-    known = OWN_VARIABLES | {
+    return OWN_VARIABLES | {
         name
         for command in NAMES
         for param in commands[command].params
-        if not is_argument(param)
+        if not is_argument(param) and flag_of(param) in KEYS.values()
         for name in variables_for(command, flag_of(param))
     }
-    return sorted(name for name in os.environ if name.startswith(VARIABLE_PREFIX) and name not in known)

@@ -95,7 +95,7 @@ def test_config_shows_each_default_and_its_source(run_ast: Run, users_file: Path
 def test_config_lists_variables_that_set_no_option(run_ast: Run, folder: Path) -> None:
     done = run_ast("config", cwd=folder, AST_TOPK="3")
     assert done.stdout.endswith("No default is set.\n")
-    assert done.stderr == "AST_TOPK is set, but there is no such option\n"
+    assert done.stderr == "AST_TOPK is set, but there is no such option; did you mean AST_TOP_K?\n"
     assert run_ast("config", "clasify", cwd=folder).returncode == 2
 
 
