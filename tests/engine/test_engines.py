@@ -105,7 +105,7 @@ def test_an_engine_that_is_not_installed_is_an_error_naming_the_remedy(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "is_installed", lambda _package: False)
-    with pytest.raises(EngineMissingError, match=rf"pip install {engine}, or do without") as raised:
+    with pytest.raises(EngineMissingError, match=rf"pip install {engine}, or choose another engine") as raised:
         load_engine("builtin", EngineOptions(engine))
     assert raised.value.exit_code == 2
     assert resolve_engine(EngineOptions("auto")) == "torch"
