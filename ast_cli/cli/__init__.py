@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ast_cli import __version__
+from ast_cli.about import default_flag
 from ast_cli.cli.commands import AstGroup
 from ast_cli.cli.signals import Terminated, end_on_signals
 from ast_cli.cli.streams import abandon_stdout, note
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-OLD_FLAGS = {"--" + old.replace("_", "-"): "--" + new.replace("_", "-") for old, new in OLD_NAMES.items()}
+OLD_FLAGS = {default_flag(old): default_flag(new) for old, new in OLD_NAMES.items()}
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,9 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ast_cli.hub.names import BUILTIN, known_aliases
-
-MODEL_VARIABLE = "AST_MODEL"
+from ast_cli.hub.names import BUILTIN, MODEL_VARIABLE, known_aliases
 
 
 def complete_models(incomplete: str) -> list[str]:

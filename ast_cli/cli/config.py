@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -33,29 +34,31 @@ def config(
     """
     if command is not None and command not in NAMES:
         raise UsageError(f"there is no command {command!r}; there are {', '.join(NAMES)}")
-    rows = [row for name in ([command] if command else NAMES) for row in _rows(name, is_complete=command is not None)]
+    params = {name: loaded.params for name, loaded in LazyCommands().items()}
+    shown = [command] if command else NAMES
+    rows = [row for name in shown for row in _rows(name, params[name], is_complete=command is not None)]
     files = [{"path": str(file), "exists": file.is_file()} for file in config_files()]
-    unknown = _unknown_variables()
+    known = _known_variables(params)
+    unknown = sorted(name for name in os.environ if name.startswith(VARIABLE_PREFIX) and name not in known)
     if as_json:
         typer.echo(json.dumps({"files": files, "defaults": rows, "unknown_variables": unknown}, indent=2))
         return
     typer.echo("Configuration files, the stronger last:")
-    for file in config_files():
-        typer.echo(f"  {printable(str(file))}  {'' if file.is_file() else '(does not exist)'}".rstrip())
+    for file in files:
+        typer.echo(f"  {printable(str(file['path']))}  {'' if file['exists'] else '(does not exist)'}".rstrip())
     typer.echo(f"\nDefaults{f' of ast {command}' if command else ''}:" if rows else "\nNo default is set.")
     widths = [max(len(shown_value(row[key])) for row in rows) for key in ("command", "option", "value")] if rows else []
     for row in rows:
         cells = [printable(shown_value(row[key])).ljust(width) for key, width in zip(row, widths, strict=False)]
         typer.echo(f"  {'  '.join(cells)}  {printable(row['source'])}")
     for name in unknown:
-        near = difflib.get_close_matches(name, _known_variables(), n=1)
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         typer.echo(f"{name} is set, but there is no such option{hint}", err=True)
 
 
-def _rows(command: str, *, is_complete: bool) -> list[dict[str, Any]]:
+def _rows(command: str, params: Sequence[Any], *, is_complete: bool) -> list[dict[str, Any]]:
     """Return the options of a command that have a default set by a file or a variable, or all of its options."""
-    params = LazyCommands()[command].params
     found = defaults_for(command, params, NAMES)
     rows = []
     for _section, options in sections_of(params):
@@ -71,19 +74,12 @@ def _row(command: str, option: Any, value: Any, source: str) -> dict[str, Any]:
     return {"command": command, "option": flag_of(option), "value": value, "source": source}
 
 
-def _unknown_variables() -> list[str]:
-    """Return the variables that begin with ``AST_`` and set no option of any command."""
-    known = _known_variables()
-    return sorted(name for name in os.environ if name.startswith(VARIABLE_PREFIX) and name not in known)
-
-
-def _known_variables() -> set[str]:
-    """Return the variables that this program reads."""
-    commands = LazyCommands()
+def _known_variables(params: Mapping[str, Sequence[Any]]) -> set[str]:
+    """Return the variables that this program reads, from the parameters of its commands by name."""
     return OWN_VARIABLES | {
         name
-        for command in NAMES
-        for param in commands[command].params
+        for command, options in params.items()
+        for param in options
         if not is_argument(param) and flag_of(param) in KEYS.values()
         for name in variables_for(command, flag_of(param))
     }

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ast_cli.about import default_flag
 from ast_cli.cli.help_sections import SECTIONS, flag_of, is_argument
 from ast_cli.errors import UsageError
 
@@ -171,7 +172,7 @@ def _entries(
 
 def _no_option(key: str, command: str | None, options: Mapping[str, Any]) -> str:
     """Return the reason why a key is refused, with the most similar valid key."""
-    flag = "--" + key.replace("_", "-")
+    flag = default_flag(key)
     if flag in NEVER_DEFAULTS:
         return f"{flag} belongs to one run and cannot have a default; give it on the command line"
     known = [key for key, flag in KEYS.items() if command is None or flag in options]

@@ -15,7 +15,7 @@ from ast_cli.cli.option_flags import option_of
 from ast_cli.cli.streams import note
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.hub.folders import default_model
-from ast_cli.hub.names import BUILTIN
+from ast_cli.hub.names import BUILTIN, MODEL_VARIABLE
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, no_audio_found, read_file_list
 from ast_cli.tagging.options import LoadOptions
 
@@ -139,6 +139,6 @@ def choose_model(model: str | None, *, quiet: bool) -> str:
     if model is not None:
         return model
     chosen = default_model()
-    if chosen == BUILTIN and not os.environ.get("AST_MODEL"):
+    if chosen == BUILTIN and not os.environ.get(MODEL_VARIABLE):
         note(BUILTIN_NOTE, quiet=quiet)
     return chosen

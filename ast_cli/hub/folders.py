@@ -17,6 +17,7 @@ from ast_cli.hub.names import (
     DEFAULT_ALIAS,
     EXPORTED_NAMES,
     EXPORTED_SUFFIXES,
+    MODEL_VARIABLE,
     ONNX_NAME,
     OPENVINO_NAME,
     PICKLE_NAME,
@@ -33,7 +34,7 @@ def builtin_folder() -> Path:
 
 def default_model() -> str:
     """Return the default model: ``AST_MODEL``, else the AudioSet checkpoint if it was downloaded, else ``builtin``."""
-    if chosen := os.environ.get("AST_MODEL"):
+    if chosen := os.environ.get(MODEL_VARIABLE):
         return chosen
     return DEFAULT_ALIAS if cached_folder(known_aliases()[DEFAULT_ALIAS]) else BUILTIN
 

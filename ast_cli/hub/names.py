@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ast_cli.errors import UsageError
 
+MODEL_VARIABLE = "AST_MODEL"  # the default model
 BUILTIN = "builtin"
 DEFAULT_ALIAS = "audioset"
 CONFIG_NAME = "config.json"
