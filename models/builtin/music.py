@@ -75,7 +75,7 @@ def make_music(i: int, fold: int, num_samples: int, sampling_rate: int) -> Sampl
     programs = [_of_fold(choice, fold, rng) for choice in (CHORD_PROGRAMS, BASS_PROGRAMS, MELODY_PROGRAMS)]
     seconds = num_samples / sampling_rate + 2
     notes = _compose(rng, parts, num_bars=int(seconds * tempo_bpm / 60 / 4) + 1)
-    samples = _play(notes, programs, tempo_bpm, SOUNDFONTS[int(rng.integers(2))], sampling_rate)
+    samples = play(notes, programs, tempo_bpm, SOUNDFONTS[int(rng.integers(2))], sampling_rate)
     return recorded(fitted(samples[: round(seconds * sampling_rate)], num_samples, rng), sampling_rate, rng)
 
 
@@ -133,7 +133,7 @@ def _drum_bar(rng: np.random.Generator) -> list[tuple[float, int]]:
     return [(t, KICK) for t in kicks] + [(t, SNARE) for t in snares] + [(t, cymbal) for t in np.arange(0, 4, step)]
 
 
-def _play(notes: list[Note], programs: list[int], tempo_bpm: float, soundfont: str, sampling_rate: int) -> Samples:
+def play(notes: list[Note], programs: list[int], tempo_bpm: float, soundfont: str, sampling_rate: int) -> Samples:
     """Render notes by fluidsynth to mono samples."""
     events = []
     for start, length, channel, key, velocity in notes:
