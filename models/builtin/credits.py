@@ -2,7 +2,8 @@
 
     python models/builtin/credits.py DATA
 
-DATA is that of make_data.py. CC BY requires author, work and license; clips without this requirement are only counted.
+DATA holds ``esc10`` and ``speech_music`` with their ``meta.csv``. CC BY requires author, work and license; clips without
+this requirement are only counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from make_data import UNWANTED_LICENSE, Row, read_csv
+from corpus import UNWANTED_LICENSE, read_csv
 
 ATTRIBUTION = ("CC BY", "CC-BY")
 
@@ -52,7 +53,7 @@ def recording_credits(folder: Path) -> Iterable[str]:
     yield f"In the public domain or CC0: {'; '.join(recording['title'] for recording in free)}."
 
 
-def _divided(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+def _divided(rows: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Return the rows that require attribution, and the others."""
     owed = [row for row in rows if row["licence"].startswith(ATTRIBUTION)]
     return owed, [row for row in rows if row not in owed]
