@@ -1,4 +1,4 @@
-"""The 527 AudioSet classes, the 35 words of Speech Commands, and the selection of labels by name.
+"""The 527 labels of AudioSet, the 35 words of Speech Commands, and the selection of labels by name or class.
 
 The class list is AudioSet's own (Gemmeke et al., 2017; CC BY 4.0), in the order of the class indices. It is stored in
 ``assets/audioset_labels.tsv``, one class per line: machine identifier and display name.
@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 
 from ast_cli.errors import UsageError
+from ast_cli.hierarchy import audioset_classes, class_named, classes_above, classes_below
 
 NUM_AUDIOSET_LABELS = 527
+ALL_BELOW = "/*"  # after the name of a class: the class and all classes below it
 MAX_LISTED = 50  # labels of a model that an error message lists
 # The words of Speech Commands v2 (Warden, 2018, https://arxiv.org/abs/1804.03209).
 SPEECH_COMMANDS = frozenset(
@@ -55,6 +57,14 @@ def counts_as_audioset(id2label: Mapping[int, str]) -> bool:
     return is_audioset(id2label) or (len(id2label) == len(unnamed) and set(id2label.values()) == set(unnamed))
 
 
+def mostly_audioset(id2label: Mapping[int, str]) -> bool:
+    """Return whether the labels are more than half of AudioSet's classes and nothing else.
+
+    YAMNet and the models that it taught have 521 of the classes.
+    """
+    return 2 * len(id2label) > NUM_AUDIOSET_LABELS and audioset_mids().keys() >= set(id2label.values())
+
+
 def is_speech_commands(id2label: Mapping[int, str]) -> bool:
     """Return whether the labels are the 35 words of Speech Commands, in any order and case."""
     return len(id2label) == len(SPEECH_COMMANDS) and {name.casefold() for name in id2label.values()} == SPEECH_COMMANDS
@@ -86,18 +96,21 @@ def label_ids_by_name(id2label: Mapping[int, str]) -> dict[str, int]:
 def select_label_ids(names: Iterable[str], id2label: Mapping[int, str]) -> list[int]:
     """Return the class indices of labels named by the user.
 
-    Each name is a label (case does not matter) or an AudioSet machine identifier. One string may contain several names
-    separated by commas. As 75 of AudioSet's names contain commas themselves, the longest match wins.
+    Each name is a label (case does not matter) or an AudioSet machine identifier. With ``/*`` after it, it is a class
+    of AudioSet's hierarchy and means every label of the checkpoint that is this class or below it; a label that itself
+    ends in ``/*`` comes first. One string may contain several names separated by commas. As 75 of AudioSet's names
+    contain commas themselves, the longest match wins.
 
     Args:
-        names: Names as the user typed them, e.g. ``["Speech,Waves, surf", "/m/04rlf"]``.
+        names: Names as the user typed them, e.g. ``["Speech,Waves, surf", "/m/04rlf", "Animal/*"]``.
         id2label: Labels of the checkpoint.
 
     Returns:
         Class indices in the given order, without duplicates.
 
     Raises:
-        UsageError: If a name is empty or matches no label; the message then lists similar labels.
+        UsageError: If a name is empty or matches no label, or if the checkpoint has no label below a class; the message
+            then lists similar labels or classes.
     """
     known = label_ids_by_name(id2label)
     chosen = [label_id for name in names for label_id in _split(name, known, id2label)]
@@ -109,27 +122,87 @@ def _split(text: str, known: Mapping[str, int], id2label: Mapping[int, str]) -> 
     parts, chosen, first = text.split(","), [], 0
     while first < len(parts):
         for last in range(len(parts), first, -1):
-            candidate = ",".join(parts[first:last]).strip().casefold()
-            if candidate in known:
-                chosen.append(known[candidate])
+            candidate = ",".join(parts[first:last]).strip()
+            found = _ids_of(candidate, known, id2label)
+            if found:
+                chosen += found
                 first = last
                 break
         else:
             name = parts[first].strip()
             if not name:
                 raise UsageError(f"{text!r} contains an empty label name: check its commas")
+            if name.endswith(ALL_BELOW):
+                raise UsageError(_no_such_class(name.removesuffix(ALL_BELOW), id2label))
             raise UsageError(no_such_label(name, id2label))
     return chosen
+
+
+def _ids_of(name: str, known: Mapping[str, int], id2label: Mapping[int, str]) -> list[int]:
+    """Return the class index of a label, or those of a class and all below it where ``/*`` follows its name.
+
+    Raises:
+        UsageError: If the name is that of a class, and the checkpoint has no label below it.
+    """
+    if name.casefold() in known:
+        return [known[name.casefold()]]
+    above = class_named(name.removesuffix(ALL_BELOW).rstrip()) if name.endswith(ALL_BELOW) else None
+    if above is None:
+        return []
+    by_mid = label_ids_by_mid(id2label)
+    below = [by_mid[mid] for mid in classes_below(above.mid) if mid in by_mid]
+    if not below:
+        raise UsageError(_nothing_below(above.mid, by_mid))
+    return [by_mid[above.mid], *below] if above.mid in by_mid else below
+
+
+def label_ids_by_mid(id2label: Mapping[int, str]) -> dict[str, int]:
+    """Return the class indices of the labels that AudioSet has, by machine identifier."""
+    mids = audioset_mids()
+    return {mids[label]: label_id for label_id, label in id2label.items() if label in mids}
+
+
+def _nothing_below(mid: str, by_mid: Mapping[str, int]) -> str:
+    """Return the error message for a class without labels below it, which names classes above it that have some."""
+    name = audioset_classes()[mid].name
+    above = [each for each in classes_above(mid) if any(below in by_mid for below in classes_below(each))]
+    remedies = [f"name {name!r} without {ALL_BELOW}"] if mid in by_mid else []
+    remedies += [f"choose a class with labels below it: {_patterns(above)}"] if above else []
+    itself = "" if mid in by_mid else f", nor {name!r} itself,"
+    hint = f"; {', or '.join(remedies)}" if remedies else ""
+    return f"nothing below {name!r} in AudioSet's hierarchy{itself} is a label of the model{hint}"
 
 
 def no_such_label(name: str, id2label: Mapping[int, str]) -> str:
     """Return the error message for an unknown label, which names similar labels."""
     by_fold = {label.casefold(): label for label in id2label.values()}
-    folded = name.casefold()
-    near = [label for fold, label in by_fold.items() if folded and folded in fold][:3]
-    near += [by_fold[fold] for fold in difflib.get_close_matches(folded, by_fold, n=3, cutoff=0.6)]
+    near = [by_fold[fold] for fold in _similar(name, by_fold)]
     if not near and len(id2label) <= MAX_LISTED:
         return f"the model has no label {name!r}; it has {', '.join(map(repr, id2label.values()))}"
     if not near:
-        return f"the model has no label {name!r} and none similar to it; see id2label in the model's config.json"
-    return f"the model has no label {name!r}; similar labels: {', '.join(repr(label) for label in dict.fromkeys(near))}"
+        return f"the model has no label {name!r} and none similar to it; `ast labels` lists all"
+    return f"the model has no label {name!r}; similar labels: {', '.join(map(repr, near))}"
+
+
+def _no_such_class(name: str, id2label: Mapping[int, str]) -> str:
+    """Return the error message for an unknown class, which names similar classes with labels of the model below."""
+    by_mid = label_ids_by_mid(id2label)
+    above = dict.fromkeys(each for mid in by_mid for each in classes_above(mid))
+    by_fold = {audioset_classes()[mid].name.casefold(): mid for mid in above}
+    near = [by_fold[fold] for fold in _similar(name, by_fold)]
+    hint = f"similar classes: {_patterns(near)}" if near else "`ast labels --tree` shows it"
+    if not above:
+        hint = "the model's labels are not in it"
+    return f"AudioSet's hierarchy has no class {name!r}; {hint}"
+
+
+def _similar(name: str, folded_names: Iterable[str]) -> list[str]:
+    """Return case-folded names that contain a name or are close to it, at most three of each kind."""
+    folded, known = name.casefold(), list(folded_names)
+    near = [each for each in known if folded and folded in each][:3]
+    return list(dict.fromkeys([*near, *difflib.get_close_matches(folded, known, n=3, cutoff=0.6)]))
+
+
+def _patterns(mids: Iterable[str]) -> str:
+    """Return classes as a user writes them: ``'Dog/*', 'Animal/*'``."""
+    return ", ".join(repr(f"{audioset_classes()[mid].name}{ALL_BELOW}") for mid in list(mids)[:3])

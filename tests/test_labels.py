@@ -13,10 +13,17 @@ from ast_cli.labels import (
     is_plain,
     is_speech_commands,
     mid_of,
+    mostly_audioset,
     select_label_ids,
 )
 
 AUDIOSET = audioset_id2label()
+BY_NAME = {name: label_id for label_id, name in AUDIOSET.items()}
+YAMNET_LACKS = {
+    *("Male speech, man speaking", "Female speech, woman speaking", "Male singing", "Female singing"),
+    *("Battle cry", "Funny music"),
+}
+YAMNET = dict(enumerate(name for name in AUDIOSET.values() if name not in YAMNET_LACKS))
 FEW = {0: "Bark", 1: "Rain", 2: "Waves, surf", 3: "rain on tin", 4: "RAIN ON GLASS"}
 
 
@@ -59,6 +66,15 @@ def test_audioset_is_recognized_in_any_order_but_only_if_complete() -> None:
     assert not is_audioset({index: name for index, name in AUDIOSET.items() if index < 526})
     assert not is_audioset(AUDIOSET | {526: "other"})
     assert not is_audioset(AUDIOSET | {527: "one more"})
+
+
+def test_most_of_audiosets_classes_are_recognized_but_not_half_of_them_and_no_others_beside_them() -> None:
+    assert len(YAMNET) == 521
+    for labels in (AUDIOSET, YAMNET, {index: AUDIOSET[index] for index in range(264)}):
+        assert mostly_audioset(labels)
+        assert not mostly_audioset(labels | {len(labels): "other"})
+    assert not mostly_audioset({index: AUDIOSET[index] for index in range(263)})
+    assert not mostly_audioset({index: f"LABEL_{index}" for index in range(527)})
 
 
 def test_every_name_and_identifier_selects_its_own_class() -> None:
@@ -120,9 +136,7 @@ def test_an_unknown_label_is_an_error_that_lists_similar_labels(name: str, messa
 
 def test_labels_are_not_listed_if_there_are_many() -> None:
     many = {label_id: f"label {label_id}" for label_id in range(51)}
-    with pytest.raises(
-        UsageError, match=r"no label 'zzz' and none similar to it; see id2label in the model's config\.json"
-    ):
+    with pytest.raises(UsageError, match=r"no label 'zzz' and none similar to it; `ast labels` lists all"):
         select_label_ids(["zzz"], many)
 
 
@@ -144,3 +158,81 @@ def test_the_words_of_speech_commands_are_known_in_any_case_and_order() -> None:
     assert not is_speech_commands({**words, 0: "lion"})
     assert not is_speech_commands({**words, 35: "lion"})
     assert not is_speech_commands({label_id: words[label_id] for label_id in range(34)})
+
+
+def named(names: list[str], id2label: dict[int, str]) -> list[str]:
+    return [id2label[label_id] for label_id in select_label_ids(names, id2label)]
+
+
+def test_a_class_with_a_star_selects_itself_and_all_labels_below() -> None:
+    dogs = ["Dog", "Bark", "Yip", "Howl", "Bow-wow", "Growling", "Whimper (dog)"]
+    assert named(["Dog/*"], AUDIOSET) == dogs
+    assert named(["dOG/*"], YAMNET) == dogs
+    assert named(["/m/0bt9lr/*"], YAMNET) == dogs
+    animals = named(["Animal/*"], AUDIOSET)
+    assert animals[0] == "Animal"
+    assert {*dogs, "Cat", "Roaring cats (lions, tigers)", "Roar", "Insect", "Cowbell"} < set(animals)
+    assert "Speech" not in animals
+    assert len(animals) == len(set(animals)) == 65
+
+
+def test_a_class_that_is_no_label_selects_the_labels_below() -> None:
+    assert named(["Human group actions/*"], {0: "Applause", 1: "Rain", 2: "Hubbub"}) == ["Applause"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["Rain,Dog/*"], ["Rain", "Bark"]),
+        (["Dog/*,Rain,Bark"], ["Bark", "Rain"]),
+        (["Domestic animals, pets/*"], ["Bark"]),
+        (["Rain,Domestic animals, pets/*,Waves, surf"], ["Rain", "Bark", "Waves, surf"]),
+        (["Rain", " Dog /* "], ["Rain", "Bark"]),
+        (["Water/*"], ["Rain", "Waves, surf"]),
+    ],
+)
+def test_classes_and_plain_names_are_chosen_together(names: list[str], expected: list[str]) -> None:
+    assert named(names, FEW) == expected
+
+
+def test_labels_that_contain_slashes_and_stars_are_names() -> None:
+    id2label = {0: "Dog/*", 1: "Bark", 2: "in/out", 3: "*", 4: "/*", 5: "Animal/*, all", 6: "a/b/*"}
+    assert named(["Dog/*"], id2label) == ["Dog/*"]
+    assert named(["Animal/*"], id2label) == ["Bark"]
+    assert named(["in/out,*,/*,Animal/*, all,A/B/*"], id2label) == ["in/out", "*", "/*", "Animal/*, all", "a/b/*"]
+
+
+@pytest.mark.parametrize(
+    ("name", "id2label", "message"),
+    [
+        ("Animl/*", FEW, "AudioSet's hierarchy has no class 'Animl'; similar classes: 'Animal/*'"),
+        ("Rain,Animl/*", FEW, "AudioSet's hierarchy has no class 'Animl'; similar classes: 'Animal/*'"),
+        ("zzz/*", FEW, "AudioSet's hierarchy has no class 'zzz'; `ast labels --tree` shows it"),
+        ("/*", FEW, "AudioSet's hierarchy has no class ''; `ast labels --tree` shows it"),
+        (
+            "Animal/*",
+            {0: "dog", 1: "cat"},
+            "nothing below 'Animal' in AudioSet's hierarchy, nor 'Animal' itself, is a label of the model",
+        ),
+        ("Animl/*", {0: "dog"}, "AudioSet's hierarchy has no class 'Animl'; the model's labels are not in it"),
+        (
+            "bark/*",
+            AUDIOSET,
+            "nothing below 'Bark' in AudioSet's hierarchy is a label of the model; name 'Bark' without /*, or choose a "
+            "class with labels below it: 'Dog/*', 'Domestic animals, pets/*', 'Animal/*'",
+        ),
+        (
+            "Cat/*",
+            FEW,
+            "nothing below 'Cat' in AudioSet's hierarchy, nor 'Cat' itself, is a label of the model; choose a class "
+            "with labels below it: 'Domestic animals, pets/*', 'Animal/*'",
+        ),
+        ("Rai/", FEW, "the model has no label 'Rai/'; similar labels: 'Rain'"),
+    ],
+)
+def test_a_class_that_chooses_nothing_is_an_error_that_names_others(
+    name: str, id2label: dict[int, str], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        select_label_ids([name], id2label)
+    assert str(caught.value) == message

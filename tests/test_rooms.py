@@ -14,8 +14,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ast_cli"
 # From the bottom up: a room may import those before it. docs/architecture.md has the same order.
 ROOMS = (
-    *("errors", "about", "results", "keyed_output", "files", "labels", "hub", "audio", "model", "engine", "report"),
-    *("tagging", "dataset", "evaluation", "training", "benchmark", "selfcheck", "export", "cli", "assets"),
+    *("errors", "about", "results", "keyed_output", "files", "hierarchy", "labels", "hub", "audio", "model"),
+    *("engine", "report", "tagging", "dataset", "evaluation", "training", "benchmark", "selfcheck", "export"),
+    *("cli", "assets"),
 )
 # Not rooms: the package itself, whose public names are resolved on first use, and the program that starts the command.
 AROUND = ("ast_cli", "ast_cli.__main__")

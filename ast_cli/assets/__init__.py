@@ -1,1 +1,1 @@
-"""The built-in model and the AudioSet class list."""
+"""The built-in model, and AudioSet's labels and hierarchy."""

@@ -187,8 +187,9 @@ class ClassifyOptions(WindowOptions):
         threshold: Lowest score to keep; None for any.
         thresholds: Lowest score to keep of single labels: a mapping or pairs of a label and a score from 0 to 1. All
             other labels then have the threshold ``threshold``, or 0.5 where that is None.
-        labels: Labels to report, by name or AudioSet identifier; empty for all.
-        exclude_labels: Labels to leave out.
+        labels: Labels to report, by name or AudioSet identifier; ``Animal/*`` is a class of AudioSet's hierarchy with
+            all labels below it. Empty for all labels.
+        exclude_labels: Labels to leave out, named in the same ways.
         aggregate: How the scores of a recording's windows are combined: their mean or their maximum.
         timestamps: Whether the result contains the labels of each window too.
         events: Whether the result contains events: for each label, consecutive windows whose score reaches the label's
@@ -206,7 +207,11 @@ class ClassifyOptions(WindowOptions):
     thresholds: tuple[tuple[str, float], ...] = ()
     labels: Annotated[
         tuple[str, ...],
-        About("Labels to report, by name or /m/ id, separated by commas or repeated. [default: all]", metavar="NAMES"),
+        About(
+            "Labels to report, by name or /m/ id, separated by commas or repeated; 'Animal/*' is a class with all "
+            "below it. [default: all]",
+            metavar="NAMES",
+        ),
     ] = ()
     exclude_labels: Annotated[tuple[str, ...], About("Labels to leave out.", metavar="NAMES")] = ()
     aggregate: ToAggregate = "mean"

@@ -329,6 +329,8 @@ def test_forget_bad_labels_ignores_a_faulty_label_map_but_no_other_error(tmp_pat
         (audioset_id2label(), None, "sigmoid"),
         (audioset_id2label(), "multi_label_classification", "sigmoid"),
         (audioset_id2label(), "single_label_classification", "softmax"),
+        ({index: name for index, name in audioset_id2label().items() if index < 521}, None, "sigmoid"),
+        ({index: name for index, name in audioset_id2label().items() if index < 200}, None, "softmax"),
         (FIVE_LABELS, None, "softmax"),
         (FIVE_LABELS, "single_label_classification", "softmax"),
         (FIVE_LABELS, "multi_label_classification", "sigmoid"),

@@ -283,6 +283,20 @@ def test_threshold_labels_and_exclusions_choose_the_tags(tagger: Tagger, write_w
         tagger.classify(path, labels=("Ran",))
 
 
+def test_a_class_with_a_star_chooses_or_excludes_the_labels_below(
+    tagger: Tagger, write_wav: Callable[..., Path]
+) -> None:
+    path = write_wav("clip.wav")
+    water = {tag.label for tag in tagger.classify(path, labels=("Water/*", "Music")).tags}
+    assert water == {"Rain", "Waves, surf", "Music"}
+    rest = {tag.label for tag in tagger.classify(path, exclude_labels=("Natural sounds/*",)).tags}
+    assert rest == {"Speech", "Music"}
+    with pytest.raises(UsageError, match="no label is left"):
+        tagger.classify(path, labels=("Rain",), exclude_labels=("Water/*",))
+    with pytest.raises(UsageError, match="nothing below 'Music' in AudioSet's hierarchy is a label of the model"):
+        tagger.classify(path, labels=("Music/*",))
+
+
 def test_tags_carry_audioset_identifiers(tagger: Tagger, write_wav: Callable[..., Path]) -> None:
     mids = {tag.label: tag.mid for tag in tagger.classify(write_wav("clip.wav"), top_k=4).tags}
     assert mids == {"Rain": "/m/06mb1", "Speech": "/m/09x0r", "Music": "/m/04rlf", "Waves, surf": "/m/034srq"}
