@@ -66,6 +66,17 @@ def check_threshold_range(threshold: float | None, activation: str) -> None:
         raise UsageError(f"{flag} must be from 0 to 1, as scores after {activation} are, not {threshold:g}")
 
 
+def check_specific(specific: bool, activation: str) -> None:
+    """Check that scores after an activation can be compared as fractions; logits may be negative.
+
+    Raises:
+        UsageError: If general labels are to be left out of logits.
+    """
+    if specific and activation == "none":
+        flag = flag_of(ClassifyOptions, "specific")
+        raise UsageError(f"{flag} compares scores from 0 to 1, and without an activation they have no bounds")
+
+
 def check_max_errors(max_errors: int | None) -> None:
     """Check the number of failed inputs after which a run stops.
 
@@ -190,6 +201,8 @@ class ClassifyOptions(WindowOptions):
         labels: Labels to report, by name or AudioSet identifier; ``Animal/*`` is a class of AudioSet's hierarchy with
             all labels below it. Empty for all labels.
         exclude_labels: Labels to leave out, named in the same ways.
+        specific: Whether a label is left out if one below it in AudioSet's hierarchy has at least 0.8 of its score and
+            would be reported too. ``top_k`` counts the labels that remain.
         aggregate: How the scores of a recording's windows are combined: their mean or their maximum.
         timestamps: Whether the result contains the labels of each window too.
         events: Whether the result contains events: for each label, consecutive windows whose score reaches the label's
@@ -214,6 +227,13 @@ class ClassifyOptions(WindowOptions):
         ),
     ] = ()
     exclude_labels: Annotated[tuple[str, ...], About("Labels to leave out.", metavar="NAMES")] = ()
+    specific: Annotated[
+        bool,
+        About(
+            "Leave out a label if one below it in AudioSet's hierarchy has at least 0.8 of its score: Dog instead of "
+            "Animal, Domestic animals and Dog."
+        ),
+    ] = False
     aggregate: ToAggregate = "mean"
     timestamps: Annotated[bool, About("Report each window too.")] = False
     events: Annotated[
@@ -244,6 +264,7 @@ class ClassifyOptions(WindowOptions):
         check_choice(flag_of(ClassifyOptions, "activation"), self.activation, get_args(Activation))
         if self.activation != "auto":  # else the range of the scores is known only with the model
             check_threshold_range(self.threshold, self.activation)
+            check_specific(self.specific, self.activation)
 
 
 @dataclass(frozen=True, slots=True)

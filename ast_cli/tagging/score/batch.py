@@ -55,7 +55,7 @@ class PendingResult:
         self.merger: EventMerger | None = None
         if options.events:
             thresholds = DEFAULT_THRESHOLD if chooser.thresholds is None else chooser.thresholds
-            self.merger = EventMerger(chooser.id2label, chooser.label_ids, thresholds)
+            self.merger = EventMerger(chooser.id2label, chooser.label_ids, thresholds, chooser.specific)
 
     @property
     def channel(self) -> int | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ast_cli.labels import mid_of
 from ast_cli.results import Event
+from ast_cli.tagging.score.specific import SpecificLabels
 
 
 @dataclass(slots=True)
@@ -31,24 +32,32 @@ class EventMerger:
         id2label: Labels of the checkpoint by class index.
         label_ids: Class indices of the labels to follow, shape (num_chosen,).
         thresholds: Lowest score that belongs to an event: one for all labels, or one for each, shape (num_chosen,).
+        specific: What leaves general labels out of each window; None to follow them too.
 
     Attributes:
         open_events: Events that have not ended, by class index.
     """
 
     def __init__(
-        self, id2label: Mapping[int, str], label_ids: NDArray[np.int64], thresholds: float | NDArray[Any]
+        self,
+        id2label: Mapping[int, str],
+        label_ids: NDArray[np.int64],
+        thresholds: float | NDArray[Any],
+        specific: SpecificLabels | None = None,
     ) -> None:
         self.id2label = id2label
         self.label_ids = label_ids
         self.thresholds = thresholds
+        self.specific = specific
         self.open_events: dict[int, _OpenEvent] = {}
 
     def add(self, start_s: float, end_s: float, scores: NDArray[np.float32]) -> list[Event]:
         """Add the next window with its scores, shape (num_labels,); return the events that ended before it."""
         chosen = scores[self.label_ids]
-        over = np.flatnonzero(chosen >= self.thresholds).tolist()
-        now = {int(self.label_ids[i]): float(chosen[i]) for i in over}
+        over = chosen >= self.thresholds
+        if self.specific is not None:
+            over = self.specific(chosen, over)
+        now = {int(self.label_ids[i]): float(chosen[i]) for i in np.flatnonzero(over).tolist()}
         ended = self._close([label_id for label_id in self.open_events if label_id not in now])
         for label_id, score in now.items():
             event = self.open_events.get(label_id)

@@ -12,7 +12,14 @@ from ast_cli.errors import AstWarning, UsageError
 from ast_cli.labels import label_ids_by_name, mid_of, no_such_label, select_label_ids
 from ast_cli.model.config import ASTConfig, activation_of, known_problem_type
 from ast_cli.results import Tag
-from ast_cli.tagging.options import DEFAULT_THRESHOLD, DEFAULT_TOP_K, ClassifyOptions, check_threshold_range
+from ast_cli.tagging.options import (
+    DEFAULT_THRESHOLD,
+    DEFAULT_TOP_K,
+    ClassifyOptions,
+    check_specific,
+    check_threshold_range,
+)
+from ast_cli.tagging.score.specific import SpecificLabels
 
 Scores = NDArray[np.float32]
 GUESSED = (
@@ -49,17 +56,20 @@ class TagChooser:
         options: Labels to report, their greatest number, and their thresholds.
 
     Raises:
-        UsageError: If the model does not have a label, or its scores cannot reach the threshold.
+        UsageError: If the model does not have a label, its scores cannot reach the threshold, or they are logits and
+            general labels are to be left out.
 
     Attributes:
         label_ids: Class indices of the labels that may be reported, shape (num_chosen,).
         thresholds: Lowest score to report of each label, float64, shape (num_chosen,); None to report any score.
+        specific: What leaves out general labels; None to report them.
     """
 
     def __init__(self, config: ASTConfig, options: ClassifyOptions) -> None:
         self.id2label: Mapping[int, str] = config.id2label
         self.activation = chosen_activation(config) if options.activation == "auto" else options.activation
         check_threshold_range(options.threshold, self.activation)
+        check_specific(options.specific, self.activation)
         chosen = select_label_ids(options.labels, self.id2label) if options.labels else list(self.id2label)
         excluded = set(select_label_ids(options.exclude_labels, self.id2label))
         if set(chosen) <= excluded:
@@ -69,6 +79,7 @@ class TagChooser:
         wanted = options.top_k or (len(self.label_ids) if takes_all else DEFAULT_TOP_K)
         self.top_k = min(wanted, len(self.label_ids))
         self.thresholds = self._thresholds(options)
+        self.specific = SpecificLabels(self.id2label, self.label_ids) if options.specific else None
 
     def scores(self, logits: Scores) -> Scores:
         """Return the scores for logits, both of shape (batch, num_labels)."""
@@ -78,8 +89,10 @@ class TagChooser:
         """Return the tags for scores of shape (num_labels,), best first; equal scores in the order of class indices."""
         candidates = scores[self.label_ids]
         order = np.argsort(-candidates, kind="stable")
-        if self.thresholds is not None:
-            order = order[candidates[order] >= self.thresholds[order]]
+        over = np.ones(len(order), np.bool_) if self.thresholds is None else candidates >= self.thresholds
+        if self.specific is not None:
+            over = self.specific(candidates, over)
+        order = order[over[order]]
         tags = []
         for position in order[: self.top_k].tolist():
             label_id, score = int(self.label_ids[position]), float(candidates[position])
