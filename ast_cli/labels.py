@@ -176,7 +176,7 @@ def _nothing_below(mid: str, by_mid: Mapping[str, int]) -> str:
 def no_such_label(name: str, id2label: Mapping[int, str]) -> str:
     """Return the error message for an unknown label, which names similar labels."""
     by_fold = {label.casefold(): label for label in id2label.values()}
-    near = [by_fold[fold] for fold in _similar(name, by_fold)]
+    near = [by_fold[fold] for fold in similar_names(name, by_fold)]
     if not near and len(id2label) <= MAX_LISTED:
         return f"the model has no label {name!r}; it has {', '.join(map(repr, id2label.values()))}"
     if not near:
@@ -189,14 +189,14 @@ def _no_such_class(name: str, id2label: Mapping[int, str]) -> str:
     by_mid = label_ids_by_mid(id2label)
     above = dict.fromkeys(each for mid in by_mid for each in classes_above(mid))
     by_fold = {audioset_classes()[mid].name.casefold(): mid for mid in above}
-    near = [by_fold[fold] for fold in _similar(name, by_fold)]
+    near = [by_fold[fold] for fold in similar_names(name, by_fold)]
     hint = f"similar classes: {_patterns(near)}" if near else "`ast labels --tree` shows it"
     if not above:
         hint = "the model's labels are not in it"
     return f"AudioSet's hierarchy has no class {name!r}; {hint}"
 
 
-def _similar(name: str, folded_names: Iterable[str]) -> list[str]:
+def similar_names(name: str, folded_names: Iterable[str]) -> list[str]:
     """Return case-folded names that contain a name or are close to it, at most three of each kind."""
     folded, known = name.casefold(), list(folded_names)
     near = [each for each in known if folded and folded in each][:3]

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "ast_cli"
 ROOMS = (
     *("errors", "about", "results", "keyed_output", "files", "hierarchy", "labels", "hub", "audio", "model"),
     *("engine", "report", "tagging", "dataset", "evaluation", "training", "benchmark", "selfcheck", "export"),
-    *("cli", "assets"),
+    *("label_list", "cli", "assets"),
 )
 # Not rooms: the package itself, whose public names are resolved on first use, and the program that starts the command.
 AROUND = ("ast_cli", "ast_cli.__main__")

@@ -32,7 +32,7 @@ MAX_CONFIG_BYTES = 1 << 20
 NEVER_DEFAULTS = frozenset(
     "--output --output-dir --plot --predictions --thresholds-output --apply --calibrate --features --keep-checkpoint "
     "--resume --retry-errors --force --files-from --null --shard --dry-run --json --list --raw-rate --raw-format "
-    "--raw-channels --split --fold --folds --thresholds --help --version --debug --all".split()
+    "--raw-channels --search --tree --split --fold --folds --thresholds --help --version --debug --all".split()
 )
 # Options that mean something else in each command: their defaults are set for one command.
 OF_ONE_COMMAND = frozenset({"--format", "--batch-size", "--dtype", "--max-length", "--num-mel-bins"})
@@ -162,7 +162,7 @@ def _entries(
     for key, value in content.items():
         if isinstance(value, dict) and key not in commands:
             raise UsageError(f"{file}: [{key}]: there is no such command; there are {', '.join(commands)}")
-        if not isinstance(value, dict) and key in commands:
+        if not isinstance(value, dict) and key in commands and key not in KEYS:  # `labels` is both
             raise UsageError(f"{file}: {key} is a command: write its options below a line [{key}]")
         if not isinstance(value, dict):
             yield False, key, value

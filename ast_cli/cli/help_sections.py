@@ -19,8 +19,9 @@ SECTIONS: dict[str, Sequence[str]] = {
         *("--split", "--fold", "--folds", "--ignore-unknown-labels", "--only-data-labels", "--padded"),
     ),
     "What to report": (
-        *("--top-k", "--threshold", "--labels", "--exclude-labels", "--specific", "--matches-only", "--timestamps"),
-        *("--events", "--aggregate", "--hop", "--thresholds", "--activation", "--what", "--all-windows"),
+        *("--search", "--tree", "--top-k", "--threshold", "--labels", "--exclude-labels", "--specific"),
+        *("--matches-only", "--timestamps", "--events", "--aggregate", "--hop", "--thresholds", "--activation"),
+        *("--what", "--all-windows"),
     ),
     "Output": (
         *("--output", "--format", "--json", "--resume", "--retry-errors", "--force", "--unordered", "--plot"),

@@ -13,6 +13,7 @@ BUILTIN = "builtin"
 DEFAULT_ALIAS = "audioset"
 CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
+LABELS_NAME = "labels.json"  # facts about single labels, see `ast_cli.label_list.read_unproven`
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
 PICKLE_NAME = "pytorch_model.bin"

@@ -50,6 +50,15 @@ def load_arrays(model: str | Path, *, unnamed_labels: bool = False) -> tuple[Wei
     return weights, config
 
 
+def load_config(model: str | Path, *, unnamed_labels: bool = False) -> ASTConfig:
+    """Return the configuration of a checkpoint with one label for each output of its head; the weights are not kept.
+
+    Arguments and errors are those of `load_arrays`, but of the weights only the number of outputs is checked.
+    """
+    tensors, config = _read(Path(model).expanduser(), model, forget_bad_labels=unnamed_labels)
+    return name_labels(config, tensors, str(model), allow_unnamed=unnamed_labels)
+
+
 def _read(path: Path, model: str | Path, *, forget_bad_labels: bool) -> tuple[dict[str, NDArray[Any]], ASTConfig]:
     """Read the tensors, under our names, and the configuration of a checkpoint folder or a single file of weights."""
     if path.is_file():

@@ -99,6 +99,16 @@ def test_config_lists_variables_that_set_no_option(run_ast: Run, folder: Path) -
     assert run_ast("config", "clasify", cwd=folder).returncode == 2
 
 
+def test_a_key_that_is_an_option_and_a_command_is_an_option_and_its_table_the_commands(
+    run_ast: Run, folder: Path
+) -> None:
+    (folder / "ast.toml").write_text('labels = ["Rain"]\n')
+    done = run_ast("classify", str(RAIN), "--model", "builtin", "--format", "csv", "--quiet", cwd=folder)
+    assert [row.split(",")[4] for row in done.stdout.splitlines()] == ["label", "Rain"]
+    (folder / "ast.toml").write_text('[labels]\nformat = "csv"\n')
+    assert run_ast("labels", "--model", "builtin", cwd=folder).stdout.startswith("label_id,mid,")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

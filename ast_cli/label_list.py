@@ -1,0 +1,162 @@
+"""The labels of a model with their places in AudioSet's hierarchy: the library behind ``ast labels``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ast_cli.audio.front_end import is_original
+from ast_cli.engine.graph.exported import read_exported
+from ast_cli.engine.options import EngineOptions
+from ast_cli.errors import CheckpointError, UsageError
+from ast_cli.files.json_object import read_json_object, shown
+from ast_cli.hierarchy import audioset_classes, chains_above
+from ast_cli.hub.folders import checkpoint_folder, default_model, describing_folder, exported_file
+from ast_cli.hub.names import LABELS_NAME
+from ast_cli.labels import mid_of, similar_names
+from ast_cli.model.arrays import load_config
+from ast_cli.model.config import ASTConfig
+from ast_cli.results import SCHEMA_VERSION
+
+UNPROVEN_KEY = "unproven"  # of labels.json: labels that never had a score over `UNPROVEN_SCORE` in the training
+UNPROVEN_SCORE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class ListedLabel:
+    """A label of a model.
+
+    Attributes:
+        label: Name of the label.
+        label_id: Index of the class in the logits.
+        mid: AudioSet's machine identifier; None if the label is not one of AudioSet's.
+        ancestors: Names of the classes above the label in AudioSet's hierarchy, from the top down: one chain for each
+            way to the label, as it may be below several classes. Empty for a label at the top or outside the hierarchy.
+        unproven: Whether the label never had a score over 0.3 in the training of the model; None if the model does not
+            say for which labels this is so.
+    """
+
+    label: str
+    label_id: int
+    mid: str | None
+    ancestors: tuple[tuple[str, ...], ...]
+    unproven: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelList:
+    """The labels of a model, or some of them, in the order of the class indices."""
+
+    model: str
+    labels: tuple[ListedLabel, ...]
+
+    def containing(self, text: str) -> LabelList:
+        """Return the labels whose name or machine identifier contains a text, in any case.
+
+        Raises:
+            UsageError: If there is none; the message names similar labels.
+        """
+        folded = text.casefold()
+        found = tuple(
+            each for each in self.labels if folded in each.label.casefold() or folded in (each.mid or "").casefold()
+        )
+        if not found:
+            raise UsageError(nothing_contains(text, self.model, [each.label for each in self.labels]))
+        return LabelList(self.model, found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        labels = [each.to_dict() for each in self.labels]
+        return {"schema_version": SCHEMA_VERSION, "type": "labels", "model": self.model, "labels": labels}
+
+
+def nothing_contains(text: str, model: str, names: list[str]) -> str:
+    """Return the error message for a text that none of the names contains."""
+    by_fold = {name.casefold(): name for name in names}
+    near = [repr(by_fold[fold]) for fold in similar_names(text, by_fold)]
+    hint = f"; similar labels: {', '.join(near)}" if near else ""
+    return f"no label of {model} contains {text!r}{hint}"
+
+
+def list_labels(model: str | Path | None = None, *, unnamed_labels: bool = False) -> LabelList:
+    """Return the labels of a model, without loading it.
+
+    Args:
+        model: Name, folder or file of a checkpoint or of an exported model; None for the default, as in
+            ``Tagger.from_pretrained``.
+        unnamed_labels: Use the labels ``LABEL_n`` where the checkpoint does not name its labels.
+
+    Raises:
+        CheckpointError: If the checkpoint, or its list of unproven labels, is damaged.
+        HubError: If the checkpoint is not on this machine.
+        UsageError: If there is no such model.
+    """
+    name = str(default_model() if model is None else model)
+    config, folder = _described(name, unnamed_labels=unnamed_labels)
+    unproven = None if folder is None else read_unproven(folder, config.id2label)
+    labels = (
+        ListedLabel(
+            label,
+            label_id,
+            mid_of(label),
+            _ancestors(mid_of(label)),
+            None if unproven is None else label in unproven,
+        )
+        for label_id, label in config.id2label.items()
+    )
+    return LabelList(name, tuple(labels))
+
+
+def _described(name: str, *, unnamed_labels: bool) -> tuple[ASTConfig, Path | None]:
+    """Return the configuration of a model, and the folder whose files describe it, if there is one."""
+    exported = exported_file(name)
+    if exported is not None:
+        config, _dtype = read_exported(exported, EngineOptions(unnamed_labels=unnamed_labels))
+        return config, describing_folder(exported)
+    config = load_config(name, unnamed_labels=unnamed_labels)
+    return config, None if is_original(name) else checkpoint_folder(name)
+
+
+def _ancestors(mid: str | None) -> tuple[tuple[str, ...], ...]:
+    chains = chains_above(mid) if mid is not None else ()
+    return tuple(tuple(audioset_classes()[each].name for each in chain) for chain in chains if chain)
+
+
+def read_unproven(folder: Path, id2label: Mapping[int, str]) -> frozenset[str] | None:
+    """Read which labels of a model never had a score over 0.3 in training, from the ``labels.json`` in its folder.
+
+    The file contains ``{"unproven": ["Battle cry", ...]}``.
+
+    Args:
+        folder: Folder of the model.
+        id2label: Labels of the model.
+
+    Returns:
+        Names of the labels; None if there is no such file, or if it does not have the key.
+
+    Raises:
+        CheckpointError: If the file is damaged, the value is not a list of names, or the model has no such label.
+    """
+    file = folder / LABELS_NAME
+    if not file.is_file():
+        return None
+    content = read_json_object(file)
+    if UNPROVEN_KEY not in content:
+        return None
+    names = content[UNPROVEN_KEY]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f'{file}: "{UNPROVEN_KEY}" must be a list of labels, not {shown(names)}')
+    known = set(id2label.values())
+    for name in names:
+        if name not in known:
+            raise CheckpointError(
+                f"{file}: {shown(name)} is no label of the model: the file belongs to another one, or the name is wrong"
+            )
+    return frozenset(names)
