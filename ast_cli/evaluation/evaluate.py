@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ast_cli.dataset.examples import Example, ExampleSet
 from ast_cli.errors import AstError, AstWarning, UsageError
+from ast_cli.evaluation.calibration import Reliability, reliability
 from ast_cli.evaluation.label_match import LabelMatch, match_labels
 from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_label_metrics
 from ast_cli.evaluation.options import EvaluationOptions
@@ -83,6 +84,12 @@ class Evaluation:
         has_label = self.targets if is_multi_label else self.targets[:, None] == np.arange(len(self.labels))
         return best_thresholds(self.scores, has_label, self.labels)
 
+    def reliability(self) -> Reliability:
+        """Compare the scores with how often they are right: for single-label data those of the predicted labels."""
+        if self.targets.ndim == 2:
+            return reliability(self.scores, self.targets)
+        return reliability(self.scores.max(axis=1), self.scores.argmax(axis=1) == self.targets)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; the order of its keys is part of the format."""
         return {
@@ -91,6 +98,7 @@ class Evaluation:
             "data": path_fields(self.data)["path"],
             "models": [model.to_dict() for model in self.models],
             **self.metrics.to_dict(),
+            "calibration": self.reliability().to_dict(),
             "num_failed": len(self.failures),
             "num_left_out": self.num_left_out,
             "failures": [failure.to_dict() for failure in self.failures],

@@ -26,6 +26,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     models = " + ".join(model.name for model in evaluation.models)
     yield f"{models} on {evaluation.data}: {_counts(evaluation)}"
     yield _headline(metrics)
+    yield f"expected calibration error {_number(evaluation.reliability().expected_calibration_error)}"
     yield ""
     if len(evaluation.models) > 1:
         yield from _models(evaluation)

@@ -39,6 +39,7 @@ def test_single_label_data_from_clips_to_thresholds_that_classify_reads(folder: 
     assert (record["schema_version"], record["type"], record["problem"]) == (1, "evaluation", "single_label")
     assert (record["num_examples"], record["num_failed"], len(record["failures"])) == (4, 1, 1)
     assert sum(map(sum, record["confusion_matrix"]["counts"])) == 4
+    assert sum(each["num_scores"] for each in record["calibration"]["bins"]) == 4  # of the predicted labels
     assert plot.read_bytes().startswith(b"\x89PNG")
 
     values = {label: found["threshold"] for label, found in json.loads(thresholds.read_text())["labels"].items()}
@@ -129,6 +130,7 @@ def test_the_table_of_single_label_data() -> None:
     assert evaluation_text(evaluation(metrics, scores=scores, targets=targets)) == (
         "m0 on clips: 4 examples of 2 classes, 1 failed, 2 with unknown labels left out\n"
         "accuracy 75.00% (95 % confidence: 30.06% to 95.44%), macro F1 0.7333\n"
+        "expected calibration error 0.2500\n"
         "\n"
         "class     examples  precision  recall      F1\n"
         "Rain             2     0.6667  1.0000  0.8000\n"
@@ -149,6 +151,7 @@ def test_the_table_of_multi_label_data_and_an_ensemble() -> None:
     assert text == (
         "m0 + m1 on clips: 3 examples of 3 classes, 1 failed, 2 with unknown labels left out\n"
         "mAP 0.8333, AUC 0.7500, d' 0.9539, lwlrap 0.7500\n"
+        "expected calibration error 0.4556\n"
         "\n"
         "model                 examples     mAP     AUC      d'  lwlrap\n"
         "m0                           3  0.8333  0.7500  0.9539  0.7500\n"

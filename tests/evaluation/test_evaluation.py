@@ -16,6 +16,7 @@ from tagging.tiny_tagger import LABELS, tiny_tagger
 
 from ast_cli.dataset.examples import Example, ExampleSet
 from ast_cli.errors import AstError, AstWarning, UsageError
+from ast_cli.evaluation.calibration import reliability
 from ast_cli.evaluation.evaluate import evaluate
 from ast_cli.evaluation.options import EvaluationOptions
 from ast_cli.evaluation.predictions import predictions_text
@@ -173,6 +174,17 @@ def test_a_bad_clip_is_left_out_and_counted(clips: list[str], tmp_path: Path, nu
     record = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (record["num_examples"], record["num_failed"]) == (2, 1)
     assert record["failures"][0] | {"message": ""} == {"path": str(bad), "code": "empty_file", "message": ""}
+
+
+def test_calibration_is_of_the_predicted_labels_or_of_all_labels(clips: list[str]) -> None:
+    found = evaluate(single(clips[:3], "Rain", "Music", "Rain"), [tiny_tagger()], HERE)
+    best = found.scores.max(axis=1)
+    assert found.reliability() == reliability(best, found.scores.argmax(axis=1) == found.targets)
+    record = found.to_dict()["calibration"]
+    assert record == found.reliability().to_dict()
+    found = evaluate(multi(clips[:2], ("Rain", "Music"), ()), [tiny_tagger()], HERE)
+    assert found.reliability() == reliability(found.scores, found.targets)
+    assert sum(each.num_scores for each in found.reliability().bins) == found.scores.size
 
 
 def test_data_without_readable_clips_is_an_error(tmp_path: Path) -> None:
