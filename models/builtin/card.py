@@ -64,7 +64,7 @@ def facts(metrics: dict[str, Any], rows: list[dict[str, str]], num_bytes: int) -
         "top5": f"{metrics['top5_overlap']:.3f}",
         "map": f"{metrics['mAP']:.3f}",
         "map_classes": str(metrics["mAP_classes"]),
-        "named": f"{named['first'] / named['recordings']:.2f} / {named['among_three'] / named['recordings']:.2f}",
+        "named": f"{share(named, 'first')} / {share(named, 'among_three')}",
         "named_recordings": str(named["recordings"]),
         "speech_music": f"{recordings['first']} of {recordings['recordings']}",
         "calibration": f"{metrics['calibration']['expected_calibration_error']:.4f}",
@@ -79,6 +79,11 @@ def facts(metrics: dict[str, Any], rows: list[dict[str, str]], num_bytes: int) -
     found["instruments"] = ranks(instruments) if instruments else "-"
     found["instrument_clips"] = str(instruments["windows"]) if instruments else "0"
     return found
+
+
+def share(judged: dict[str, Any], what: str) -> str:
+    """Return how many of the judged recordings are right, as a share."""
+    return f"{judged[what] / max(1, judged['recordings']):.2f}"
 
 
 def ranks(result: dict[str, float]) -> str:

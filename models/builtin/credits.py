@@ -2,8 +2,8 @@
 
     python models/builtin/credits.py DATA
 
-DATA holds ``esc10`` and ``speech_music`` with their ``meta.csv``. CC BY requires author, work and license; clips without
-this requirement are only counted.
+DATA holds ``esc10`` and ``speech_music`` with their ``meta.csv``. CC BY requires author, work and license; clips
+without this requirement are only counted.
 """
 
 from __future__ import annotations

@@ -171,6 +171,8 @@ def main() -> None:
         metrics |= examiner.metrics(scores)
         truth = examiner.truth()
         frequent = truth.sum(0) >= FEWEST_FOR_THRESHOLD
+        if not frequent.any():  # a small corpus
+            frequent[:] = True
         calibration = reliability(scores[:, frequent].numpy(), truth[:, frequent].numpy())
         metrics["calibration"] = {"classes": int(frequent.sum()), **calibration.to_dict()}
         learnt = torch.maximum(targets, corpus.known[corpus.window_piece])[~corpus.is_test].amax(0)

@@ -26,7 +26,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with esc10 and speech_music and their meta.csv")
     parser.add_argument("--minutes", type=float, default=100.0, help="of training")
     parser.add_argument("--steps", type=int, help="updates of training, instead of a time")
-    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of rendered clips")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the usual number of rendered clips; 0 renders none"
+    )
     parser.add_argument("--from", dest="start", type=Path, help="model folder to go on from")
     parser.add_argument(
         "--no-download", dest="download", action="store_false", help="gather the packages that are there"
@@ -41,23 +44,16 @@ def main() -> None:
     if options.download:
         run("download", corpus)
     run("gather", corpus)
-    if not list((corpus / "pieces").glob("rendered-*.npz")):
+    if options.share and not list((corpus / "pieces").glob("rendered-*.npz")):
         run("render", corpus, "--share", options.share)
     if not (corpus / "index.tsv").exists():
         run("corpus", corpus, *(["--data", options.data] if options.data else []))
     schedule = ["--steps", options.steps] if options.steps else ["--minutes", options.minutes]
-    run(
-        "train",
-        corpus,
-        "--teacher",
-        weights,
-        "--output",
-        model,
-        *schedule,
-        *(["--from", options.start] if options.start else []),
-    )
+    start = ["--from", options.start] if options.start else []
+    how = [*schedule, *start, "--batch-size", options.batch_size]
+    run("train", corpus, "--teacher", weights, "--output", model, *how)
     run("evaluate", corpus, model)
-    run("card", corpus, model, options.package)
+    run("card", corpus, model, options.package, *(["--data", options.data] if options.data else []))
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ class Mixer:
         """Return random mixtures of one to three pieces."""
         mixed, num_frames, known = self.draw(size)
         for share in (0.45, 0.12):  # rows are drawn independently: the first are as random as any
-            num = round(share * size)
+            num = max(1, round(share * size))
             other, other_frames, other_known = self.draw(num)
             ratio = loudness(mixed[:num]) / loudness(other) * decibels(self.uniform(-10, 10, num, 1))
             mixed[:num] += ratio * other
