@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from ast_cli.evaluation.calibration import reliability
 from corpus import read_tsv, split_labels
 from mixtures import FRAME, HOP, KNOWN, WINDOW, Corpus, spectrograms
 from torch import Tensor
 
 from ast_cli import ASTFeatureExtractor, ASTForAudioClassification
+from ast_cli.evaluation.calibration import reliability
 from ast_cli.evaluation.thresholds import best_thresholds, write_thresholds
 
 HERE = Path(__file__).parent
