@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 
 from ast_cli.errors import UsageError
+from ast_cli.files.json_object import shown
 from ast_cli.hierarchy import audioset_classes, class_named, classes_above, classes_below
 
 NUM_AUDIOSET_LABELS = 527
@@ -178,10 +179,10 @@ def no_such_label(name: str, id2label: Mapping[int, str]) -> str:
     by_fold = {label.casefold(): label for label in id2label.values()}
     near = [by_fold[fold] for fold in similar_names(name, by_fold)]
     if not near and len(id2label) <= MAX_LISTED:
-        return f"the model has no label {name!r}; it has {', '.join(map(repr, id2label.values()))}"
+        return f"the model has no label {shown(name)}; it has {', '.join(map(repr, id2label.values()))}"
     if not near:
-        return f"the model has no label {name!r} and none similar to it; `ast labels` lists all"
-    return f"the model has no label {name!r}; similar labels: {', '.join(map(repr, near))}"
+        return f"the model has no label {shown(name)} and none similar to it; `ast labels` lists all"
+    return f"the model has no label {shown(name)}; similar labels: {', '.join(map(repr, near))}"
 
 
 def _no_such_class(name: str, id2label: Mapping[int, str]) -> str:
@@ -193,7 +194,7 @@ def _no_such_class(name: str, id2label: Mapping[int, str]) -> str:
     hint = f"similar classes: {_patterns(near)}" if near else "`ast labels --tree` shows it"
     if not above:
         hint = "the model's labels are not in it"
-    return f"AudioSet's hierarchy has no class {name!r}; {hint}"
+    return f"AudioSet's hierarchy has no class {shown(name)}; {hint}"
 
 
 def similar_names(name: str, folded_names: Iterable[str]) -> list[str]:

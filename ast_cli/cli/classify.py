@@ -13,12 +13,14 @@ import typer
 from ast_cli.cli import parameters as p
 from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.signals import nothing_to_save, raise_if_ended
-from ast_cli.cli.streams import notice, quiet_native_libraries
+from ast_cli.cli.streams import note, notice, quiet_native_libraries
 from ast_cli.cli.tag_run import show_run
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.evaluation.thresholds import read_thresholds
+from ast_cli.hub.folders import is_here, thresholds_file
+from ast_cli.hub.names import THRESHOLDS_NAME
 from ast_cli.report import FORMATS, format_for
-from ast_cli.tagging.options import ClassifyOptions, LoadOptions, RunOptions
+from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions, LoadOptions, RunOptions
 from ast_cli.tagging.run.check import check_run
 from ast_cli.tagging.run.shards import parse_shard
 
@@ -154,8 +156,13 @@ def _list_inputs(
     name = p.choose_model(model, quiet=True)
     with quiet_native_libraries():
         planned = plan_run(inputs, options, run, run)
-        if show_plan(planned, name, speed_of(name), format_name, quiet=quiet):
-            raise typer.Exit(ExitCode.SOME_FAILED)
+        any_failed = show_plan(planned, name, speed_of(name), format_name, quiet=quiet)
+    if options.leave_events_to_model and options.activation == "auto" and is_here(name):
+        file = thresholds_file(name)
+        if file is not None and file.name == THRESHOLDS_NAME:
+            note(f"events would use the thresholds in {file}, and {DEFAULT_THRESHOLD:g} for other labels", quiet=quiet)
+    if any_failed:
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 def _decoding(num_inputs: int, run: RunOptions, *, is_live: bool) -> AbstractContextManager[Workers | None]:

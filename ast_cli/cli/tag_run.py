@@ -13,12 +13,13 @@ from ast_cli.cli.progress import RunProgress, watched
 from ast_cli.cli.streams import note, print_faults, results_stream, writing_stdout
 from ast_cli.report import open_writer
 from ast_cli.results import Record, TaggingResult
-from ast_cli.tagging.options import ClassifyOptions, RunOptions
+from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions, RunOptions
 from ast_cli.tagging.run.shards import format_shard
 
 if TYPE_CHECKING:
     from ast_cli.tagging.run.tag_files import TaggingRun
     from ast_cli.tagging.run.tally import Tally
+    from ast_cli.tagging.score.scoring import TagChooser
 
 
 class SummarizedRun(Protocol):
@@ -57,6 +58,7 @@ def show_run(
     # A table on the terminal contains the errors itself.
     prints_faults = run.format_name != "table" or run.output is not None or not sys.stdout.isatty()
     kept_for = "--resume and ast merge"
+    _note_thresholds(running.chooser, quiet=quiet)
     with (
         summarized(running, progress, run.output, kept_for, quiet=quiet, verbose=verbose),
         _printing(run, has_channels=options.channels != MIX) as print_record,
@@ -70,6 +72,15 @@ def show_run(
     if run.shard is not None and not tally.num_inputs:
         note(f"shard {format_shard(run.shard)} contains none of the inputs", quiet=quiet)
     return tally.num_failed > 0 or tally.num_failed_before > 0
+
+
+def _note_thresholds(chooser: TagChooser, *, quiet: bool) -> None:
+    """Note where events use the thresholds that come with the model."""
+    num_own, num_labels = chooser.num_model_thresholds, len(chooser.label_ids)
+    if num_own:
+        others = f" ({num_own} of {num_labels} labels, {DEFAULT_THRESHOLD:g} for the others)"
+        which = "" if num_own == num_labels else others
+        note(f"note: events use the model's own thresholds{which}; --threshold sets one for all labels", quiet=quiet)
 
 
 @contextlib.contextmanager

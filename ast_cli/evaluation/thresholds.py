@@ -1,25 +1,23 @@
 """Thresholds: the score from which a label counts as present, found on labeled data and read by ``ast classify``.
 
-Reading needs the standard library only.
+Reading needs the standard library only; `ast_cli.tagging.thresholds` defines the format.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ast_cli.errors import CheckpointError, UsageError
-from ast_cli.files.json_object import read_json_object, write_json_object
-from ast_cli.tagging.options import check_threshold
+from ast_cli.files.json_object import write_json_object
+from ast_cli.tagging.thresholds import THRESHOLDS_VERSION, read_label_thresholds
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-THRESHOLDS_VERSION = 1
 DECIMALS = 6
 THRESHOLD_DECIMALS = 4  # more if two scores are closer
 
@@ -51,18 +49,18 @@ class LabelThreshold:
 
 
 def best_thresholds(
-    scores: NDArray[Any], targets: NDArray[np.bool_], labels: Sequence[str]
+    scores: NDArray[Any], targets: NDArray[np.bool_], labels: Sequence[str], min_support: int = 1
 ) -> tuple[LabelThreshold, ...]:
-    """Find the threshold of each label with the largest F1; labels without examples are left out.
+    """Find the threshold of each label with the largest F1; labels with too few examples are left out.
 
     Args:
         scores: Scores from 0 to 1, shape (num_examples, num_labels).
         targets: Whether an example has a label, shape (num_examples, num_labels).
         labels: Names of the columns.
+        min_support: Smallest number of examples that a label needs, at least 1.
     """
-    return tuple(
-        _best_threshold(scores[:, i], targets[:, i], label) for i, label in enumerate(labels) if targets[:, i].any()
-    )
+    enough = targets.sum(axis=0) >= max(1, min_support)
+    return tuple(_best_threshold(scores[:, i], targets[:, i], label) for i, label in enumerate(labels) if enough[i])
 
 
 def _best_threshold(scores: NDArray[Any], targets: NDArray[np.bool_], label: str) -> LabelThreshold:
@@ -120,7 +118,7 @@ def write_thresholds(file: Path, thresholds: Sequence[LabelThreshold], models: S
 
 
 def read_thresholds(file: Path) -> tuple[tuple[str, float], ...]:
-    """Read a file of thresholds, written by `write_thresholds` or by hand: ``{"labels": {"Rain": 0.4}}``.
+    """Read the file of ``--thresholds``.
 
     Returns:
         Pairs of label and threshold, in the order of the file.
@@ -129,30 +127,6 @@ def read_thresholds(file: Path) -> tuple[tuple[str, float], ...]:
         UsageError: If the file cannot be read or its content is invalid.
     """
     try:
-        content = read_json_object(file)
+        return read_label_thresholds(file)
     except CheckpointError as error:
         raise UsageError(f"--thresholds {error}") from error
-    labels = content.get("labels")
-    if content.get("schema_version", THRESHOLDS_VERSION) != THRESHOLDS_VERSION:
-        found = json.dumps(content["schema_version"])
-        raise UsageError(
-            f"--thresholds {file}: has schema version {found}, but this version of ast reads {THRESHOLDS_VERSION}; "
-            "write it again with `ast evaluate --thresholds-output`"
-        )
-    if not isinstance(labels, dict) or not labels:
-        raise UsageError(
-            f'--thresholds {file}: contains no thresholds under "labels"; `ast evaluate --thresholds-output` '
-            "writes such a file"
-        )
-    return tuple((label, _threshold(file, label, value)) for label, value in labels.items())
-
-
-def _threshold(file: Path, label: str, value: object) -> float:
-    """Return the threshold of one label, from a plain number or from an object with its metrics."""
-    threshold = value.get("threshold") if isinstance(value, dict) else value
-    try:
-        check_threshold(label, threshold)
-    except UsageError as error:
-        raise UsageError(f"--thresholds {file}: {error}") from error
-    assert isinstance(threshold, int | float)
-    return float(threshold)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from importlib import resources
 from pathlib import Path
 
-from ast_cli.errors import HubError
+from ast_cli.errors import HubError, UsageError
 from ast_cli.files.cache import file_digest
 from ast_cli.hub.cached import cached_folder, holds_weights
 from ast_cli.hub.download import download
@@ -22,6 +23,7 @@ from ast_cli.hub.names import (
     OPENVINO_NAME,
     PICKLE_NAME,
     PREPROCESSOR_NAME,
+    THRESHOLDS_NAME,
     known_aliases,
     repo_id_of,
 )
@@ -68,6 +70,17 @@ def checkpoint_folder(model: str | Path) -> Path:
     return cached_folder(repo_id_of(name)) or download(name)
 
 
+def is_here(model: str) -> bool:
+    """Return whether `checkpoint_folder` finds a model on this machine, without the network."""
+    if model == BUILTIN:
+        return True
+    if model not in known_aliases() and Path(model).expanduser().exists():
+        return True
+    with contextlib.suppress(UsageError):
+        return cached_folder(repo_id_of(model)) is not None
+    return False
+
+
 def exported_file(model: str | Path) -> Path | None:
     """Return the file of an exported model that a runtime loads; None for a checkpoint.
 
@@ -94,6 +107,27 @@ def describing_folder(exported: Path) -> Path | None:
     folder = exported.parent
     is_the_folders = exported.name in EXPORTED_NAMES and (folder / CONFIG_NAME).is_file() and not holds_weights(folder)
     return folder if is_the_folders else None
+
+
+def thresholds_file(model: str | Path) -> Path | None:
+    """Return the absolute path of the file with a model's thresholds; None if there is none.
+
+    That is ``thresholds.json`` in the folder that describes the model: for a file of weights, the folder with the
+    ``config.json`` beside it. An exported file that describes itself may contain thresholds and is returned.
+    """
+    name = os.fspath(model)
+    path, exported = Path(name).expanduser(), exported_file(name)
+    folder: Path | None
+    if exported is not None:
+        folder = describing_folder(exported)
+        if folder is None:
+            return exported.absolute()
+    elif name != BUILTIN and name not in known_aliases() and path.is_file():
+        folder = path.parent if (path.parent / CONFIG_NAME).is_file() else None
+    else:
+        folder = checkpoint_folder(name)
+    file = None if folder is None else folder / THRESHOLDS_NAME
+    return file.absolute() if file is not None and file.is_file() else None
 
 
 def checkpoint_digest(name: str) -> str:

@@ -14,6 +14,7 @@ DEFAULT_ALIAS = "audioset"
 CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
 LABELS_NAME = "labels.json"  # facts about single labels, see `ast_cli.label_list.read_unproven`
+THRESHOLDS_NAME = "thresholds.json"  # optional: scores from which the labels count as present
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
 PICKLE_NAME = "pytorch_model.bin"

@@ -13,6 +13,7 @@ from ast_cli.audio.channels import MIX, Channels, parsed_channels
 from ast_cli.audio.front_end import FbankBackend, FrontEndName, check_front_end_name
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import UsageError
+from ast_cli.files.json_object import shown
 
 Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
@@ -52,7 +53,7 @@ def check_threshold(label: str, value: object) -> None:
         UsageError: If it is not; the message names the label.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise UsageError(f"the threshold of {label!r} must be a number from 0 to 1, not {value!r}")
+        raise UsageError(f"the threshold of {shown(label)} must be a number from 0 to 1, not {shown(value)}")
 
 
 def check_threshold_range(threshold: float | None, activation: str) -> None:
@@ -195,7 +196,7 @@ class ClassifyOptions(WindowOptions):
 
     Attributes:
         top_k: Maximum number of labels to keep; None for 5, or for all where ``labels`` or ``thresholds`` are given.
-        threshold: Lowest score to keep; None for any.
+        threshold: Lowest score to keep; None for any. See ``events``.
         thresholds: Lowest score to keep of single labels: a mapping or pairs of a label and a score from 0 to 1. All
             other labels then have the threshold ``threshold``, or 0.5 where that is None.
         labels: Labels to report, by name or AudioSet identifier; ``Animal/*`` is a class of AudioSet's hierarchy with
@@ -206,7 +207,8 @@ class ClassifyOptions(WindowOptions):
         aggregate: How the scores of a recording's windows are combined: their mean or their maximum.
         timestamps: Whether the result contains the labels of each window too.
         events: Whether the result contains events: for each label, consecutive windows whose score reaches the label's
-            own threshold or else ``threshold`` (0.5 by default), merged.
+            threshold, merged. That is its own in ``thresholds`` or else ``threshold``. Where neither is given, it is
+            the one that comes with the model, or 0.5 for a label without one.
         stream: Whether windows and events are yielded as they close; the result then comes without them.
         activation: Function from logits to scores; ``auto`` is sigmoid for multi-label and softmax for single-label
             models.
@@ -216,7 +218,10 @@ class ClassifyOptions(WindowOptions):
         int | None,
         About("Maximum number of labels. [default: 5, or all with --labels or --thresholds]", short="-k"),
     ] = None
-    threshold: Annotated[float | None, About("Lowest score to report.")] = None
+    threshold: Annotated[
+        float | None,
+        About("Lowest score to report. [default: any; for --events as in the model's thresholds.json, else 0.5]"),
+    ] = None
     thresholds: tuple[tuple[str, float], ...] = ()
     labels: Annotated[
         tuple[str, ...],
@@ -236,9 +241,7 @@ class ClassifyOptions(WindowOptions):
     ] = False
     aggregate: ToAggregate = "mean"
     timestamps: Annotated[bool, About("Report each window too.")] = False
-    events: Annotated[
-        bool, About("Report events: consecutive windows over --threshold (0.5 by default), merged per label.")
-    ] = False
+    events: Annotated[bool, About("Report events: consecutive windows over the threshold of a label, merged.")] = False
     stream: Annotated[bool, About("Write windows and events as records of their own as they close (jsonl).")] = False
     activation: Annotated[
         Activation, About("Function from logits to scores. auto: the one that the checkpoint was trained with.")
@@ -265,6 +268,11 @@ class ClassifyOptions(WindowOptions):
         if self.activation != "auto":  # else the range of the scores is known only with the model
             check_threshold_range(self.threshold, self.activation)
             check_specific(self.specific, self.activation)
+
+    @property
+    def leave_events_to_model(self) -> bool:
+        """Whether events use the thresholds that come with the model: the options themselves contain none."""
+        return self.events and self.threshold is None and not self.thresholds
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ast_cli.engine.graph.exported import extractor_inside
 from ast_cli.engine.interface import Engine
 from ast_cli.engine.options import TORCH_ENGINES, EngineName
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, UsageError
-from ast_cli.hub.folders import default_model, describing_folder, exported_file
+from ast_cli.hub.folders import default_model, describing_folder, exported_file, thresholds_file
 from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import TaggingResult
@@ -27,6 +27,7 @@ from ast_cli.tagging.inputs import Input, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, DecodeOptions, ExtractOptions, LoadOptions
 from ast_cli.tagging.score.classify import classify_inputs, classify_turns
 from ast_cli.tagging.score.recording import Audio, open_stream, recordings_of
+from ast_cli.tagging.thresholds import model_thresholds
 
 
 class Tagger:
@@ -46,6 +47,7 @@ class Tagger:
         self.engine = engine
         self.feature_extractor = feature_extractor
         self.name = name
+        self._thresholds_file: Path | None = None  # set where the model is loaded by its name
         self._load_in_torch: Callable[[], Engine] | None = None  # set where `auto` chose another engine than torch
 
     @classmethod
@@ -115,6 +117,7 @@ class Tagger:
         engine = load_engine(name, options, report_progress)
         backend = fbank_for(engine, options.fbank_backend)
         tagger = cls(engine, extractor_for(name, engine.config, backend, options.front_end), name)
+        tagger._thresholds_file = thresholds_file(name)
         if options.engine == "auto" and engine.name not in TORCH_ENGINES and exported_file(name) is None:
             in_torch = dataclasses.replace(options, engine="torch")
             tagger._load_in_torch = lambda: load_engine(name, in_torch, report_progress)
@@ -124,6 +127,19 @@ class Tagger:
     def config(self) -> ASTConfig:
         """Configuration of the model, with its labels."""
         return self.engine.config
+
+    @cached_property
+    def thresholds(self) -> Mapping[str, float]:
+        """Thresholds that come with the checkpoint in ``thresholds.json``, by label; empty if it has none.
+
+        ``events`` uses them where the options contain no threshold. The file is read when it is first needed.
+
+        Raises:
+            CheckpointError: If the file is damaged, or belongs to a model with other labels.
+        """
+        if self._thresholds_file is None:
+            return {}
+        return model_thresholds(self._thresholds_file, self.config.id2label)
 
     def classify(
         self,

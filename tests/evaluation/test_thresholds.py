@@ -45,6 +45,17 @@ def test_equal_scores_and_absent_classes(rng: np.random.Generator) -> None:
     assert 0 < found.threshold <= 0.4
 
 
+def test_labels_with_too_few_examples_are_left_out(rng: np.random.Generator) -> None:
+    targets = np.zeros((60, 3), bool)
+    for column, support in enumerate((19, 20, 40)):
+        targets[:support, column] = True
+    scores = rng.random((60, 3))
+    found = best_thresholds(scores, targets, LABELS[:3], min_support=20)
+    assert [(each.label, each.support) for each in found] == [("Speech", 20), ("Music", 40)]
+    assert found == best_thresholds(scores, targets, LABELS[:3])[1:]
+    assert best_thresholds(scores, np.zeros((60, 3), bool), LABELS[:3], min_support=0) == ()
+
+
 def test_a_written_file_can_be_read(tmp_path: Path) -> None:
     targets = np.array([[True, False], [False, True], [False, False]])
     thresholds = best_thresholds(np.array([[0.9, 0.1], [0.2, 0.7], [0.1, 0.6]]), targets, ["Rain", "Waves, surf"])

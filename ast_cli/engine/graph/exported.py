@@ -63,7 +63,7 @@ def refuse_without_weights(file: Path) -> None:
 
 
 def text_inside(file: Path, name: str) -> dict[str, Any]:
-    """Return one of the two JSON objects that ``ast export`` writes into a model.
+    """Return one of the two JSON objects that describe a model and that ``ast export`` writes into a model.
 
     Args:
         file: File of the model.
@@ -72,16 +72,26 @@ def text_inside(file: Path, name: str) -> dict[str, Any]:
     Raises:
         CheckpointError: If the file is damaged, has another format, or does not contain the object.
     """
-    try:
-        text = _text_of(file, name)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise refused(file, error) from error
-    if text is None:
+    values = optional_text_inside(file, name)
+    if values is None:
         raise CheckpointError(
             f"{file}: contains no {name}, which `ast export` writes into a model; export it again, or put it beside "
             f"its {CONFIG_NAME} and {PREPROCESSOR_NAME} under the name model{file.suffix}"
         )
-    return parse_json_object(text.encode(), f"{file}: {name}")
+    return values
+
+
+def optional_text_inside(file: Path, name: str) -> dict[str, Any] | None:
+    """Return a JSON object that ``ast export`` may have written into a model; None if it did not.
+
+    Raises:
+        CheckpointError: If the file is damaged or has another format.
+    """
+    try:
+        text = _text_of(file, name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise refused(file, error) from error
+    return None if text is None else parse_json_object(text.encode(), f"{file}: {name}")
 
 
 def _text_of(file: Path, name: str) -> str | None:

@@ -34,9 +34,11 @@ FLAGS = {  # flags of the settings in a fingerprint that are not fields of `Clas
     "schema_version": "the version of the output's format",
     "dtype": "--dtype",
     "fbank": "--fbank",
+    "model_thresholds": "the model's thresholds.json",
     "shard": "--shard",
 }
-OPAQUE = frozenset({"model", "labels", "options.thresholds"})  # their values are digests or long lists
+# Settings whose values are digests or long lists.
+OPAQUE = frozenset({"model", "labels", "options.thresholds", "model_thresholds"})
 ADDED_SETTINGS = {"options.channels": "mix"}  # their values in journals of versions that had no such flag
 
 

@@ -26,7 +26,8 @@ from ast_cli.tagging.run.matches import MatchSelection
 from ast_cli.tagging.run.plan import remember_speed
 from ast_cli.tagging.run.shards import in_shard
 from ast_cli.tagging.run.tally import OnProgress, Tally
-from ast_cli.tagging.score.classify import classify_inputs, classify_turns, tag_chooser
+from ast_cli.tagging.score.classify import classify_inputs, classify_turns, own_thresholds, tag_chooser
+from ast_cli.tagging.score.scoring import TagChooser
 from ast_cli.tagging.tagger import Tagger
 
 if TYPE_CHECKING:
@@ -83,13 +84,21 @@ class TaggingRun:
 
     Attributes:
         tally: Counts of the inputs that are done.
+        chooser: Labels that are reported, and their thresholds.
         batch_size: Number of windows per batch.
     """
 
     def __init__(
-        self, records: Iterator[Record], tally: Tally, engine: Engine, batch_size: BatchSize, journal: Journal | None
+        self,
+        records: Iterator[Record],
+        tally: Tally,
+        engine: Engine,
+        chooser: TagChooser,
+        batch_size: BatchSize,
+        journal: Journal | None,
     ) -> None:
         self.tally = tally
+        self.chooser = chooser
         self.batch_size = batch_size
         self._engine = engine
         self._records = records
@@ -147,7 +156,7 @@ def open_run(
     Raises:
         AstError: If the output cannot be opened, or the options do not fit the model.
     """
-    tag_chooser(tagger, options)  # validates the options before the output is opened
+    chooser = tag_chooser(tagger, options)  # validates the options before the output is opened
     if run_options.shard is not None:
         real_path, shard = RealPaths(), run_options.shard
         inputs = [item for item in inputs if in_shard(item, shard, real_path)]
@@ -173,7 +182,7 @@ def open_run(
         records = _written(tagged, select, journal, tally, on_progress)
         with contextlib.closing(tagged), contextlib.closing(records):
             started_s = time.monotonic()
-            yield TaggingRun(records, tally, tagger.engine, batch_size, journal)
+            yield TaggingRun(records, tally, tagger.engine, chooser, batch_size, journal)
         if live is None and options.channels != EACH:  # the speed of one channel, which mixed ones have too
             engine = tagger.engine
             how = f"{engine.name}, {engine.device_name}, {engine.dtype_name}"
@@ -252,7 +261,9 @@ def _written(
 
 def fingerprint(tagger: Tagger, options: ClassifyOptions) -> dict[str, Any]:
     """Return the settings that results depend on; runs with different settings cannot share an output."""
+    own = own_thresholds(tagger, options)
     return {
         "schema_version": SCHEMA_VERSION,
+        **({"model_thresholds": sorted(own.items())} if own else {}),
         **run_fingerprint(tagger.name, tagger.engine, tagger.feature_extractor, options),
     }

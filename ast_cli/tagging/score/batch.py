@@ -25,7 +25,7 @@ from ast_cli.errors import AstWarning, AudioError, DeviceError, ErrorCode
 from ast_cli.results import Event, FileError, StreamedPart, TaggingResult, Window
 from ast_cli.tagging.decode.opening import Turn
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions
+from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.score.events import EventMerger
 from ast_cli.tagging.score.recording import Recording, recordings_of
 from ast_cli.tagging.score.runner import runner_for
@@ -54,8 +54,7 @@ class PendingResult:
         self.events: list[Event] = []
         self.merger: EventMerger | None = None
         if options.events:
-            thresholds = DEFAULT_THRESHOLD if chooser.thresholds is None else chooser.thresholds
-            self.merger = EventMerger(chooser.id2label, chooser.label_ids, thresholds, chooser.specific)
+            self.merger = EventMerger(chooser.id2label, chooser.label_ids, chooser.event_thresholds, chooser.specific)
 
     @property
     def channel(self) -> int | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.audio.windows import hop_frames_of
 from ast_cli.engine.batch_size import BatchSize, choose_batch_size
 from ast_cli.engine.interface import Engine
+from ast_cli.errors import CheckpointError
+from ast_cli.model.config import activation_of
 from ast_cli.results import StreamedPart, TaggingResult
 from ast_cli.tagging.decode.opening import Turn, Watching, Workers, open_as_ready, open_inputs, unwatched
 from ast_cli.tagging.inputs import Input
@@ -30,6 +32,27 @@ class LoadedModel(Protocol):
     feature_extractor: ASTFeatureExtractor
     name: str
 
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Thresholds that come with the checkpoint, by label; empty if it has none."""
+
+
+def own_thresholds(model: LoadedModel, options: ClassifyOptions) -> Mapping[str, float]:
+    """Return the thresholds of the model that its events use; empty if they use none.
+
+    They are for the scores that the model gives by itself: another activation gives others.
+
+    Raises:
+        CheckpointError: If the model's file of thresholds is damaged.
+    """
+    are_its_scores = options.activation in ("auto", activation_of(model.engine.config))
+    if not (options.leave_events_to_model and are_its_scores):
+        return {}
+    try:
+        return model.thresholds
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; --threshold does without this file") from error
+
 
 def tag_chooser(model: LoadedModel, options: ClassifyOptions) -> TagChooser:
     """Return the function that chooses tags, after checking that the options fit the model.
@@ -37,9 +60,10 @@ def tag_chooser(model: LoadedModel, options: ClassifyOptions) -> TagChooser:
     Raises:
         UsageError: If the hop is longer than a window, the model does not have a label, or its scores cannot reach the
             threshold.
+        CheckpointError: If the model's file of thresholds is needed and damaged.
     """
     hop_frames_of(options.hop_s, model.feature_extractor.max_length)
-    return TagChooser(model.engine.config, options)
+    return TagChooser(model.engine.config, options, own_thresholds(model, options))
 
 
 def classify_inputs(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.errors import AstWarning, UsageError
-from ast_cli.labels import label_ids_by_name, mid_of, no_such_label, select_label_ids
+from ast_cli.labels import mid_of, select_label_ids
 from ast_cli.model.config import ASTConfig, activation_of, known_problem_type
 from ast_cli.results import Tag
 from ast_cli.tagging.options import (
@@ -20,6 +21,7 @@ from ast_cli.tagging.options import (
     check_threshold_range,
 )
 from ast_cli.tagging.score.specific import SpecificLabels
+from ast_cli.tagging.thresholds import thresholds_by_id
 
 Scores = NDArray[np.float32]
 GUESSED = (
@@ -54,6 +56,7 @@ class TagChooser:
     Args:
         config: Configuration of the model, with its labels and problem type.
         options: Labels to report, their greatest number, and their thresholds.
+        model_thresholds: Thresholds of events that come with the model, by label; none if the options set thresholds.
 
     Raises:
         UsageError: If the model does not have a label, its scores cannot reach the threshold, or they are logits and
@@ -63,9 +66,13 @@ class TagChooser:
         label_ids: Class indices of the labels that may be reported, shape (num_chosen,).
         thresholds: Lowest score to report of each label, float64, shape (num_chosen,); None to report any score.
         specific: What leaves out general labels; None to report them.
+        event_thresholds: Lowest score of each label that belongs to an event, float64, shape (num_chosen,).
+        num_model_thresholds: Number of the labels whose events use the threshold that comes with the model.
     """
 
-    def __init__(self, config: ASTConfig, options: ClassifyOptions) -> None:
+    def __init__(
+        self, config: ASTConfig, options: ClassifyOptions, model_thresholds: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         self.id2label: Mapping[int, str] = config.id2label
         self.activation = chosen_activation(config) if options.activation == "auto" else options.activation
         check_threshold_range(options.threshold, self.activation)
@@ -80,6 +87,12 @@ class TagChooser:
         self.top_k = min(wanted, len(self.label_ids))
         self.thresholds = self._thresholds(options)
         self.specific = SpecificLabels(self.id2label, self.label_ids) if options.specific else None
+        names = [self.id2label[label_id] for label_id in self.label_ids.tolist()]
+        self.num_model_thresholds = sum(name in model_thresholds for name in names)
+        if self.thresholds is None:
+            self.event_thresholds = np.array([model_thresholds.get(name, DEFAULT_THRESHOLD) for name in names])
+        else:
+            self.event_thresholds = self.thresholds
 
     def scores(self, logits: Scores) -> Scores:
         """Return the scores for logits, both of shape (batch, num_labels)."""
@@ -108,19 +121,9 @@ class TagChooser:
         if not options.thresholds and options.threshold is None:
             return None
         default = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
-        own = _own_thresholds(options, self.id2label)
+        try:
+            own = thresholds_by_id(options.thresholds, self.id2label)
+        except UsageError as error:
+            raise UsageError(f"--thresholds: {error}") from error
         values = [own.get(label_id, default) for label_id in self.label_ids.tolist()]
         return np.array(values, np.float64)
-
-
-def _own_thresholds(options: ClassifyOptions, id2label: Mapping[int, str]) -> dict[int, float]:
-    """Return the thresholds that the options set for single labels, by class index."""
-    known, found = label_ids_by_name(id2label), dict[int, float]()
-    for name, threshold in options.thresholds:
-        label_id = known.get(name.casefold())
-        if label_id is None:
-            raise UsageError(f"--thresholds: {no_such_label(name, id2label)}")
-        if label_id in found:
-            raise UsageError(f"two thresholds are given for the label {id2label[label_id]!r}")
-        found[label_id] = threshold
-    return found
