@@ -1,7 +1,8 @@
 """Convert a checkpoint into a model for ONNX Runtime or OpenVINO; the library behind ``ast export``.
 
-The output folder also contains ``config.json`` (labels and sizes) and ``preprocessor_config.json`` (the features that
-the model expects). Both are stored inside the model as well, so that the file of the model is enough to use it.
+The output folder also contains ``config.json`` (labels and sizes), ``preprocessor_config.json`` (the features that the
+model expects) and ``thresholds.json`` if the checkpoint has one. All are stored inside the model as well, so that the
+file of the model is enough to use it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from ast_cli.errors import AstError, AstWarning, AudioError, UsageError
 from ast_cli.files.atomic import replacing
 from ast_cli.files.json_object import write_json_object
 from ast_cli.files.target import ReadFiles, check_target
-from ast_cli.hub.names import CONFIG_NAME, ONNX_NAME, OPENVINO_NAME, PREPROCESSOR_NAME
+from ast_cli.hub.folders import thresholds_file
+from ast_cli.hub.names import CONFIG_NAME, ONNX_NAME, OPENVINO_NAME, PREPROCESSOR_NAME, THRESHOLDS_NAME
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.config import ASTConfig, known_problem_type
 from ast_cli.tagging.decode.opening import open_inputs
@@ -36,6 +38,7 @@ from ast_cli.tagging.inputs import list_inputs
 from ast_cli.tagging.options import WindowOptions
 from ast_cli.tagging.score.recording import Recording
 from ast_cli.tagging.tagger import check_fit, extractor_for
+from ast_cli.tagging.thresholds import model_thresholds, thresholds_content
 
 ExportFormat = Literal["onnx", "openvino"]
 ExportDtype = Literal["float32", "float16", "int8"]
@@ -48,7 +51,7 @@ UNCALIBRATED = (
     "float32, one window took 2.3 times as long in ONNX Runtime and 0.84 times in OpenVINO, but 0.36 and 0.25 times "
     "with calibration; use --calibrate FOLDER with recordings like yours"
 )
-METADATA = (CONFIG_NAME, PREPROCESSOR_NAME)  # names of the two texts stored inside a model
+METADATA = (CONFIG_NAME, PREPROCESSOR_NAME)  # names of the texts stored inside every model
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class ExportOptions:
         wrong = {"onnx": ".xml", "openvino": ".onnx"}[self.format]
         if self.output.suffix == wrong:
             raise UsageError(f"--output {self.output}: the suffix {wrong} does not match --format {self.format}")
-        for file in self.files:
+        for file in (*self.files, *self.thresholds_files):
             check_target(file, ReadFiles([self.model], "the model itself"), force=self.force, makes_folder=True)
 
     @property
@@ -103,11 +106,16 @@ class ExportOptions:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Paths of all files to write; if ``output`` is a file, without the JSON files."""
+        """Paths of the files to write; if ``output`` is a file, without the JSON files."""
         files = [self.model_file] + ([self.model_file.with_suffix(".bin")] if self.format == "openvino" else [])
         if self.model_file != self.output:
             files += [self.output / name for name in METADATA]
         return tuple(files)
+
+    @property
+    def thresholds_files(self) -> tuple[Path, ...]:
+        """Path of ``thresholds.json`` in the output folder, written if the checkpoint has one; empty for a file."""
+        return () if self.model_file == self.output else (self.output / THRESHOLDS_NAME,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +154,13 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
         warnings.warn(UNCALIBRATED, AstWarning, stacklevel=2)
     builder, num_windows = _builder(options, config, weights, extractor, report_progress)
     graph = builder.build()
-    facts = {
+    facts: dict[str, dict[str, Any]] = {
         CONFIG_NAME: _exported_config(config, options.dtype),
         PREPROCESSOR_NAME: extractor.to_dict(),
     }
+    thresholds = _thresholds(options.model, config)
+    if thresholds is not None:
+        facts[THRESHOLDS_NAME] = thresholds
     graph.metadata.update({name: json.dumps(values) for name, values in facts.items()})
     report_progress(f"writing {options.model_file}")
     try:
@@ -159,10 +170,41 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
         raise AstError(f"{options.model_file}: cannot be written ({error.strerror or error})") from error
     except ValueError as error:
         raise AstError(f"{options.model}: an ONNX file is limited to 2 GiB, and this model needs {error}") from error
+    files = options.files
     if options.model_file != options.output:
         for name, values in facts.items():
             write_json_object(options.output / name, values)
-    return Exported(options.files, sum(file.stat().st_size for file in options.files), num_windows)
+    for file in options.thresholds_files:
+        if thresholds is not None:
+            files += (file,)
+        else:
+            _remove_replaced(file)
+    return Exported(files, sum(file.stat().st_size for file in files), num_windows)
+
+
+def _thresholds(model: str, config: ASTConfig) -> dict[str, Any] | None:
+    """Return the content of a checkpoint's file of thresholds; None if it has none.
+
+    Raises:
+        CheckpointError: If the file is damaged, or belongs to a model with other labels.
+    """
+    file = thresholds_file(model)
+    if file is None:
+        return None
+    model_thresholds(file, config.id2label)
+    return thresholds_content(file)[0]
+
+
+def _remove_replaced(file: Path) -> None:
+    """Remove the thresholds of the model that was replaced: they would count as those of the new one.
+
+    Raises:
+        AstError: If the file cannot be removed.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise AstError(f"{file}: this file of the replaced model cannot be removed ({error.strerror})") from error
 
 
 def _exported_config(config: ASTConfig, dtype: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from ast_cli.engine.options import EngineOptions, exported_engine
 from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.errors import AstError, AstWarning, CheckpointError, DeviceError, EngineMissingError, UsageError
 from ast_cli.export import ExportOptions, export_model
-from ast_cli.hub.folders import checkpoint_digest
+from ast_cli.hub.folders import builtin_folder, checkpoint_digest
 from ast_cli.model.arrays import load_arrays
 from ast_cli.tagging.score.scoring import scores_of
 
@@ -161,6 +162,43 @@ def test_an_exported_model_loads_by_folder_and_by_file(tmp_path: Path, format_na
         results.append(tagger.classify(SAMPLES / "rain.ogg").tags)
     assert results[0] == results[1] == results[2]
     assert results[0][0].label == "Rain"
+
+
+@each_format
+def test_an_exported_model_brings_the_thresholds_of_the_checkpoint(tmp_path: Path, format_name: Any) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(builtin_folder(), model)
+    content = {"schema_version": 1, "labels": {"/m/06mb1": {"threshold": 0.3, "support": 20}, "Bark": 0.0}}
+    (model / "thresholds.json").write_text(json.dumps(content))
+    folder, alone = tmp_path / "out", tmp_path / {"onnx": "tagger.onnx", "openvino": "tagger.xml"}[format_name]
+    exported = export_model(ExportOptions(str(model), folder, format_name))
+    assert exported.files[-1] == folder / "thresholds.json"
+    assert exported.num_bytes == sum(file.stat().st_size for file in folder.iterdir())
+    assert json.loads((folder / "thresholds.json").read_text()) == content
+    assert export_model(ExportOptions(str(model), alone, format_name)).files[0] == alone
+    for name in (model, folder, folder / exported.files[0].name, alone):
+        tagger = Tagger.from_pretrained(name)
+        assert tagger.thresholds == {"Rain": 0.3, "Bark": 0.0}
+        found = tagger.classify(SAMPLES / "rain.ogg", events=True, labels=("Bark",))
+        assert [event.label for event in found.events or ()] == ["Bark"]
+
+    (model / "thresholds.json").write_text('{"labels": {"Rian": 0.5}}')
+    with pytest.raises(CheckpointError, match="model has no label 'Rian'"):
+        export_model(ExportOptions(str(model), tmp_path / "other", format_name))
+
+
+def test_thresholds_of_another_model_do_not_stay_in_the_output(tmp_path: Path) -> None:
+    stray, model = tmp_path / "out" / "thresholds.json", tmp_path / "model"
+    shutil.copytree(builtin_folder(), model)
+    (model / "thresholds.json").unlink(missing_ok=True)
+    stray.parent.mkdir()
+    stray.write_text('{"labels": {"Rain": 0.1}}')
+    with pytest.raises(UsageError, match=r"thresholds\.json exists: add --force to replace it"):
+        ExportOptions(str(model), stray.parent)
+    exported = export_model(ExportOptions(str(model), stray.parent, force=True))
+    assert stray not in exported.files
+    assert not stray.exists()
+    assert Tagger.from_pretrained(stray.parent).thresholds == {}
 
 
 @each_format

@@ -202,6 +202,12 @@ def test_the_pickle_is_fetched_where_there_is_no_safetensors_file(hub: FakeHub, 
     assert set(snapshot_files(home)) == {"config.json", "preprocessor_config.json", "pytorch_model.bin"}
 
 
+def test_thresholds_of_the_repository_are_fetched_with_the_checkpoint(hub: FakeHub, home: Path) -> None:
+    hub.repos[REPO]["thresholds.json"] = b'{"labels": {"Rain": 0.4}}'
+    assert run_download(hub, home).exit_code == 0
+    assert snapshot_files(home) == FETCHED | {"thresholds.json": hub.repos[REPO]["thresholds.json"]}
+
+
 def test_weights_in_shards_are_fetched_with_their_index(hub: FakeHub, home: Path) -> None:
     shards = {f"model-0000{number}-of-00002.safetensors": WEIGHTS + bytes([number]) for number in (1, 2)}
     files = shards | {"model.safetensors.index.json": b"{}", "config.json": b"{}"}

@@ -27,7 +27,15 @@ from ast_cli.hub.client import (
     retry,
     unwritable,
 )
-from ast_cli.hub.names import CONFIG_NAME, DEFAULT_REVISION, INDEX_NAME, PICKLE_NAME, PREPROCESSOR_NAME, WEIGHTS_NAME
+from ast_cli.hub.names import (
+    CONFIG_NAME,
+    DEFAULT_REVISION,
+    INDEX_NAME,
+    PICKLE_NAME,
+    PREPROCESSOR_NAME,
+    THRESHOLDS_NAME,
+    WEIGHTS_NAME,
+)
 
 REVISION = re.compile(r"(?!.*\.\.)\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
 
@@ -115,7 +123,7 @@ def _needed_files(repo_id: str, names: list[str]) -> list[str]:
         weights = [PICKLE_NAME]
     else:
         raise HubError(f"{repo_id}: has neither {WEIGHTS_NAME} nor {PICKLE_NAME}")
-    optional = [PREPROCESSOR_NAME] if PREPROCESSOR_NAME in names else []
+    optional = [name for name in (PREPROCESSOR_NAME, THRESHOLDS_NAME) if name in names]
     return [*weights, *optional, CONFIG_NAME]
 
 
