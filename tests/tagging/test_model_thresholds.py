@@ -44,7 +44,7 @@ def write(folder: Path, *, others: float | None = None, **values: float) -> Path
 
 
 def loaded(folder: Path) -> Tagger:
-    return Tagger.from_pretrained(folder, device="cpu")
+    return Tagger.from_pretrained(folder, engine="torch", device="cpu")  # no conversion
 
 
 def labels_of(events: Any) -> list[str]:
@@ -144,25 +144,29 @@ def test_the_folder_is_found_after_the_current_one_has_changed(folder: Path, mon
 def test_a_changed_file_is_a_change_of_settings_for_events_alone(
     folder: Path, write_wav: Write, tmp_path: Path
 ) -> None:
-    def settings(**changes: Any) -> dict[str, Any]:
-        return fingerprint(loaded(folder), ClassifyOptions(**changes))
+    events = ClassifyOptions(events=True)
 
-    without = settings(events=True), settings()
+    def settings(tagger: Tagger) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        others = (ClassifyOptions(), ClassifyOptions(events=True, threshold=0.5))
+        return fingerprint(tagger, events), [fingerprint(tagger, options) for options in others]
+
+    without = settings(loaded(folder))
     file = write(folder, Rain=0.3, Bark=0.4)
-    before = settings(events=True), settings(), settings(events=True, threshold=0.5)
+    tagger, clips = loaded(folder), write_wav("clips/a.wav", 0.5).parent
+    before = settings(tagger)
     assert before[0] != without[0]
     assert before[1] == without[1]
+    tag_files([clips], tagger, tmp_path / "events.jsonl", options=events)
+    tag_files([clips], tagger, tmp_path / "tags.jsonl")
     file.write_text('{"labels": {"Bark": {"threshold": 0.4}, "Rain": 0.3}}')  # the same, in another form
-    assert settings(events=True) == before[0]
-    clips = write_wav("clips/a.wav", 0.5).parent
-    for name in ("events.jsonl", "tags.jsonl"):
-        tag_files([clips], loaded(folder), tmp_path / name, options=ClassifyOptions(events=name == "events.jsonl"))
+    assert settings(loaded(folder)) == before
     write(folder, Rain=0.3, Bark=0.5)
-    assert settings(events=True) != before[0]
-    assert (settings(), settings(events=True, threshold=0.5)) == before[1:]
-    tag_files([clips], loaded(folder), tmp_path / "tags.jsonl", resume=True)
+    changed = loaded(folder)
+    assert settings(changed)[0] != before[0]
+    assert settings(changed)[1] == before[1]
+    tag_files([clips], changed, tmp_path / "tags.jsonl", resume=True)
     with pytest.raises(UsageError, match=r"other settings: the model's thresholds\.json was another; --resume needs"):
-        tag_files([clips], loaded(folder), tmp_path / "events.jsonl", options=ClassifyOptions(events=True), resume=True)
+        tag_files([clips], changed, tmp_path / "events.jsonl", options=events, resume=True)
 
 
 def test_what_is_here_is_known_without_the_network(folder: Path) -> None:
