@@ -159,11 +159,11 @@ def run_checks() -> Iterator[Check]:
     """Compare decoded samples, fbank and logits with the stored values, by decoder, engine, device and data type."""
     yield from check_decoders()
     reference = load_file(REFERENCE)
-    fbank, logits = reference["fbank"], reference["logits"]
+    fbank, builtin_fbank, logits = reference["fbank"], reference["builtin_fbank"], reference["logits"]
     yield _check_fbank("numpy", "cpu", reference["waveform"], fbank)
     for engine in EXTRAS:
         if is_installed(engine):
-            yield _check_logits(engine, EngineOptions(engine, "cpu"), fbank, logits)  # type: ignore[arg-type]
+            yield _check_logits(engine, EngineOptions(engine, "cpu"), builtin_fbank, logits)  # type: ignore[arg-type]
     failure = torch_failure()
     if failure is not None:
         yield Check("import", "torch", "cpu", "", None, 0.0, failure)
@@ -176,7 +176,7 @@ def run_checks() -> Iterator[Check]:
         for dtype in LOGITS_TOLERANCE:
             for attention in ("sdpa", "eager"):
                 options = EngineOptions("torch", device, dtype, attention)
-                yield _check_logits(f"torch {attention}", options, fbank, logits)
+                yield _check_logits(f"torch {attention}", options, builtin_fbank, logits)
 
 
 def check_decoders() -> Iterator[Check]:

@@ -1,7 +1,8 @@
 """Write the files of ast_cli/assets that `ast doctor` compares this machine's numbers with.
 
 Run it when the built-in model changes: ``python tests/make_selfcheck_reference.py``. The fbank is the real torchaudio's
-(tests/fixtures), the logits are the reference implementation's (transformers, float32, eager) on the built-in model.
+(tests/fixtures). The logits are the reference implementation's (transformers, float32, eager) for the built-in model. Its
+fbank may have another number of bins, and is that of our backend without torch.
 
 With ``--clips`` it writes the clips of every container and codec instead: a rising tone of 0.1 s, encoded by libsndfile
 or FFmpeg, and what each decoder makes of it. Lossless clips are compared with the tone itself before they are kept.
@@ -19,6 +20,8 @@ from safetensors.numpy import load_file, save_file
 from transformers import ASTForAudioClassification
 
 from ast_cli import ASTFeatureExtractor
+from ast_cli.audio.fbank.blocks import fbanks_of
+from ast_cli.audio.fbank.mel_bank import FbankConfig
 from ast_cli.hub.folders import builtin_folder
 from ast_cli.selfcheck import CLIPS, REFERENCE, decoded_clip
 
@@ -112,13 +115,16 @@ def write_reference() -> None:
     golden = load_file(FIXTURE)
     waveform, fbank = golden[f"waveform/{CLIP}"], golden[f"kaldi_fbank/{CLIP}"]
     extractor = ASTFeatureExtractor.from_pretrained(builtin_folder())
-    input_values = extractor.input_values([torch.from_numpy(fbank)])
+    config = FbankConfig(num_mel_bins=extractor.num_mel_bins)
+    builtin_fbank = fbanks_of([waveform], config, "numpy")[0]
+    input_values = torch.from_numpy(extractor.input_values([builtin_fbank]))
     model = ASTForAudioClassification.from_pretrained(
         builtin_folder(), attn_implementation="eager", dtype=torch.float32
     )
     with torch.inference_mode():
         logits = model(input_values).logits[0].numpy()
-    arrays = {"waveform": waveform, "fbank": fbank, "logits": np.ascontiguousarray(logits)}
+    arrays = {"waveform": waveform, "fbank": fbank, "builtin_fbank": builtin_fbank}
+    arrays["logits"] = np.ascontiguousarray(logits)
     save(arrays, REFERENCE, clip=CLIP, model="builtin")
 
 
