@@ -1,7 +1,7 @@
 """Write the files of ast_cli/assets that `ast doctor` compares this machine's numbers with.
 
 Run it when the built-in model changes: ``python tests/make_selfcheck_reference.py``. The fbank is the real torchaudio's
-(tests/fixtures). The logits are the reference implementation's (transformers, float32, eager) for the built-in model. Its
+fbank may have another number of bins, and comes from our backend without torch.
 fbank may have another number of bins, and is that of our backend without torch.
 
 With ``--clips`` it writes the clips of every container and codec instead: a rising tone of 0.1 s, encoded by libsndfile
