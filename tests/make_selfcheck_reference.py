@@ -1,8 +1,8 @@
 """Write the files of ast_cli/assets that `ast doctor` compares this machine's numbers with.
 
 Run it when the built-in model changes: ``python tests/make_selfcheck_reference.py``. The fbank is the real torchaudio's
-fbank may have another number of bins, and comes from our backend without torch.
-fbank may have another number of bins, and is that of our backend without torch.
+(tests/fixtures). The logits are those of the reference implementation (transformers, float32, eager) for the built-in
+model, whose fbank may have another number of bins, and comes from our backend without torch.
 
 With ``--clips`` it writes the clips of every container and codec instead: a rising tone of 0.1 s, encoded by libsndfile
 or FFmpeg, and what each decoder makes of it. Lossless clips are compared with the tone itself before they are kept.
