@@ -32,7 +32,8 @@ MAX_CONFIG_BYTES = 1 << 20
 NEVER_DEFAULTS = frozenset(
     "--output --output-dir --plot --predictions --thresholds-output --apply --calibrate --features --keep-checkpoint "
     "--resume --retry-errors --force --files-from --null --shard --dry-run --json --list --raw-rate --raw-format "
-    "--raw-channels --search --tree --split --fold --folds --thresholds --help --version --debug --all".split()
+    "--raw-channels --search --tree --split --fold --folds --soft-targets --thresholds --help --version --debug "
+    "--all".split()
 )
 # Options that mean something else in each command: their defaults are set for one command.
 OF_ONE_COMMAND = frozenset({"--format", "--batch-size", "--dtype", "--max-length", "--num-mel-bins"})

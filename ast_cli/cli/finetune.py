@@ -15,7 +15,7 @@ from ast_cli.cli.completion import complete_models
 from ast_cli.cli.option_flags import as_command
 from ast_cli.cli.parameters import Device, Exclude, choose_model
 from ast_cli.cli.streams import note, quiet_native_libraries
-from ast_cli.dataset.examples import read_examples
+from ast_cli.dataset.examples import manifest_with_scores, read_examples
 from ast_cli.errors import ExitCode
 from ast_cli.hub.names import BUILTIN
 from ast_cli.report.text import counted, printable
@@ -79,6 +79,16 @@ def finetune(
             "Flags override them.",
         ),
     ] = DEFAULT_RECIPE,
+    soft_targets: Annotated[
+        Path | None,
+        typer.Option(
+            "--soft-targets",
+            metavar="FILE",
+            help="Scores of a teacher for the recordings, which then need no labels: what ast classify --top-k 1000 "
+            "writes, a CSV file with a column for each label, or .npz. [default: those in the manifest, if any]",
+            show_default=False,
+        ),
+    ] = None,
     folds: Annotated[
         bool, typer.Option("--folds", help="Cross-validate: train once per fold, with that fold held out.")
     ] = False,
@@ -111,12 +121,15 @@ def finetune(
 ) -> None:
     """Train a model on labeled recordings and write a checkpoint that `ast classify` and transformers load.
 
+    With --soft-targets it learns the scores of another model, its teacher, and recordings need no labels.
+
     Examples: `ast finetune clips/ --output my-model`, `ast finetune esc50.csv --model audioset --recipe esc50 --folds
     --output esc50`. Ctrl-C saves the state; the same command with --resume continues.
     """
     base_model = choose_model(model, quiet=quiet)
     options = options_of(recipe, {name: value for name, value in flags.items() if value is not None})
-    examples = read_examples(data, exclude or ())
+    scores_file = soft_targets or manifest_with_scores(data)
+    examples = read_examples(data, exclude or (), needs_labels=scores_file is None)
     with quiet_native_libraries(), resume_hint(output, quiet=quiet):
         from ast_cli.cli.train_progress import TrainDisplay
         from ast_cli.engine.torch.device import set_num_threads
@@ -139,7 +152,7 @@ def finetune(
                 on_progress=display.progress,
             )
             train = finetune_folds if folds else library_finetune
-            result = train(examples, base_model, output, options, run)
+            result = train(examples, base_model, output, options, run, scores_file)
     num_failures = _print_folds(result) if isinstance(result, FoldsResult) else _print_result(result)
     if num_failures:
         raise typer.Exit(ExitCode.SOME_FAILED)
@@ -163,6 +176,10 @@ def _print_result(result: FinetuneResult) -> int:
         if metrics is not None:
             title, value = metrics.headline
             typer.echo(f"{name} {title}  {value:.4f}  ({counted(metrics.num_examples, 'clip')})")
+        agreement = result.taught.agreement.get(name) if result.taught else None
+        if agreement is not None:
+            top_5 = "" if agreement.top_5 is None else f", {agreement.top_5:.4f} of the first five"
+            typer.echo(f"{name} agreement  {agreement.top_1:.4f} of the first labels{top_5}")
     return len(result.failures)
 
 

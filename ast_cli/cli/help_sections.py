@@ -16,7 +16,8 @@ LEFT_COLUMN = 28  # characters at most; a longer option has its help on the next
 SECTIONS: dict[str, Sequence[str]] = {
     "Input": (
         *("--start", "--duration", "--channels", "--exclude", "--files-from", "--null"),
-        *("--split", "--fold", "--folds", "--ignore-unknown-labels", "--only-data-labels", "--padded"),
+        *("--soft-targets", "--split", "--fold", "--folds", "--ignore-unknown-labels", "--only-data-labels"),
+        "--padded",
     ),
     "What to report": (
         *("--search", "--tree", "--top-k", "--threshold", "--labels", "--exclude-labels", "--specific"),
@@ -38,7 +39,7 @@ SECTIONS: dict[str, Sequence[str]] = {
         *("--verbose", "--quiet", "--version", "--debug", "--help"),
     ),
     "Live input": ("--stream", "--raw-rate", "--raw-format", "--raw-channels"),
-    "Settings: objective": ("--freeze-encoder", "--loss", "--label-smoothing", "--new-head"),
+    "Settings: objective": ("--freeze-encoder", "--loss", "--label-smoothing", "--soft-weight", "--new-head"),
     "Settings: duration and learning rate": (
         *("--epochs", "--learning-rate", "--patience", "--validation-fraction", "--validate-every", "--seed"),
         *("--schedule", "--warmup-epochs", "--warmup-steps", "--step-start", "--step-every", "--step-factor"),

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ast_cli.dataset.class_folders import read_folder
-from ast_cli.dataset.manifest import MANIFEST_EXTENSIONS, LabeledRow, read_manifest
+from ast_cli.dataset.class_folders import METADATA_NAMES, read_folder
+from ast_cli.dataset.manifest import MANIFEST_EXTENSIONS, LabeledRow, has_scores, read_manifest
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.tagging.inputs import Input, list_inputs, no_audio_found
 from ast_cli.tagging.options import WindowOptions
@@ -164,7 +164,7 @@ class ExampleSet:
         return groups
 
 
-def read_examples(data: str | Path, exclude: Sequence[str] = ()) -> ExampleSet:
+def read_examples(data: str | Path, exclude: Sequence[str] = (), *, needs_labels: bool = True) -> ExampleSet:
     """Read labeled recordings.
 
     `ast_cli.dataset.class_folders.read_folder` and `ast_cli.dataset.manifest.read_manifest` describe the layouts. The
@@ -173,20 +173,34 @@ def read_examples(data: str | Path, exclude: Sequence[str] = ()) -> ExampleSet:
     Args:
         data: Folder or manifest.
         exclude: Patterns of files and folders that the search of a folder leaves out.
+        needs_labels: Whether recordings without labels are an error; they are none where a teacher's scores are the
+            targets.
 
     Raises:
         UsageError: If the data is invalid; the message states the place and what to do.
     """
     source = os.fspath(data)
-    rows = _read_rows(source, needs_labels=True, exclude=exclude)
+    rows = _read_rows(source, needs_labels=needs_labels, exclude=exclude)
     _check_labels(source, rows)
-    is_multi_label = any(row.allows_several or len(row.labels) != 1 for row in rows)
+    fewest = 1 if needs_labels else 0
+    is_multi_label = any(row.allows_several or not fewest <= len(row.labels) <= 1 for row in rows)
     labels = tuple(sorted({label for row in rows for label in row.labels}))
-    if not labels:
+    if not labels and needs_labels:
         raise UsageError(f"{source}: none of its {len(rows)} examples has a label")
-    if len(labels) == 1 and not is_multi_label:
+    if len(labels) == 1 and not is_multi_label and needs_labels:
         raise UsageError(f"{source}: all examples have the label {labels[0]!r}; at least two classes are needed")
     return ExampleSet(source, _examples(rows, is_multi_label=is_multi_label), labels, is_multi_label)
+
+
+def manifest_with_scores(data: str | Path) -> str | None:
+    """Return the manifest of the data, or of the folder, if it contains a teacher's scores; else None."""
+    source = os.fspath(data)
+    if os.path.isdir(source):
+        files = (os.path.join(source, name) for name in METADATA_NAMES)
+        file = next((file for file in files if os.path.isfile(file)), None)
+    else:
+        file = source if source.lower().endswith(MANIFEST_EXTENSIONS) else None
+    return file if file is not None and has_scores(file) else None
 
 
 def read_recordings(paths: Sequence[str], exclude: Sequence[str] = ()) -> ExampleSet:

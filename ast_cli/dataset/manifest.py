@@ -21,6 +21,9 @@ JSON_LINES_EXTENSIONS = (".jsonl", ".ndjson")
 TABLE_EXTENSIONS = (".csv", ".tsv")
 MANIFEST_EXTENSIONS = (*TABLE_EXTENSIONS, *JSON_LINES_EXTENSIONS)
 AUDIO_FOLDER = "audio"  # folder beside the manifest, as in ESC-50
+# A teacher's scores in a manifest: an object of JSON Lines, or a column "scores.Dog" for each label.
+SCORES_FIELD = "scores"
+SCORE_PREFIX = "scores."
 # Accepted names of each column, in lower case and with underscores for spaces and hyphens; the first one present is
 # used.
 COLUMN_NAMES = {
@@ -91,6 +94,19 @@ def read_manifest(file: str, *, needs_labels: bool = True) -> list[LabeledRow]:
 def split_named(name: str) -> str | None:
     """Return ``train``, ``validation`` or ``test`` for a name of that split; None for any other name."""
     return SPLITS.get(name.strip().lower())
+
+
+def has_scores(file: str) -> bool:
+    """Return whether a manifest contains a teacher's scores beside its recordings; False if it cannot be read."""
+    try:
+        with open(file, encoding="utf-8-sig") as stream:
+            if file.lower().endswith(TABLE_EXTENSIONS):
+                header = next((line for line in stream if line.strip()), "")
+                names = next(csv.reader([header], delimiter=_delimiter(header, file)), [])
+                return any(name.strip().startswith(SCORE_PREFIX) for name in names)
+            return any(f'"{SCORES_FIELD}"' in line and SCORES_FIELD in json.loads(line) for line in stream)
+    except (OSError, ValueError, RecursionError, csv.Error):  # the reader of the manifest states what is wrong
+        return False
 
 
 def _read_text(file: str) -> str:
@@ -232,7 +248,7 @@ def _labels(record: Mapping[str, Any], place: str, *, needs_labels: bool) -> tup
         parts = _parts(value, ";|," if field == "mids" else ";|")
     else:
         parts = [value]
-    labels = tuple(dict.fromkeys(_label(part, place) for part in parts if part != ""))
+    labels = tuple(dict.fromkeys(label_named(part, place) for part in parts if part != ""))
     if not labels and not allows_several and needs_labels:
         raise UsageError(f"{place}: has no label")
     return labels, allows_several
@@ -253,7 +269,7 @@ def _parts(text: str, separators: str) -> list[str]:
     return [part.strip() for part in text.split(separators[0]) if part.strip()]
 
 
-def _label(value: Any, place: str) -> str:
+def label_named(value: Any, place: str) -> str:
     """Return the name of a label; an AudioSet identifier is replaced by its name."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -313,7 +329,7 @@ def _located(rows: Iterable[LabeledRow], file: str) -> list[LabeledRow]:
     base = os.path.dirname(file)
     located, missing = [], []
     for row in rows:
-        found = next((path for path in _candidates(base, row.path) if os.path.isfile(path)), None)
+        found = next((path for path in candidate_paths(base, row.path) if os.path.isfile(path)), None)
         if found is None:
             missing.append(row)
         else:
@@ -327,7 +343,7 @@ def _located(rows: Iterable[LabeledRow], file: str) -> list[LabeledRow]:
     return located
 
 
-def _candidates(base: str, path: str) -> Iterator[str]:
+def candidate_paths(base: str, path: str) -> Iterator[str]:
     """Yield the paths at which a file of a manifest may be; the last ones are for manifests written on Windows."""
     for written in dict.fromkeys((path, with_slashes(path))):
         yield os.path.join(base, written)

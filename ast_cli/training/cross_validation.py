@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ast_cli.dataset.examples import ExampleSet, read_examples
+from ast_cli.dataset.examples import ExampleSet
+from ast_cli.dataset.soft_targets import SoftTargets
 from ast_cli.errors import UsageError
 from ast_cli.evaluation.metrics import METRIC_DECIMALS, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.files.json_object import read_json_object, write_json_object
 from ast_cli.results import SCHEMA_VERSION
-from ast_cli.training.finetuning import FEATURES_NAME, RunSettings, finetune, run_facts
+from ast_cli.training.data.soft_targets import training_data
+from ast_cli.training.finetuning import FEATURES_NAME, RunSettings, finetune, matched_targets, run_facts
 from ast_cli.training.options import TrainOptions
 from ast_cli.training.output_folder import (
     CHECKPOINT_NAME,
@@ -101,6 +103,7 @@ def finetune_folds(
     output: str | Path,
     options: TrainOptions | None = None,
     run: RunSettings | None = None,
+    soft_targets: str | Path | SoftTargets | None = None,
 ) -> FoldsResult:
     """Train once per fold of the data, with that fold held out.
 
@@ -110,19 +113,22 @@ def finetune_folds(
         output: Folder for ``folds.json`` and a folder ``fold-N`` per fold.
         options: Options of every fold; ``fold`` must be None.
         run: Settings as for `finetune`; with ``resume`` the interrupted fold continues and finished folds are kept.
+        soft_targets: Soft targets of all folds, as for `finetune`.
 
     Raises:
         UsageError: If the data has fewer than two folds, or as in `finetune`.
         AstError: As in `finetune`.
     """
     options, run, output = options or options_of(), run or RunSettings(), Path(output)
-    examples = data if isinstance(data, ExampleSet) else read_examples(data)
+    examples, soft = training_data(data, soft_targets)
     if options.fold is not None:
         raise UsageError("--folds holds out every fold in turn and --fold one: choose one")
     if len(examples.folds) < 2:
         raise UsageError(f"{examples.source}: --folds needs data with at least two folds (a column named fold)")
     check_output(output, {"base model": model, "data": examples.source}, resume=run.resume, force=run.force)
-    facts = {**run_facts(examples, model, options), "folds": True}
+    matched = matched_targets(examples, soft, options)
+    clips = matched.examples if matched else examples
+    facts = {**run_facts(clips, model, options, matched), "folds": True}
     with writing(output):
         begin(output, facts, resume=run.resume)
         run = replace(run, features=run.features or output / CHECKPOINT_NAME / FEATURES_NAME)
@@ -133,9 +139,9 @@ def finetune_folds(
                 run.on_note(f"fold {fold} is held out ({number} of {len(examples.folds)})")
                 resumes = run.resume and is_interrupted(folder)
                 own_run = replace(run, resume=resumes, force=not resumes)
-                finetune(examples, model, folder, replace(options, fold=fold), own_run)
+                finetune(examples, model, folder, replace(options, fold=fold), own_run, soft)
             folds.append(_fold_result(folder, fold))
-        problem = "multi_label" if examples.is_multi_label else "single_label"
+        problem = "multi_label" if clips.is_multi_label else "single_label"
         result = FoldsResult(output, HEADLINES[problem], tuple(folds))
         if not result.values:
             raise UsageError(f"{examples.source}: no fold has a clip with a label, so no metric can be computed")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ast_cli.evaluation.agreement import Agreement
 from ast_cli.evaluation.metrics import Metrics
 from ast_cli.files.atomic import write_whole
 from ast_cli.model.config import ASTConfig
@@ -34,6 +35,32 @@ HISTORY_COLUMNS = (
 
 
 @dataclass(frozen=True)
+class TaughtResult:
+    """What a run with soft targets has learned from its teacher.
+
+    Attributes:
+        source: File of the soft targets.
+        teacher: Name of the model that they are from; empty if unknown.
+        has_labels: Whether clips have labels beside them.
+        agreement: Agreement of the saved weights with the targets, for ``validation`` and ``test`` if there are such
+            clips.
+        label_counts: Number of clips with each label, for each split; see
+            `ast_cli.training.validation.present_labels`.
+    """
+
+    source: str
+    teacher: str
+    has_labels: bool
+    agreement: Mapping[str, Agreement]
+    label_counts: Mapping[str, Mapping[str, int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        agreement = {name: each.to_dict() for name, each in self.agreement.items()}
+        return {"source": self.source, "teacher": self.teacher, "agreement": agreement}
+
+
+@dataclass(frozen=True)
 class FinetuneResult:
     """Result of a training run.
 
@@ -50,6 +77,7 @@ class FinetuneResult:
         validation: Metrics of the saved weights on the validation examples; None if there are none.
         test: Metrics of the saved weights on the test split of the data; None if it has none.
         device: Description of the device that the model was trained on.
+        taught: Agreement with the soft targets; None without soft targets.
     """
 
     output: Path
@@ -64,6 +92,7 @@ class FinetuneResult:
     validation: Metrics | None
     test: Metrics | None
     device: str
+    taught: TaughtResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``results.json``."""
@@ -80,6 +109,7 @@ class FinetuneResult:
             "kept": self.kept,
             "validation": self.validation.to_dict() if self.validation else None,
             "test": self.test.to_dict() if self.test else None,
+            "soft_targets": self.taught.to_dict() if self.taught else None,
             "failures": [
                 {**path_fields(example.path), "error": {"code": str(error.code), "message": error.message}}
                 for example, error in self.failures

@@ -63,7 +63,17 @@ def embedded(
         by_clip += np.split(found["embeddings"], np.searchsorted(found["owners"], np.arange(1, len(part))))
         if on_progress is not None:
             on_progress(len(by_clip), len(clips))
-    return replace(clips, fbanks=by_clip)
+    windows = clips.windows
+    if windows is not None:
+        lengths = [len(clips.fbanks[index]) for index in clips.indices]
+        windows = windows.of_parts([_window_parts(num_frames, extractor.max_length) for num_frames in lengths])
+    return replace(clips, fbanks=by_clip, windows=windows)
+
+
+def _window_parts(num_frames: int, max_length: int) -> list[tuple[int, int]]:
+    """Return first frame and end of each window that `evaluation_windows` cuts out of a clip."""
+    last = max(0, num_frames - max_length)
+    return [(start, min(start + max_length, num_frames)) for start in sorted({*range(0, last + 1, max_length), last})]
 
 
 def _digest(encoder: ASTModel, extractor: ASTFeatureExtractor) -> bytes:
@@ -117,9 +127,12 @@ class HeadTrainer(Trainer):
         """Compute the loss of one batch, with one random window of each clip."""
         rng = generator_for(self.options, self.progress.epoch, BATCH_DRAWS, number)
         clips, device = self.task.clips, self.model.device
-        windows = [clips.fbanks[clips.indices[i]] for i in chosen]
-        embeddings = np.stack([each[int(rng.integers(len(each)))] for each in windows])
-        targets = clips.targets[[clips.indices[i] for i in chosen]]
+        indices = [clips.indices[i] for i in chosen]
+        windows = [int(rng.integers(len(clips.fbanks[index]))) for index in indices]
+        embeddings = np.stack([clips.fbanks[index][window] for index, window in zip(indices, windows, strict=True)])
+        targets = np.stack(
+            [clips.part_targets(index, window, window + 1) for index, window in zip(indices, windows, strict=True)]
+        )
         logits = self.model.head(torch.from_numpy(embeddings).to(device))
         return training_loss(logits, torch.from_numpy(targets).to(device), self.task.loss, self.options.label_smoothing)
 
@@ -133,13 +146,15 @@ class HeadEvaluator(Evaluator):
         scores, loss_sum, num_windows = [], 0.0, 0
         for windows, targets in self._clips():
             logits = model.head(windows.to(model.device))
-            loss = training_loss(logits, targets.to(model.device).expand_as(logits), self.loss)
+            loss = training_loss(logits, targets.to(model.device), self.loss)
             loss_sum += loss.item() * len(windows)
             num_windows += len(windows)
             scores.append(predicted_scores(logits, self.loss).mean(axis=0, dtype=np.float64).astype(np.float32))
         return np.stack(scores), loss_sum / num_windows
 
     def _clips(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the windows (num_windows, hidden_size) and targets (1, num_labels) of each clip."""
+        """Yield the windows (num_windows, hidden_size) and their targets (num_windows, num_labels), clip by clip."""
         for index in self.clips.indices:
-            yield torch.from_numpy(self.clips.fbanks[index]), torch.from_numpy(self.clips.targets[index])[None]
+            windows = self.clips.fbanks[index]
+            targets = [self.clips.part_targets(index, i, i + 1) for i in range(len(windows))]
+            yield torch.from_numpy(windows), torch.from_numpy(np.stack(targets))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import torch
@@ -13,11 +13,12 @@ import torch
 from ast_cli import __version__
 from ast_cli.dataset.examples import ExampleSet
 from ast_cli.errors import AstError
+from ast_cli.evaluation.agreement import Agreement
 from ast_cli.evaluation.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.hub.names import BUILTIN, repo_id_of
 from ast_cli.model.config import activation_of
 from ast_cli.report.text import counted, printable, waiting_time
-from ast_cli.training.finetune_result import FinetuneResult
+from ast_cli.training.finetune_result import FinetuneResult, TaughtResult
 
 FRAME_S = 0.01
 MAX_CLASSES = 60  # rows in a table of classes
@@ -83,6 +84,8 @@ def _results(result: FinetuneResult) -> str:
                 _headline(metrics),
                 _class_table(metrics),
             ]
+        if result.taught and name in result.taught.agreement:
+            lines.append(_agreement_in_words(name, result.taught.agreement[name]))
     if result.validation is not None:
         lines.append(_validation_bias(result))
     if len(lines) == 1:
@@ -96,6 +99,15 @@ def _headline(metrics: Metrics) -> str:
         return f"Accuracy {accuracy} (95 % interval {low} to {high}), macro F1 {metrics.macro_f1:.3f}."
     auc = "" if metrics.mean_auc is None else f", mean AUC {metrics.mean_auc:.3f}"
     return f"Mean average precision {metrics.mean_average_precision:.3f}{auc}."
+
+
+def _agreement_in_words(name: str, found: Agreement) -> str:
+    """State how well the model agrees with its soft targets."""
+    first_five = "" if found.top_5 is None else f", and of the first five labels {_percent(found.top_5)} are the same"
+    return (
+        f"Agreement with the soft targets of {counted(found.num_examples, f'{name} clip')}: the first label is the "
+        f"same for {_percent(found.top_1)}{first_five}. The mean divergence is {found.divergence:.4f} nats."
+    )
 
 
 def _percent(fraction: float) -> str:
@@ -115,9 +127,10 @@ def _validation_bias(result: FinetuneResult) -> str:
     text = f"Validation is {result.splits.how}."
     if result.kept == "best":
         validated = [row for row in result.history if row["validation_metric"] is not None]
+        by_loss = " by their loss" if result.taught else ""
         text += (
-            f" The weights are the best of {len(validated)} validations on the same clips, so the validation results "
-            "are somewhat optimistic."
+            f" The weights are the best of {len(validated)} validations on the same clips{by_loss}, so the validation "
+            "results are somewhat optimistic."
         )
     elif result.options.patience:
         text += " The same clips decided when training stopped, so the validation results are somewhat optimistic."
@@ -136,15 +149,33 @@ def _data(result: FinetuneResult) -> str:
     sets = {"train": result.splits.train, "validation": result.splits.validation, "test": result.splits.test}
     used = {name: examples for name, examples in sets.items() if examples.examples}
     source = os.path.basename(os.path.abspath(result.splits.train.source))
-    counts = {name: _counts(examples) for name, examples in used.items()}
+    counts = {name: _counts(result, name) for name in used}
     labels = list(result.config.id2label.values())
     rows = [(label, *(counts[name][label] for name in used)) for label in labels]
     total = ("All clips", *(len(examples.examples) for examples in used.values()))
     left_out = f" {counted(len(result.failures), 'clip')} could not be read." if result.failures else ""
-    return f"## Data\n\nFrom {_plain(source)}.{left_out}\n\n" + _table(("Label", *used), [*rows, total])
+    targets = f" {_targets_in_words(result.taught, result)}" if result.taught else ""
+    return f"## Data\n\nFrom {_plain(source)}.{left_out}{targets}\n\n" + _table(("Label", *used), [*rows, total])
 
 
-def _counts(examples: ExampleSet) -> Counter[str]:
+def _targets_in_words(taught: TaughtResult, result: FinetuneResult) -> str:
+    """State where the soft targets are from, and what the table counts."""
+    teacher = os.path.basename(os.path.abspath(taught.teacher)) if taught.teacher else ""
+    origin = f"the scores of {_plain(teacher)}, the teacher, in" if teacher else "the scores in"
+    text = f"The targets are soft: {origin} {_plain(os.path.basename(taught.source))}"
+    if taught.has_labels:
+        weight = result.options.soft_weight
+        how = "the larger of both" if weight is None else f"weight of the scores {weight:g}"
+        text += f" and the clips' labels ({how})"
+    counted_labels = "labels with a target of 0.5 or more" if result.splits.train.is_multi_label else "its first label"
+    return f"{text}. A clip counts for {counted_labels}."
+
+
+def _counts(result: FinetuneResult, name: str) -> Mapping[str, int]:
+    """Return the number of clips of a split with each label."""
+    if result.taught:
+        return result.taught.label_counts[name]
+    examples: ExampleSet = getattr(result.splits, name)
     return Counter(label for example in examples.examples for label in example.labels)
 
 
@@ -159,7 +190,8 @@ def _training(result: FinetuneResult) -> str:
         f"{datetime.now(UTC).date().isoformat()}, ast-cli {__version__}, torch {torch.__version__}.{ended} "
         f"Weights saved: {_kept_in_words(result)}. `training_options.toml` contains all settings, `history.csv` and "
         "`curves.png` the course of training. "
-        "`ast finetune DATA --model BASE --recipe training_options.toml --output FOLDER` repeats the run."
+        "`ast finetune DATA --model BASE --recipe training_options.toml --output FOLDER` repeats the run"
+        f"{', with the same `--soft-targets`' if result.taught else ''}."
     )
 
 
@@ -169,7 +201,7 @@ def _limits(result: FinetuneResult) -> str:
         "The model scores these labels only, for every sound.",
         "Results may be worse on recordings that differ from the training clips (other microphones, rooms, mixtures).",
     ]
-    rare = [label for label, count in _counts(result.splits.train).items() if count < 20]
+    rare = [label for label, count in _counts(result, "train").items() if count < 20]
     if rare:
         lines.append(f"{len(rare)} of {result.config.num_labels} labels have fewer than 20 training clips.")
     return "\n\n".join(lines)

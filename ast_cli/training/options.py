@@ -63,6 +63,15 @@ class TrainOptions:
     label_smoothing: Annotated[
         float, Bounded("Fraction of each target that is spread evenly over all labels.", low=0, high=0.9)
     ] = 0.0
+    soft_weight: Annotated[
+        float | None,
+        Bounded(
+            "With soft targets and labels: weight of the soft targets in their mean; 1 ignores the labels. "
+            "[default: the larger of both]",
+            low=0,
+            high=1,
+        ),
+    ] = None
     new_head: Annotated[bool, Bounded("Replace the head even if the base model knows every label.")] = False
     freeze_encoder: Annotated[
         bool, Bounded("Train the head only (linear probe), on embeddings computed once, without augmentation.")
@@ -191,7 +200,11 @@ class TrainOptions:
         int, Bounded("With epochs: first epoch, counted from 0, in the mean.", low=0, high=1e6)
     ] = 0
     keep: Annotated[
-        Keep, Bounded("Weights to save. auto: the average if there is one, else those with the best validation.")
+        Keep,
+        Bounded(
+            "Weights to save. auto: the average if there is one, else those with the best validation (with soft "
+            "targets, the lowest loss)."
+        ),
     ] = "auto"
     patience: Annotated[
         int, Bounded("Validations without improvement after which training stops; 0 for never.", low=0, high=1e6)

@@ -33,8 +33,8 @@ class TrainingProgress:
         num_clips: Clips of the current epoch so far.
         seconds: Seconds spent on the current epoch.
         average_count: Number of states of the weights in their average.
-        best_metric: Best metric on validation; None before the first validation.
-        best_epoch: Number of the epoch with the best metric, from 1; -1 before the first validation.
+        best_metric: Rank of the best validation (`ast_cli.training.validation.Evaluator.rank`); None before the first.
+        best_epoch: Number of the epoch with the best validation, from 1; -1 before the first.
         num_worse: Validations since the best one.
         is_finished: Whether training is complete.
         history: One row per finished epoch; see `ast_cli.training.finetune_result`.
@@ -135,7 +135,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
             flags = ({default_flag(key): value for key, value in values.items()} for values in (old, new))
             found += _differences(*flags)
         elif old != new and name.endswith("digest"):
-            found.append(f"the {name.removesuffix('_digest')} has changed")
+            what = name.removesuffix("_digest").replace("_", " ")
+            found.append(f"the {what} {'have' if what.endswith('s') else 'has'} changed")
         elif old != new:
             found.append(f"{name} was {shown(old)} and is {shown(new)}")
     return found

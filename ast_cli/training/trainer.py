@@ -31,7 +31,7 @@ from ast_cli.training.optimizer import (
 from ast_cli.training.options import TrainOptions
 from ast_cli.training.state import StateFolder, TrainingProgress
 from ast_cli.training.stop_request import StopRequest
-from ast_cli.training.validation import Evaluator, Validation
+from ast_cli.training.validation import Evaluator
 
 SAVE_INTERVAL_S = 600.0  # between saves within an epoch, since an epoch may take hours
 MOVING_RATE = 0.9  # weight of the previous average in the moving average of the rate
@@ -300,7 +300,7 @@ class Trainer:
         found = None
         if self.task.evaluator is not None and (is_last or (progress.epoch + 1) % options.validate_every == 0):
             found = self.task.evaluator.evaluate(self.evaluated_model)
-            self._compare(found)
+            self._compare(self.task.evaluator.rank(found))
         progress.history.append(
             {
                 "epoch": progress.epoch + 1,
@@ -318,12 +318,12 @@ class Trainer:
         progress.is_finished = is_last or enough
         self.save()
 
-    def _compare(self, found: Validation) -> None:
+    def _compare(self, rank: float) -> None:
         """Keep the weights of the best validation so far; among equal ones the first."""
-        if self.progress.best_metric is not None and not found.metric > self.progress.best_metric:
+        if self.progress.best_metric is not None and not rank > self.progress.best_metric:
             self.progress.num_worse += 1
             return
-        self.progress.best_metric, self.progress.best_epoch = found.metric, self.progress.epoch + 1
+        self.progress.best_metric, self.progress.best_epoch = rank, self.progress.epoch + 1
         self.progress.num_worse = 0
         if kept_weights(self.options, has_validation=True) == "best":
             self.best = {name: tensor.clone() for name, tensor in self._tensors(self.evaluated_model).items()}

@@ -12,6 +12,7 @@ from torch import Tensor
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
 from ast_cli.evaluation.metrics import METRIC_NAMES, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.tagging.options import DEFAULT_THRESHOLD
 from ast_cli.training.data.batches import Clips, evaluation_windows
 from ast_cli.training.objective import predicted_scores, training_loss
 
@@ -45,6 +46,8 @@ class Evaluator:
         is_multi_label: Whether the metric is mean average precision, not accuracy.
         batch_size: Windows per batch.
         autocast: Data type of matrix products; None for float32.
+        by_loss: Whether the best validation is that with the lowest loss, not with the highest metric. With soft
+            targets the loss is how far the model is from its teacher, while few clips may have a label at all.
     """
 
     clips: Clips
@@ -53,11 +56,16 @@ class Evaluator:
     is_multi_label: bool
     batch_size: int
     autocast: torch.dtype | None = None
+    by_loss: bool = False
+
+    def rank(self, found: Validation) -> float:
+        """Return the number by which validations are compared: the higher, the better."""
+        return -found.loss if self.by_loss else found.metric
 
     def evaluate(self, model: ASTForAudioClassification) -> Validation:
         """Compute the loss and metric of a model."""
         scores, loss = self.scores(model)
-        return Validation(loss, metric_of(scores, self.clips.own_targets(), is_multi_label=self.is_multi_label))
+        return Validation(loss, metric_of(scores, self.clips.own_truth(), is_multi_label=self.is_multi_label))
 
     @torch.inference_mode()
     def scores(self, model: ASTForAudioClassification) -> tuple[NDArray[np.float32], float]:
@@ -85,14 +93,29 @@ def metric_of(scores: NDArray[np.float32], targets: NDArray[np.float32], *, is_m
 
     Args:
         scores: Scores, shape (num_clips, num_labels).
-        targets: 1 if a clip has a label, else 0, shape (num_clips, num_labels).
+        targets: 1 if a clip has a label, else 0, or soft targets, shape (num_clips, num_labels).
         is_multi_label: Whether to return the mean average precision.
     """
     if not is_multi_label:
         return float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
     from sklearn.metrics import average_precision_score
 
-    occurring = np.flatnonzero(targets.any(axis=0))
+    has_label = present_labels(targets, is_multi_label=True)
+    occurring = np.flatnonzero(has_label.any(axis=0))
     if not len(occurring):
         return float("nan")
-    return float(np.mean([average_precision_score(targets[:, i], scores[:, i]) for i in occurring]))
+    return float(np.mean([average_precision_score(has_label[:, i], scores[:, i]) for i in occurring]))
+
+
+def present_labels(targets: NDArray[np.float32], *, is_multi_label: bool) -> NDArray[np.bool_]:
+    """Return which labels clips have: those with the highest target, in multi-label data with a target of 0.5 or more.
+
+    Labels have a target of 1; with soft targets the result is what the teacher would answer.
+
+    Args:
+        targets: Targets, shape (num_clips, num_labels).
+        is_multi_label: Whether a clip may have several labels, or none.
+    """
+    if is_multi_label:
+        return np.asarray(targets >= DEFAULT_THRESHOLD)
+    return np.asarray(np.arange(targets.shape[1]) == targets.argmax(axis=1)[:, None])

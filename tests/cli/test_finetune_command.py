@@ -136,6 +136,8 @@ def test_folds_are_printed_with_their_mean(run_ast: Run, data: Path, tmp_path: P
         (["data", "-o", "out", "--epochs", "0"], "error: --epochs must be from 1 to 1e+06, not 0"),
         (["data", "-o", "out", "--recipe", "esc5"], "there is no recipe 'esc5'"),
         (["data", "-o", "out", "--folds", "--fold", "1"], "--folds holds out every fold in turn and --fold one"),
+        (["data", "-o", "out", "--soft-weight", "0.5"], "--soft-weight 0.5 needs soft targets: add --soft-targets"),
+        (["data", "-o", "out", "--soft-targets", "none.csv"], "none.csv: cannot be read (No such file or directory)"),
         (["data", "-o", "out", "--model", "scratch:10"], "write scratch:HIDDENxLAYERS"),
         (["data", "-o", "out", "--model", ""], "--model is empty: name a model"),
         (["data", "-o", "out", "--resume"], "there is no run in out"),

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from sklearn.metrics import accuracy_score, average_precision_score
-from tiny_training import tiny_extractor, tiny_model
+from tiny_training import HERE, SCRATCH, options_for, tiny_extractor, tiny_model
 from tone_folders import write_tone_folders
 
 from ast_cli import ASTFeatureExtractor, ASTForAudioClassification, Tagger
@@ -24,23 +24,6 @@ from ast_cli.training.cross_validation import finetune_folds
 from ast_cli.training.finetuning import RunSettings, finetune
 from ast_cli.training.options import TrainOptions
 from ast_cli.training.recipes import options_of
-
-SCRATCH = "scratch:32x1"
-HERE = RunSettings(num_workers=0, device="cpu")
-
-
-def options_for(**changes: Any) -> TrainOptions:
-    values = {
-        "epochs": 2,
-        "batch_size": 4,
-        "learning_rate": 5e-3,
-        "num_mel_bins": 32,
-        "max_length": 48,
-        "time_stride": 16,
-        "frequency_stride": 16,
-        "validation_fraction": 0.25,
-    }
-    return TrainOptions(**{**values, **changes})
 
 
 @pytest.fixture

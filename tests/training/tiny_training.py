@@ -11,6 +11,7 @@ from tiny_models import small_config
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 from ast_cli.training.data.batches import Clips
+from ast_cli.training.finetuning import RunSettings
 from ast_cli.training.linear_probe import HeadEvaluator, HeadTrainer
 from ast_cli.training.options import TrainOptions
 from ast_cli.training.state import StateFolder
@@ -19,6 +20,25 @@ from ast_cli.training.validation import Evaluator
 
 LABELS = ("Cat", "Dog", "Rain")
 MAX_LENGTH, NUM_MEL_BINS = 32, 16
+
+
+SCRATCH = "scratch:32x1"  # a whole run of `finetune` from random weights
+HERE = RunSettings(num_workers=0, device="cpu")
+
+
+def options_for(**changes: Any) -> TrainOptions:
+    """Return the options of such a run."""
+    values = {
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 5e-3,
+        "num_mel_bins": 32,
+        "max_length": 48,
+        "time_stride": 16,
+        "frequency_stride": 16,
+        "validation_fraction": 0.25,
+    }
+    return TrainOptions(**{**values, **changes})
 
 
 def tiny_config(**changes: Any) -> ASTConfig:

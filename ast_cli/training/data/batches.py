@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.windows import slice_windows
+from ast_cli.audio.windows import AudioWindow, slice_windows
 from ast_cli.dataset.examples import Example
 from ast_cli.training import augmentation
 from ast_cli.training.augmentation import Batch
+from ast_cli.training.data.window_targets import WindowTargets
 from ast_cli.training.options import TrainOptions
 
 ORDER_DRAWS, BATCH_DRAWS = 0, 1  # purpose of a generator, which is part of its seed
@@ -40,11 +41,16 @@ class Clips:
         fbanks: Log-mel energies of all clips of the data.
         targets: Fraction of each label in all clips of the data, float32, shape (num_all, num_labels).
         indices: Indices of the clips of this subset.
+        windows: Targets of parts of the clips, where a teacher has scored their windows; None if every part of a clip
+            has the targets of the whole clip.
+        truth: What predictions are compared with, in the shape of the targets; None for the targets.
     """
 
     fbanks: Fbanks
     targets: NDArray[np.float32]
     indices: tuple[int, ...]
+    windows: WindowTargets | None = None
+    truth: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of clips in this subset."""
@@ -54,22 +60,32 @@ class Clips:
         """Return the targets of this subset, shape (num_clips, num_labels)."""
         return self.targets[list(self.indices)]
 
+    def own_truth(self) -> NDArray[np.float32]:
+        """Return what predictions for this subset are compared with, shape (num_clips, num_labels)."""
+        return (self.targets if self.truth is None else self.truth)[list(self.indices)]
+
+    def part_targets(self, index: int, start: int, end: int) -> NDArray[np.float32]:
+        """Return the targets of the frames from ``start`` to ``end`` of one clip of the data, shape (num_labels,)."""
+        return self.targets[index] if self.windows is None else self.windows.part_targets(index, start, end)
+
     def batch(self, chosen: Sequence[int], max_length: int, rng: np.random.Generator | None = None) -> Batch:
         """Stack clips, each cut to ``max_length`` frames: at its beginning, or with ``rng`` at a random position."""
-        fbanks = [self.fbanks[self.indices[i]] for i in chosen]
+        indices = [self.indices[i] for i in chosen]
+        fbanks = [self.fbanks[index] for index in indices]
         num_frames = np.array([min(len(fbank), max_length) for fbank in fbanks])
         array = np.zeros((len(fbanks), max_length, fbanks[0].shape[1]), np.float32)
-        for row, fbank, length in zip(array, fbanks, num_frames, strict=True):
+        targets = np.zeros((len(fbanks), self.targets.shape[1]), np.float32)
+        for i, (index, fbank, length) in enumerate(zip(indices, fbanks, num_frames.tolist(), strict=True)):
             start = 0 if rng is None or len(fbank) <= length else int(rng.integers(len(fbank) - length + 1))
-            row[:length] = fbank[start : start + length]
-        targets = self.targets[[self.indices[i] for i in chosen]]
+            array[i, :length] = fbank[start : start + length]
+            targets[i] = self.part_targets(index, start, start + length)
         return Batch(torch.from_numpy(array), torch.from_numpy(num_frames), torch.from_numpy(targets))
 
 
-def target_matrix(examples: Sequence[Example], labels: Sequence[str]) -> NDArray[np.float32]:
-    """Return a matrix with 1 where an example has a label, else 0: float32, shape (num_examples, num_labels)."""
+def target_matrix(examples: Sequence[Example], labels: Sequence[str], dtype: Any = np.float32) -> NDArray[Any]:
+    """Return a matrix with 1 where an example has a label, else 0: shape (num_examples, num_labels)."""
     columns = {label: i for i, label in enumerate(labels)}
-    targets = np.zeros((len(examples), len(labels)), np.float32)
+    targets = np.zeros((len(examples), len(labels)), dtype)
     for row, example in zip(targets, examples, strict=True):
         row[[columns[label] for label in example.labels]] = 1
     return targets
@@ -84,13 +100,14 @@ def epoch_order(clips: Clips, options: TrainOptions, epoch: int) -> NDArray[np.i
     """Return the clips of an epoch in order: each clip once, or with ``balanced`` drawn by the rarity of its labels.
 
     The weight of a clip is the sum over its labels of 1 / (clips with that label), as in the sampler of the original.
-    Having no label counts as one more label, so that clips without labels are drawn too.
+    Having no label counts as one more label, so that clips without labels are drawn too. With soft targets a clip has
+    each label to the degree of its target, and no label to the degree that the highest one leaves.
     """
     rng = generator_for(options, epoch, ORDER_DRAWS)
     if not options.balanced:
         return rng.permutation(len(clips))
     targets = clips.own_targets().astype(np.float64)
-    targets = np.column_stack([targets, ~targets.any(axis=1)])
+    targets = np.column_stack([targets, np.maximum(1 - targets.max(axis=1), 0)])
     weights = targets @ (1 / np.maximum(targets.sum(axis=0), 1))
     return rng.choice(len(clips), len(clips), p=weights / weights.sum())
 
@@ -120,11 +137,11 @@ def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterat
     Windows do not overlap, except that the last one is moved back to end with the clip, as in ``ast classify``.
     """
     owners: list[int] = []
-    windows: list[NDArray[np.float32]] = []
+    windows: list[AudioWindow] = []
     for i, index in enumerate(clips.indices):
         for window in slice_windows([clips.fbanks[index]], max_length, max_length):
             owners.append(i)
-            windows.append(window.content)
+            windows.append(window)
             if len(windows) == batch_size:
                 yield np.array(owners), _stacked(windows, clips, owners, max_length)
                 owners, windows = [], []
@@ -132,10 +149,12 @@ def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterat
         yield np.array(owners), _stacked(windows, clips, owners, max_length)
 
 
-def _stacked(windows: list[NDArray[np.float32]], clips: Clips, owners: list[int], max_length: int) -> Batch:
-    array = np.zeros((len(windows), max_length, windows[0].shape[1]), np.float32)
-    for row, window in zip(array, windows, strict=True):
-        row[: len(window)] = window
-    num_frames = torch.tensor([len(window) for window in windows])
-    targets = clips.targets[[clips.indices[owner] for owner in owners]]
+def _stacked(windows: list[AudioWindow], clips: Clips, owners: list[int], max_length: int) -> Batch:
+    array = np.zeros((len(windows), max_length, windows[0].content.shape[1]), np.float32)
+    targets = np.zeros((len(windows), clips.targets.shape[1]), np.float32)
+    num_frames = torch.tensor([len(window.content) for window in windows])
+    for i, (window, owner) in enumerate(zip(windows, owners, strict=True)):
+        array[i, : len(window.content)] = window.content
+        end = window.start_frame + len(window.content)
+        targets[i] = clips.part_targets(clips.indices[owner], window.start_frame, end)
     return Batch(torch.from_numpy(array), num_frames, torch.from_numpy(targets))

@@ -29,39 +29,46 @@ class Splits:
     how: str
 
 
-def assign_splits(examples: ExampleSet, options: TrainOptions) -> Splits:
+def assign_splits(examples: ExampleSet, options: TrainOptions, *, needs_labels: bool = True) -> Splits:
     """Divide the data: by the fold to hold out, by its own splits, or by a random fraction.
+
+    Args:
+        examples: All examples.
+        options: Options with the fold and the fraction to hold out.
+        needs_labels: Whether training examples without any label are an error, as they are without soft targets.
 
     Raises:
         UsageError: If no training examples are left, the fold does not exist, or the fraction is too small.
     """
+    splits = _divided(examples, options)
+    source = splits.train.source
+    if not splits.train.examples:
+        raise UsageError(f"{source}: no training example is left")
+    if needs_labels and not any(example.labels for example in splits.train.examples):
+        raise UsageError(f"{source}: no training example has a label")
+    return splits
+
+
+def _divided(examples: ExampleSet, options: TrainOptions) -> Splits:
     nothing = replace(examples, examples=())
     test = examples.of_split("test") if "test" in examples.splits else nothing
     rest = replace(examples, examples=tuple(example for example in examples.examples if example.split != "test"))
     if options.fold is not None:
         held_out = rest.of_folds([options.fold])
-        return _checked(Splits(rest.outside_folds([options.fold]), held_out, test, f"fold {options.fold} of the data"))
+        return Splits(rest.outside_folds([options.fold]), held_out, test, f"fold {options.fold} of the data")
     if "validation" in rest.splits:
         validation = rest.of_split("validation")
         train = replace(rest, examples=tuple(example for example in rest.examples if example.split != "validation"))
-        return _checked(Splits(train, validation, test, "the data's own validation split"))
+        return Splits(train, validation, test, "the data's own validation split")
     if not options.validation_fraction:
-        return _checked(Splits(rest, nothing, test, "empty: no clips are held out"))
+        return Splits(rest, nothing, test, "empty: no clips are held out")
     try:
         train, validation = rest.split_by_fraction(options.validation_fraction, options.seed)
     except UsageError as error:
         raise UsageError(f"{error}; --validation-fraction 0 trains without validation") from error
-    how = f"a random {100 * options.validation_fraction:.0f} % of the clips, stratified by label"
-    return _checked(Splits(train, validation, test, how))
-
-
-def _checked(splits: Splits) -> Splits:
-    source = splits.train.source
-    if not splits.train.examples:
-        raise UsageError(f"{source}: no training example is left")
-    if not any(example.labels for example in splits.train.examples):
-        raise UsageError(f"{source}: no training example has a label")
-    return splits
+    how = f"a random {100 * options.validation_fraction:.0f} % of the clips"
+    is_stratified = any(example.labels for example in rest.examples)
+    return Splits(train, validation, test, f"{how}, stratified by label" if is_stratified else how)
 
 
 def data_digest(examples: ExampleSet) -> str:
