@@ -161,7 +161,8 @@ def test_an_exported_model_loads_by_folder_and_by_file(tmp_path: Path, format_na
         assert tagger.feature_extractor.to_dict() == ASTFeatureExtractor.from_pretrained("builtin").to_dict()
         results.append(tagger.classify(SAMPLES / "rain.ogg").tags)
     assert results[0] == results[1] == results[2]
-    assert results[0][0].label == "Rain"
+    expected = Tagger.from_pretrained("builtin").classify(SAMPLES / "rain.ogg").tags
+    assert [tag.label for tag in results[0]] == [tag.label for tag in expected]
 
 
 @each_format
