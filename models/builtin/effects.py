@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float64]
@@ -48,13 +47,6 @@ def band(samples: Samples, sampling_rate: int, low_hz: float, high_hz: float) ->
     frequency_hz = np.fft.rfftfreq(len(samples), 1 / sampling_rate) + 1e-9
     gain = 1 / np.sqrt((1 + (low_hz / frequency_hz) ** 6) * (1 + (frequency_hz / high_hz) ** 6))
     return np.fft.irfft(np.fft.rfft(samples) * gain, len(samples))
-
-
-def through_channel(samples: Samples, sampling_rate: int, channel_rate: int) -> Samples:
-    """Return samples that have passed through a lower sampling rate, as over a telephone or from an old file."""
-    return soxr.resample(soxr.resample(samples, sampling_rate, channel_rate), channel_rate, sampling_rate)[
-        : len(samples)
-    ]
 
 
 def colored_noise(num_samples: int, exponent: float, rng: np.random.Generator) -> Samples:

@@ -1,4 +1,4 @@
-"""Noise and silence, as in recordings without a sound event."""
+"""Steady noise, as in recordings without a sound event."""
 
 from __future__ import annotations
 
@@ -25,11 +25,3 @@ def hum(num_samples: int, sampling_rate: int, rng: np.random.Generator) -> Sampl
         k**-slope * rng.random() * np.sin(2 * np.pi * k * base_hz * time_s + rng.uniform(0, 6.3)) for k in range(1, 20)
     )
     return np.sum(list(parts), axis=0)
-
-
-def make_silence(i: int, fold: int, num_samples: int, sampling_rate: int) -> Samples:
-    """Return digital silence, or noise below -66 dB of full scale."""
-    rng = np.random.default_rng([2, i])
-    if i % 3 == 0:
-        return np.zeros(num_samples)
-    return colored_noise(num_samples, rng.uniform(-2, 0), rng) * 10 ** (-rng.uniform(66, 96) / 20)

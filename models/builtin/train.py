@@ -299,13 +299,13 @@ def save(model: ASTForAudioClassification, folder: Path) -> None:
 def teacher_targets(corpus: Corpus, teacher: YamNet, folder: Path, silence: int, rank: int, processes: int) -> Tensor:
     """Return what the teacher says of all windows of the corpus, (W, 521); kept in files of ``CORPUS``, one a process.
 
-    Windows to learn from are heard in half as many places as those to be judged by.
+    Windows to learn from, of which this decides only how often they are drawn, are heard in few places.
     """
     num_windows = len(corpus.window_piece)
     files = [folder / f"targets-{num_windows}-{i}-of-{processes}.pt" for i in range(processes)]
     if not files[rank].exists():
         mine = torch.zeros(num_windows, len(read_labels()), dtype=torch.float16)
-        for is_test, num_patches in ((False, NUM_PATCHES // 2), (True, NUM_PATCHES)):
+        for is_test, num_patches in ((False, NUM_PATCHES // 5), (True, NUM_PATCHES)):
             chosen = (corpus.is_test == is_test).nonzero()[rank::processes, 0]
             for part, window in zip(chosen.split(32), corpus.windows(chosen, 32), strict=True):
                 mine[part.cpu()] = ask(teacher, *window, num_patches).together(silence).half().cpu()
