@@ -28,7 +28,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "stats": "Compute the mean and standard deviation of a training set.",
     },
     "Models": {
-        "labels": "List a model's labels and draw AudioSet's hierarchy.",
+        "labels": "List the labels of a model, also as a tree.",
         "download": "Fetch published checkpoints.",
         "export": "Convert a model for ONNX Runtime or OpenVINO.",
     },
