@@ -82,7 +82,7 @@ def test_config_shows_each_default_and_its_source(run_ast: Run, users_file: Path
     }
     assert ("extract", "--hop") not in found
     assert {command for command, option in found if option == "--model"} == {
-        *("classify", "extract", "finetune", "evaluate", "export"),
+        *("classify", "extract", "finetune", "evaluate", "export", "labels"),
     }
     everything = defaults(run_ast, folder, "classify")
     assert everything["classify", "--aggregate"] == ("mean", "built in")
