@@ -1,8 +1,8 @@
 """Convert a checkpoint into a model for ONNX Runtime or OpenVINO; the library behind ``ast export``.
 
 The output folder also contains ``config.json`` (labels and sizes), ``preprocessor_config.json`` (the features that the
-model expects) and ``thresholds.json`` if the checkpoint has one. All are stored inside the model as well, so that the
-file of the model is enough to use it.
+model expects), and ``thresholds.json`` and ``labels.json`` if the checkpoint has them. All are stored inside the model
+as well, so that the file of the model is enough to use it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from ast_cli.files.atomic import replacing
 from ast_cli.files.json_object import write_json_object
 from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.hub.folders import thresholds_file
-from ast_cli.hub.names import CONFIG_NAME, ONNX_NAME, OPENVINO_NAME, PREPROCESSOR_NAME, THRESHOLDS_NAME
+from ast_cli.hub.names import CONFIG_NAME, LABELS_NAME, ONNX_NAME, OPENVINO_NAME, PREPROCESSOR_NAME, THRESHOLDS_NAME
+from ast_cli.label_list import labels_content, read_unproven
 from ast_cli.model.arrays import Weights, load_arrays
 from ast_cli.model.config import ASTConfig, known_problem_type
 from ast_cli.tagging.decode.opening import open_inputs
@@ -94,7 +95,7 @@ class ExportOptions:
         wrong = {"onnx": ".xml", "openvino": ".onnx"}[self.format]
         if self.output.suffix == wrong:
             raise UsageError(f"--output {self.output}: the suffix {wrong} does not match --format {self.format}")
-        for file in (*self.files, *self.thresholds_files):
+        for file in (*self.files, *self.optional_files):
             check_target(file, ReadFiles([self.model], "the model itself"), force=self.force, makes_folder=True)
 
     @property
@@ -113,9 +114,9 @@ class ExportOptions:
         return tuple(files)
 
     @property
-    def thresholds_files(self) -> tuple[Path, ...]:
-        """Path of ``thresholds.json`` in the output folder, written if the checkpoint has one; empty for a file."""
-        return () if self.model_file == self.output else (self.output / THRESHOLDS_NAME,)
+    def optional_files(self) -> tuple[Path, ...]:
+        """Paths in the output folder that are written if the checkpoint has such files; empty for a file."""
+        return () if self.model_file == self.output else (self.output / LABELS_NAME, self.output / THRESHOLDS_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +159,8 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
         CONFIG_NAME: _exported_config(config, options.dtype),
         PREPROCESSOR_NAME: extractor.to_dict(),
     }
-    thresholds = _thresholds(options.model, config)
-    if thresholds is not None:
-        facts[THRESHOLDS_NAME] = thresholds
+    optional = {THRESHOLDS_NAME: _thresholds(options.model, config), LABELS_NAME: _labels_facts(options.model, config)}
+    facts |= {name: values for name, values in optional.items() if values is not None}
     graph.metadata.update({name: json.dumps(values) for name, values in facts.items()})
     report_progress(f"writing {options.model_file}")
     try:
@@ -174,8 +174,8 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
     if options.model_file != options.output:
         for name, values in facts.items():
             write_json_object(options.output / name, values)
-    for file in options.thresholds_files:
-        if thresholds is not None:
+    for file in options.optional_files:
+        if file.name in facts:
             files += (file,)
         else:
             _remove_replaced(file)
@@ -195,8 +195,19 @@ def _thresholds(model: str, config: ASTConfig) -> dict[str, Any] | None:
     return thresholds_content(file)[0]
 
 
+def _labels_facts(model: str, config: ASTConfig) -> dict[str, Any] | None:
+    """Return the content of a checkpoint's ``labels.json``; None if it has none.
+
+    Raises:
+        CheckpointError: If the file is damaged, or belongs to a model with other labels.
+    """
+    content, where = labels_content(model)
+    read_unproven(content, where, config.id2label)
+    return content
+
+
 def _remove_replaced(file: Path) -> None:
-    """Remove the thresholds of the model that was replaced: they would count as those of the new one.
+    """Remove a file about the model that was replaced: it would count as one about the new model.
 
     Raises:
         AstError: If the file cannot be removed.

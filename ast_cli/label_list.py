@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ast_cli.audio.front_end import is_original
-from ast_cli.engine.graph.exported import read_exported
+from ast_cli.engine.graph.exported import optional_text_inside, read_exported
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import CheckpointError, UsageError
 from ast_cli.files.json_object import read_json_object, shown
@@ -99,8 +99,8 @@ def list_labels(model: str | Path | None = None, *, unnamed_labels: bool = False
         UsageError: If there is no such model.
     """
     name = str(default_model() if model is None else model)
-    config, folder = _described(name, unnamed_labels=unnamed_labels)
-    unproven = None if folder is None else read_unproven(folder, config.id2label)
+    config = _config(name, unnamed_labels=unnamed_labels)
+    unproven = read_unproven(*labels_content(name), config.id2label)
     labels = (
         ListedLabel(
             label,
@@ -114,14 +114,33 @@ def list_labels(model: str | Path | None = None, *, unnamed_labels: bool = False
     return LabelList(name, tuple(labels))
 
 
-def _described(name: str, *, unnamed_labels: bool) -> tuple[ASTConfig, Path | None]:
-    """Return the configuration of a model, and the folder whose files describe it, if there is one."""
+def _config(name: str, *, unnamed_labels: bool) -> ASTConfig:
     exported = exported_file(name)
+    if exported is None:
+        return load_config(name, unnamed_labels=unnamed_labels)
+    config, _dtype = read_exported(exported, EngineOptions(unnamed_labels=unnamed_labels))
+    return config
+
+
+def labels_content(model: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the JSON of a model's ``labels.json``, None if it has none; and its place for messages.
+
+    The file is in the folder that describes the model. A file that ``ast export`` wrote may contain it.
+
+    Raises:
+        CheckpointError: If the file cannot be read or does not contain a JSON object.
+    """
+    exported = exported_file(model)
     if exported is not None:
-        config, _dtype = read_exported(exported, EngineOptions(unnamed_labels=unnamed_labels))
-        return config, describing_folder(exported)
-    config = load_config(name, unnamed_labels=unnamed_labels)
-    return config, None if is_original(name) else checkpoint_folder(name)
+        folder = describing_folder(exported)
+        if folder is None:
+            return optional_text_inside(exported, LABELS_NAME), f"{exported}: {LABELS_NAME}"
+    elif is_original(model):
+        return None, model
+    else:
+        folder = checkpoint_folder(model)
+    file = folder / LABELS_NAME
+    return (read_json_object(file) if file.is_file() else None), str(file)
 
 
 def _ancestors(mid: str | None) -> tuple[tuple[str, ...], ...]:
@@ -129,34 +148,30 @@ def _ancestors(mid: str | None) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(audioset_classes()[each].name for each in chain) for chain in chains if chain)
 
 
-def read_unproven(folder: Path, id2label: Mapping[int, str]) -> frozenset[str] | None:
-    """Read which labels of a model never had a score over 0.3 in training, from the ``labels.json`` in its folder.
-
-    The file contains ``{"unproven": ["Battle cry", ...]}``.
+def read_unproven(content: Mapping[str, Any] | None, where: str, id2label: Mapping[int, str]) -> frozenset[str] | None:
+    """Return which labels of a model never had a score over 0.3 in training, from the content of ``labels.json``.
 
     Args:
-        folder: Folder of the model.
+        content: ``{"unproven": ["Battle cry", ...]}``; None if the model has no such file.
+        where: Place of the content, for messages.
         id2label: Labels of the model.
 
     Returns:
         Names of the labels; None if there is no such file, or if it does not have the key.
 
     Raises:
-        CheckpointError: If the file is damaged, the value is not a list of names, or the model has no such label.
+        CheckpointError: If the value is not a list of names, or the model has no such label.
     """
-    file = folder / LABELS_NAME
-    if not file.is_file():
-        return None
-    content = read_json_object(file)
-    if UNPROVEN_KEY not in content:
+    if content is None or UNPROVEN_KEY not in content:
         return None
     names = content[UNPROVEN_KEY]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f'{file}: "{UNPROVEN_KEY}" must be a list of labels, not {shown(names)}')
+        raise CheckpointError(f'{where}: "{UNPROVEN_KEY}" must be a list of labels, not {shown(names)}')
     known = set(id2label.values())
     for name in names:
         if name not in known:
             raise CheckpointError(
-                f"{file}: {shown(name)} is no label of the model: the file belongs to another one, or the name is wrong"
+                f"{where}: {shown(name)} is no label of the model: the file belongs to another one, or the name is "
+                "wrong"
             )
     return frozenset(names)

@@ -28,6 +28,8 @@ from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.errors import AstError, AstWarning, CheckpointError, DeviceError, EngineMissingError, UsageError
 from ast_cli.export import ExportOptions, export_model
 from ast_cli.hub.folders import builtin_folder, checkpoint_digest
+from ast_cli.hub.names import LABELS_NAME
+from ast_cli.label_list import list_labels
 from ast_cli.model.arrays import load_arrays
 from ast_cli.tagging.score.scoring import scores_of
 
@@ -163,6 +165,27 @@ def test_an_exported_model_loads_by_folder_and_by_file(tmp_path: Path, format_na
     assert results[0] == results[1] == results[2]
     expected = Tagger.from_pretrained("builtin").classify(SAMPLES / "rain.ogg").tags
     assert [tag.label for tag in results[0]] == [tag.label for tag in expected]
+
+
+@each_format
+def test_an_exported_model_brings_the_list_of_unproven_labels(tmp_path: Path, format_name: Any) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(builtin_folder(), model)
+    (model / LABELS_NAME).write_text('{"unproven": ["Bark"]}')
+    folder, alone = tmp_path / "out", tmp_path / {"onnx": "tagger.onnx", "openvino": "tagger.xml"}[format_name]
+    exported = export_model(ExportOptions(str(model), folder, format_name))
+    assert folder / LABELS_NAME in exported.files
+    export_model(ExportOptions(str(model), alone, format_name))
+    for name in (folder, folder / exported.files[0].name, alone):
+        assert [label.label for label in list_labels(name).labels if label.unproven] == ["Bark"]
+
+    (model / LABELS_NAME).write_text('{"unproven": ["Brak"]}')
+    with pytest.raises(CheckpointError, match=r"Brak.* is no label of the model"):
+        export_model(ExportOptions(str(model), tmp_path / "other", format_name))
+
+    (model / LABELS_NAME).unlink()
+    export_model(ExportOptions(str(model), folder, format_name, force=True))
+    assert {label.unproven for label in list_labels(folder).labels} == {None}
 
 
 @each_format

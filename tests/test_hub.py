@@ -202,10 +202,16 @@ def test_the_pickle_is_fetched_where_there_is_no_safetensors_file(hub: FakeHub, 
     assert set(snapshot_files(home)) == {"config.json", "preprocessor_config.json", "pytorch_model.bin"}
 
 
-def test_thresholds_of_the_repository_are_fetched_with_the_checkpoint(hub: FakeHub, home: Path) -> None:
-    hub.repos[REPO]["thresholds.json"] = b'{"labels": {"Rain": 0.4}}'
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("thresholds.json", b'{"labels": {"Rain": 0.4}}'), ("labels.json", b'{"unproven": ["Rain"]}')],
+)
+def test_facts_about_labels_are_fetched_with_the_checkpoint(
+    hub: FakeHub, home: Path, name: str, content: bytes
+) -> None:
+    hub.repos[REPO][name] = content
     assert run_download(hub, home).exit_code == 0
-    assert snapshot_files(home) == FETCHED | {"thresholds.json": hub.repos[REPO]["thresholds.json"]}
+    assert snapshot_files(home) == FETCHED | {name: content}
 
 
 def test_weights_in_shards_are_fetched_with_their_index(hub: FakeHub, home: Path) -> None:

@@ -15,8 +15,8 @@ PACKAGE = ROOT / "ast_cli"
 # From the bottom up: a room may import those before it. docs/architecture.md has the same order.
 ROOMS = (
     *("errors", "about", "results", "keyed_output", "files", "hierarchy", "labels", "hub", "audio", "model"),
-    *("engine", "report", "tagging", "dataset", "evaluation", "training", "benchmark", "selfcheck", "export"),
-    *("label_list", "cli", "assets"),
+    *("engine", "report", "tagging", "dataset", "evaluation", "training", "benchmark", "selfcheck"),
+    *("label_list", "export", "cli", "assets"),
 )
 # Not rooms: the package itself, whose public names are resolved on first use, and the program that starts the command.
 AROUND = ("ast_cli", "ast_cli.__main__")

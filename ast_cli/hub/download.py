@@ -31,6 +31,7 @@ from ast_cli.hub.names import (
     CONFIG_NAME,
     DEFAULT_REVISION,
     INDEX_NAME,
+    LABELS_NAME,
     PICKLE_NAME,
     PREPROCESSOR_NAME,
     THRESHOLDS_NAME,
@@ -123,7 +124,7 @@ def _needed_files(repo_id: str, names: list[str]) -> list[str]:
         weights = [PICKLE_NAME]
     else:
         raise HubError(f"{repo_id}: has neither {WEIGHTS_NAME} nor {PICKLE_NAME}")
-    optional = [name for name in (PREPROCESSOR_NAME, THRESHOLDS_NAME) if name in names]
+    optional = [name for name in (PREPROCESSOR_NAME, THRESHOLDS_NAME, LABELS_NAME) if name in names]
     return [*weights, *optional, CONFIG_NAME]
 
 

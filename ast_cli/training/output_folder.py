@@ -12,7 +12,7 @@ from typing import Any
 
 from ast_cli.errors import AstError, UsageError
 from ast_cli.files.lock import only_run
-from ast_cli.hub.names import THRESHOLDS_NAME, WEIGHTS_NAME
+from ast_cli.hub.names import LABELS_NAME, THRESHOLDS_NAME, WEIGHTS_NAME
 from ast_cli.training.state import StateFolder
 
 CHECKPOINT_NAME = "checkpoint"
@@ -33,6 +33,7 @@ OWN_NAMES = (
     RESULTS_NAME,
     FOLDS_NAME,
     THRESHOLDS_NAME,  # not written by a run: found by `ast evaluate` for the weights that a new run replaces
+    LABELS_NAME,  # not written by a run either: facts about the training of these weights
 )
 
 

@@ -51,6 +51,14 @@ def test_existing_output_is_kept_without_resume_or_force(output: Path, tmp_path:
         check(tmp_path / "link")
 
 
+@pytest.mark.parametrize("name", ["thresholds.json", "labels.json"])
+def test_a_new_run_removes_facts_about_the_weights_that_it_replaces(output: Path, name: str) -> None:
+    output.mkdir()
+    (output / name).write_text("{}")
+    begin(output, {"labels": []}, resume=False)
+    assert not (output / name).exists()
+
+
 def test_a_new_run_removes_the_files_of_an_earlier_one_and_no_others(output: Path) -> None:
     (output / "fold-3").mkdir(parents=True)
     for name in (*OWN_NAMES, "thesis.txt"):
