@@ -339,7 +339,10 @@ def _add_record(rows: _Rows, record: dict[str, Any], line: int) -> None:
     if error:
         rows.failures[path] = _failure(path, error if isinstance(error, dict) else {})
     elif record.get("windows"):
-        for window in record["windows"]:
+        windows = record["windows"]
+        if not isinstance(windows, list) or not all(isinstance(window, dict) for window in windows):
+            raise UsageError(f"{place}: the windows must be objects with start_s, end_s and tags, not {shown(windows)}")
+        for window in windows:
             rows.add(line, path, *_tags(window.get("tags"), place), *_times(window, place))
     elif "tags" in record:
         rows.add(line, path, *_tags(record["tags"], place))
@@ -380,13 +383,17 @@ def _failure(path: str, error: Mapping[str, Any]) -> FileError:
 
 def _tags(tags: Any, place: str) -> tuple[tuple[str, ...], list[Any]]:
     """Return labels and scores of a list of tags, in the order of the model's labels if the tags state it."""
-    if not isinstance(tags, list) or not all(isinstance(tag, dict) and "label" in tag for tag in tags):
+    if not isinstance(tags, list) or not all(isinstance(tag, dict) and _is_label(tag.get("label")) for tag in tags):
         raise UsageError(f"{place}: the tags must be objects with label and score, not {shown(tags)}")
     if not tags:
         raise UsageError(f"{place}: has no tags; every row needs a score for each label{ALL_LABELS}")
     if all(isinstance(tag.get("label_id"), int) for tag in tags):
         tags = sorted(tags, key=lambda tag: tag["label_id"])
     return tuple(tag["label"] for tag in tags), [tag.get("score") for tag in tags]
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _times(record: Mapping[str, Any], place: str) -> tuple[float, float | None]:

@@ -188,6 +188,13 @@ FULL = line(scores={"Rain": 0.5, "Dog": 0.5})
         ("t.jsonl", line(scores={"/m/06mb1": 0, "Rain": 1}), "line 1: has two scores for the same label"),
         ("t.jsonl", line(scores={}), "line 1: has no 'scores', an object from labels to scores, and no 'tags'"),
         ("t.jsonl", line(scores=[0.5]), r"line 1: the tags must be objects with label and score, not \[0.5\]"),
+        (
+            "t.jsonl",
+            FULL + line(tags=[{"label": ["Rain"], "score": 1}]),
+            "line 2: the tags must be objects with label and",
+        ),
+        ("t.jsonl", line(windows=3), "line 1: the windows must be objects with start_s, end_s and tags, not 3"),
+        ("t.jsonl", line(windows=["x"]), r"line 1: the windows must be objects with start_s, end_s and tags, not \["),
         ("t.jsonl", line(tags=[]), "line 1: has no tags; every row needs a score for each label"),
         ("t.jsonl", line(tags=[{"label": "Rain", "score": 1}], channel=2), "line 1: has the scores of one channel"),
         ("t.jsonl", line(type="window", tags=[{"label": "Rain"}]), "line 1: is a streamed record; run ast classify wi"),
