@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from ast_cli.hierarchy import classes_above
 
+from ast_cli.hierarchy import classes_above
 from ast_cli.labels import audioset_mids
 
 HERE = Path(__file__).parent
