@@ -115,7 +115,7 @@ def test_a_broken_file_is_an_error_only_where_it_is_needed(folder: Path, content
     with pytest.raises(CheckpointError, match=message) as caught:
         tagger.classify(silence, sampling_rate=16_000, events=True)
     assert str(caught.value).startswith(f"{file}: ")
-    assert str(caught.value).endswith("; --threshold does without this file")
+    assert str(caught.value).endswith("; with --threshold this file is not used")
     assert "\n" not in str(caught.value)
 
 

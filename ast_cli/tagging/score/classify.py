@@ -51,7 +51,7 @@ def own_thresholds(model: LoadedModel, options: ClassifyOptions) -> Mapping[str,
     try:
         return model.thresholds
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; --threshold does without this file") from error
+        raise CheckpointError(f"{error}; with --threshold this file is not used") from error
 
 
 def tag_chooser(model: LoadedModel, options: ClassifyOptions) -> TagChooser:
