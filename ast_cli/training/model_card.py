@@ -191,7 +191,7 @@ def _training(result: FinetuneResult) -> str:
         f"Weights saved: {_kept_in_words(result)}. `training_options.toml` contains all settings, `history.csv` and "
         "`curves.png` the course of training. "
         "`ast finetune DATA --model BASE --recipe training_options.toml --output FOLDER` repeats the run"
-        f"{', with the same `--soft-targets`' if result.taught else ''}."
+        f"{', with the same scores of the teacher' if result.taught else ''}."
     )
 
 

@@ -319,7 +319,7 @@ def test_a_student_learns_the_scores_of_its_teacher(data: Path, tmp_path: Path) 
     )
     assert "Agreement with the soft targets of 2 validation clips: the first label is the same for 100.0 %, and" in card
     assert "| Motor | 3 | 1 |" in card  # of Low, by targets of 0.5 and more
-    assert "with the same `--soft-targets`." in card
+    assert "with the same scores of the teacher." in card
     assert any(
         note.startswith("note: 2 of 6 labels have no training clip with a target of 0.5 or more")
         and "Rain, Wind" in note
