@@ -87,8 +87,8 @@ def test_recipe_makes_a_checkpoint_from_packages(
     assert metrics["held_out_windows"] == 2
     tagger = Tagger.from_pretrained(str(package))
     result = tagger.classify(np.zeros(16_000, np.float32), sampling_rate=16_000)
-    assert len(tagger.id2label) == 521
-    assert result.predictions
+    assert len(tagger.config.id2label) == 521
+    assert result.tags
     card = (package / "README.md").read_text()
     assert "$" not in card
     assert "iagno" in card
