@@ -1,11 +1,11 @@
-"""Makes the sample sounds of this folder out of random numbers and sine waves, and two out of recordings.
+"""Makes the sounds in ``samples`` out of random numbers and sine waves, and two out of recordings.
 
 Every sound is a small function that returns float32 samples in [-1, 1]; the table SAMPLES says which sound goes to
 which file. Speech is spoken by espeak-ng where that program is installed, and left alone where it is not. RECORDINGS
 says which parts of which recordings become ``dog.wav`` and ``bird.ogg``; without ``--recordings`` they are left alone.
 
-    python models/builtin/make_samples.py --output build/samples
-    python models/builtin/make_samples.py --output build/samples --recordings FOLDER
+    python models/builtin/make_samples.py
+    python models/builtin/make_samples.py --output some/folder --recordings FOLDER
 
 These samples replace those of ``sample_audio`` when the next built-in model ships: everyday sounds that it should know.
 """
@@ -143,10 +143,10 @@ def rain(duration_s: float, sampling_rate: int, rng: np.random.Generator) -> np.
     channels = []
     for _ in range(2):  # two ears hear different drops
         x = np.zeros(num_samples)
-        for start in rng.integers(0, num_samples, int(2600 * duration_s)):
+        for start in rng.integers(0, num_samples, int(2000 * duration_s)):
             distance = 1 + 6.7 * np.sqrt(rng.uniform())  # as if drops fell everywhere on a disk around the ear
             size = rng.uniform(0.5, 1.5)
-            splash_s = 0.0013 * size
+            splash_s = 0.001 * size
             splash = rng.standard_normal(int(3 * splash_s * sampling_rate))
             splash *= np.exp(-np.arange(len(splash)) / (splash_s * sampling_rate))
             add(x, splash * size / distance, start)
@@ -186,7 +186,7 @@ def thunder(duration_s: float, sampling_rate: int, rng: np.random.Generator) -> 
     air = [(20, -9), (60, 0), (120, 0), (490, -16), (1950, -40), (8000, -70)]  # swallows high frequencies on the way
     total = filtered(total, sampling_rate, air)
     total = np.tanh(4.4 * total / np.max(np.abs(total)))  # no microphone takes it undistorted
-    return normalise(total + 0.06 * rain(duration_s, sampling_rate, rng)[:, 0])
+    return normalise(total + 0.04 * rain(duration_s, sampling_rate, rng)[:, 0])
 
 
 def applause(duration_s: float, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -518,19 +518,24 @@ RECORDINGS = [
 ]
 
 
+def make(sample: Sample, folder: Path) -> None:
+    """Write one synthesized file."""
+    # seeded by the file's name: a new line in the table leaves all other files as they were
+    rng = np.random.default_rng([SEED, *sample.file.encode()])
+    x = sample.sound(sample.duration_s, sample.sampling_rate, rng)
+    write(folder / sample.file, to_channels(x, sample.num_channels), sample.sampling_rate)
+
+
 def main() -> None:
     """Write all files of SAMPLES, the speech where espeak-ng is at hand, RECORDINGS where their sources are."""
     parser = argparse.ArgumentParser(description="Synthesize the sample sounds.")
-    here = Path(__file__).resolve().parent
-    parser.add_argument("--output", type=Path, default=here, metavar="FOLDER", help="default: the script's folder")
+    samples = Path(__file__).resolve().parent / "samples"
+    parser.add_argument("--output", type=Path, default=samples, metavar="FOLDER", help="default: samples, beside this")
     parser.add_argument("--recordings", type=Path, metavar="FOLDER", help="with the sources of the recorded samples")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     for sample in SAMPLES:
-        # seeded by the file's name: a new line in the table leaves all other files as they were
-        rng = np.random.default_rng([SEED, *sample.file.encode()])
-        x = sample.sound(sample.duration_s, sample.sampling_rate, rng)
-        write(options.output / sample.file, to_channels(x, sample.num_channels), sample.sampling_rate)
+        make(sample, options.output)
     spoken = speech()
     if spoken is None:
         print(f"{SPEECH_FILE}: espeak-ng is not installed, the file is left as it is", file=sys.stderr)
