@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ast_cli.audio.front_end import is_original
 from ast_cli.engine.graph.exported import optional_text_inside, read_exported
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import CheckpointError, UsageError
 from ast_cli.files.json_object import read_json_object, shown
 from ast_cli.hierarchy import audioset_classes, chains_above
-from ast_cli.hub.folders import checkpoint_folder, default_model, describing_folder, exported_file
+from ast_cli.hub.folders import default_model, exported_file, optional_file
 from ast_cli.hub.names import LABELS_NAME
 from ast_cli.labels import mid_of, similar_names
 from ast_cli.model.arrays import load_config
@@ -130,17 +129,12 @@ def labels_content(model: str) -> tuple[dict[str, Any] | None, str]:
     Raises:
         CheckpointError: If the file cannot be read or does not contain a JSON object.
     """
-    exported = exported_file(model)
-    if exported is not None:
-        folder = describing_folder(exported)
-        if folder is None:
-            return optional_text_inside(exported, LABELS_NAME), f"{exported}: {LABELS_NAME}"
-    elif is_original(model):
+    file = optional_file(model, LABELS_NAME)
+    if file is None:
         return None, model
-    else:
-        folder = checkpoint_folder(model)
-    file = folder / LABELS_NAME
-    return (read_json_object(file) if file.is_file() else None), str(file)
+    if file.name == LABELS_NAME:
+        return read_json_object(file), str(file)
+    return optional_text_inside(file, LABELS_NAME), f"{file}: {LABELS_NAME}"
 
 
 def _ancestors(mid: str | None) -> tuple[tuple[str, ...], ...]:

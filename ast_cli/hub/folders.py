@@ -110,10 +110,15 @@ def describing_folder(exported: Path) -> Path | None:
 
 
 def thresholds_file(model: str | Path) -> Path | None:
-    """Return the absolute path of the file with a model's thresholds; None if there is none.
+    """Return the absolute path of the file with a model's thresholds, as `optional_file` does."""
+    return optional_file(model, THRESHOLDS_NAME)
 
-    That is ``thresholds.json`` in the folder that describes the model: for a file of weights, the folder with the
-    ``config.json`` beside it. An exported file that describes itself may contain thresholds and is returned.
+
+def optional_file(model: str | Path, file_name: str) -> Path | None:
+    """Return the absolute path of a file that a model may have beside its configuration; None if there is none.
+
+    It is in the folder that describes the model: for a file of weights, the folder with the ``config.json`` beside it.
+    An exported file that describes itself may contain such files and is returned.
     """
     name = os.fspath(model)
     path, exported = Path(name).expanduser(), exported_file(name)
@@ -126,7 +131,7 @@ def thresholds_file(model: str | Path) -> Path | None:
         folder = path.parent if (path.parent / CONFIG_NAME).is_file() else None
     else:
         folder = checkpoint_folder(name)
-    file = None if folder is None else folder / THRESHOLDS_NAME
+    file = None if folder is None else folder / file_name
     return file.absolute() if file is not None and file.is_file() else None
 
 

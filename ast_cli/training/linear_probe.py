@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.windows import slice_windows
 from ast_cli.files.atomic import write_whole
 from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
 from ast_cli.training.data.batches import BATCH_DRAWS, Clips, evaluation_windows, generator_for
@@ -65,15 +66,15 @@ def embedded(
             on_progress(len(by_clip), len(clips))
     windows = clips.windows
     if windows is not None:
-        lengths = [len(clips.fbanks[index]) for index in clips.indices]
-        windows = windows.of_parts([_window_parts(num_frames, extractor.max_length) for num_frames in lengths])
+        fbanks = (clips.fbanks[index] for index in clips.indices)
+        windows = windows.of_parts([_window_parts(fbank, extractor.max_length) for fbank in fbanks])
     return replace(clips, fbanks=by_clip, windows=windows)
 
 
-def _window_parts(num_frames: int, max_length: int) -> list[tuple[int, int]]:
+def _window_parts(fbank: NDArray[np.float32], max_length: int) -> list[tuple[int, int]]:
     """Return first frame and end of each window that `evaluation_windows` cuts out of a clip."""
-    last = max(0, num_frames - max_length)
-    return [(start, min(start + max_length, num_frames)) for start in sorted({*range(0, last + 1, max_length), last})]
+    windows = slice_windows([fbank], max_length, max_length)
+    return [(window.start_frame, window.start_frame + len(window.content)) for window in windows]
 
 
 def _digest(encoder: ASTModel, extractor: ASTFeatureExtractor) -> bytes:

@@ -8,7 +8,6 @@ The text around the figures is ``card.md``; with DATA, the credits of ESC-10 and
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 from collections import Counter, defaultdict
@@ -38,8 +37,7 @@ def main() -> None:
         lines = [*esc10_credits(options.data / "esc10"), "", *recording_credits(options.data / "speech_music")]
         CREDITS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     metrics = json.loads((options.model / "metrics.json").read_text(encoding="utf-8"))
-    with open(options.corpus / "index.tsv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = read_tsv(options.corpus / "index.tsv")
     options.package.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(options.model / name, options.package / name)

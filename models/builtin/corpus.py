@@ -60,6 +60,11 @@ def read_tsv(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
+def read_labels() -> list[str]:
+    """Return the 521 labels in the teacher's order."""
+    return (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
+
+
 def read_csv(file: Path) -> list[dict[str, str]]:
     with open(file, newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from corpus import read_tsv, split_labels
-from mixtures import FRAME, HOP, KNOWN, WINDOW, Corpus, spectrograms
+from corpus import read_labels, read_tsv, split_labels
+from mixtures import EXTRACTOR, FRAME, HOP, KNOWN, WINDOW, Corpus, spectrograms
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from ast_cli import ASTFeatureExtractor, ASTForAudioClassification
+from ast_cli.evaluation.agreement import agreement
 from ast_cli.evaluation.calibration import reliability
 from ast_cli.evaluation.thresholds import best_thresholds, write_thresholds
 
@@ -30,19 +32,22 @@ FEWEST_POSITIVES = 5  # for a class to count in the mean average precision
 FEWEST_FOR_THRESHOLD = 20
 SPEECH_OR_MUSIC = ("Speech", "Music")
 
+Recording = tuple[str, np.ndarray, tuple[str, ...]]  # name, samples and right labels
+
 
 class Examiner:
     """Compares a model's scores for held-out windows with the teacher's and, where a label is known, with that."""
 
-    def __init__(self, corpus: Corpus, targets: Tensor, labels: list[str]) -> None:
-        self.corpus, self.labels = corpus, labels
+    def __init__(self, corpus: Corpus, targets: Tensor, extractor: ASTFeatureExtractor = EXTRACTOR) -> None:
+        self.corpus, self.extractor = corpus, extractor
         self.test = corpus.is_test.nonzero()[:, 0]
         self.targets = targets[self.test]
 
     @torch.no_grad()
     def scores(self, model: ASTForAudioClassification, chosen: Tensor) -> Tensor:
         """Return scores (W, 521) of windows of the corpus."""
-        return torch.cat([scores_of(model, *window) for window in self.corpus.windows(chosen, 64)])
+        windows = self.corpus.windows(chosen, 64)
+        return torch.cat([scores_of(model, spectrograms(*window, self.extractor)) for window in windows])
 
     def examine(self, model: ASTForAudioClassification, most: int | None = None) -> dict[str, Any]:
         """Return the metrics of a model, over at most so many windows."""
@@ -57,13 +62,13 @@ class Examiner:
         test, targets = self.test[::step], self.targets[::step]
         truth = targets > POSITIVE
         classes = truth.sum(0) >= FEWEST_POSITIVES
-        best, best_of_teacher = scores.topk(5).indices, targets.topk(5).indices
-        overlap = (best[:, :, None] == best_of_teacher[:, None]).any(2).float().mean()
+        agreed = agreement(scores.cpu().numpy(), targets.cpu().numpy(), is_multi_label=True)
+        precision = average_precision_score(truth[:, classes].cpu(), scores[:, classes].cpu()) if classes.any() else 0.0
         results: dict[str, Any] = {
             "held_out_windows": len(targets),
-            "top1_agreement": (best[:, 0] == best_of_teacher[:, 0]).float().mean().item(),
-            "top5_overlap": overlap.item(),
-            "mAP": average_precision(scores[:, classes], truth[:, classes]).mean().item(),
+            "top1_agreement": agreed.top_1,
+            "top5_overlap": agreed.top_5,
+            "mAP": float(precision),
             "mAP_classes": int(classes.sum()),
         }
         piece = self.corpus.window_piece[test]
@@ -81,41 +86,31 @@ class Examiner:
         return results
 
 
-def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
-    """Return the average precision of each class (C,) over windows: scores and truth (W, C)."""
-    hits = truth.gather(0, scores.argsort(0, descending=True)).double()
-    precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1, device=hits.device)[:, None]
-    return (precision * hits).sum(0) / hits.sum(0)
-
-
-def scores_of(model: ASTForAudioClassification, waveforms: Tensor, num_frames: Tensor) -> Tensor:
-    """Return scores (B, labels) of windows (B, WINDOW)."""
-    extractor = getattr(model, "extractor", None)
-    if extractor is None:
-        input_values = spectrograms(waveforms, num_frames)
-    else:
-        input_values = spectrograms(waveforms, num_frames, extractor.num_mel_bins, extractor.mean, extractor.std)
+def scores_of(model: ASTForAudioClassification, input_values: Tensor) -> Tensor:
+    """Return scores (B, labels) for a model's input."""
     return model(input_values).logits.float().sigmoid()
 
 
-def recording_scores(model: ASTForAudioClassification, samples: np.ndarray) -> np.ndarray:
+def recording_scores(
+    model: ASTForAudioClassification, extractor: ASTFeatureExtractor, samples: np.ndarray
+) -> np.ndarray:
     """Return the scores of a recording (int16, 16 kHz): the mean over its windows, as ``ast classify`` has it."""
     starts = range(0, max(1, len(samples) - WINDOW // 5), WINDOW)
     parts = [torch.from_numpy(samples[start : start + WINDOW].astype(np.float32) / 32768) for start in starts]
     waveforms = torch.stack([torch.nn.functional.pad(part, (0, WINDOW - len(part))) for part in parts])
     num_frames = torch.tensor([max(1, (len(part) - FRAME) // HOP + 1) for part in parts])
     with torch.no_grad():
-        return scores_of(model, waveforms, num_frames).mean(0).numpy()
+        return scores_of(model, spectrograms(waveforms, num_frames, extractor)).mean(0).numpy()
 
 
 def judge(
-    model: ASTForAudioClassification, recordings: list[tuple[str, np.ndarray, tuple[str, ...]]]
+    model: ASTForAudioClassification, extractor: ASTFeatureExtractor, recordings: list[Recording]
 ) -> dict[str, Any]:
     """Say how often a right label is first, and among the first three; what is wrong is listed."""
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     ranks, wrong = [], []
     for name, samples, right in recordings:
-        order = np.argsort(-recording_scores(model, samples))
+        order = np.argsort(-recording_scores(model, extractor, samples))
         ranks.append(next((rank for rank, i in enumerate(order) if names[i] in right), len(order)))
         if ranks[-1]:
             wrong.append(f"{name}: {', '.join(names[i] for i in order[:3])} instead of {right[0]}")
@@ -127,7 +122,7 @@ def judge(
     }
 
 
-def named_recordings(corpus: Corpus) -> list[tuple[str, np.ndarray, tuple[str, ...]]]:
+def named_recordings(corpus: Corpus) -> list[Recording]:
     """Return name, samples and right labels of the recordings that ``named.tsv`` lists."""
     places = {(row["package"], row["path"]): row for row in corpus.rows}
     samples = corpus.samples.numpy()
@@ -141,7 +136,7 @@ def named_recordings(corpus: Corpus) -> list[tuple[str, np.ndarray, tuple[str, .
     return recordings
 
 
-def speech_and_music(corpus: Corpus) -> list[tuple[str, np.ndarray, tuple[str, ...]]]:
+def speech_and_music(corpus: Corpus) -> list[Recording]:
     """Return the held-out recordings of speech and of music."""
     samples = corpus.samples.numpy()
     recordings = []
@@ -159,14 +154,14 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print only")
     options = parser.parse_args()
     model = ASTForAudioClassification.from_pretrained(str(options.model), dtype=torch.float32).eval()
-    model.extractor = ASTFeatureExtractor.from_pretrained(str(options.model))
-    labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
+    extractor = ASTFeatureExtractor.from_pretrained(str(options.model))
+    labels = read_labels()
     corpus = Corpus(options.corpus, labels, torch.device("cpu"))
-    metrics: dict[str, Any] = {"named": judge(model, named_recordings(corpus))}
-    metrics["speech_music_recordings"] = judge(model, speech_and_music(corpus))
+    metrics: dict[str, Any] = {"named": judge(model, extractor, named_recordings(corpus))}
+    metrics["speech_music_recordings"] = judge(model, extractor, speech_and_music(corpus))
     if model.config.num_labels == len(labels):
         targets = load_targets(options.corpus, len(corpus.window_piece))
-        examiner = Examiner(corpus, targets, labels)
+        examiner = Examiner(corpus, targets, extractor)
         scores = examiner.scores(model, examiner.test)
         metrics |= examiner.metrics(scores)
         truth = examiner.truth()

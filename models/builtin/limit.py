@@ -16,7 +16,8 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from evaluate import HERE, Examiner, load_targets
+from corpus import read_labels
+from evaluate import Examiner, load_targets
 from mixtures import NUM_PATCHES, SILENCE, Corpus, ask
 from teacher import SAMPLING_RATE, YamNet
 from torch import Tensor
@@ -54,11 +55,11 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--every", type=int, default=4, help="hear every so many windows")
     options = parser.parse_args()
-    labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
+    labels = read_labels()
     corpus = Corpus(options.corpus, labels, torch.device("cpu"))
     teacher = YamNet(options.teacher)
     teacher.with_openvino(torch.get_num_threads())
-    examiner = Examiner(corpus, load_targets(options.corpus, len(corpus.window_piece)), labels)
+    examiner = Examiner(corpus, load_targets(options.corpus, len(corpus.window_piece)))
     ways: dict[str, Callable[[Tensor], Tensor]] = {"10 dB lower": lower, "Opus at 32 kbit/s": through_opus}
     found = {}
     for name, change in ways.items():

@@ -8,7 +8,6 @@ be, by its file's name, counts more than what the teacher takes it for.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,17 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from corpus import split_labels, with_ancestors
+from corpus import read_tsv, split_labels, with_ancestors
 from teacher import HOP, PATCH_FRAMES, PATCH_SAMPLES, YamNet
 from torch import Tensor
 
+from ast_cli import ASTFeatureExtractor
 from ast_cli.audio.fbank.mel_bank import FbankConfig
 from ast_cli.audio.fbank.torch_fbank import log_mel_fbank
 
 SAMPLING_RATE, FRAME = 16_000, 400
 NUM_BINS, NUM_FRAMES = 64, 512
 WINDOW = (NUM_FRAMES - 1) * HOP + FRAME  # 82,160 samples: 5.135 s
-MEAN, STD = -5.0, 4.5  # of preprocessor_config.json
+EXTRACTOR = ASTFeatureExtractor(num_mel_bins=NUM_BINS, max_length=NUM_FRAMES, mean=-5.0, std=4.5)
 NUM_PATCHES = 10  # that the teacher hears of a window it is judged by: 0.46 s from one to the next
 KNOWN, KNOWN_ABOVE = 0.95, 0.85  # targets of a label that is known, and of the labels above it
 SILENCE, AUDIBLE = "Silence", 1e-4  # of full scale
@@ -47,8 +47,7 @@ class Corpus:
     """
 
     def __init__(self, folder: Path, labels: list[str], device: torch.device) -> None:
-        with open(folder / "index.tsv", newline="", encoding="utf-8") as file:
-            self.rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        self.rows = read_tsv(folder / "index.tsv")
         samples = np.load(folder / "samples.npy", mmap_mode="c")
         length = np.array([int(row["length"]) for row in self.rows])
         num_windows = np.maximum(1, np.round(length / WINDOW)).astype(int)
@@ -251,13 +250,11 @@ def ask(teacher: YamNet, waveforms: Tensor, num_frames: Tensor, num_patches: int
     )
 
 
-def spectrograms(
-    waveforms: Tensor, num_frames: Tensor, num_bins: int = NUM_BINS, mean: float = MEAN, std: float = STD
-) -> Tensor:
-    """Map windows (B, WINDOW) to a model's input (B, 512, 64); frames after ``num_frames`` (B,) are padding."""
-    fbank = log_mel_fbank(waveforms, FbankConfig(num_mel_bins=num_bins))
+def spectrograms(waveforms: Tensor, num_frames: Tensor, extractor: ASTFeatureExtractor = EXTRACTOR) -> Tensor:
+    """Map windows (B, WINDOW) to a model's input (B, 512, bins); frames after ``num_frames`` (B,) are padding."""
+    fbank = log_mel_fbank(waveforms, FbankConfig(num_mel_bins=extractor.num_mel_bins))
     is_padding = torch.arange(NUM_FRAMES, device=waveforms.device) >= num_frames[:, None]
-    return (fbank.masked_fill(is_padding[..., None], 0.0) - mean) / (2 * std)
+    return (fbank.masked_fill(is_padding[..., None], 0.0) - extractor.mean) / (2 * extractor.std)
 
 
 def chances(corpus: Corpus, targets: Tensor) -> Tensor:

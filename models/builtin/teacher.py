@@ -28,7 +28,7 @@ NUM_BINS, LOW_HZ, HIGH_HZ, LOG_OFFSET = 64, 125.0, 7500.0, 0.001
 PATCH_FRAMES = 96
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * HOP + FRAME  # 15,600: what one answer hears, 0.975 s
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)  # of the depthwise convolutions after the first layer
-NUM_LABELS, EMBEDDING_SIZE = 521, 1024
+EMBEDDING_SIZE = 1024
 
 
 class YamNet(nn.Module):

@@ -29,16 +29,17 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 import torch.nn.functional as F
-from evaluate import Examiner
-from mixtures import MEAN, NUM_BINS, NUM_FRAMES, NUM_PATCHES, SILENCE, STD, Corpus, Mixer, ask, spectrograms
+from corpus import read_labels
+from evaluate import Examiner, load_targets
+from mixtures import EXTRACTOR, NUM_BINS, NUM_FRAMES, NUM_PATCHES, SILENCE, Corpus, Mixer, ask, spectrograms
 from teacher import EMBEDDING_SIZE, PATCH_FRAMES, YamNet
 from torch import Tensor, nn
 
-from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+from ast_cli import ASTConfig, ASTForAudioClassification
 from ast_cli.model.transformer import pool
+from ast_cli.training.adapt import first_positions
 from ast_cli.training.muon import Muon
 
-HERE = Path(__file__).parent
 PATCH = 16
 NUM_COLUMNS = NUM_FRAMES // PATCH
 NUM_TAUGHT_PATCHES = 6  # of a mixture that the teacher hears
@@ -66,7 +67,7 @@ class Student(nn.Module):
             self.model.head.fc.bias.fill_(-5.0)
             nn.init.trunc_normal_(encoder.cls_token, std=0.02)
             nn.init.trunc_normal_(encoder.dist_token, std=0.02)
-            encoder.pos_embed[0, 2:] = positions(config)
+            encoder.pos_embed[0, 2:] = first_positions(config.num_patches, config.hidden_size)
 
     def forward(self, input_values: Tensor, keep: float, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of windows (B, 521), logits of seconds (B, P, 521), and embeddings of seconds (B, P, 1024).
@@ -91,20 +92,6 @@ class Student(nn.Module):
         of_seconds = self.second_head(self.second_norm(seconds))
         num_labels = self.model.config.num_labels
         return self.model.head(pool(x[:, :2])), of_seconds[..., :num_labels], of_seconds[..., num_labels:]
-
-
-def positions(config: ASTConfig) -> Tensor:
-    """Return position embeddings to start from (num_patches, hidden_size): sines and cosines of time and frequency."""
-    num_frequencies, num_times = config.num_patches
-    quarter = config.hidden_size // 4
-    speed = 10_000.0 ** -(torch.arange(quarter) / quarter)
-    parts = []
-    for number, is_time in ((num_frequencies, False), (num_times, True)):
-        angle = torch.arange(number)[:, None] * speed
-        part = torch.cat([angle.sin(), angle.cos()], 1)
-        shape = (num_frequencies, num_times, -1)
-        parts.append(part[None].expand(shape) if is_time else part[:, None].expand(shape))
-    return 0.1 * torch.cat(parts, 2).flatten(0, 1)
 
 
 @dataclass
@@ -284,16 +271,10 @@ def all_reduce(tensors: list[Tensor]) -> None:
             tensor.copy_(mean.view_as(tensor))
 
 
-def read_labels() -> list[str]:
-    return (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
-
-
 def save(model: ASTForAudioClassification, folder: Path) -> None:
     """Write a checkpoint folder in the hub's layout, float16."""
-    shrunk = copy.deepcopy(model).half()
-    shrunk.save_pretrained(folder)
-    extractor = ASTFeatureExtractor(num_mel_bins=NUM_BINS, max_length=NUM_FRAMES, mean=MEAN, std=STD)
-    extractor.save_pretrained(folder)
+    copy.deepcopy(model).half().save_pretrained(folder)
+    EXTRACTOR.save_pretrained(folder)
 
 
 def teacher_targets(corpus: Corpus, teacher: YamNet, folder: Path, silence: int, rank: int, processes: int) -> Tensor:
@@ -311,7 +292,7 @@ def teacher_targets(corpus: Corpus, teacher: YamNet, folder: Path, silence: int,
                 mine[part.cpu()] = ask(teacher, *window, num_patches).together(silence).half().cpu()
         torch.save(mine, files[rank])
     barrier()
-    return sum((torch.load(file, weights_only=True) for file in files), torch.zeros(())).float().to(corpus.device)
+    return load_targets(folder, num_windows).to(corpus.device)
 
 
 def train(rank: int, options: argparse.Namespace) -> None:
@@ -338,7 +319,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
 
     silence = labels.index(SILENCE)
     taught = teacher_targets(corpus, teacher, options.corpus, silence, rank, options.processes)
-    examiner = Examiner(corpus, taught, labels)
+    examiner = Examiner(corpus, taught)
     torch.manual_seed(options.seed)
     trainer = Trainer(options, corpus, teacher, torch.maximum(taught, corpus.known[corpus.window_piece]))
     torch.manual_seed(options.seed + 1 + rank)
@@ -352,6 +333,13 @@ def train(rank: int, options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: is_stopped.append(True))
     started, last = time.monotonic() - used_s, defaultdict(lambda: time.monotonic())
     losses: dict[str, float] = defaultdict(float)
+
+    def is_due(what: str, every_s: float) -> bool:
+        if time.monotonic() - last[what] < every_s:
+            return False
+        last[what] = time.monotonic()
+        return True
+
     printed_step, printed_at = trainer.step, time.monotonic()
     while True:
         progress = torch.tensor([(time.monotonic() - started) / 60 / options.minutes])
@@ -364,12 +352,6 @@ def train(rank: int, options: argparse.Namespace) -> None:
             losses[name] += 0.05 * (loss - losses[name]) if losses[name] else loss
         stop = torch.tensor([float(bool(is_stopped))])
         all_reduce([stop])
-
-        def is_due(what: str, every_s: float) -> bool:
-            if time.monotonic() - last[what] < every_s:
-                return False
-            last[what] = time.monotonic()
-            return True
 
         if is_first and is_due("print", PRINT_S):
             rate = (trainer.step - printed_step) * options.batch_size / (time.monotonic() - printed_at)
