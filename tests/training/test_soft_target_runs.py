@@ -226,9 +226,13 @@ def taught_clips(num_clips: int = 9) -> Clips:
 
 def test_the_windows_of_the_linear_probe_are_those_of_the_evaluation() -> None:
     for num_frames in (1, 31, 32, 33, 64, 90, 97):
-        windows = slice_windows([np.zeros((num_frames, 2), np.float32)], MAX_LENGTH, MAX_LENGTH)
+        fbank = np.zeros((num_frames, 2), np.float32)
+        windows = slice_windows([fbank], MAX_LENGTH, MAX_LENGTH)
         expected = [(each.start_frame, each.start_frame + len(each.content)) for each in windows]
-        assert _window_parts(num_frames, MAX_LENGTH) == expected
+        assert _window_parts(fbank, MAX_LENGTH) == expected
+        last = max(0, num_frames - MAX_LENGTH)
+        starts = sorted({*range(0, last + 1, MAX_LENGTH), last})
+        assert expected == [(start, min(start + MAX_LENGTH, num_frames)) for start in starts]
 
 
 def test_the_linear_probe_learns_the_same_targets_of_windows(tmp_path: Path) -> None:
