@@ -17,6 +17,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -31,7 +32,18 @@ import torch.multiprocessing
 import torch.nn.functional as F
 from corpus import read_labels
 from evaluate import Examiner, load_targets
-from mixtures import EXTRACTOR, NUM_BINS, NUM_FRAMES, NUM_PATCHES, SILENCE, Corpus, Mixer, ask, spectrograms
+from mixtures import (
+    EXTRACTOR,
+    KNOWN_ABOVE,
+    NUM_BINS,
+    NUM_FRAMES,
+    NUM_PATCHES,
+    SILENCE,
+    Corpus,
+    Mixer,
+    ask,
+    spectrograms,
+)
 from teacher import EMBEDDING_SIZE, PATCH_FRAMES, YamNet
 from torch import Tensor, nn
 
@@ -44,7 +56,7 @@ PATCH = 16
 NUM_COLUMNS = NUM_FRAMES // PATCH
 NUM_TAUGHT_PATCHES = 6  # of a mixture that the teacher hears
 WARM_UP, FINAL_RATE = 0.04, 0.01  # shares: of the run; of the highest learning rate
-ALL_TOKENS_FROM = 0.75  # of the run
+ALL_TOKENS_FROM = 0.85  # of the run
 PRINT_S, EVALUATE_S, SAVE_S = 20.0, 900.0, 120.0
 HALF_LIFE = 300  # updates, of the average of the weights; less at first
 # glibc returns large blocks to the system and fetches them anew, zeroed, for every tensor: a tenth of the time.
@@ -144,7 +156,10 @@ class Trainer:
             start = ASTForAudioClassification.from_pretrained(str(options.start), dtype=torch.float32)
             self.student.model.load_state_dict(start.state_dict())
         self.average = copy.deepcopy(self.student.model).requires_grad_(False).eval()
-        if self.device.type == "cuda":
+        self.precision = torch.bfloat16 if multiplies_bfloat16(self.device) else torch.float32
+        if self.device.type == "cpu":  # the gradient of the fused attention takes half of the time in bfloat16
+            self.student.model.attn_implementation = "eager"
+        if options.compile:
             for block in self.student.model.audio_spectrogram_transformer.blocks:
                 block.compile(dynamic=False)
         self.optimizer = make_optimizer(self.student, options.muon_factor)
@@ -159,6 +174,7 @@ class Trainer:
         answers = ask(self.teacher, mixtures.usual, mixtures.num_frames, NUM_TAUGHT_PATCHES)
         known = mixtures.known * answers.counts.any(1, keepdim=True)
         targets = torch.maximum(answers.together(self.silence), known)
+        targets = torch.where(known == KNOWN_ABOVE, known, targets)  # the teacher is surer of "Animal" than of "Dog"
         inaudible = mixtures.waveforms.abs().amax(1) == 0
         targets[inaudible] = F.one_hot(torch.tensor(self.silence, device=self.device), len(self.labels)).float()
         counts = answers.counts & ~inaudible[:, None]
@@ -178,7 +194,7 @@ class Trainer:
         """Learn from one batch; return its losses."""
         batch = self.batch(self.options.batch_size // self.options.processes)
         keep = self.options.keep if progress < ALL_TOKENS_FROM else 1.0
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
             logits, second_logits, embeddings = self.student(batch.input_values.float(), keep, batch.starts)
         if self.embedding_scale is None:
             self.embedding_scale = batch.embeddings.float().std((0, 1)).clamp(min=0.05)
@@ -261,6 +277,15 @@ def rate_factor(progress: float) -> float:
     return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices of bfloat16 much faster than float32: a GPU, or a CPU with AMX."""
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()  # type: ignore[no-any-return]
+
+
+def has_compiler() -> bool:
+    return torch.cuda.is_available() or shutil.which("g++") is not None
+
+
 def all_reduce(tensors: list[Tensor]) -> None:
     """Take the mean of tensors over the processes."""
     if torch.distributed.is_initialized():
@@ -319,6 +344,8 @@ def train(rank: int, options: argparse.Namespace) -> None:
 
     silence = labels.index(SILENCE)
     taught = teacher_targets(corpus, teacher, options.corpus, silence, rank, options.processes)
+    if device.type == "cpu" and multiplies_bfloat16(device):
+        teacher.with_openvino(1, "bf16")  # five times as fast; scores differ by less than 1e-4 on average
     examiner = Examiner(corpus, taught)
     torch.manual_seed(options.seed)
     trainer = Trainer(options, corpus, teacher, torch.maximum(taught, corpus.known[corpus.window_piece]))
@@ -404,6 +431,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="at batches of 512; goes with the root")
     parser.add_argument("--muon-factor", type=float, default=2.0, help="the blocks' learning rate over the others'")
     parser.add_argument("--clip", type=float, default=10.0, help="largest norm of the gradient")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=has_compiler(), help="compile the blocks"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     os.environ.update(KEEP_FREED_MEMORY)
