@@ -32,6 +32,7 @@ NUM_PATCHES = 10  # that the teacher hears of a window it is judged by: 0.46 s f
 KNOWN, KNOWN_ABOVE = 0.95, 0.85  # targets of a label that is known, and of the labels above it
 SILENCE, AUDIBLE = "Silence", 1e-4  # of full scale
 NEVER = 1e9  # samples until a piece is repeated
+KNOWN_KIND, COMMON = 3.0, ("Speech", "Music")  # factor of the chance of windows that are known to be anything else
 
 
 class Corpus:
@@ -44,6 +45,7 @@ class Corpus:
         known: Target of each label by what a piece is known to be, (S, 521).
         window_piece, window_start: A window every 5.1 s: its piece and its start in the piece, (W,).
         is_test: Of each window, (W,).
+        common: Numbers of the labels that most pieces have.
     """
 
     def __init__(self, folder: Path, labels: list[str], device: torch.device) -> None:
@@ -59,6 +61,7 @@ class Corpus:
         def put(values: object) -> Tensor:
             return torch.as_tensor(np.asarray(values), device=device)
 
+        self.common = [labels.index(label) for label in COMMON]
         self.device, self.samples = device, torch.from_numpy(samples).to(device)
         self.start, self.length = put([int(row["start"]) for row in self.rows]), put(length)
         self.package = put([number[row["package"]] for row in self.rows])
@@ -260,8 +263,9 @@ def spectrograms(waveforms: Tensor, num_frames: Tensor, extractor: ASTFeatureExt
 def chances(corpus: Corpus, targets: Tensor) -> Tensor:
     """Return each window's chance to be drawn (W,): its rarest sound's, by one over the root of how much there is.
 
-    Packages of many windows count by the root of their number. No window has more than 20 times the mean chance, nor
-    less than a tenth of it; those of the test have none.
+    Packages of many windows count by the root of their number. Windows that are known to be something else than speech
+    or music have three times the chance. No window has more than 20 times the mean chance, nor less than a tenth of it;
+    those of the test have none.
     """
     train = ~corpus.is_test
     amount = targets[train].sum(0)  # (521,), in windows
@@ -269,6 +273,9 @@ def chances(corpus: Corpus, targets: Tensor) -> Tensor:
     package = corpus.package[corpus.window_piece]
     per_package = torch.zeros(len(corpus.package_names), device=chance.device).index_add_(0, package, chance)
     chance = chance / per_package.clamp(min=1e-9).sqrt()[package]
+    exact = (corpus.known == KNOWN).float()
+    exact[:, list(corpus.common)] = 0.0
+    chance = chance * (1 + (KNOWN_KIND - 1) * exact.amax(1)[corpus.window_piece])
     mean = chance[train].mean()
     return chance.clamp(0.1 * mean, 20 * mean) * train
 
