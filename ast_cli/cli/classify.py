@@ -46,7 +46,7 @@ def classify(
     ] = None,
     model: p.Model = None,
     format_name: Annotated[
-        Literal["table", "json", "jsonl", "csv"] | None,
+        Literal["table", "json", "jsonl", "csv", "tsv", "audacity", "raven", "srt", "vtt", "rttm", "dcase"] | None,
         typer.Option(
             "--format",
             "-f",

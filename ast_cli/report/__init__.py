@@ -18,6 +18,9 @@ class Writer(Protocol):
         """Write one `TaggingResult` and flush it, a record per channel where it holds several.
 
         The JSON Lines writer also takes a `StreamedPart`.
+
+        Raises:
+            UsageError: If the format is one of `ONE_RECORDING`, and the result is of a second recording.
         """
 
     def close(self) -> None:
@@ -29,9 +32,33 @@ _WRITERS = {
     "json": "json_lines.JSONWriter",
     "jsonl": "json_lines.JSONLinesWriter",
     "csv": "comma_separated.CSVWriter",
+    "tsv": "comma_separated.TSVWriter",
+    "audacity": "audacity.AudacityWriter",
+    "raven": "raven.RavenWriter",
+    "srt": "subtitles.SRTWriter",
+    "vtt": "subtitles.VTTWriter",
+    "rttm": "rttm.RTTMWriter",
+    "dcase": "dcase.DCASEWriter",
 }
 FORMATS = tuple(_WRITERS)
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".txt": "table"}
+# The end of the name of an output file; of several that fit, the longest counts.
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".dcase.tsv": "dcase",
+    ".srt": "srt",
+    ".vtt": "vtt",
+    ".rttm": "rttm",
+    ".labels.txt": "audacity",
+    ".selections.txt": "raven",
+    ".txt": "table",
+}
+ONE_RECORDING = ("audacity", "srt", "vtt")  # formats without a place for the name of a recording
+NUMBERED = ("raven", *ONE_RECORDING)  # formats in which the text of a result depends on the results before it
+_WITH_CHANNEL_COLUMN = ("csv", "tsv")
 
 
 def suffixes_of(formats: Collection[str]) -> str:
@@ -51,13 +78,14 @@ def format_for(output: Path | None, formats: Collection[str]) -> str:
     """
     if output is None or not output.suffix:
         return "table"
-    format_name = SUFFIXES.get(output.suffix.lower())
-    if format_name is None or format_name not in formats:
+    name = output.name.lower()
+    fitting = [suffix for suffix, format_name in SUFFIXES.items() if format_name in formats and name.endswith(suffix)]
+    if not fitting:
         raise UsageError(
             f"--output {output}: {output.suffix} is not a supported format; name a file that ends in "
             f"{suffixes_of(formats)} (table), or choose with --format"
         )
-    return format_name
+    return SUFFIXES[max(fitting, key=len)]
 
 
 def open_writer(format_name: str, stream: TextIO, *, has_channels: bool = False) -> Writer:
@@ -66,8 +94,8 @@ def open_writer(format_name: str, stream: TextIO, *, has_channels: bool = False)
     Args:
         format_name: Name of the format.
         stream: Text stream to write to.
-        has_channels: Whether results are of single channels: CSV then has a column for their numbers.
+        has_channels: Whether results are of single channels: CSV and TSV then have a column for their numbers.
     """
     module, name = _WRITERS[format_name].split(".")
     kind: Callable[..., Writer] = getattr(import_module(f"ast_cli.report.{module}"), name)
-    return kind(stream, has_channels=True) if has_channels and format_name == "csv" else kind(stream)
+    return kind(stream, has_channels=True) if has_channels and format_name in _WITH_CHANNEL_COLUMN else kind(stream)

@@ -1,4 +1,4 @@
-"""CSV: one row for each tag, one row for an input without tags; safe in a spreadsheet and on a terminal.
+"""CSV and TSV: one row for each tag, one row for an input without tags; safe in a spreadsheet and on a terminal.
 
 The last column, or with channels the one before, states the source of a tag: ``file``, ``window`` or ``event``.
 As in JSON, ``path_b64`` contains the exact bytes, in base64, of a path that ``path`` cannot represent: one that is not
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 from ast_cli.report.text import harmless_cell
 from ast_cli.results import SCORE_DECIMALS, Tag, TaggingResult, path_base64, path_fields
@@ -39,10 +39,12 @@ class CSVWriter:
         has_channels: Whether there is a column for the channel's number; it is empty for a file with an error.
     """
 
+    delimiter: ClassVar = ","
+
     def __init__(self, stream: TextIO, *, has_channels: bool = False) -> None:
         self.stream = stream
         self.has_channels = has_channels
-        self.rows = csv.writer(stream, lineterminator="\n")
+        self.rows = csv.writer(stream, delimiter=self.delimiter, lineterminator="\n")
         self.rows.writerow((*COLUMNS, CHANNEL_COLUMN) if has_channels else COLUMNS)
 
     def write(self, result: TaggingResult) -> None:
@@ -81,3 +83,9 @@ class CSVWriter:
 
     def close(self) -> None:
         """Do nothing: a CSV file has no end mark."""
+
+
+class TSVWriter(CSVWriter):
+    """Writes the rows of `CSVWriter` with tabs between the cells, whose own tabs are escaped."""
+
+    delimiter = "\t"

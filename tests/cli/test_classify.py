@@ -176,14 +176,15 @@ def test_suffix_of_the_output_selects_the_format(run_ast: Run, write_wav: Write,
     assert (folder / name).read_text(encoding="utf-8").startswith("path,")
 
 
-@pytest.mark.parametrize("name", ["tags.parquet", "tags.tsv", "archive/tags.2024"])
+@pytest.mark.parametrize("name", ["tags.xml", "tags.xls", "archive/tags.2024"])
 def test_an_unknown_suffix_is_an_error_unless_format_is_given(run_ast: Run, write_wav: Write, name: str) -> None:
     folder = write_wav("a.wav").parent
     refused = run_ast("classify", "a.wav", *BUILTIN, "--output", name, cwd=folder)
     assert (refused.returncode, refused.stdout) == (ExitCode.USAGE, "")
     assert refused.stderr == (
         f"error: --output {name}: {Path(name).suffix} is not a supported format; name a file that ends in "
-        ".jsonl, .ndjson, .json, .csv or .txt (table), or choose with --format\n"
+        ".jsonl, .ndjson, .json, .csv, .tsv, .dcase.tsv, .srt, .vtt, .rttm, .labels.txt, .selections.txt or .txt "
+        "(table), or choose with --format\n"
     )
     assert [file.name for file in folder.iterdir()] == ["a.wav"]
     chosen = run_ast("classify", "a.wav", *BUILTIN, "-o", Path(name).name, "--format", "table", cwd=folder)

@@ -20,13 +20,15 @@ from journalled import FAILED, FINGERPRINT, inputs, tagged
 
 from ast_cli.errors import AstError, ErrorCode, UsageError
 from ast_cli.files import lock as output_lock
-from ast_cli.report import FORMATS, open_writer
+from ast_cli.report import FORMATS, ONE_RECORDING, open_writer
 from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.run.journal import Journal, open_journal
 from ast_cli.tagging.run.journal_lines import Sidecars, is_finished, read_journal
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+MANY = [name for name in FORMATS if name not in ONE_RECORDING]  # formats of several recordings
+FIRST = ("table", "json", "jsonl", "csv")
 
 
 def open_output(output: Path, format_name: str = "jsonl", **changes: Any) -> Journal:
@@ -85,7 +87,7 @@ def output(tmp_path: Path) -> Path:
 # Writing and continuing
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", MANY)
 @pytest.mark.parametrize("num_inputs", [0, 1, 7])
 def test_output_equals_that_of_the_writer(output: Path, format_name: str, num_inputs: int) -> None:
     assert run(open_output(output, format_name), inputs(num_inputs)) == inputs(num_inputs)
@@ -94,7 +96,7 @@ def test_output_equals_that_of_the_writer(output: Path, format_name: str, num_in
     assert is_finished(Sidecars(output).journal)
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", MANY)
 @pytest.mark.parametrize("num_done", [0, 1, 2, 7])
 def test_a_killed_run_is_continued_to_the_same_bytes(output: Path, format_name: str, num_done: int) -> None:
     start_and_kill(output, format_name, num_done)
@@ -116,7 +118,7 @@ def test_table_with_columns_of_an_earlier_version_is_rendered_again(
     assert output.read_bytes() == rendered(inputs(), "csv")
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", MANY)
 def test_finished_run_can_be_continued_with_more_inputs(output: Path, format_name: str) -> None:
     run(open_output(output, format_name), inputs(3))
     assert run(open_output(output, format_name, resume=True), inputs()) == inputs()[3:]
@@ -278,8 +280,10 @@ def test_pipe_has_no_journal_and_cannot_be_resumed(tmp_path: Path) -> None:
 # Other formats, changed files, failures to redo
 
 
-@pytest.mark.parametrize("old", FORMATS)
-@pytest.mark.parametrize("new", FORMATS)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(old, new) for old in FIRST for new in FIRST] + [("jsonl", new) for new in MANY if new not in FIRST],
+)
 def test_the_output_is_rendered_again_in_another_format(output: Path, old: str, new: str) -> None:
     start_and_kill(output, old)
     assert run(open_output(output, new, resume=True), inputs()) == inputs()[4:]
@@ -289,7 +293,7 @@ def test_the_output_is_rendered_again_in_another_format(output: Path, old: str, 
     assert names_beside(output) == ["", ".ast-journal"]
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", MANY)
 def test_failed_inputs_are_redone_with_retry_errors(output: Path, format_name: str) -> None:
     run(open_output(output, format_name), inputs())
     assert run(open_output(output, format_name, resume=True), inputs()) == []
@@ -297,6 +301,39 @@ def test_failed_inputs_are_redone_with_retry_errors(output: Path, format_name: s
     assert run(open_output(output, format_name, resume=True, retry_errors=True), inputs()) == failed
     good = [item for item in inputs() if item not in failed]
     assert output.read_bytes() == rendered([*good, *failed], format_name)
+
+
+@pytest.mark.parametrize("format_name", ONE_RECORDING)
+def test_a_file_of_one_recording_takes_no_second_one(output: Path, format_name: str) -> None:
+    first, failed = inputs(2)
+    assert run(open_output(output, format_name), [first]) == [first]
+    assert run(open_output(output, format_name, resume=True), [first]) == []
+    assert output.read_bytes() == rendered([first], format_name)
+    with pytest.raises(UsageError, match=r"one recording, not /nowhere/0\.wav and /nowhere/1\.wav"):
+        run(open_output(output, format_name, resume=True), [first, failed])
+    assert output.read_bytes() == rendered([first], format_name)
+    assert run(open_output(output, "csv", resume=True), [first]) == []
+    assert output.read_bytes() == rendered([first], "csv")
+
+
+def test_results_without_a_text_are_rendered_again_too(output: Path) -> None:
+    silent = dataclasses.replace(tagged(inputs()[0]), events=())
+    with open_output(output, "audacity") as journal:
+        journal.write(silent, inputs()[0])
+    assert output.read_bytes() == b""
+    open_output(output, "jsonl", resume=True).close()
+    assert json.loads(output.read_text()) == silent.to_dict()
+
+
+def test_a_numbered_format_is_up_to_date_after_a_failed_write(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_output(output, "raven") as journal:
+        journal.write(tagged(inputs()[0]), inputs()[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", raising(full_disk()))
+            with pytest.raises(AstError, match="No space left"):
+                journal.write(tagged(inputs()[2]), inputs()[2])
+        journal.write(tagged(inputs()[3]), inputs()[3])
+    assert output.read_bytes() == rendered([inputs()[0], inputs()[3]], "raven")
 
 
 def test_failed_inputs_that_are_not_named_again_keep_their_records(output: Path) -> None:
@@ -329,7 +366,7 @@ def test_changed_file_is_redone_and_its_old_result_removed(output: Path, tmp_pat
     assert run(open_output(output, resume=True), items) == []
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", MANY)
 def test_results_of_files_on_an_unmounted_disk_stay(output: Path, tmp_path: Path, format_name: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -473,7 +510,7 @@ def test_missing_output_is_written_again(output: Path) -> None:
         assert output.read_bytes() == rendered(inputs())
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", MANY)
 @pytest.mark.parametrize("line", [2, 3])
 def test_error_of_damage_in_the_output_names_the_line(output: Path, format_name: str, line: int) -> None:
     start_and_kill(output, format_name)

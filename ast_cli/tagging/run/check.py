@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from ast_cli.errors import UsageError
 from ast_cli.files.target import ReadFiles, check_target
+from ast_cli.report import ONE_RECORDING
+from ast_cli.report.spans import one_recording_only
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
 from ast_cli.tagging.run.matches import check_matches_only
@@ -42,6 +44,9 @@ def check_run(
             raise UsageError("live input is one input: leave out --shard")
     elif run_options.resume and STDIN in paths:
         raise UsageError("--resume cannot compare standard input with that of the earlier run: leave out - or --resume")
+    if run_options.format_name in ONE_RECORDING and len(inputs) > 1:
+        only = one_recording_only(run_options.format_name)
+        raise UsageError(f"{only}, and there are {len(inputs)} inputs: choose another format, or name one input")
     if run_options.output is not None:
         sources = ReadFiles([*paths, *also_read])
         check_target(run_options.output, sources, force=run_options.force, resume=run_options.resume, may_be_pipe=True)

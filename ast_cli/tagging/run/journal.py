@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import os
 import time
@@ -27,7 +28,7 @@ from ast_cli.errors import AstError, UsageError
 from ast_cli.files.append import AppendFile, sync_folder
 from ast_cli.files.atomic import writing
 from ast_cli.files.lock import only_run
-from ast_cli.report import open_writer
+from ast_cli.report import NUMBERED, open_writer
 from ast_cli.results import StreamedPart, TaggingResult
 from ast_cli.tagging.inputs import Input, RealPaths
 from ast_cli.tagging.run.journal_lines import (
@@ -75,6 +76,7 @@ class Journal:
         self._synced_at_s = time.monotonic()
         self._lock = contextlib.ExitStack()
         self._real_path = RealPaths()
+        self._is_behind = False  # whether the writer does not know the existing results yet, and needs to
         self._text = io.StringIO(newline="")  # text that the writer of the format has written
         self._reset_writer()
 
@@ -286,7 +288,8 @@ class Journal:
         for entry, text, _ in verified(self.sidecars.output, old, entries):
             if entry.key.path in left_out:
                 continue
-            if not text or format_name == old.format_name == "jsonl":
+            is_reported = bool(text or entry.record)  # the text of a result may be empty, as of one without events
+            if not is_reported or format_name == old.format_name == "jsonl":
                 self._append(text, entry.key, entry.outcome, None)
             else:
                 self._write_result(_result_again(entry, text), entry.key)
@@ -294,6 +297,8 @@ class Journal:
 
     def _write_result(self, result: TaggingResult, key: Key) -> None:
         """Format a result and write it; for JSON Lines the journal needs no copy of the record."""
+        if self._is_behind:
+            self._catch_up()
         self._writer.write(result)
         record = None if self.header.format_name == "jsonl" else result.to_dict()
         self._append(self._take_text(), key, str(result.error.code) if result.error else OK, record)
@@ -328,14 +333,27 @@ class Journal:
         return text.encode("utf-8", "replace")
 
     def _reset_writer(self) -> bytes:
-        """Make a writer that continues after the existing results; return the text that it writes before the first."""
+        """Make a writer that continues after the existing results; return the text that it writes before the first.
+
+        In formats that number their lines it catches up with the results when there is another one to write.
+        """
         self._take_text()
         self._writer = open_writer(self.header.format_name, self._text, has_channels=self._has_channels)
         beginning = self._take_text()
-        if self._num_texts:  # separators do not depend on the results, so any result brings the writer into this state
+        self._is_behind = self.header.format_name in NUMBERED and self._num_results > 0
+        if self._num_texts and not self._is_behind:  # a separator depends on no result, so any result brings it
             self._writer.write(TaggingResult(path="", model="", activation="none"))
             self._take_text()
         return beginning
+
+    def _catch_up(self) -> None:
+        """Bring the writer into the state after the existing results, by writing them once more to nowhere."""
+        _, entries = read_journal(self._journal.path)
+        for entry in itertools.islice(entries, self._num_results):
+            if entry.record:
+                self._writer.write(_result_again(entry, b""))
+                self._take_text()
+        self._is_behind = False
 
     def _confirm(self) -> None:
         self._output.confirm()
