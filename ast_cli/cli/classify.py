@@ -6,7 +6,7 @@ import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ from ast_cli.errors import ExitCode, UsageError
 from ast_cli.evaluation.thresholds import read_thresholds
 from ast_cli.hub.folders import is_here, thresholds_file
 from ast_cli.hub.names import THRESHOLDS_NAME
-from ast_cli.report import FORMATS, format_for
+from ast_cli.report import FORMATS, format_for, parsed_formats
 from ast_cli.tagging.options import DEFAULT_THRESHOLD, ClassifyOptions, LoadOptions, RunOptions
 from ast_cli.tagging.run.check import check_run
 from ast_cli.tagging.run.shards import parse_shard
@@ -27,6 +27,7 @@ from ast_cli.tagging.run.shards import parse_shard
 if TYPE_CHECKING:
     from ast_cli.tagging.decode.opening import Workers
     from ast_cli.tagging.inputs import Input
+    from ast_cli.tagging.run.tally import Tally
 
 DEFAULT_RAW_FORMAT = "s16le"
 
@@ -46,11 +47,14 @@ def classify(
     ] = None,
     model: p.Model = None,
     format_name: Annotated[
-        Literal["table", "json", "jsonl", "csv", "tsv", "audacity", "raven", "srt", "vtt", "rttm", "dcase"] | None,
+        str | None,
         typer.Option(
             "--format",
             "-f",
-            help="Format of the results. [default: by the suffix of --output, else table]",
+            metavar="FORMAT",
+            help=f"Format of the results: {', '.join(FORMATS)}; for --output-dir also several, separated by commas. "
+            "[default: by the suffix of --output, jsonl for --output-dir, else table]",
+            autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
             show_default=False,
         ),
     ] = None,
@@ -94,7 +98,8 @@ def classify(
         raise UsageError("--quiet and --verbose contradict each other: choose one")
     if as_json and format_name not in (None, "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
-    chosen_format = "json" if as_json else format_name or format_for(run.output, FORMATS)
+    default_format = format_for(run.output, FORMATS) if run.output_dir is None else "jsonl"
+    chosen_format = "json" if as_json else ",".join(parsed_formats(format_name)) if format_name else default_format
     if raw_rate is None and (raw_format, raw_channels) != (DEFAULT_RAW_FORMAT, 1):
         raise UsageError("--raw-format and --raw-channels describe raw samples: add --raw-rate")
     run = dataclasses.replace(
@@ -104,7 +109,7 @@ def classify(
         max_errors=1 if fail_fast else run.max_errors,
     )
     inputs = p.read_inputs(paths, files_from, nul_separated, exclude)
-    check_run(
+    plan = check_run(
         inputs,
         options,
         run,
@@ -130,11 +135,16 @@ def classify(
 
             tagger = Tagger.load(p.choose_model(model, quiet=quiet), load, partial(notice, quiet=quiet))
         with open_run(
-            tagger, inputs, options, run, workers=workers, live=live, on_progress=lambda _tally: raise_if_ended()
+            tagger, inputs, options, run, plan=plan, workers=workers, live=live, on_progress=_check_signals
         ) as running:
             any_failed = show_run(running, options, run, quiet=quiet, verbose=verbose, is_live=live is not None)
     if any_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _check_signals(_tally: Tally) -> None:
+    """End the run after the first signal."""
+    raise_if_ended()
 
 
 def _list_inputs(

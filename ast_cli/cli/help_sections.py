@@ -25,9 +25,10 @@ SECTIONS: dict[str, Sequence[str]] = {
         *("--what", "--all-windows"),
     ),
     "Output": (
-        *("--output", "--format", "--json", "--resume", "--retry-errors", "--force", "--unordered", "--plot"),
+        *("--output", "--output-dir", "--format", "--json", "--resume", "--retry-errors", "--force"),
+        *("--unordered", "--plot"),
         *("--predictions", "--thresholds-output", "--apply", "--calibrate", "--features", "--keep-checkpoint"),
-        *("--list", "--output-dir", "--revision"),
+        *("--list", "--revision"),
     ),
     "Model": (
         *("--model", "--recipe", "--engine", "--device", "--dtype", "--attn", "--batch-size", "--threads"),

@@ -56,14 +56,14 @@ def show_run(
     """
     tally, progress = running.tally, RunProgress(running.tally, is_live=is_live)
     # A table on the terminal contains the errors itself.
-    prints_faults = run.format_name != "table" or run.output is not None or not sys.stdout.isatty()
-    kept_for = "--resume and ast merge"
+    prints_faults = run.format_name != "table" or run.destination is not None or not sys.stdout.isatty()
+    kept_for = "--resume and ast merge" if run.output_dir is None else "--resume"
     _note_thresholds(running.chooser, quiet=quiet)
     with (
-        summarized(running, progress, run.output, kept_for, quiet=quiet, verbose=verbose),
+        summarized(running, progress, run.destination, kept_for, quiet=quiet, verbose=verbose),
         _printing(run, has_channels=options.channels != MIX) as print_record,
     ):
-        for record in watched(running, progress, quiet=quiet, to_stdout=run.output is None):
+        for record in watched(running, progress, quiet=quiet, to_stdout=run.destination is None):
             print_record(record)
             if prints_faults and isinstance(record, TaggingResult):
                 print_faults(record.path, record.error, record.warnings, quiet=quiet)
@@ -122,8 +122,8 @@ def summarized(
 
 @contextlib.contextmanager
 def _printing(run: RunOptions, *, has_channels: bool) -> Iterator[Callable[[Record], None]]:
-    """Yield a function that prints a record on standard output, or does nothing if there is an output file."""
-    if run.output is not None:
+    """Yield a function that prints a record on standard output, or does nothing if there is an output."""
+    if run.destination is not None:
         yield lambda _record: None
         return
     with results_stream() as stream:

@@ -88,6 +88,24 @@ def format_for(output: Path | None, formats: Collection[str]) -> str:
     return SUFFIXES[max(fitting, key=len)]
 
 
+def suffix_of(format_name: str) -> str:
+    """Return the end of the names of files in a format: ``.labels.txt`` for ``audacity``."""
+    return next(suffix for suffix, name in SUFFIXES.items() if name == format_name)
+
+
+def parsed_formats(names: str) -> tuple[str, ...]:
+    """Return the formats of a list that is separated by commas, each once, in the order of `FORMATS`.
+
+    Raises:
+        UsageError: If a name is none of `FORMATS`.
+    """
+    chosen = [name.strip().lower() for name in names.split(",")]
+    for name in chosen:
+        if name not in FORMATS:
+            raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {name!r}")
+    return tuple(name for name in FORMATS if name in chosen)
+
+
 def open_writer(format_name: str, stream: TextIO, *, has_channels: bool = False) -> Writer:
     """Return a writer for one of `FORMATS` that writes to a text stream.
 

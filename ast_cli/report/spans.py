@@ -86,7 +86,8 @@ class OneRecording:
             self._first = result
         elif result.path != self._first.path:
             first, other = (printable(each.path or "a waveform") for each in (self._first, result))
-            raise UsageError(f"{one_recording_only(self.format_name)}, not {first} and {other}: write a file for each")
+            only = one_recording_only(self.format_name)
+            raise UsageError(f"{only}, not {first} and {other}: write a file for each")
 
 
 def one_recording_only(format_name: str) -> str:

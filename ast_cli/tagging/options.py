@@ -14,6 +14,7 @@ from ast_cli.audio.front_end import FbankBackend, FrontEndName, check_front_end_
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown
+from ast_cli.report import parsed_formats
 
 Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
@@ -301,11 +302,12 @@ class RunOptions(DecodeOptions):
     """Options of a run over many inputs, apart from those that change its results.
 
     Attributes:
-        output: File to write; None to only yield the records.
-        format_name: One of `ast_cli.report.FORMATS`.
-        resume: Whether to continue an output that exists.
-        retry_errors: Whether inputs that failed are tried again, with ``resume``.
-        force: Whether to replace an output that exists.
+        output: File to write; None to only yield the records, or to write to ``output_dir``.
+        output_dir: Folder in which each input gets a file of its own in each format; None for no such folder.
+        format_name: One of `ast_cli.report.FORMATS`; with ``output_dir`` also several, separated by commas.
+        resume: Whether to continue an output, or an output folder, that exists.
+        retry_errors: Whether inputs that failed are tried again, with ``resume``; in a folder they always are.
+        force: Whether to replace an output, or files in the folder, that exist.
         shard: Index of the part of the inputs to process, from 0, and the number of parts; None for all inputs.
         unordered: Whether results are written as they are complete, not in the order of the inputs.
         max_errors: Number of failed inputs after which the run stops; None for no limit.
@@ -321,10 +323,18 @@ class RunOptions(DecodeOptions):
             metavar="FILE",
         ),
     ] = None
+    output_dir: Annotated[
+        Path | None,
+        About(
+            "Write a file for each input, and for each of several formats, into a folder with the sub-folders of the "
+            "inputs.",
+            metavar="DIR",
+        ),
+    ] = None
     format_name: str = "jsonl"
-    resume: Annotated[bool, About("Continue an existing --output: inputs that are done are skipped.")] = False
+    resume: Annotated[bool, About("Continue an existing output: inputs that are done are skipped.")] = False
     retry_errors: Annotated[bool, About("With --resume, try inputs that failed again.")] = False
-    force: Annotated[bool, About("Replace an existing --output.")] = False
+    force: Annotated[bool, About("Replace an existing --output, or files in --output-dir.")] = False
     shard: tuple[int, int] | None = None
     unordered: Annotated[bool, About("Write results as they are complete, not in the order of the inputs.")] = False
     max_errors: MaxErrors = None
@@ -336,9 +346,25 @@ class RunOptions(DecodeOptions):
     def __post_init__(self) -> None:
         """Validate the options."""
         DecodeOptions.__post_init__(self)
-        if self.output is None and self.resume:
+        if self.output is not None and self.output_dir is not None:
+            raise UsageError("--output names one file and --output-dir a folder of files: choose one")
+        if self.destination is None and self.resume:
             raise UsageError("--resume needs --output: results on standard output cannot be continued")
         check_max_errors(self.max_errors)
+
+    @property
+    def destination(self) -> Path | None:
+        """File or folder to write; None for neither."""
+        return self.output_dir if self.output is None else self.output
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of ``format_name``.
+
+        Raises:
+            UsageError: If there is no such format.
+        """
+        return parsed_formats(self.format_name)
 
 
 @dataclass(frozen=True, slots=True)

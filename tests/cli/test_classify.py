@@ -492,3 +492,48 @@ def test_a_shard_without_inputs_says_so(write_wav: Write, run_ast: Run, tmp_path
     assert (empty.returncode, empty.stdout) == (ExitCode.OK, "")
     assert empty.stderr in ("shard 0/2 contains none of the inputs\n", "shard 1/2 contains none of the inputs\n")
     assert full.stdout.startswith("a.wav")
+
+
+def test_a_folder_gets_a_file_for_each_input_and_format(run_ast: Run, write_wav: Write) -> None:
+    folder = write_wav("in/a/x.wav").parent.parent.parent
+    write_wav("in/x.wav")
+    (folder / "in" / "bad.wav").write_bytes(b"no audio")
+    command = ("classify", "in", *BUILTIN, "--output-dir", "out", "--format", "jsonl,raven")
+    done = run_ast(*command, cwd=folder)
+    assert (done.returncode, done.stdout) == (ExitCode.SOME_FAILED, ""), done.stderr
+    assert "bad.wav: not an audio file" in done.stderr
+    assert "2 ok, 1 failed (not_audio 1)" in done.stderr
+    assert ".ast-journal is kept for --resume" in done.stderr
+    files = sorted(file.relative_to(folder / "out").as_posix() for file in (folder / "out").rglob("*.*"))
+    assert files == [
+        ".ast-journal", "a/x.wav.jsonl", "a/x.wav.selections.txt", "x.wav.jsonl", "x.wav.selections.txt",
+    ]  # fmt: skip
+    (record,) = map(json.loads, (folder / "out/a/x.wav.jsonl").read_text().splitlines())
+    assert (Path(record["path"]), len(record["tags"])) == (Path("in/a/x.wav"), 5)
+    (folder / "in" / "bad.wav").unlink()
+    again = run_ast(*command, "--resume", cwd=folder)
+    assert again.returncode == ExitCode.OK
+    assert "0 ok, 2 done before" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "jsonl,raven"], "--format jsonl,raven are several formats: name a folder for them with --outp"),
+        (["--format", "srt"], "srt has no place for names, so a file describes one recording, and there are 2 inputs"),
+        (["-o", "x.labels.txt"], "audacity has no place for names, so a file describes one recording, and there are"),
+        (["-o", "x.jsonl", "--output-dir", "out"], "--output names one file and --output-dir a folder of files"),
+        (["--output-dir", "out", "--stream"], "--output-dir has files of whole recordings"),
+        (["--format", "raven,xml", "--output-dir", "out"], "--format must be one of table, json, jsonl, csv, tsv"),
+        (["--output-dir", "a.wav"], "--output-dir a.wav is a file: name a folder"),
+    ],
+)
+def test_formats_that_do_not_fit_the_output_are_refused(
+    run_ast: Run, write_wav: Write, arguments: list[str], message: str
+) -> None:
+    folder = write_wav("a.wav").parent
+    write_wav("b.wav")
+    refused = run_ast("classify", "a.wav", "b.wav", *BUILTIN, *arguments, cwd=folder)
+    assert (refused.returncode, refused.stdout) == (ExitCode.USAGE, "")
+    assert refused.stderr.startswith(f"error: {message}")
+    assert sorted(file.name for file in folder.iterdir()) == ["a.wav", "b.wav"]

@@ -61,7 +61,7 @@ def test_ast_help_is_the_help_of_a_command(run_ast: Run) -> None:
     [
         (["-k", "many"], "Invalid value for '--top-k' / '-k': it must be a whole number"),
         (["--threshold", "high"], "Invalid value for '--threshold': it must be a number"),
-        (["--format", "xml"], "'xml' is not one of 'table', 'json', 'jsonl', 'csv'"),
+        (["--format", "xml"], "--format must be one of table, json, jsonl, csv, tsv, audacity, raven"),
     ],
 )
 def test_a_value_of_another_type_is_refused_in_plain_words(run_ast: Run, arguments: list[str], message: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ast_cli.errors import ErrorCode, UsageError
-from ast_cli.report import FORMATS, NUMBERED, ONE_RECORDING, SUFFIXES, format_for, open_writer
+from ast_cli.report import FORMATS, NUMBERED, ONE_RECORDING, SUFFIXES, format_for, open_writer, suffix_of
 from ast_cli.report.rttm import encoded_path
 from ast_cli.results import Event, FileError, Tag, TaggingResult, Window
 
@@ -55,7 +55,7 @@ def written(format_name: str, *results: TaggingResult, has_channels: bool = Fals
 @pytest.fixture
 def write(tmp_path: Path) -> Any:
     def write_file(format_name: str, *results: TaggingResult) -> Path:
-        file = tmp_path / f"written.{format_name}"
+        file = tmp_path / f"written{suffix_of(format_name)}"
         file.write_text(written(format_name, *results), encoding="utf-8", newline="")
         return file
 

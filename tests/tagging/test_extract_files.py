@@ -17,10 +17,10 @@ from ast_cli.errors import AstError, UsageError
 from ast_cli.files.append import AppendFile
 from ast_cli.hub.folders import builtin_folder
 from ast_cli.tagging.extract.extract_files import ExtractedFile, Extractor, open_extraction
-from ast_cli.tagging.extract.folder_journal import JOURNAL_NAME
 from ast_cli.tagging.extract.targets import ExtractFormat, plan_extraction
 from ast_cli.tagging.inputs import list_inputs
 from ast_cli.tagging.options import ExtractOptions, ExtractRunOptions, LoadOptions
+from ast_cli.tagging.run.folder_journal import JOURNAL_NAME
 from ast_cli.tagging.run.tally import Tally
 
 Write = Callable[..., Path]

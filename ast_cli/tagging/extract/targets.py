@@ -5,8 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,11 +13,11 @@ from typing import Literal
 from ast_cli.errors import UsageError
 from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.report.text import either
-from ast_cli.tagging.extract.folder_journal import FolderJournal
-from ast_cli.tagging.inputs import STDIN, Input, RealPaths
+from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ExtractRunOptions
+from ast_cli.tagging.run.folder_journal import FolderJournal
+from ast_cli.tagging.run.mirrored import mirrored
 
-MAX_NAME_BYTES = 240  # file systems allow 255; a temporary name is a little longer than the final one
 ExtractFormat = Literal["npz", "npy", "safetensors"]
 EXTRACT_FORMATS: tuple[ExtractFormat, ...] = ("npz", "npy", "safetensors")
 
@@ -73,8 +72,8 @@ def plan_extraction(
     targets = plan_targets(
         inputs, output, format_name, force=run_options.force, resume=run_options.resume, known_names=names
     )
-    if run_options.resume and journal is not None and not journal.exists and (found := _first_existing(targets)):
-        raise UsageError(f"{output} contains {found.name} but no journal, and cannot be continued; --force replaces it")
+    if run_options.resume and journal is not None:
+        journal.check_begun(targets)
     suffix = output.suffix.removeprefix(".").lower()
     return ExtractionPlan(inputs, targets, suffix if is_file else format_name or "npz", journal)
 
@@ -86,7 +85,7 @@ def plan_targets(
     *,
     force: bool,
     resume: bool = False,
-    known_names: Mapping[str, str] | None = None,
+    known_names: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Path]:
     """Return the file that each input is extracted to, in the order of the inputs.
 
@@ -118,7 +117,10 @@ def plan_targets(
         raise UsageError(f"--output {output} is one file and there are {len(inputs)} inputs: name a folder")
     if is_file and format_name not in (None, suffix):
         raise UsageError(f"--output {output} does not end in .{format_name}, the --format given")
-    targets = [output] if is_file else _in_folder(inputs, output, format_name or "npz", known_names or {})
+    if is_file:
+        targets = [output]
+    else:
+        targets = [files[0] for files in mirrored(inputs, output, [f".{format_name or 'npz'}"], known_names or {})]
     sources = ReadFiles(item.path for item in inputs)
     for target in targets:
         check_target(target, sources, force=force, resume=None if is_file else resume, makes_folder=True)
@@ -128,43 +130,3 @@ def plan_targets(
 def _is_file(output: Path) -> bool:
     """Return whether an output is one file, by its name and by what exists."""
     return output.suffix[1:2].isalpha() and not output.is_dir()
-
-
-def _in_folder(inputs: Sequence[Input], folder: Path, suffix: str, known_names: Mapping[str, str]) -> list[Path]:
-    """Mirror the folders of the inputs below a folder; names that differ in case only get a number.
-
-    An input that has a name from an earlier run keeps it.
-    """
-    absolute = [os.path.abspath("stdin" if item.path == STDIN else item.path) for item in inputs]
-    common = os.path.commonpath([os.path.dirname(path) for path in absolute]) if _one_root(absolute) else ""
-    real_path = RealPaths()
-    targets: list[Path] = []
-    taken = {name.casefold() for name in known_names.values()}
-    for item, path in zip(inputs, absolute, strict=True):
-        if known_names and (known := known_names.get(real_path(item))):
-            targets.append(folder / known)
-            continue
-        relative = os.path.relpath(path, common) if common else os.path.splitdrive(path)[1].lstrip("\\/")
-        above, stem = os.path.split(relative)
-        name, number = os.path.join(above, _fitting(stem, f".{suffix}")), 2
-        while Path(name).as_posix().casefold() in taken:
-            name, number = os.path.join(above, _fitting(stem, f".{number}.{suffix}")), number + 1
-        taken.add(Path(name).as_posix().casefold())
-        targets.append(folder / name)
-    return targets
-
-
-def _first_existing(files: Iterable[Path]) -> Path | None:
-    return next((file for file in files if file.exists()), None)
-
-
-def _fitting(stem: str, ending: str) -> str:
-    """Return a name with an ending, shortened to what file systems allow."""
-    while len(os.fsencode(stem + ending)) > MAX_NAME_BYTES:
-        stem = stem[:-1]
-    return stem + ending
-
-
-def _one_root(paths: Sequence[str]) -> bool:
-    """Return whether all paths are on one drive."""
-    return len({os.path.splitdrive(path)[0].casefold() for path in paths}) == 1

@@ -10,6 +10,7 @@ from ast_cli.report import ONE_RECORDING
 from ast_cli.report.spans import one_recording_only
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
+from ast_cli.tagging.run.folder_output import FolderPlan, plan_folder
 from ast_cli.tagging.run.matches import check_matches_only
 
 
@@ -20,8 +21,11 @@ def check_run(
     *,
     is_live: bool = False,
     also_read: Iterable[str] = (),
-) -> None:
+) -> FolderPlan | None:
     """Check that a run overwrites none of its inputs and no existing file, and that its options fit its inputs.
+
+    Returns:
+        The files of the inputs if they are written to a folder.
 
     Args:
         inputs: Inputs of the run.
@@ -44,9 +48,28 @@ def check_run(
             raise UsageError("live input is one input: leave out --shard")
     elif run_options.resume and STDIN in paths:
         raise UsageError("--resume cannot compare standard input with that of the earlier run: leave out - or --resume")
-    if run_options.format_name in ONE_RECORDING and len(inputs) > 1:
-        only = one_recording_only(run_options.format_name)
-        raise UsageError(f"{only}, and there are {len(inputs)} inputs: choose another format, or name one input")
+    if run_options.output_dir is not None:
+        if is_live or options.stream:
+            raise UsageError("--output-dir has files of whole recordings: write live or streamed results to --output")
+        return plan_folder(
+            inputs,
+            run_options.output_dir,
+            run_options.formats,
+            resume=run_options.resume,
+            force=run_options.force,
+            also_read=also_read,
+        )
+    _check_format(run_options.formats, len(inputs))
     if run_options.output is not None:
         sources = ReadFiles([*paths, *also_read])
         check_target(run_options.output, sources, force=run_options.force, resume=run_options.resume, may_be_pipe=True)
+    return None
+
+
+def _check_format(formats: Sequence[str], num_inputs: int) -> None:
+    """Check that one file, or standard output, can contain the results."""
+    if len(formats) > 1:
+        raise UsageError(f"--format {','.join(formats)} are several formats: name a folder for them with --output-dir")
+    if formats[0] in ONE_RECORDING and num_inputs > 1:
+        only = one_recording_only(formats[0])
+        raise UsageError(f"{only}, and there are {num_inputs} inputs: write a file for each with --output-dir DIR")

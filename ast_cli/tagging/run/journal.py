@@ -91,9 +91,9 @@ class Journal:
         return self.num_skipped - self.skipped[OK]
 
     @property
-    def exists(self) -> bool:
-        """Whether the journal has its final name: from the first result on, but never beside a pipe."""
-        return self.sidecars.journal.exists()
+    def journal_file(self) -> Path | None:
+        """File of the journal if it has its final name: from the first result on, but never beside a pipe."""
+        return self.sidecars.journal if self.sidecars.journal.exists() else None
 
     def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
         """Yield the inputs that are not done, and count the others as skipped; call this only once.

@@ -15,6 +15,7 @@ from ast_cli.files.json_object import read_json_object
 from ast_cli.tagging.decode.opening import Workers, open_inputs
 from ast_cli.tagging.inputs import Input, RealPaths
 from ast_cli.tagging.options import RunOptions, WindowOptions
+from ast_cli.tagging.run.folder_journal import FolderJournal
 from ast_cli.tagging.run.journal_lines import OK, Key, Sidecars, read_journal
 from ast_cli.tagging.run.shards import in_shard
 
@@ -88,6 +89,8 @@ def _chosen(inputs: Iterable[Input], run: RunOptions) -> Iterator[Input]:
 
 def _done_before(run: RunOptions) -> Callable[[Key], bool]:
     """Return whether an earlier run has written the result of an input; with ``retry_errors`` failures do not count."""
+    if run.output_dir is not None and run.resume:
+        return FolderJournal(run.output_dir, resume=True).has
     if run.output is None or not run.resume or not (journal := Sidecars(run.output).journal).exists():
         return lambda _key: False
     _, entries = read_journal(journal)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ast_cli.audio.channels import EACH, MIX
 from ast_cli.engine.batch_size import BatchSize, choose_batch_size
@@ -21,7 +21,8 @@ from ast_cli.tagging.inputs import STDIN, Input, RealPaths, list_inputs
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
 from ast_cli.tagging.run.check import check_run
 from ast_cli.tagging.run.fingerprint import run_fingerprint
-from ast_cli.tagging.run.journal import Journal, open_journal
+from ast_cli.tagging.run.folder_output import FolderPlan, open_folder_output
+from ast_cli.tagging.run.journal import open_journal
 from ast_cli.tagging.run.matches import MatchSelection
 from ast_cli.tagging.run.plan import remember_speed
 from ast_cli.tagging.run.shards import in_shard
@@ -37,14 +38,15 @@ if TYPE_CHECKING:
 def tag_files(
     paths: Iterable[str | Path],
     tagger: Tagger,
-    output: str | Path,
+    output: str | Path | None = None,
     *,
+    output_dir: str | Path | None = None,
     options: ClassifyOptions | None = None,
     exclude: Sequence[str] = (),
     on_progress: OnProgress = lambda _tally: None,
     **run: Any,
 ) -> Tally:
-    """Tag files and folders into one file, as ``ast classify --output`` does.
+    """Tag files and folders into one file, or into a folder with files for each, as ``ast classify`` does.
 
     The same call with ``resume=True`` continues a run that was killed: results in the output stay, the other inputs
     are tagged, and each input has one result.
@@ -52,7 +54,9 @@ def tag_files(
     Args:
         paths: Files, folders, glob patterns.
         tagger: Tagger made by `Tagger.from_pretrained`, so that ``resume`` can compare the content of its checkpoint.
-        output: File to write; its suffix selects JSON Lines, JSON, CSV or a table.
+        output: File to write; its suffix selects the format.
+        output_dir: Folder in which each input gets a file of its own, instead of ``output``; the formats are those of
+            ``format_name``, such as ``"audacity,jsonl"``, by default JSON Lines.
         options: Options of the tagging; None for the defaults.
         exclude: Patterns of files and folders to leave out, see `ast_cli.tagging.inputs.Exclusion`.
         on_progress: Function that is called with the tally before each input and after each record; an exception that
@@ -63,20 +67,46 @@ def tag_files(
         Numbers of the inputs that were tagged, that failed, and that were done before.
 
     Raises:
-        UsageError: If the output exists without ``resume`` or ``force``, or if an option is invalid.
+        UsageError: If there is no output or there are two, it exists without ``resume`` or ``force``, or an option is
+            invalid.
         AstError: If the output cannot be written, another run writes it, or too many inputs failed in a row.
     """
     if isinstance(paths, str | Path):
         raise UsageError(f"paths must be a list of paths, not the single path {str(paths)!r}")
-    output = Path(output)
-    run_options = RunOptions(output=output, **{"format_name": format_for(output, FORMATS), **run})
+    if output is None and output_dir is None:
+        raise UsageError("name the file to write, output, or a folder of files, output_dir")
+    file, folder = (None if path is None else Path(path) for path in (output, output_dir))
+    format_name = "jsonl" if file is None else format_for(file, FORMATS)
+    run_options = RunOptions(output=file, output_dir=folder, **{"format_name": format_name, **run})
     inputs = list(list_inputs((str(path) for path in paths), exclude=exclude))
     options = options or ClassifyOptions()
-    check_run(inputs, options, run_options)
-    with open_run(tagger, inputs, options, run_options, on_progress=on_progress) as running:
+    plan = check_run(inputs, options, run_options)
+    with open_run(tagger, inputs, options, run_options, plan=plan, on_progress=on_progress) as running:
         for _record in running:
             pass
     return running.tally
+
+
+class RunOutput(Protocol):
+    """What a run writes to: a file with its journal, or a folder with its journal."""
+
+    @property
+    def num_skipped(self) -> int:
+        """Number of inputs that earlier runs have done."""
+
+    @property
+    def num_skipped_failures(self) -> int:
+        """Number of these inputs that failed."""
+
+    @property
+    def journal_file(self) -> Path | None:
+        """The journal; None if there is none."""
+
+    def pending(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        """Yield the inputs that are not done, and count the others."""
+
+    def write(self, result: Record, item: Input, *, is_reported: bool = True) -> None:
+        """Write the result of an input, which is then done."""
 
 
 class TaggingRun:
@@ -95,14 +125,14 @@ class TaggingRun:
         engine: Engine,
         chooser: TagChooser,
         batch_size: BatchSize,
-        journal: Journal | None,
+        output: RunOutput | None,
     ) -> None:
         self.tally = tally
         self.chooser = chooser
         self.batch_size = batch_size
         self._engine = engine
         self._records = records
-        self._journal = journal
+        self._output = output
 
     def __iter__(self) -> Iterator[Record]:
         """Return the records; a result is counted when the next record is taken.
@@ -120,8 +150,8 @@ class TaggingRun:
 
     @property
     def journal_file(self) -> Path | None:
-        """Journal beside the output; None without an output, or if that is a pipe."""
-        return None if self._journal is None or not self._journal.exists else self._journal.sidecars.journal
+        """Journal beside the output, or in its folder; None without an output, or if that is a pipe."""
+        return None if self._output is None else self._output.journal_file
 
     @property
     def can_be_resumed(self) -> bool:
@@ -136,17 +166,19 @@ def open_run(
     options: ClassifyOptions,
     run_options: RunOptions,
     *,
+    plan: FolderPlan | None = None,
     workers: Workers | None = None,
     live: RawFormat | None = None,
     on_progress: OnProgress = lambda _tally: None,
 ) -> Iterator[TaggingRun]:
-    """Open a run; without ``run_options.output`` its records are only yielded.
+    """Open a run; without ``run_options.output`` and a plan its records are only yielded.
 
     Args:
         tagger: The loaded model.
         inputs: Inputs of all shards.
         options: Options of the tagging.
         run_options: Options of the run.
+        plan: Files of the inputs, where they are written to a folder; from `check_run`.
         workers: Workers that are running; None to start them.
         live: Format of raw samples on standard input, which is then the only input; each window is tagged as soon as it
             is complete. None for files.
@@ -162,8 +194,8 @@ def open_run(
         inputs = [item for item in inputs if in_shard(item, shard, real_path)]
     batch_size = choose_batch_size(tagger.engine, options.batch_size)
     tally = Tally(len(inputs), run_options.max_errors)
-    with _journal(tagger, options, run_options) as journal:
-        pending = _pending(inputs, journal, tally, on_progress)
+    with _output(tagger, options, run_options, plan) as output:
+        pending = _pending(inputs, output, tally, on_progress)
         if live is not None:
             tagged = _tagged_live(tagger, pending, options, live)
         else:
@@ -179,25 +211,29 @@ def open_run(
         select = None
         if run_options.matches_only:
             select, tally.num_matches = MatchSelection(options), 0
-        records = _written(tagged, select, journal, tally, on_progress)
+        records = _written(tagged, select, output, tally, on_progress)
         with contextlib.closing(tagged), contextlib.closing(records):
             started_s = time.monotonic()
-            yield TaggingRun(records, tally, tagger.engine, chooser, batch_size, journal)
+            yield TaggingRun(records, tally, tagger.engine, chooser, batch_size, output)
         if live is None and options.channels != EACH:  # the speed of one channel, which mixed ones have too
             engine = tagger.engine
             how = f"{engine.name}, {engine.device_name}, {engine.dtype_name}"
             remember_speed(tagger.name, tally.audio_s, time.monotonic() - started_s, how)
 
 
-def _journal(
-    tagger: Tagger, options: ClassifyOptions, run_options: RunOptions
-) -> contextlib.AbstractContextManager[Journal | None]:
+def _output(
+    tagger: Tagger, options: ClassifyOptions, run_options: RunOptions, plan: FolderPlan | None
+) -> contextlib.AbstractContextManager[RunOutput | None]:
     """Open the output and its journal, if there is an output."""
-    if run_options.output is None:
+    if run_options.output is None and plan is None:
         return contextlib.nullcontext()
     settings = fingerprint(tagger, options)
     if run_options.matches_only:  # an output contains either all inputs or only those that match
         settings["matches_only"] = True
+    has_channels = options.channels != MIX
+    if plan is not None:
+        return open_folder_output(plan, settings, shard=run_options.shard, has_channels=has_channels)
+    assert run_options.output is not None
     return open_journal(
         run_options.output,
         run_options.format_name,
@@ -206,24 +242,24 @@ def _journal(
         force=run_options.force,
         retry_errors=run_options.retry_errors,
         shard=run_options.shard,
-        has_channels=options.channels != MIX,
+        has_channels=has_channels,
     )
 
 
 def _pending(
-    inputs: Iterable[Input], journal: Journal | None, tally: Tally, on_progress: OnProgress
+    inputs: Iterable[Input], output: RunOutput | None, tally: Tally, on_progress: OnProgress
 ) -> Iterator[Input]:
     """Yield the inputs without a result, and count those that have one."""
-    if journal is None:
+    if output is None:
         for item in inputs:
             on_progress(tally)
             yield item
         return
-    for item in journal.pending(inputs):
-        tally.num_skipped, tally.num_failed_before = journal.num_skipped, journal.num_skipped_failures
+    for item in output.pending(inputs):
+        tally.num_skipped, tally.num_failed_before = output.num_skipped, output.num_skipped_failures
         on_progress(tally)
         yield item
-    tally.num_skipped, tally.num_failed_before = journal.num_skipped, journal.num_skipped_failures
+    tally.num_skipped, tally.num_failed_before = output.num_skipped, output.num_skipped_failures
     on_progress(tally)
 
 
@@ -242,15 +278,15 @@ def _tagged_live(
 def _written(
     tagged: Iterable[Record],
     select: MatchSelection | None,
-    journal: Journal | None,
+    output: RunOutput | None,
     tally: Tally,
     on_progress: OnProgress,
 ) -> Generator[Record, None, None]:
     """Write and yield the records that are reported, and count all results."""
     for record in tagged:
         reported = record if select is None else select(record)
-        if journal is not None:
-            journal.write(reported or record, Input(record.path or STDIN), is_reported=reported is not None)
+        if output is not None:
+            output.write(reported or record, Input(record.path or STDIN), is_reported=reported is not None)
         if reported is not None:
             yield reported
         if isinstance(record, TaggingResult):
