@@ -14,23 +14,28 @@ from ast_cli.report.text import printable
 from ast_cli.results import SCHEMA_VERSION, TaggingResult
 
 STDIN = "-"
+PARTS = {"window": "windows", "event": "events"}  # types of streamed records, and their keys in a record of a file
+PLACE = frozenset(
+    {"schema_version", "type", "path", "path_b64", "channel"}
+)  # keys of a streamed record around its part
 REMEDY = "name an output of ast classify with --format jsonl or json"
 
 
-def read_results(file: str | Path) -> Iterator[TaggingResult]:
+def read_results(file: str | Path, *, name: str = "") -> Iterator[TaggingResult]:
     """Yield the records of a file of results, one for each recording, or for each channel.
 
     JSON Lines are read line by line, whatever the length of the file; a JSON document is read whole. Windows and events
-    that ``--stream`` wrote before the record of their recording are left out, since that record contains them.
+    that ``--stream`` wrote before the record of their recording become part of it.
 
     Args:
         file: File that ``ast classify`` wrote as JSON Lines or JSON; ``-`` for standard input.
+        name: Name of the file in messages, if it is not its path.
 
     Raises:
         UsageError: If there is no such file.
         AstError: If it cannot be read, or something in it is no record; the message names the line.
     """
-    name = "standard input" if str(file) == STDIN else printable(str(file))
+    name = name or ("standard input" if str(file) == STDIN else printable(str(file)))
     with _opened(file, name) as stream:
         yield from _records(stream, name)
 
@@ -52,6 +57,7 @@ def _opened(file: str | Path, name: str) -> Iterator[TextIO]:
 def _records(stream: TextIO, name: str) -> Iterator[TaggingResult]:
     """Yield the records of a stream; a document that starts with ``[`` is JSON."""
     number, is_empty = 0, True
+    streamed = _StreamedParts()
     try:
         for number, line in enumerate(stream, start=1):
             if is_empty and line.lstrip().startswith("["):
@@ -61,10 +67,38 @@ def _records(stream: TextIO, name: str) -> Iterator[TaggingResult]:
             if not line.isspace():
                 is_empty = False
                 record = _parsed(line, name, number)
-                if not isinstance(record, dict) or record.get("type") not in ("window", "event"):
-                    yield _result(record, name, number)
+                if isinstance(record, dict) and record.get("type") in PARTS:
+                    streamed.add(record)
+                else:
+                    yield _result(streamed.joined_to(record), name, number)
     except UnicodeDecodeError:
         raise AstError(f"{name}: after line {number}: not UTF-8 text; {REMEDY}") from None
+
+
+class _StreamedParts:
+    """The windows and events, as JSON, that precede the record of their recording, or those of its channels."""
+
+    def __init__(self) -> None:
+        self._path: object = None
+        self._parts: dict[tuple[object, str], list[Any]] = {}  # by channel and key of the record
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add a window or an event; those of another recording, which has no record, are forgotten."""
+        if self._path != (path := _path_in(record)):
+            self._path, self._parts = path, {}
+        part = {key: value for key, value in record.items() if key not in PLACE}
+        self._parts.setdefault((record.get("channel"), PARTS[record["type"]]), []).append(part)
+
+    def joined_to(self, record: Any) -> Any:
+        """Return the record of a recording, or of a channel, with its parts, unless it has windows or events itself."""
+        if not self._parts or not isinstance(record, dict) or _path_in(record) != self._path:
+            return record
+        found = {key: self._parts.pop((record.get("channel"), key), None) for key in PARTS.values()}
+        return {key: parts for key, parts in found.items() if parts is not None} | record
+
+
+def _path_in(record: dict[str, Any]) -> object:
+    return record.get("path_b64"), record.get("path")
 
 
 def _parsed(text: str, name: str, number: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -43,11 +44,25 @@ def test_results_come_from_standard_input(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(read_results("-")) == RESULTS
 
 
-def test_streamed_parts_and_empty_lines_are_left_out(tmp_path: Path) -> None:
+def test_empty_lines_and_parts_that_the_record_contains_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "tags.jsonl"
     part = json.dumps(StreamedPart("a/rain.wav", EVENT).to_dict())
     file.write_text(f"\n{part}\n\n{json.dumps(RESULTS[0].to_dict())}\n")
     assert list(read_results(file)) == RESULTS[:1]
+
+
+@pytest.mark.parametrize("channels", [(None,), (1, 2)])
+def test_streamed_parts_belong_to_the_record_after_them(tmp_path: Path, channels: tuple[int | None, ...]) -> None:
+    file = tmp_path / "tags.jsonl"
+    windows = [Window(float(start), start + 5.0, (TAG,)) for start in (0, 5)]
+    records: list[StreamedPart | TaggingResult] = [StreamedPart("never finished.wav", windows[0])]
+    for part in (*windows, EVENT):
+        records += [StreamedPart("b\udcff.wav", part, channel) for channel in channels]
+    whole = [TaggingResult("b\udcff.wav", "m", "sigmoid", 10.0, 8000, 2, channel=channel) for channel in channels]
+    last = TaggingResult("c.wav", "m", "sigmoid", 1.0, 8000, 1)
+    file.write_text("".join(f"{json.dumps(record.to_dict())}\n" for record in [*records, *whole, last]))
+    joined = [dataclasses.replace(result, windows=tuple(windows), events=(EVENT,)) for result in whole]
+    assert list(read_results(file)) == [*joined, last]
 
 
 def test_an_empty_file_has_no_results(tmp_path: Path) -> None:
