@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     USAGE = 2  # the command line is wrong
     SOME_FAILED = 3  # the run is complete, some inputs failed
     NO_INPUTS = 4  # no input matched
+    DIFFERENT = 5  # `ast diff --exit-code`: the outputs differ
     INTERRUPTED = 130  # 128 + SIGINT
     TERMINATED = 143  # 128 + SIGTERM
 

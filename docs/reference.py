@@ -71,6 +71,7 @@ zsh, fish, PowerShell). `man ast` works where pip's environment is on the manual
 | 2 | The command line or a file of options is wrong. |
 | 3 | The run completed, and some inputs failed; each has a record with its error. |
 | 4 | No input matched. |
+| 5 | `ast diff --exit-code`: the outputs differ. |
 | 130, 143 | Ctrl-C or SIGTERM ended the run. |
 """
 MAN_HEAD = """\

@@ -21,6 +21,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "classify": "Tag audio files with the model's labels.",
         "extract": "Write features, embeddings or logits to files.",
         "merge": "Join the outputs of the shards of a run.",
+        "convert": "Filter results that exist, and write other formats.",
+        "diff": "Show what changed between two outputs.",
     },
     "Train and evaluate": {
         "finetune": "Train a model on labeled recordings.",

@@ -22,13 +22,13 @@ SECTIONS: dict[str, Sequence[str]] = {
     "What to report": (
         *("--search", "--tree", "--top-k", "--threshold", "--labels", "--exclude-labels", "--specific"),
         *("--matches-only", "--timestamps", "--events", "--aggregate", "--hop", "--thresholds", "--activation"),
-        *("--what", "--all-windows"),
+        *("--what", "--all-windows", "--tolerance"),
     ),
     "Output": (
         *("--output", "--output-dir", "--format", "--json", "--resume", "--retry-errors", "--force"),
         *("--unordered", "--plot"),
         *("--predictions", "--thresholds-output", "--apply", "--calibrate", "--features", "--keep-checkpoint"),
-        *("--list", "--revision"),
+        *("--list", "--revision", "--exit-code"),
     ),
     "Model": (
         *("--model", "--recipe", "--engine", "--device", "--dtype", "--attn", "--batch-size", "--threads"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -44,6 +45,8 @@ def run(*arguments: str) -> tuple[int, set[str], str]:
         (["finetune", "--help"], 0),
         (["stats", "--help"], 0),
         (["labels", "--help"], 0),
+        (["convert", "--help"], 0),
+        (["diff", "--help"], 0),
         (["download", "--help"], 0),
         (["doctor", "--help"], 0),
         (["config", "--help"], 0),
@@ -57,6 +60,9 @@ def run(*arguments: str) -> tuple[int, set[str], str]:
         (["classify", "--format", "xml", "x.wav"], 2),
         (["classify", "--hop", "-1", "x.wav"], 2),
         (["labels", "--tree", "--format", "json"], 2),
+        (["convert", "no-such-file", "--labels", "Rain", "-f", "jsonl"], 2),
+        (["diff", os.devnull, os.devnull], 0),
+        (["convert", os.devnull, "--labels", "Animal/*", "-f", "jsonl"], 0),
         (["extract", "x.wav"], 2),
         (["export"], 2),
         (["evaluate", "no-such-data"], 2),

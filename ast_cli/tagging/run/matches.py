@@ -52,10 +52,20 @@ class MatchSelection:
 
     def _selected(self, record: TaggingResult, selected_parts: Set[int | None]) -> TaggingResult | None:
         """Return the result of an input, or of a channel, as it is reported; None if it is left out."""
-        if record.error is not None or record.channel in selected_parts:
-            return record
-        if not (record.events if self._has_events else record.tags):
-            return None
-        if record.windows is None:
-            return record
-        return dataclasses.replace(record, windows=tuple(window for window in record.windows if window.tags))
+        return record if record.channel in selected_parts else matching(record, has_events=self._has_events)
+
+
+def matching(record: TaggingResult, *, has_events: bool) -> TaggingResult | None:
+    """Return the result of an input, or of a channel, as it is reported; None if it is left out.
+
+    Args:
+        record: The result.
+        has_events: Whether an input matches by its events, not by its tags.
+    """
+    if record.error is not None:
+        return record
+    if not (record.events if has_events else record.tags):
+        return None
+    if record.windows is None:
+        return record
+    return dataclasses.replace(record, windows=tuple(window for window in record.windows if window.tags))

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ast_cli.errors import AstError, UsageError
-from ast_cli.files.atomic import replacing, writing
-from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.report import SUFFIXES, suffixes_of
 from ast_cli.report.text import printable
 from ast_cli.tagging.run.journal_lines import OK, Header, Sidecars, is_finished, read_journal, verified
 from ast_cli.tagging.run.shards import format_shard
+from ast_cli.tagging.run.whole_output import check_whole_output, whole_output
 
 FORMATS = ("jsonl", "csv")  # formats in which a record needs no context
 
@@ -86,20 +85,15 @@ def merge_outputs(parts: Sequence[Path], output: Path, *, force: bool = False) -
     opened = [_open_part(file) for file in parts]
     _check_parts(opened)
     _check_suffix(opened, output)
-    with writing(output):
-        with replacing(output) as stream:
-            report = _join(opened, stream)
-        Sidecars(output).journal.unlink(missing_ok=True)  # it belonged to the replaced output
-    return report
+    with whole_output(output) as stream:
+        return _join(opened, stream)
 
 
 def _check_output(parts: Sequence[Path], output: Path, *, force: bool) -> None:
     """Check that no part is overwritten, and no other file without ``force``."""
     if not parts:
         raise UsageError("name the outputs to merge")
-    check_target(output, ReadFiles(map(str, parts), "one of the parts"), force=force, makes_folder=True)
-    if not force and Sidecars(output).journal.exists():
-        raise UsageError(f"--output {output} has the journal of a run beside it: add --force to replace both")
+    check_whole_output(output, map(str, parts), "one of the parts", force=force)
 
 
 def _open_part(file: Path) -> _Part:

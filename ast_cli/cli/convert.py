@@ -1,0 +1,113 @@
+"""``ast convert``: results that exist, chosen again and written in another format."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from ast_cli.cli import parameters as p
+from ast_cli.cli.option_flags import with_flags
+from ast_cli.cli.streams import note, results_stream, writing_stdout
+from ast_cli.errors import UsageError
+from ast_cli.evaluation.thresholds import read_thresholds
+from ast_cli.report import FORMATS, format_for, open_writer
+from ast_cli.report.text import either
+from ast_cli.tagging.recorded.convert import Conversion, open_conversion
+from ast_cli.tagging.recorded.options import ConvertOptions
+from ast_cli.tagging.run.whole_output import check_whole_output, whole_output
+
+
+@with_flags
+def convert(
+    *,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="RESULTS...", help="Outputs of ast classify as JSON Lines or JSON; - for stdin."),
+    ],
+    options: ConvertOptions,
+    thresholds: Annotated[
+        Path | None,
+        typer.Option(
+            "--thresholds",
+            metavar="FILE",
+            help="Thresholds of single labels, as written by ast evaluate; other labels use --threshold, or 0.5.",
+        ),
+    ] = None,
+    format_name: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help=f"Format to write: {either(FORMATS)}. [default: by the suffix of --output, else table]",
+            show_default=False,
+            autocompletion=lambda: list(FORMATS),
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write a file, whole or not at all, not to stdout."),
+    ] = None,
+    force: p.Force = False,
+    quiet: p.Quiet = False,
+) -> None:
+    """Convert results that exist to another format, with other labels and thresholds; no model is run.
+
+    Only what was recorded can be kept: record with a large --top-k and without --threshold what you will choose from.
+    With a threshold, events are made again from the windows where there are windows, else kept by their mean scores.
+
+    Examples: `ast convert tags.jsonl -o tags.csv`, `ast convert tags.jsonl --labels Rain --threshold 0.5`
+    """
+    if format_name is not None and format_name not in FORMATS:
+        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {format_name!r}")
+    chosen_format = format_name or format_for(output, FORMATS)
+    if output is not None:
+        also_read = [str(thresholds)] if thresholds else []
+        check_whole_output(output, [*files, *also_read], "one of the files that are read", force=force)
+    options = dataclasses.replace(options, thresholds=read_thresholds(thresholds) if thresholds else ())
+    with open_conversion(files, options) as conversion:
+        if output is None:
+            with results_stream() as stream, writing_stdout():
+                _write(conversion, chosen_format, stream)
+        else:
+            with _text_of(output) as stream:
+                _write(conversion, chosen_format, stream)
+    _note_missing(conversion, quiet=quiet)
+
+
+@contextlib.contextmanager
+def _text_of(output: Path) -> Iterator[TextIO]:
+    """Yield a text stream whose content becomes the output at the end of the block."""
+    with whole_output(output) as file:
+        stream = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
+        yield stream
+        stream.flush()
+        stream.detach()  # the file stays open: it is closed when its content is on the disk
+
+
+def _write(conversion: Conversion, format_name: str, stream: TextIO) -> None:
+    writer = open_writer(format_name, stream, has_channels=conversion.survey.has_channels)
+    for result in conversion:
+        writer.write(result)
+    writer.close()
+
+
+def _note_missing(conversion: Conversion, *, quiet: bool) -> None:
+    """Note how many results may lack labels that reach the threshold, because they were not recorded."""
+    if not conversion.chooser.num_incomplete:
+        return
+    survey = conversion.survey
+    longest = max(survey.recordings.longest, survey.windows.longest)
+    lowest = min(survey.recordings.lowest, survey.windows.lowest)
+    scores = f", with scores of {lowest:g} and more" if longest else ""
+    note(
+        f"note: {conversion.chooser.num_incomplete} of {conversion.num_read} results may lack labels that reach the "
+        f"threshold: lists of at most {longest} labels were recorded{scores}",
+        quiet=quiet,
+    )

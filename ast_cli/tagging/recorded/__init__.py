@@ -1,0 +1,1 @@
+"""Results that exist: chosen again, converted and compared, without a model."""
