@@ -131,8 +131,13 @@ def test_targets_stay_inside_the_folder_and_differ(tmp_path: Path) -> None:
     [
         (["a.wav", "b.wav"], "out.npz", None, "is one file and there are 2 inputs: name a folder"),
         (["a.wav"], "out.npz", "npy", "does not end in .npy"),
-        (["a.wav"], "e.csv", None, "--output e.csv: .csv is not a supported format; end the name of a file in .npz"),
-        (["a.wav", "b.wav"], "e.h5", "npz", ".npz, .npy or .safetensors, or name a folder without a suffix"),
+        (["a.wav"], "e.h5", None, "--output e.h5: .h5 is not a supported format; end the name of a file in .npz"),
+        (
+            ["a.wav", "b.wav"],
+            "e.h5",
+            "npz",
+            r"\.npz, \.npy or \.safetensors, for a table in \.csv or \.parquet, or name",
+        ),
     ],
 )
 def test_an_output_that_does_not_fit_is_refused(
@@ -150,13 +155,13 @@ def test_a_name_without_a_suffix_and_an_existing_folder_are_folders(tmp_path: Pa
 
 def test_an_unknown_suffix_is_refused_and_nothing_is_written(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     write_wav("a.wav")
-    done = run_ast("extract", "a.wav", "--what", "fbank", "--output", "e.csv", cwd=tmp_path)
+    done = run_ast("extract", "a.wav", "--what", "fbank", "--output", "e.h5", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert done.stderr == (
-        "error: --output e.csv: .csv is not a supported format; end the name of a file in .npz, .npy or "
-        ".safetensors, or name a folder without a suffix\n"
+        "error: --output e.h5: .h5 is not a supported format; end the name of a file in .npz, .npy or .safetensors, "
+        "for a table in .csv or .parquet, or name a folder without a suffix\n"
     )
-    assert not (tmp_path / "e.csv").exists()
+    assert not (tmp_path / "e.h5").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ast_cli.audio.channels import MIX
 from ast_cli.audio.feature_extractor import ASTFeatureExtractor
@@ -25,7 +25,7 @@ from ast_cli.tagging.run.fingerprint import run_fingerprint
 from ast_cli.tagging.run.journal_lines import Key
 from ast_cli.tagging.run.tally import OnProgress, Tally
 from ast_cli.tagging.score.batch import file_error
-from ast_cli.tagging.score.recording import recordings_of
+from ast_cli.tagging.score.recording import Recording, recordings_of
 from ast_cli.tagging.tagger import Tagger, extractor_for
 
 
@@ -83,16 +83,23 @@ class Extractor:
         tagger = Tagger.load(model, load_options, report_progress)
         return cls(model, tagger.feature_extractor, tagger.engine, options)
 
-    def extract(self, turn: Turn) -> Extraction:
-        """Extract the arrays of one opened input.
+    def recordings(self, turn: Turn) -> list[Recording]:
+        """Open one input: its recording, or one for each channel.
 
         Raises:
             AudioError: If the input cannot be read.
         """
         if turn.item.error is not None:
             raise AudioError(turn.item.error.code, turn.item.error.message)
-        recordings = recordings_of(turn.open_stream(), self.feature_extractor, self.options)
-        return extract_features(recordings, self.engine, self.options)
+        return recordings_of(turn.open_stream(), self.feature_extractor, self.options)
+
+    def extract(self, turn: Turn) -> Extraction:
+        """Extract the arrays of one opened input.
+
+        Raises:
+            AudioError: If the input cannot be read.
+        """
+        return extract_features(self.recordings(turn), self.engine, self.options)
 
     def facts(self, item: Input, extraction: Extraction) -> dict[str, Any]:
         """Return the metadata of the file of an input."""
@@ -115,17 +122,29 @@ class Extractor:
         return run_fingerprint(self.model, self.engine, self.feature_extractor, self.options)
 
 
+class RunJournal(Protocol):
+    """The journal of an extraction."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether a later run with ``resume`` can continue it."""
+
+    @property
+    def path(self) -> Path:
+        """The journal's file."""
+
+
 class ExtractionRun:
-    """A run that has been opened; iterated once, it yields each outcome when the file is written.
+    """A run that has been opened; iterated once, it yields each outcome when its arrays are written.
 
     Attributes:
         tally: Counts of the finished inputs.
     """
 
-    def __init__(self, outcomes: Iterator[ExtractedFile], tally: Tally, plan: ExtractionPlan) -> None:
+    def __init__(self, outcomes: Iterator[ExtractedFile], tally: Tally, journal: RunJournal | None) -> None:
         self.tally = tally
         self._outcomes = outcomes
-        self._plan = plan
+        self._journal = journal
 
     def __iter__(self) -> Iterator[ExtractedFile]:
         """Yield the outcomes in the order of the inputs; an outcome is counted when the next one is requested.
@@ -137,9 +156,8 @@ class ExtractionRun:
 
     @property
     def journal_file(self) -> Path | None:
-        """Journal in the output folder; None without one."""
-        journal = self._plan.journal
-        return None if journal is None or not journal.exists else journal.path
+        """Journal in the output folder, or beside the output; None without one."""
+        return None if self._journal is None or not self._journal.exists else self._journal.path
 
     @property
     def can_be_resumed(self) -> bool:
@@ -175,7 +193,7 @@ def open_extraction(
             stack.enter_context(plan.journal.open(plan.format_name, extractor.fingerprint()))
         outcomes = _outcomes(extractor, plan, tally, workers or run_options, on_progress)
         stack.enter_context(contextlib.closing(outcomes))
-        yield ExtractionRun(outcomes, tally, plan)
+        yield ExtractionRun(outcomes, tally, plan.journal)
 
 
 def _outcomes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,25 +97,61 @@ def _in_turns(recordings: Sequence[Recording]) -> Iterator[tuple[Recording, Audi
         yield from zip(recordings, windows, strict=True)
 
 
-def _window_arrays(
+class WindowBatch(NamedTuple):
+    """Numbers of consecutive windows, those of several channels in turns.
+
+    Attributes:
+        channels: Number of the channel of each window; None for a mix.
+        places_s: Start and end of each window in the recording, in seconds.
+        values: Numbers of the windows, float32, shape (num_windows, ...).
+    """
+
+    channels: list[int | None]
+    places_s: list[tuple[float, float]]
+    values: NDArray[np.float32]
+
+
+def window_batches(
     recordings: Sequence[Recording], engine: Engine | None, options: ExtractOptions
-) -> dict[str, NDArray[Any]]:
-    """Compute the arrays of the windows, batch by batch; windows of several channels share batches."""
+) -> Iterator[WindowBatch]:
+    """Compute the numbers of the windows batch by batch, in constant memory; windows of several channels share batches.
+
+    Args:
+        recordings: The recording, or its channels, as in `extract_features`.
+        engine: The loaded model; None for the input values, which need none.
+        options: Kind of the numbers, which is not the fbank, and the windows.
+
+    Raises:
+        AudioError: If the recording cannot be decoded or is too short.
+        UsageError: If a model is needed and there is none, or if the engine computes only logits.
+    """
     extractor = recordings[0].feature_extractor
     all_windows = _in_turns(recordings)
     only_first = options.what in FIRST_WINDOW_ONLY and not options.all_windows
     windows = islice(all_windows, len(recordings)) if only_first else all_windows
     compute = _computation(engine, options.what)
-    times: list[tuple[float, float]] = []
-    parts: list[NDArray[Any]] = []
+    is_empty = True
     batch_size = options.batch_size or (engine.default_batch_size if engine else 1)
     while batch := list(islice(windows, batch_size)):
-        times += [recording.place_s(window) for recording, window in batch]
-        parts.append(compute(extractor.input_values([window.content for _, window in batch])))
-    if not parts:
+        is_empty = False
+        places_s = [recording.place_s(window) for recording, window in batch]
+        values = compute(extractor.input_values([window.content for _, window in batch]))
+        yield WindowBatch([recording.channel for recording, _ in batch], places_s, values)
+    if is_empty:
         raise _no_audio()
     for _ in all_windows:  # reads to the end, so that length and warnings are those of the whole recording
         pass
+
+
+def _window_arrays(
+    recordings: Sequence[Recording], engine: Engine | None, options: ExtractOptions
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of all windows."""
+    times: list[tuple[float, float]] = []
+    parts: list[NDArray[Any]] = []
+    for batch in window_batches(recordings, engine, options):
+        times += batch.places_s
+        parts.append(batch.values)
     values = np.concatenate(parts)
     if options.channels == EACH:  # (num_windows * num_channels, ...) to (num_channels, num_windows, ...)
         by_window = values.reshape(-1, len(recordings), *values.shape[1:])

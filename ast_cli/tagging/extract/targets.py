@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,15 @@ from ast_cli.report.text import either
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ExtractRunOptions
 from ast_cli.tagging.run.folder_journal import FolderJournal
+from ast_cli.tagging.run.journal_lines import Sidecars
 from ast_cli.tagging.run.mirrored import mirrored
 
 ExtractFormat = Literal["npz", "npy", "safetensors"]
 EXTRACT_FORMATS: tuple[ExtractFormat, ...] = ("npz", "npy", "safetensors")
+TableFormat = Literal["csv", "parquet"]
+TABLE_FORMATS: tuple[TableFormat, ...] = ("csv", "parquet")  # one table of all inputs, with a row for each window
+IN_TABLES = ("embedding", "logits")  # kinds of numbers that are one vector for each window
+ROWS_SUFFIX = ".ast-rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,77 @@ def plan_extraction(
     return ExtractionPlan(inputs, targets, suffix if is_file else format_name or "npz", journal)
 
 
+@dataclass(frozen=True, slots=True)
+class TablePlan:
+    """The inputs of an extraction into one table.
+
+    Attributes:
+        inputs: The inputs.
+        output: The table.
+        format_name: Format of the table.
+    """
+
+    inputs: Sequence[Input]
+    output: Path
+    format_name: TableFormat
+
+    @property
+    def rows(self) -> Path:
+        """File that grows row by row: a table in CSV itself, else the rows in CSV that the table is made from."""
+        return self.output if self.format_name == "csv" else self.output.with_name(f"{self.output.name}{ROWS_SUFFIX}")
+
+
+def table_format(output: Path, format_name: ExtractFormat | TableFormat | None) -> TableFormat | None:
+    """Return the format of the table that an output is, by its format or its suffix; None if it is none.
+
+    Raises:
+        UsageError: If the suffix contradicts the format.
+    """
+    suffix = output.suffix.removeprefix(".").lower()
+    wanted = format_name or (suffix if _is_file(output) else None)
+    for known in TABLE_FORMATS:
+        if wanted == known:
+            if _is_file(output) and suffix != known:
+                raise UsageError(f"--output {output} does not end in .{known}, the --format given")
+            return known
+    return None
+
+
+def plan_table(
+    inputs: Sequence[Input], output: Path, format_name: TableFormat, what: str, run_options: ExtractRunOptions
+) -> TablePlan:
+    """Check that a run into one table may begin, before anything is loaded.
+
+    Args:
+        inputs: The inputs.
+        output: The table.
+        format_name: Format of the table.
+        what: Kind of the numbers.
+        run_options: Options of the run.
+
+    Raises:
+        UsageError: If the numbers are not a vector for each window, a package is missing, or the output exists or
+            cannot be continued.
+    """
+    plan = TablePlan(inputs, output, format_name)
+    force, resume = run_options.force, run_options.resume
+    if what not in IN_TABLES:
+        raise UsageError(
+            f"a table has one vector for each window: --what {either(IN_TABLES)}, not {what}; name a folder for files "
+            f"in {either(f'.{known}' for known in EXTRACT_FORMATS)}"
+        )
+    if format_name == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UsageError("--format parquet needs the package pyarrow: pip install 'ast-cli[parquet]'")
+    if resume and any(item.path == STDIN for item in inputs):
+        raise UsageError("--resume cannot compare standard input with that of the earlier run: leave out - or --resume")
+    check_target(output, ReadFiles(item.path for item in inputs), force=force, resume=resume)
+    if plan.rows.exists() and not (force or resume):
+        raise UsageError(f"--output {output} was begun by an earlier run: --resume continues it, --force replaces it")
+    if resume and output.exists() and not Sidecars(plan.rows).journal.exists():
+        raise UsageError(f"{output} has no journal beside it and cannot be continued; --force replaces it")
+    return plan
+
+
 def plan_targets(
     inputs: Sequence[Input],
     output: Path,
@@ -111,7 +188,8 @@ def plan_targets(
     if is_file and suffix not in EXTRACT_FORMATS:
         raise UsageError(
             f"--output {output}: {output.suffix} is not a supported format; end the name of a file in "
-            f"{either(f'.{known}' for known in EXTRACT_FORMATS)}, or name a folder without a suffix"
+            f"{either(f'.{known}' for known in EXTRACT_FORMATS)}, for a table in "
+            f"{either(f'.{known}' for known in TABLE_FORMATS)}, or name a folder without a suffix"
         )
     if is_file and len(inputs) > 1:
         raise UsageError(f"--output {output} is one file and there are {len(inputs)} inputs: name a folder")

@@ -289,11 +289,15 @@ class Journal:
             if entry.key.path in left_out:
                 continue
             is_reported = bool(text or entry.record)  # the text of a result may be empty, as of one without events
-            if not is_reported or format_name == old.format_name == "jsonl":
+            if not is_reported or self._takes_text_over(old.format_name):
                 self._append(text, entry.key, entry.outcome, None)
             else:
                 self._write_result(_result_again(entry, text), entry.key)
         self._put_in_place()
+
+    def _takes_text_over(self, format_name: str) -> bool:
+        """Return whether the text of a result in an older output, of a format, is its text in this one too."""
+        return format_name == self.header.format_name == "jsonl"
 
     def _write_result(self, result: TaggingResult, key: Key) -> None:
         """Format a result and write it; for JSON Lines the journal needs no copy of the record."""
@@ -316,14 +320,18 @@ class Journal:
     def _write_end(self) -> None:
         """Write the end of the document, and mark the run as finished if each input that was yielded has a result."""
         self._cut_back()
-        self._writer.close()
-        self._output.append(self._take_text())
+        self._output.append(self._end_text())
         if self._all_handed_out and not self._in_flight:
             self._journal.append(FINISHED_LINE)
         if self._is_in_place:
             self._sync()
         else:
             self._put_in_place()
+
+    def _end_text(self) -> bytes:
+        """Return the end of the document."""
+        self._writer.close()
+        return self._take_text()
 
     def _take_text(self) -> bytes:
         """Return the text that the writer of the format has written since the last call."""

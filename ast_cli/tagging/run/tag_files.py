@@ -195,7 +195,7 @@ def open_run(
     batch_size = choose_batch_size(tagger.engine, options.batch_size)
     tally = Tally(len(inputs), run_options.max_errors)
     with _output(tagger, options, run_options, plan) as output:
-        pending = _pending(inputs, output, tally, on_progress)
+        pending = pending_inputs(inputs, output, tally, on_progress)
         if live is not None:
             tagged = _tagged_live(tagger, pending, options, live)
         else:
@@ -246,7 +246,7 @@ def _output(
     )
 
 
-def _pending(
+def pending_inputs(
     inputs: Iterable[Input], output: RunOutput | None, tally: Tally, on_progress: OnProgress
 ) -> Iterator[Input]:
     """Yield the inputs without a result, and count those that have one."""
