@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ast_cli.errors import AstError, AudioError, CheckpointError, DeviceError, HubError, UsageError
     from ast_cli.model.config import ASTConfig
     from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
-    from ast_cli.results import Tag, TaggingResult, Window
+    from ast_cli.report.data_frame import results_to_dataframe
+    from ast_cli.report.reading import read_results
+    from ast_cli.results import Event, Tag, TaggingResult, Window
     from ast_cli.tagging.options import ClassifyOptions, DecodeOptions
     from ast_cli.tagging.run.tag_files import tag_files
     from ast_cli.tagging.tagger import Tagger
@@ -35,6 +37,7 @@ _HOMES = {
     "HubError": "errors",
     "ClassifyOptions": "tagging.options",
     "DecodeOptions": "tagging.options",
+    "Event": "results",
     "FbankConfig": "audio.fbank.mel_bank",
     "Tag": "results",
     "Tagger": "tagging.tagger",
@@ -44,6 +47,8 @@ _HOMES = {
     "load_waveform": "audio.decode",
     "log_mel_fbank": "audio.fbank.torch_fbank",
     "open_audio": "audio.decode",
+    "read_results": "report.reading",
+    "results_to_dataframe": "report.data_frame",
     "tag_files": "tagging.run.tag_files",
 }
 
@@ -58,6 +63,7 @@ __all__ = [
     "ClassifyOptions",
     "DecodeOptions",
     "DeviceError",
+    "Event",
     "FbankConfig",
     "HubError",
     "Tag",
@@ -69,6 +75,8 @@ __all__ = [
     "load_waveform",
     "log_mel_fbank",
     "open_audio",
+    "read_results",
+    "results_to_dataframe",
     "tag_files",
 ]
 

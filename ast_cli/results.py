@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ast_cli import notebook
 from ast_cli.errors import ErrorCode
 
 SCHEMA_VERSION = 1
@@ -55,6 +56,10 @@ class Window:
         """Return times and best tags: ``Window(0.00-5.12 s, 'Rain' 0.7241, 'Noise' 0.0774)``."""
         return f"Window({', '.join([_span(self.start_s, self.end_s), *_best(self.tags)])})"
 
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook."""
+        return _table(_span(self.start_s, self.end_s), self.tags)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
@@ -80,6 +85,10 @@ class Event:
         """Return label, times and scores: ``Event('Rain', 0.00-10.24 s, mean 0.7241, max 0.8012)``."""
         times = _span(self.start_s, self.end_s)
         return f"Event({self.label!r}, {times}, mean {self.mean_score:.4f}, max {self.max_score:.4f})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook."""
+        return notebook.table("event, mean score", [_event_row(self)], has_bars=0 <= self.mean_score <= 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -177,6 +186,33 @@ class TaggingResult:
                 parts.append(f"{len(values)} {name if len(values) != 1 else name[:-1]}")
         return f"TaggingResult({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        """Return tables for a notebook, and a player where the file is there.
+
+        The player has the file in it up to 1 MB, and refers to a larger one. Windows and events are closed until they
+        are clicked, and 20 of them are shown.
+        """
+        name = "waveform" if self.path is None else self.path
+        if self.error is not None:
+            return notebook.heading(name, f"error {self.error.code}: {self.error.message}")
+        facts = [f"{self.duration_s or 0.0:.2f} s", f"model {self.model}", *self.warnings]
+        parts = [notebook.heading(name, " · ".join(facts)), notebook.player(self.path)]
+        for record in self.records:
+            parts += record._tables()
+        return notebook.joined(parts)
+
+    def _tables(self) -> list[str]:
+        """Return the tags, windows and events as HTML."""
+        tables = [_table("tags" if self.channel is None else f"channel {self.channel}", self.tags)]
+        has_bars = self.activation != "none"
+        if self.windows is not None:
+            rows = [(_times(w.start_s, w.end_s), tag.label, tag.score) for w in self.windows for tag in w.tags[:1]]
+            tables.append(_details(len(self.windows), "window", "best label of each window", rows, has_bars))
+        if self.events is not None:
+            rows = [_event_row(event) for event in self.events]
+            tables.append(_details(len(rows), "event", "mean score", rows, has_bars))
+        return tables
+
     @property
     def status(self) -> str:
         """``ok`` or ``error``."""
@@ -272,6 +308,25 @@ def exact_path(fields: Mapping[str, Any]) -> str | None:
         return path
     raw = base64.b64decode(fields["path_b64"])
     return os.fsdecode(raw) if os.name == "posix" else raw.decode("utf-8", "surrogatepass")
+
+
+def _times(start_s: float, end_s: float) -> str:
+    return f"{start_s:.2f}-{end_s:.2f}"
+
+
+def _event_row(event: Event) -> notebook.Row:
+    return _times(event.start_s, event.end_s), event.label, event.mean_score
+
+
+def _table(caption: str, tags: Sequence[Tag]) -> str:
+    """Return tags as a table for a notebook; logits, which may be negative or large, have no bars."""
+    has_bars = all(0 <= tag.score <= 1 for tag in tags)
+    return notebook.table(caption, [("", tag.label, tag.score) for tag in tags], has_bars=has_bars, num_rows=len(tags))
+
+
+def _details(number: int, noun: str, caption: str, rows: Sequence[notebook.Row], has_bars: bool) -> str:
+    table = notebook.table(caption, rows, has_bars=has_bars, num_rows=len(rows))
+    return notebook.details(f"{number} {noun}{'' if number == 1 else 's'}", table)
 
 
 def _span(start_s: float, end_s: float) -> str:

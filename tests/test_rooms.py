@@ -14,7 +14,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ast_cli"
 # From the bottom up: a room may import those before it. docs/architecture.md has the same order.
 ROOMS = (
-    *("errors", "about", "results", "keyed_output", "files", "hierarchy", "labels", "hub", "audio", "model"),
+    *(
+        "errors",
+        "about",
+        "notebook",
+        "results",
+        "keyed_output",
+        "files",
+        "hierarchy",
+        "labels",
+        "hub",
+        "audio",
+        "model",
+    ),
     *("engine", "report", "tagging", "dataset", "evaluation", "training", "benchmark", "selfcheck"),
     *("label_list", "export", "cli", "assets"),
 )
