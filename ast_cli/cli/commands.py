@@ -19,6 +19,7 @@ from ast_cli.errors import UsageError
 COMMANDS: dict[str, dict[str, str]] = {
     "Tag recordings": {
         "classify": "Tag audio files with the model's labels.",
+        "plot": "Draw waveform, spectrogram and labels over time.",
         "extract": "Write features, embeddings or logits to files.",
         "merge": "Join the outputs of the shards of a run.",
         "convert": "Filter results that exist, and write other formats.",

@@ -16,7 +16,15 @@ LEFT_COLUMN = 28  # characters at most; a longer option has its help on the next
 SECTIONS: dict[str, Sequence[str]] = {
     "Input": (
         *("--start", "--duration", "--channels", "--exclude", "--files-from", "--null"),
-        *("--soft-targets", "--split", "--fold", "--folds", "--ignore-unknown-labels", "--only-data-labels"),
+        *(
+            "--results",
+            "--soft-targets",
+            "--split",
+            "--fold",
+            "--folds",
+            "--ignore-unknown-labels",
+            "--only-data-labels",
+        ),
         "--padded",
     ),
     "What to report": (

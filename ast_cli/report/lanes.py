@@ -116,9 +116,9 @@ def _without_overlap(windows: Sequence[Window]) -> list[tuple[float, float]]:
 
 
 def result_end_s(result: TaggingResult) -> float:
-    """Return the end of the last part of a result, in seconds; that of the recording where it has no times."""
+    """Return the end of the recording, or of the part that was tagged, in seconds."""
     parts = (*(result.windows or ()), *(result.events or ()))
-    return max((part.end_s for part in parts), default=result.duration_s or 0.0)
+    return max(result_start_s(result) + (result.duration_s or 0.0), max((part.end_s for part in parts), default=0.0))
 
 
 def result_start_s(result: TaggingResult) -> float:

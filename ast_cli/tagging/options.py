@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from ast_cli.about import TIME, About, flag_of
-from ast_cli.audio.channels import MIX, Channels, parsed_channels
+from ast_cli.audio.channels import EACH, MIX, Channels, parsed_channels
 from ast_cli.audio.front_end import FbankBackend, FrontEndName, check_front_end_name
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown
 from ast_cli.report import parsed_formats
+from ast_cli.report.panels import ALL_PANELS, PANELS, Panel
 
 Aggregate = Literal["mean", "max"]
 Activation = Literal["auto", "sigmoid", "softmax", "none"]
@@ -32,7 +33,24 @@ HopSeconds = Annotated[
 ]
 BatchSize = Annotated[int | None, About("Windows per batch. [default: by device and model]")]
 ToAggregate = Annotated[Aggregate, About("How the scores of a recording's windows are combined.")]
+LabelNames = Annotated[
+    tuple[str, ...],
+    About(
+        "Labels to report, by name or /m/ id, separated by commas or repeated; 'Animal/*' is a class with all "
+        "below it. [default: all]",
+        metavar="NAMES",
+    ),
+]
+ExcludedNames = Annotated[tuple[str, ...], About("Labels to leave out.", metavar="NAMES")]
+OnlySpecific = Annotated[
+    bool,
+    About(
+        "Leave out a label if one below it in AudioSet's hierarchy has at least 0.8 of its score: Dog instead of "
+        "Animal, Domestic animals and Dog."
+    ),
+]
 MaxErrors = Annotated[int | None, About("Stop after this number of failed inputs.")]
+MIN_TAGS_OF_LANES = 20  # of a window: of more labels than a picture has, so that each lane has its scores
 MAX_WORKERS = 256  # decoding processes, however many cores there are
 MAX_BATCH_SIZE = 65_536
 
@@ -224,22 +242,9 @@ class ClassifyOptions(WindowOptions):
         About("Lowest score to report. [default: any; for --events as in the model's thresholds.json, else 0.5]"),
     ] = None
     thresholds: tuple[tuple[str, float], ...] = ()
-    labels: Annotated[
-        tuple[str, ...],
-        About(
-            "Labels to report, by name or /m/ id, separated by commas or repeated; 'Animal/*' is a class with all "
-            "below it. [default: all]",
-            metavar="NAMES",
-        ),
-    ] = ()
-    exclude_labels: Annotated[tuple[str, ...], About("Labels to leave out.", metavar="NAMES")] = ()
-    specific: Annotated[
-        bool,
-        About(
-            "Leave out a label if one below it in AudioSet's hierarchy has at least 0.8 of its score: Dog instead of "
-            "Animal, Domestic animals and Dog."
-        ),
-    ] = False
+    labels: LabelNames = ()
+    exclude_labels: ExcludedNames = ()
+    specific: OnlySpecific = False
     aggregate: ToAggregate = "mean"
     timestamps: Annotated[bool, About("Report each window too.")] = False
     events: Annotated[bool, About("Report events: consecutive windows over the threshold of a label, merged.")] = False
@@ -295,6 +300,77 @@ class ExtractOptions(WindowOptions):
         """Validate the options."""
         WindowOptions.__post_init__(self)
         check_choice(flag_of(ExtractOptions, "what"), self.what, get_args(Extractable))
+
+
+@dataclass(frozen=True, slots=True)
+class PlotOptions(WindowOptions):
+    """Options of pictures.
+
+    Attributes:
+        what: Parts of a picture, from top to bottom, with commas between them; ``all`` for every part.
+        top_k: Maximum number of lanes.
+        threshold: Lowest score that is drawn; None for any. See ``events``.
+        labels: Labels that may have a lane, as in `ClassifyOptions`.
+        exclude_labels: Labels that have none.
+        specific: Whether general labels are left out, window by window, as in `ClassifyOptions`.
+        events: Whether lanes show events, with the thresholds that `ClassifyOptions` describes, not windows.
+    """
+
+    what: Annotated[
+        str,
+        About(
+            "Parts of the picture, one or several with commas between them. The timeline has a lane for each label.",
+            metavar="waveform|spectrogram|timeline|all",
+        ),
+    ] = ALL_PANELS
+    top_k: Annotated[int, About("Maximum number of lanes.", short="-k")] = 8
+    threshold: Annotated[
+        float | None,
+        About("Lowest score to draw. [default: any; for --events as in the model's thresholds.json, else 0.5]"),
+    ] = None
+    labels: LabelNames = ()
+    exclude_labels: ExcludedNames = ()
+    specific: OnlySpecific = False
+    events: Annotated[bool, About("Draw events: consecutive windows over the threshold of a label, merged.")] = False
+
+    def __post_init__(self) -> None:
+        """Validate the options."""
+        WindowOptions.__post_init__(self)
+        if not self.panels:
+            flag = flag_of(PlotOptions, "what")
+            raise UsageError(f"{flag} must be {', '.join(PANELS)} or {ALL_PANELS}, not {shown(self.what)}")
+        if self.channels == EACH:
+            flag = flag_of(WindowOptions, "channels")
+            raise UsageError(f"{flag} {EACH} gives several results, and a picture shows one: choose {MIX} or a number")
+        self.tagging()  # validates the others
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """The parts of a picture, from top to bottom; none where ``what`` names something else."""
+        names = [name.strip() for name in self.what.split(",")]
+        if not set(names) <= {*PANELS, ALL_PANELS}:
+            return ()
+        return tuple(panel for panel in PANELS if panel in names or ALL_PANELS in names)
+
+    def tagging(self) -> ClassifyOptions:
+        """Return the options of the tagging that gives the lanes.
+
+        Windows keep more labels than there are lanes: those of the lanes should have a score in every window.
+        """
+        return ClassifyOptions(
+            start_s=self.start_s,
+            duration_s=self.duration_s,
+            channels=self.channels,
+            hop_s=self.hop_s,
+            batch_size=self.batch_size,
+            top_k=self.top_k if self.top_k < 1 else max(self.top_k, MIN_TAGS_OF_LANES),
+            threshold=self.threshold,
+            labels=self.labels,
+            exclude_labels=self.exclude_labels,
+            specific=self.specific,
+            timestamps=not self.events,
+            events=self.events,
+        )
 
 
 @dataclass(frozen=True, slots=True)

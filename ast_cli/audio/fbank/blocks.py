@@ -69,19 +69,43 @@ def fbank_blocks(
     Yields:
         Consecutive frames, each block of shape (num_frames, num_mel_bins).
     """
-    pending = np.zeros(0, np.float32)
-    has_frames = False
+    running = RunningFbank(config, backend)
     for block in blocks:
-        pending = np.concatenate([pending, block]) if pending.size else block
-        num_frames = config.num_frames(pending.size)
-        if num_frames:
-            has_frames = True
-            with _one_thread(backend):
-                fbanks = fbanks_of([pending], config, backend)
-            yield from fbanks
-            pending = pending[num_frames * config.frame_shift_samples :]
-    if not has_frames and pending.size:
-        yield from fbanks_of([pad_to_one_frame(pending, config)], config, backend)
+        yield from running.add(block)
+    yield from running.rest()
+
+
+class RunningFbank:
+    """The fbank of one waveform whose blocks are handed over one by one; `fbank_blocks` says what it computes.
+
+    Args:
+        config: Parameters of the filter bank.
+        backend: Implementation of the filter bank.
+    """
+
+    def __init__(self, config: FbankConfig, backend: FbankBackend = "native") -> None:
+        self._config = config
+        self._backend = backend
+        self._pending = np.zeros(0, np.float32)
+        self._has_frames = False
+
+    def add(self, block: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return the frames that a block of samples (num_samples,) completes, (num_frames, num_mel_bins), if any."""
+        self._pending = np.concatenate([self._pending, block]) if self._pending.size else block
+        num_frames = self._config.num_frames(self._pending.size)
+        if not num_frames:
+            return []
+        self._has_frames = True
+        with _one_thread(self._backend):
+            fbanks = fbanks_of([self._pending], self._config, self._backend)
+        self._pending = self._pending[num_frames * self._config.frame_shift_samples :]
+        return fbanks
+
+    def rest(self) -> list[NDArray[np.float32]]:
+        """Return the one frame of a waveform that was shorter than a frame; of others there is no rest."""
+        if self._has_frames or not self._pending.size:
+            return []
+        return fbanks_of([pad_to_one_frame(self._pending, self._config)], self._config, self._backend)
 
 
 @contextlib.contextmanager

@@ -158,13 +158,14 @@ def plan_table(
 def plan_targets(
     inputs: Sequence[Input],
     output: Path,
-    format_name: ExtractFormat | None,
+    format_name: str | None,
     *,
     force: bool,
-    resume: bool = False,
+    resume: bool | None = False,
     known_names: Mapping[str, tuple[str, ...]] | None = None,
+    formats: Sequence[str] = EXTRACT_FORMATS,
 ) -> list[Path]:
-    """Return the file that each input is extracted to, in the order of the inputs.
+    """Return the file that each input is extracted to, or drawn in, in the order of the inputs.
 
     A name with the suffix of a format is a file, and takes one input; a name without a suffix, and an existing folder
     of any name, is a folder. ``v1.2`` has no suffix: a suffix begins with a letter. In a folder, the folders common to
@@ -174,10 +175,11 @@ def plan_targets(
     Args:
         inputs: The inputs.
         output: A file or a folder.
-        format_name: Format of the files; None to take it from the suffix of the output, else npz.
+        format_name: Format of the files; None to take it from the suffix of the output, else the first of the formats.
         force: Whether to replace files that exist.
-        resume: Whether the folder is continued, so that files of it may exist.
+        resume: Whether the folder is continued, so that files of it may exist; None if the command has no ``--resume``.
         known_names: Names in the folder that earlier runs gave to inputs, by the real path of the input.
+        formats: Formats that the files may have.
 
     Raises:
         UsageError: If there are several inputs for one file, the suffix is unknown or contradicts the format, or a file
@@ -185,11 +187,12 @@ def plan_targets(
     """
     is_file = _is_file(output)
     suffix = output.suffix.removeprefix(".").lower()
-    if is_file and suffix not in EXTRACT_FORMATS:
+    if is_file and suffix not in formats:
+        tables = f", for a table in {either(f'.{known}' for known in TABLE_FORMATS)}"
         raise UsageError(
             f"--output {output}: {output.suffix} is not a supported format; end the name of a file in "
-            f"{either(f'.{known}' for known in EXTRACT_FORMATS)}, for a table in "
-            f"{either(f'.{known}' for known in TABLE_FORMATS)}, or name a folder without a suffix"
+            f"{either(f'.{known}' for known in formats)}{tables if formats == EXTRACT_FORMATS else ''}, or name a folder "
+            "without a suffix"
         )
     if is_file and len(inputs) > 1:
         raise UsageError(f"--output {output} is one file and there are {len(inputs)} inputs: name a folder")
@@ -198,7 +201,7 @@ def plan_targets(
     if is_file:
         targets = [output]
     else:
-        targets = [files[0] for files in mirrored(inputs, output, [f".{format_name or 'npz'}"], known_names or {})]
+        targets = [files[0] for files in mirrored(inputs, output, [f".{format_name or formats[0]}"], known_names or {})]
     sources = ReadFiles(item.path for item in inputs)
     for target in targets:
         check_target(target, sources, force=force, resume=None if is_file else resume, makes_folder=True)
