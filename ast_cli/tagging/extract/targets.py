@@ -191,8 +191,8 @@ def plan_targets(
         tables = f", for a table in {either(f'.{known}' for known in TABLE_FORMATS)}"
         raise UsageError(
             f"--output {output}: {output.suffix} is not a supported format; end the name of a file in "
-            f"{either(f'.{known}' for known in formats)}{tables if formats == EXTRACT_FORMATS else ''}, or name a folder "
-            "without a suffix"
+            f"{either(f'.{known}' for known in formats)}{tables if formats == EXTRACT_FORMATS else ''}, "
+            "or name a folder without a suffix"
         )
     if is_file and len(inputs) > 1:
         raise UsageError(f"--output {output} is one file and there are {len(inputs)} inputs: name a folder")
