@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import importlib.util
 import json
 import os
 import signal
@@ -21,6 +23,7 @@ from ast_cli.tagging.inputs import Input
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Write = Callable[..., Path]
+needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
 
 
 def test_embedding_of_one_file_goes_to_the_file_named(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
@@ -200,11 +203,16 @@ def num_lines(journal: Path) -> int:
 
 def start(folder: Path, num_files: int, *arguments: str) -> subprocess.Popen[str]:
     """Start an extraction of clips/ to out/ and wait until so many files are complete."""
+    return start_and_watch(folder, "out/.ast-journal", num_files, *FBANK, "--output", "out", *arguments)
+
+
+def start_and_watch(folder: Path, journal: str, num_files: int, *arguments: str) -> subprocess.Popen[str]:
+    """Start an extraction of clips/ and wait until a journal lists so many inputs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ast_cli", "extract", "clips", *FBANK, "--output", "out", *arguments],
+        [sys.executable, "-m", "ast_cli", "extract", "clips", *arguments],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while process.poll() is None and num_lines(folder / "out" / ".ast-journal") <= num_files:
+    while process.poll() is None and num_lines(folder / journal) <= num_files:
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()
     return process
@@ -234,6 +242,62 @@ def test_a_killed_run_is_resumed_and_writes_no_file_twice(write_wav: Write, run_
         "error: out was begun with other settings: --start was 0.0 and is now 1.0; --resume needs the same settings, "
         "--force starts over\n"
     )
+
+
+def rows_of(table: Path) -> list[tuple[str, float, list[float]]]:
+    """Return path, start and numbers of the rows of a table of logits."""
+    if table.suffix == ".parquet":
+        from pyarrow import parquet
+
+        return [(row["path"], row["start_s"], row["logits"]) for row in parquet.read_table(table).to_pylist()]
+    with table.open(newline="") as stream:
+        rows = list(csv.reader(stream))[1:]
+    return [(row[0], float(row[1]), [float(number) for number in row[4:]]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("table", "journal"),
+    [
+        ("table.csv", "table.csv.ast-journal"),
+        pytest.param("table.parquet", "table.parquet.ast-rows.ast-journal", marks=needs_pyarrow),
+    ],
+)
+def test_a_table_whose_run_is_killed_again_and_again_has_each_row_once(
+    run_ast: Run, write_wav: Write, tmp_path: Path, table: str, journal: str
+) -> None:
+    clip, num_clips = write_wav("clips/000.wav", 6.0), 40
+    for number in range(1, num_clips):
+        os.link(clip, clip.with_name(f"{number:03}.wav"))
+    command = ["--what", "logits", "-m", "builtin", "--device", "cpu", "--threads", "1", "--output", table]
+    for number, num_files in enumerate((2, 8, 16)):
+        resume = ["--resume"] if number else []
+        process = start_and_watch(tmp_path, journal, num_files, *command, *resume)
+        process.kill()
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        assert num_files < num_lines(tmp_path / journal) <= num_clips
+    num_done = num_lines(tmp_path / journal) - 1
+    done = run_ast("extract", "clips", *command, "--resume", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (ExitCode.OK, "")
+    assert f"{num_clips} inputs: {num_clips - num_done} ok, {num_done} done before;" in done.stderr
+    rows = rows_of(tmp_path / table)
+    expected = [(f"clips/{number:03}.wav", start_s) for number in range(num_clips) for start_s in (0.0, 0.86)]
+    assert [(path, start_s) for path, start_s, _ in rows] == expected
+    numbers = np.array([row for _, _, row in rows])
+    np.testing.assert_allclose(numbers, np.tile(numbers[:2], (num_clips, 1)), atol=1e-5)
+
+
+def test_a_table_of_embeddings_has_a_column_for_each_number(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
+    path = str(write_wav("a.wav", 12.0))
+    done = run_ast("extract", path, "-m", "builtin", "-o", "table.csv", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (ExitCode.OK, "table.csv  embedding 3x192\n")
+    assert run_ast("extract", path, "-m", "builtin", "-o", "arrays.npz", cwd=tmp_path).returncode == ExitCode.OK
+    with (tmp_path / "table.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    with np.load(tmp_path / "arrays.npz") as arrays:
+        found = np.array([[row[f"embedding_{number}"] for number in range(192)] for row in rows], np.float32)
+        np.testing.assert_array_equal(found, arrays["window_embeddings"])
+        assert [float(row["start_s"]) for row in rows] == arrays["start_s"].tolist()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

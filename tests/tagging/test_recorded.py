@@ -161,7 +161,7 @@ def test_a_result_with_all_chosen_labels_lacks_none() -> None:
 @pytest.mark.parametrize(
     ("recorded", "options", "message"),
     [
-        (result(), {"labels": ("Rian",)}, r"the model has no label 'Rian'; similar labels: 'Rain'.* \(known here"),
+        (result(), {"labels": ("Rian",)}, r"the model has no label 'Rian'; similar labels: 'Rain'.* \(known: "),
         (result(), {"labels": ("Rain",), "exclude_labels": ("Rain",)}, "no label is left"),
         (result(), {"threshold": 1.5}, "--threshold must be from 0 to 1"),
         (result(), {"thresholds": {"Rain": 0.5, "/m/06mb1": 0.5}}, "--thresholds: two thresholds are given"),

@@ -129,7 +129,9 @@ class RecordedChooser:
             chosen = select_label_ids(self.options.labels, known) if self.options.labels else list(known)
             excluded = set(select_label_ids(self.options.exclude_labels, known))
         except UsageError as error:
-            raise UsageError(f"{error} (known here: the labels in the results, and their set of labels)") from error
+            raise UsageError(
+                f"{error} (known: the labels in the results and, if these are AudioSet's, all of them)"
+            ) from error
         if set(chosen) <= excluded:
             raise UsageError("no label is left: --labels and --exclude-labels contradict each other")
         return frozenset(known[label_id] for label_id in chosen if label_id not in excluded)
