@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,8 +60,8 @@ def show_run(
     kept_for = "--resume and ast merge" if run.output_dir is None else "--resume"
     _note_thresholds(running.chooser, quiet=quiet)
     with (
-        summarized(running, progress, run.destination, kept_for, quiet=quiet, verbose=verbose),
-        _printing(run, has_channels=options.channels != MIX) as print_record,
+        summarized(running, progress, running.done_in, kept_for, quiet=quiet, verbose=verbose),
+        _printing(run, running.chooser.labels, has_channels=options.channels != MIX) as print_record,
     ):
         for record in watched(running, progress, quiet=quiet, to_stdout=run.destination is None):
             print_record(record)
@@ -121,14 +121,14 @@ def summarized(
 
 
 @contextlib.contextmanager
-def _printing(run: RunOptions, *, has_channels: bool) -> Iterator[Callable[[Record], None]]:
+def _printing(run: RunOptions, labels: Sequence[str], *, has_channels: bool) -> Iterator[Callable[[Record], None]]:
     """Yield a function that prints a record on standard output, or does nothing if there is an output."""
     if run.destination is not None:
         yield lambda _record: None
         return
     with results_stream() as stream:
         with writing_stdout():
-            writer = open_writer(run.format_name, stream, has_channels=has_channels)
+            writer = open_writer(run.format_name, stream, has_channels=has_channels, labels=labels)
 
         def print_record(record: Record) -> None:
             with writing_stdout():

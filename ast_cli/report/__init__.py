@@ -1,14 +1,16 @@
-"""Results as text: one module for each format, and a dictionary of writers that are imported on first use."""
+"""Results in files: one module for each format, and a dictionary of writers that are imported on first use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import io
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from ast_cli.errors import UsageError
 from ast_cli.report.text import either
+from ast_cli.results import TaggingResult
 
 
 class Writer(Protocol):
@@ -39,6 +41,8 @@ _WRITERS = {
     "vtt": "subtitles.VTTWriter",
     "rttm": "rttm.RTTMWriter",
     "dcase": "dcase.DCASEWriter",
+    "wide": "wide.WideWriter",
+    "parquet": "parquet.ParquetWriter",
 }
 FORMATS = tuple(_WRITERS)
 # The end of the name of an output file; of several that fit, the longest counts.
@@ -47,18 +51,26 @@ SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "json",
     ".csv": "csv",
+    ".wide.csv": "wide",
     ".tsv": "tsv",
     ".dcase.tsv": "dcase",
     ".srt": "srt",
     ".vtt": "vtt",
     ".rttm": "rttm",
+    ".parquet": "parquet",
     ".labels.txt": "audacity",
     ".selections.txt": "raven",
     ".txt": "table",
 }
 ONE_RECORDING = ("audacity", "srt", "vtt")  # formats without a place for the name of a recording
 NUMBERED = ("raven", *ONE_RECORDING)  # formats in which the text of a result depends on the results before it
-_WITH_CHANNEL_COLUMN = ("csv", "tsv")
+WIDE = "wide"  # the format with a column for each label, for which a run reports all labels
+BINARY = ("parquet",)  # formats that are no text, and complete only at the end
+_TAKES = {  # keyword arguments of writers
+    "csv": ("has_channels",),
+    "tsv": ("has_channels",),
+    "wide": ("has_channels", "labels"),
+}
 
 
 def suffixes_of(formats: Collection[str]) -> str:
@@ -106,14 +118,34 @@ def parsed_formats(names: str) -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in chosen)
 
 
-def open_writer(format_name: str, stream: TextIO, *, has_channels: bool = False) -> Writer:
+def open_writer(
+    format_name: str, stream: TextIO, *, has_channels: bool = False, labels: Sequence[str] | None = None
+) -> Writer:
     """Return a writer for one of `FORMATS` that writes to a text stream.
 
     Args:
         format_name: Name of the format.
-        stream: Text stream to write to.
-        has_channels: Whether results are of single channels: CSV and TSV then have a column for their numbers.
+        stream: Text stream to write to. Formats of `BINARY` write to the binary stream below it, its ``buffer``.
+        has_channels: Whether results are of single channels: CSV, TSV and wide then have a column for their numbers.
+        labels: Labels of the columns of wide; None for those of the results, which are then kept until the end.
+
+    Raises:
+        UsageError: If the format is binary and the stream takes text alone, or a library is missing.
     """
     module, name = _WRITERS[format_name].split(".")
     kind: Callable[..., Writer] = getattr(import_module(f"ast_cli.report.{module}"), name)
-    return kind(stream, has_channels=True) if has_channels and format_name in _WITH_CHANNEL_COLUMN else kind(stream)
+    given = {"has_channels": has_channels, "labels": labels}
+    return kind(stream, **{keyword: given[keyword] for keyword in _TAKES.get(format_name, ())})
+
+
+def rendered(
+    result: TaggingResult, format_name: str, *, has_channels: bool = False, labels: Sequence[str] | None = None
+) -> bytes:
+    """Return the content of a file that contains one result; the arguments are those of `open_writer`."""
+    content = io.BytesIO()
+    stream = io.TextIOWrapper(content, encoding="utf-8", errors="replace", newline="")
+    writer = open_writer(format_name, stream, has_channels=has_channels, labels=labels)
+    writer.write(result)
+    writer.close()
+    stream.flush()
+    return content.getvalue()

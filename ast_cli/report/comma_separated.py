@@ -8,11 +8,11 @@ UTF-8, and in CSV also one that was escaped or has an apostrophe before it.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
 from typing import ClassVar, TextIO
 
+from ast_cli.report.rows import Row, rows_of
 from ast_cli.report.text import harmless_cell
-from ast_cli.results import SCORE_DECIMALS, Tag, TaggingResult, path_base64, path_fields
+from ast_cli.results import SCORE_DECIMALS, TaggingResult, path_base64, path_fields
 
 COLUMNS = (
     *("path", "start_s", "end_s", "rank", "label", "label_id", "mid", "score", "status", "error_code", "path_b64"),
@@ -49,37 +49,21 @@ class CSVWriter:
 
     def write(self, result: TaggingResult) -> None:
         """Write the rows of one result, channel by channel."""
-        for record in result.records:
-            self._write_record(record)
+        for row in rows_of(result):
+            self.rows.writerow(self._cells(row))
         self.stream.flush()
 
-    def _write_record(self, result: TaggingResult) -> None:
-        channel = [result.channel or ""] if self.has_channels else []
-        if result.error is not None:
-            path, exact_path = path_cells(result.path)
-            code = str(result.error.code)
-            self.rows.writerow([path, "", "", "", "", "", "", "", result.status, code, exact_path, "file", *channel])
-        else:
-            for window in result.windows or ():
-                self._write_tags("window", result, window.start_s, window.end_s, window.tags)
-            for event in result.events or ():
-                tag = Tag(event.label, event.label_id, event.mid, event.mean_score)
-                self._write_tags("event", result, event.start_s, event.end_s, [tag])
-            if not result.windows and not result.events:
-                tags = result.tags if result.events is None else ()
-                self._write_tags("file", result, 0.0, result.duration_s or 0.0, tags)
-
-    def _write_tags(self, kind: str, result: TaggingResult, start_s: float, end_s: float, tags: Iterable[Tag]) -> None:
-        """Write one row for each tag; a file or window without a label above the threshold has a row without one."""
-        times = [f"{start_s:.3f}", f"{end_s:.3f}"]
-        rows = [
-            [rank, harmless_cell(tag.label), tag.label_id, tag.mid or "", f"{tag.score:.{SCORE_DECIMALS}f}"]
-            for rank, tag in enumerate(tags, start=1)
-        ]
-        shown_path, exact_path = path_cells(result.path)
-        channel = [result.channel or ""] if self.has_channels else []
-        for row in rows or [["", "", "", "", ""]]:
-            self.rows.writerow([shown_path, *times, *row, "ok", "", exact_path, kind, *channel])
+    def _cells(self, row: Row) -> list[object]:
+        record, tag = row.record, row.tag
+        path, exact_path = path_cells(record.path)
+        times = ["", ""] if row.times_s is None else [f"{time_s:.3f}" for time_s in row.times_s]
+        cells: list[object] = ["", "", "", "", ""]
+        if tag is not None:
+            score = f"{tag.score:.{SCORE_DECIMALS}f}"
+            cells = [row.rank, harmless_cell(tag.label), tag.label_id, tag.mid or "", score]
+        code = "" if record.error is None else str(record.error.code)
+        channel = [record.channel or ""] if self.has_channels else []
+        return [path, *times, *cells, record.status, code, exact_path, row.kind, *channel]
 
     def close(self) -> None:
         """Do nothing: a CSV file has no end mark."""

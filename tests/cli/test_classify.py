@@ -183,8 +183,8 @@ def test_an_unknown_suffix_is_an_error_unless_format_is_given(run_ast: Run, writ
     assert (refused.returncode, refused.stdout) == (ExitCode.USAGE, "")
     assert refused.stderr == (
         f"error: --output {name}: {Path(name).suffix} is not a supported format; name a file that ends in "
-        ".jsonl, .ndjson, .json, .csv, .tsv, .dcase.tsv, .srt, .vtt, .rttm, .labels.txt, .selections.txt or .txt "
-        "(table), or choose with --format\n"
+        ".jsonl, .ndjson, .json, .csv, .wide.csv, .tsv, .dcase.tsv, .srt, .vtt, .rttm, .parquet, .labels.txt, "
+        ".selections.txt or .txt (table), or choose with --format\n"
     )
     assert [file.name for file in folder.iterdir()] == ["a.wav"]
     chosen = run_ast("classify", "a.wav", *BUILTIN, "-o", Path(name).name, "--format", "table", cwd=folder)
@@ -525,6 +525,8 @@ def test_a_folder_gets_a_file_for_each_input_and_format(run_ast: Run, write_wav:
         (["-o", "x.jsonl", "--output-dir", "out"], "--output names one file and --output-dir a folder of files"),
         (["--output-dir", "out", "--stream"], "--output-dir has files of whole recordings"),
         (["--format", "raven,xml", "--output-dir", "out"], "--format must be one of table, json, jsonl, csv, tsv"),
+        (["--format", "parquet"], "parquet is binary: name a file to write it to with --output FILE.parquet"),
+        (["--format", "wide", "--events"], "wide has no place for events: leave out --events, or add a format"),
         (["--output-dir", "a.wav"], "--output-dir a.wav is a file: name a folder"),
     ],
 )

@@ -20,19 +20,20 @@ from journalled import FAILED, FINGERPRINT, inputs, tagged
 
 from ast_cli.errors import AstError, ErrorCode, UsageError
 from ast_cli.files import lock as output_lock
-from ast_cli.report import FORMATS, ONE_RECORDING, open_writer
+from ast_cli.report import BINARY, FORMATS, ONE_RECORDING, open_writer
 from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.run.journal import Journal, open_journal
 from ast_cli.tagging.run.journal_lines import Sidecars, is_finished, read_journal
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
-MANY = [name for name in FORMATS if name not in ONE_RECORDING]  # formats of several recordings
+MANY = [name for name in FORMATS if name not in (*ONE_RECORDING, *BINARY)]  # text formats of several recordings
+LABELS = [f"label {number}" for number in range(3)]  # those of the results, for the columns of wide
 FIRST = ("table", "json", "jsonl", "csv")
 
 
 def open_output(output: Path, format_name: str = "jsonl", **changes: Any) -> Journal:
-    return open_journal(output, format_name, FINGERPRINT, **changes)
+    return open_journal(output, format_name, FINGERPRINT, labels=LABELS, **changes)
 
 
 def run(journal: Journal, items: Iterable[Input]) -> list[Input]:
@@ -62,7 +63,7 @@ def start_and_kill(output: Path, format_name: str = "jsonl", num_done: int = 4) 
 def rendered(items: Iterable[Input], format_name: str = "jsonl") -> bytes:
     """Return the results as the writer of the format renders them without a journal: the reference of all tests."""
     stream = io.StringIO(newline="")
-    writer = open_writer(format_name, stream)
+    writer = open_writer(format_name, stream, labels=LABELS)
     for item in items:
         writer.write(tagged(item))
     writer.close()

@@ -55,8 +55,8 @@ def test_every_input_has_its_record_and_progress_is_reported(tagger: Tagger, fol
 def test_suffix_selects_the_format_and_unknown_suffix_is_refused(tagger: Tagger, folder: Path, tmp_path: Path) -> None:
     tag_files([folder], tagger, tmp_path / "tags.csv", options=ClassifyOptions(top_k=1))
     assert len((tmp_path / "tags.csv").read_text(encoding="utf-8").splitlines()) == 1 + NUM_FILES
-    with pytest.raises(UsageError, match=r"\.parquet is not a supported format"):
-        tag_files([folder], tagger, tmp_path / "tags.parquet")
+    with pytest.raises(UsageError, match=r"\.xml is not a supported format"):
+        tag_files([folder], tagger, tmp_path / "tags.xml")
 
 
 KILLED = """

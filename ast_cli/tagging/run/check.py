@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from ast_cli.errors import UsageError
 from ast_cli.files.target import ReadFiles, check_target
-from ast_cli.report import ONE_RECORDING
+from ast_cli.report import BINARY, ONE_RECORDING, WIDE
+from ast_cli.report.parquet import check_can_write_parquet
 from ast_cli.report.spans import one_recording_only
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ClassifyOptions, RunOptions
@@ -48,6 +49,10 @@ def check_run(
             raise UsageError("live input is one input: leave out --shard")
     elif run_options.resume and STDIN in paths:
         raise UsageError("--resume cannot compare standard input with that of the earlier run: leave out - or --resume")
+    if "parquet" in run_options.formats:
+        check_can_write_parquet()
+    if options.events and run_options.formats == (WIDE,):
+        raise UsageError("wide has no place for events: leave out --events, or add a format, with --output-dir")
     if run_options.output_dir is not None:
         if is_live or options.stream:
             raise UsageError("--output-dir has files of whole recordings: write live or streamed results to --output")
@@ -59,17 +64,20 @@ def check_run(
             force=run_options.force,
             also_read=also_read,
         )
-    _check_format(run_options.formats, len(inputs))
+    _check_format(run_options, len(inputs))
     if run_options.output is not None:
         sources = ReadFiles([*paths, *also_read])
         check_target(run_options.output, sources, force=run_options.force, resume=run_options.resume, may_be_pipe=True)
     return None
 
 
-def _check_format(formats: Sequence[str], num_inputs: int) -> None:
+def _check_format(run_options: RunOptions, num_inputs: int) -> None:
     """Check that one file, or standard output, can contain the results."""
+    formats = run_options.formats
     if len(formats) > 1:
         raise UsageError(f"--format {','.join(formats)} are several formats: name a folder for them with --output-dir")
+    if formats[0] in BINARY and run_options.output is None:
+        raise UsageError(f"{formats[0]} is binary: name a file to write it to with --output FILE.{formats[0]}")
     if formats[0] in ONE_RECORDING and num_inputs > 1:
         only = one_recording_only(formats[0])
         raise UsageError(f"{only}, and there are {num_inputs} inputs: write a file for each with --output-dir DIR")

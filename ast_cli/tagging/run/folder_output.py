@@ -6,7 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
-import io
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import Any
 from ast_cli.errors import UsageError
 from ast_cli.files.atomic import write_whole
 from ast_cli.files.target import ReadFiles, check_target
-from ast_cli.report import open_writer, suffix_of
-from ast_cli.results import Record, StreamedPart
+from ast_cli.report import WIDE, rendered, suffix_of
+from ast_cli.results import Record, StreamedPart, TaggingResult
 from ast_cli.tagging.inputs import Input, RealPaths
 from ast_cli.tagging.run.folder_journal import FolderJournal
 from ast_cli.tagging.run.journal_lines import Key
@@ -89,11 +89,25 @@ class FolderOutput:
 
     num_skipped_failures = 0
 
-    def __init__(self, plan: FolderPlan, *, has_channels: bool = False) -> None:
+    def __init__(
+        self,
+        plan: FolderPlan,
+        *,
+        has_channels: bool = False,
+        labels: Sequence[str] = (),
+        num_listed: int | None = None,
+    ) -> None:
         self.num_skipped = 0
         self._plan = plan
         self._has_channels = has_channels
+        self._labels = labels
+        self._num_listed = num_listed
         self._in_flight: dict[str, Key] = {}  # keys of inputs yielded and not written yet, by path as named
+
+    @property
+    def output(self) -> Path:
+        """Folder with the results that are done."""
+        return self._plan.journal.folder
 
     @property
     def journal_file(self) -> Path | None:
@@ -129,20 +143,20 @@ class FolderOutput:
         files = self._plan.files[item.path] if is_reported else ()
         with self._plan.journal.recording(key, *files):
             for format_name, file in zip(self._plan.formats, files, strict=False):
-                write_whole(file, self._text(result, format_name))
-
-    def _text(self, result: Record, format_name: str) -> bytes:
-        """Return the content of a file."""
-        stream = io.StringIO(newline="")
-        writer = open_writer(format_name, stream, has_channels=self._has_channels)
-        writer.write(result)
-        writer.close()
-        return stream.getvalue().encode("utf-8", "replace")
+                listed = result if format_name == WIDE else shortened(result, self._num_listed)
+                content = rendered(listed, format_name, has_channels=self._has_channels, labels=self._labels)
+                write_whole(file, content)
 
 
 @contextlib.contextmanager
 def open_folder_output(
-    plan: FolderPlan, fingerprint: Mapping[str, Any], *, shard: Shard | None = None, has_channels: bool = False
+    plan: FolderPlan,
+    fingerprint: Mapping[str, Any],
+    *,
+    shard: Shard | None = None,
+    has_channels: bool = False,
+    labels: Sequence[str] = (),
+    num_listed: int | None = None,
 ) -> Iterator[FolderOutput]:
     """Hold the lock of the folder while its files are written.
 
@@ -151,10 +165,23 @@ def open_folder_output(
         fingerprint: All settings that change results, as JSON represents them: model, options.
         shard: Shard of the inputs; None for all inputs.
         has_channels: Whether results are those of single channels, for the columns of CSV.
+        labels: Labels that may be reported, for the columns of wide.
+        num_listed: Greatest number of tags in the files of all formats but wide; None for all tags of the results.
 
     Raises:
         UsageError: If the folder was begun with other settings; the message names them.
         AstError: If another run writes to the folder, or if the folder cannot be created.
     """
     with plan.journal.open(",".join(plan.formats), fingerprint, shard):
-        yield FolderOutput(plan, has_channels=has_channels)
+        yield FolderOutput(plan, has_channels=has_channels, labels=labels, num_listed=num_listed)
+
+
+def shortened(result: TaggingResult, num_tags: int | None) -> TaggingResult:
+    """Return a result with the best tags alone, also of its windows and channels."""
+    if num_tags is None:
+        return result
+    windows = result.windows
+    if windows is not None:
+        windows = tuple(dataclasses.replace(window, tags=window.tags[:num_tags]) for window in windows)
+    channels = tuple(shortened(channel, num_tags) for channel in result.channels)
+    return dataclasses.replace(result, tags=result.tags[:num_tags], windows=windows, channels=channels)

@@ -19,7 +19,7 @@ import os
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,13 +58,20 @@ class Journal:
     """
 
     def __init__(
-        self, sidecars: Sidecars, header: Header, *, retry_errors: bool = False, has_channels: bool = False
+        self,
+        sidecars: Sidecars,
+        header: Header,
+        *,
+        retry_errors: bool = False,
+        has_channels: bool = False,
+        labels: Sequence[str] = (),
     ) -> None:
         self.sidecars = sidecars
         self.header = header
         self.skipped: Counter[str] = Counter()
         self._retry_errors = retry_errors
         self._has_channels = has_channels
+        self._labels = labels
         self._done: dict[str, tuple[Key, str]] = {}  # key and outcome of inputs done by earlier runs, by real path
         self._in_flight: dict[str, Key] = {}  # keys of inputs yielded and not written yet, by path as named
         self._all_handed_out = False
@@ -89,6 +96,11 @@ class Journal:
     def num_skipped_failures(self) -> int:
         """Number of inputs that failed in earlier runs."""
         return self.num_skipped - self.skipped[OK]
+
+    @property
+    def output(self) -> Path:
+        """File with the results that are done."""
+        return self.sidecars.output
 
     @property
     def journal_file(self) -> Path | None:
@@ -346,7 +358,9 @@ class Journal:
         In formats that number their lines it catches up with the results when there is another one to write.
         """
         self._take_text()
-        self._writer = open_writer(self.header.format_name, self._text, has_channels=self._has_channels)
+        self._writer = open_writer(
+            self.header.format_name, self._text, has_channels=self._has_channels, labels=self._labels
+        )
         beginning = self._take_text()
         self._is_behind = self.header.format_name in NUMBERED and self._num_results > 0
         if self._num_texts and not self._is_behind:  # a separator depends on no result, so any result brings it
@@ -404,6 +418,7 @@ def open_journal(
     retry_errors: bool = False,
     shard: Shard | None = None,
     has_channels: bool = False,
+    labels: Sequence[str] = (),
 ) -> Journal:
     """Start an output, or continue one.
 
@@ -412,13 +427,15 @@ def open_journal(
 
     Args:
         output: File to write.
-        format_name: One of `ast_cli.report.FORMATS`; it may change from run to run, and then the output is converted.
+        format_name: One of `ast_cli.report.FORMATS` that is text; it may change from run to run, and then the output is
+            converted.
         fingerprint: All settings that change results, as JSON represents them: model, options.
         resume: Whether to continue an output that exists.
         force: Whether to replace an output that exists.
         retry_errors: Whether inputs of the run that failed are processed again, with ``resume``.
         shard: Shard of the inputs; None for all inputs.
         has_channels: Whether results are those of single channels, for the columns of CSV.
+        labels: Labels that may be reported, for the columns of wide.
 
     Raises:
         UsageError: If the output exists with neither or both of ``resume`` and ``force``, or cannot be continued, or
@@ -430,7 +447,7 @@ def open_journal(
     if retry_errors and not resume:
         raise UsageError("--retry-errors repeats the failures of an earlier run: it needs --resume")
     header = Header(format_name, json.loads(json.dumps(fingerprint)), shard, generation=1)
-    journal = Journal(Sidecars(output), header, retry_errors=retry_errors, has_channels=has_channels)
+    journal = Journal(Sidecars(output), header, retry_errors=retry_errors, has_channels=has_channels, labels=labels)
     try:
         if output.exists() and not output.is_file():
             if resume:

@@ -17,6 +17,7 @@ from ast_cli.tagging.inputs import Input, RealPaths
 from ast_cli.tagging.options import RunOptions, WindowOptions
 from ast_cli.tagging.run.folder_journal import FolderJournal
 from ast_cli.tagging.run.journal_lines import OK, Key, Sidecars, read_journal
+from ast_cli.tagging.run.parquet_output import records_file
 from ast_cli.tagging.run.shards import in_shard
 
 OPENING_RATE = 16_000  # Hz; any rate serves, because no sample is used
@@ -91,7 +92,8 @@ def _done_before(run: RunOptions) -> Callable[[Key], bool]:
     """Return whether an earlier run has written the result of an input; with ``retry_errors`` failures do not count."""
     if run.output_dir is not None and run.resume:
         return FolderJournal(run.output_dir, resume=True).has
-    if run.output is None or not run.resume or not (journal := Sidecars(run.output).journal).exists():
+    output = run.output if run.output is None or run.format_name != "parquet" else records_file(run.output)
+    if output is None or not run.resume or not (journal := Sidecars(output).journal).exists():
         return lambda _key: False
     _, entries = read_journal(journal)
     done = {entry.key.path: entry.key for entry in entries if entry.outcome == OK or not run.retry_errors}

@@ -14,16 +14,17 @@ from ast_cli.audio.channels import EACH, MIX
 from ast_cli.engine.batch_size import BatchSize, choose_batch_size
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import UsageError
-from ast_cli.report import FORMATS, format_for
+from ast_cli.report import FORMATS, WIDE, format_for
 from ast_cli.results import SCHEMA_VERSION, Record, TaggingResult
 from ast_cli.tagging.decode.opening import Turn, Workers
 from ast_cli.tagging.inputs import STDIN, Input, RealPaths, list_inputs
-from ast_cli.tagging.options import ClassifyOptions, RunOptions
+from ast_cli.tagging.options import DEFAULT_TOP_K, ClassifyOptions, RunOptions
 from ast_cli.tagging.run.check import check_run
 from ast_cli.tagging.run.fingerprint import run_fingerprint
 from ast_cli.tagging.run.folder_output import FolderPlan, open_folder_output
 from ast_cli.tagging.run.journal import open_journal
 from ast_cli.tagging.run.matches import MatchSelection
+from ast_cli.tagging.run.parquet_output import open_parquet_output
 from ast_cli.tagging.run.plan import remember_speed
 from ast_cli.tagging.run.shards import in_shard
 from ast_cli.tagging.run.tally import OnProgress, Tally
@@ -91,6 +92,10 @@ class RunOutput(Protocol):
     """What a run writes to: a file with its journal, or a folder with its journal."""
 
     @property
+    def output(self) -> Path:
+        """File or folder with the results that are done."""
+
+    @property
     def num_skipped(self) -> int:
         """Number of inputs that earlier runs have done."""
 
@@ -154,6 +159,11 @@ class TaggingRun:
         return None if self._output is None else self._output.journal_file
 
     @property
+    def done_in(self) -> Path | None:
+        """File or folder with the results that are done; None without an output."""
+        return None if self._output is None else self._output.output
+
+    @property
     def can_be_resumed(self) -> bool:
         """Whether the same run with ``resume`` finds the inputs that are done."""
         return self.journal_file is not None
@@ -188,13 +198,16 @@ def open_run(
     Raises:
         AstError: If the output cannot be opened, or the options do not fit the model.
     """
+    num_listed = None  # tags in other formats than wide
+    if WIDE in run_options.formats and not (options.top_k or options.labels or options.thresholds):
+        options, num_listed = dataclasses.replace(options, top_k=len(tagger.engine.config.id2label)), DEFAULT_TOP_K
     chooser = tag_chooser(tagger, options)  # validates the options before the output is opened
     if run_options.shard is not None:
         real_path, shard = RealPaths(), run_options.shard
         inputs = [item for item in inputs if in_shard(item, shard, real_path)]
     batch_size = choose_batch_size(tagger.engine, options.batch_size)
     tally = Tally(len(inputs), run_options.max_errors)
-    with _output(tagger, options, run_options, plan) as output:
+    with _output(tagger, options, run_options, plan, chooser.labels, num_listed) as output:
         pending = pending_inputs(inputs, output, tally, on_progress)
         if live is not None:
             tagged = _tagged_live(tagger, pending, options, live)
@@ -222,7 +235,12 @@ def open_run(
 
 
 def _output(
-    tagger: Tagger, options: ClassifyOptions, run_options: RunOptions, plan: FolderPlan | None
+    tagger: Tagger,
+    options: ClassifyOptions,
+    run_options: RunOptions,
+    plan: FolderPlan | None,
+    labels: Sequence[str],
+    num_listed: int | None,
 ) -> contextlib.AbstractContextManager[RunOutput | None]:
     """Open the output and its journal, if there is an output."""
     if run_options.output is None and plan is None:
@@ -230,19 +248,22 @@ def _output(
     settings = fingerprint(tagger, options)
     if run_options.matches_only:  # an output contains either all inputs or only those that match
         settings["matches_only"] = True
-    has_channels = options.channels != MIX
+    has_channels, shard = options.channels != MIX, run_options.shard
     if plan is not None:
-        return open_folder_output(plan, settings, shard=run_options.shard, has_channels=has_channels)
+        return open_folder_output(
+            plan, settings, shard=shard, has_channels=has_channels, labels=labels, num_listed=num_listed
+        )
     assert run_options.output is not None
+    how: dict[str, Any] = {
+        "resume": run_options.resume,
+        "force": run_options.force,
+        "retry_errors": run_options.retry_errors,
+        "shard": shard,
+    }
+    if run_options.formats == ("parquet",):
+        return open_parquet_output(run_options.output, settings, **how)
     return open_journal(
-        run_options.output,
-        run_options.format_name,
-        settings,
-        resume=run_options.resume,
-        force=run_options.force,
-        retry_errors=run_options.retry_errors,
-        shard=run_options.shard,
-        has_channels=has_channels,
+        run_options.output, run_options.format_name, settings, has_channels=has_channels, labels=labels, **how
     )
 
 

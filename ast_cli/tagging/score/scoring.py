@@ -87,12 +87,17 @@ class TagChooser:
         self.top_k = min(wanted, len(self.label_ids))
         self.thresholds = self._thresholds(options)
         self.specific = SpecificLabels(self.id2label, self.label_ids) if options.specific else None
-        names = [self.id2label[label_id] for label_id in self.label_ids.tolist()]
+        names = self.labels
         self.num_model_thresholds = sum(name in model_thresholds for name in names)
         if self.thresholds is None:
             self.event_thresholds = np.array([model_thresholds.get(name, DEFAULT_THRESHOLD) for name in names])
         else:
             self.event_thresholds = self.thresholds
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels that may be reported, in the order of ``label_ids``."""
+        return [self.id2label[label_id] for label_id in self.label_ids.tolist()]
 
     def scores(self, logits: Scores) -> Scores:
         """Return the scores for logits, both of shape (batch, num_labels)."""
