@@ -39,8 +39,9 @@ lint: $(VENV)/.installed-dev ## check style
 typecheck: $(VENV)/.installed-dev ## check types
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed-dev ## write docs/cli.md and the man page from the commands
+docs: $(VENV)/.installed-dev ## write docs/cli.md and the man page from the commands, and the schema of the records
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/json_schema.py
 
 format: $(VENV)/.installed-dev ## put the code into the house's format
 	$(BIN)/ruff format .
