@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PAGE := ast_cli/report_page
+ESBUILD := 0.28.2
 SMOKE := .venv-smoke
 SMOKE_BIN := $(SMOKE)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-newest test-newest-short test-oldest torture parity lint typecheck smoke docs format benchmark clean
+.PHONY: help demo test test-newest test-newest-short test-oldest torture parity lint typecheck smoke docs page browser-test format benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -42,6 +44,14 @@ typecheck: $(VENV)/.installed-dev ## check types
 docs: $(VENV)/.installed-dev ## write docs/cli.md and the man page from the commands, and the schema of the records
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/json_schema.py
+
+browser-test: $(VENV)/.installed-dev ## test the report page in headless Chromium, which Debian's apt-get installs if it is missing
+	tests/browser/install.sh $(BIN)/python
+	$(BIN)/python -m pytest -m browser tests/browser
+
+page: ## minify the report page's program with esbuild from npm
+	npm exec --yes --package=esbuild@$(ESBUILD) -- esbuild $(PAGE)/page.js --minify --target=es2022 --outfile=$(PAGE)/page.min.js \
+		--banner:js="/* page.js (sha256 $$(sha256sum $(PAGE)/page.js | cut -c1-64)) by esbuild $(ESBUILD), see README.md */"
 
 format: $(VENV)/.installed-dev ## put the code into the house's format
 	$(BIN)/ruff format .

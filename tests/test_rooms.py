@@ -27,7 +27,7 @@ ROOMS = (
         "audio",
         "model",
     ),
-    *("engine", "report", "tagging", "dataset", "evaluation", "training", "benchmark", "selfcheck"),
+    *("engine", "report", "tagging", "report_page", "dataset", "evaluation", "training", "benchmark", "selfcheck"),
     *("label_list", "export", "cli", "assets"),
 )
 # Not rooms: the package itself, whose public names are resolved on first use, and the program that starts the command.

@@ -12,6 +12,7 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.option_flags import with_flags
+from ast_cli.cli.report import check_page_of_run, page_of_run
 from ast_cli.cli.signals import nothing_to_save, raise_if_ended
 from ast_cli.cli.streams import note, notice, quiet_native_libraries
 from ast_cli.cli.tag_run import show_run
@@ -59,6 +60,10 @@ def classify(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Also write a page to look at and listen to, as .html."),
+    ] = None,
     run: RunOptions,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed input.")] = False,
     shard: Annotated[
@@ -119,6 +124,8 @@ def classify(
     if options.stream and chosen_format != "jsonl":
         flag = "--stream" if raw_rate is None else "--raw-rate"
         raise UsageError(f"{flag} writes windows and events as JSON Lines: add --format jsonl")
+    if report is not None:
+        check_page_of_run(report, inputs, options, run)
     if dry_run:
         _list_inputs(inputs, options, run, format_name or "table", model, is_live=raw_rate is not None, quiet=quiet)
         return
@@ -128,7 +135,12 @@ def classify(
 
         live = RawFormat(raw_rate, raw_format, raw_channels)
         live.check_channel(options.channels)
-    with quiet_native_libraries(), _decoding(len(inputs), run, is_live=live is not None) as workers:
+    title = ", ".join(paths or [str(files_from)])
+    with (
+        quiet_native_libraries(),
+        page_of_run(report, run, title, quiet=quiet) as also,
+        _decoding(len(inputs), run, is_live=live is not None) as workers,
+    ):
         with nothing_to_save():
             from ast_cli.tagging.run.tag_files import open_run
             from ast_cli.tagging.tagger import Tagger
@@ -137,7 +149,9 @@ def classify(
         with open_run(
             tagger, inputs, options, run, plan=plan, workers=workers, live=live, on_progress=_check_signals
         ) as running:
-            any_failed = show_run(running, options, run, quiet=quiet, verbose=verbose, is_live=live is not None)
+            any_failed = show_run(
+                running, options, run, quiet=quiet, verbose=verbose, is_live=live is not None, also=also
+            )
     if any_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
 

@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "merge": "Join the outputs of the shards of a run.",
         "convert": "Filter results that exist, and write other formats.",
         "diff": "Show what changed between two outputs.",
+        "report": "Write results as a page to look at and listen to.",
     },
     "Train and evaluate": {
         "finetune": "Train a model on labeled recordings.",

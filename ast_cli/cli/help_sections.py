@@ -36,7 +36,7 @@ SECTIONS: dict[str, Sequence[str]] = {
         *("--output", "--output-dir", "--format", "--json", "--resume", "--retry-errors", "--force"),
         *("--unordered", "--plot"),
         *("--predictions", "--thresholds-output", "--apply", "--calibrate", "--features", "--keep-checkpoint"),
-        *("--list", "--revision", "--exit-code"),
+        *("--list", "--revision", "--exit-code", "--report", "--answers", "--embed-mb", "--results-only"),
     ),
     "Model": (
         *("--model", "--recipe", "--engine", "--device", "--dtype", "--attn", "--batch-size", "--threads"),

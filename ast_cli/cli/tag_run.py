@@ -39,7 +39,14 @@ class SummarizedRun(Protocol):
 
 
 def show_run(
-    running: TaggingRun, options: ClassifyOptions, run: RunOptions, *, quiet: bool, verbose: bool, is_live: bool
+    running: TaggingRun,
+    options: ClassifyOptions,
+    run: RunOptions,
+    *,
+    quiet: bool,
+    verbose: bool,
+    is_live: bool,
+    also: Callable[[Record], None] = lambda _record: None,
 ) -> bool:
     """Carry out a run and display it; return whether any input failed, in this run or in the one that it continues.
 
@@ -50,6 +57,7 @@ def show_run(
         quiet: Whether only errors are printed on standard error.
         verbose: Whether the summary is printed for a single input too, and contains engine and batch size.
         is_live: Whether the input is live.
+        also: Function that takes each record too.
 
     Raises:
         AstError: If the run cannot be completed.
@@ -65,6 +73,7 @@ def show_run(
     ):
         for record in watched(running, progress, quiet=quiet, to_stdout=run.destination is None):
             print_record(record)
+            also(record)
             if prints_faults and isinstance(record, TaggingResult):
                 print_faults(record.path, record.error, record.warnings, quiet=quiet)
     if verbose:
