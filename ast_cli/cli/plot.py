@@ -108,7 +108,7 @@ def plot(
                 if is_single and outcome.error is None:
                     with writing_stdout():
                         typer.echo(
-                            "  ".join(printable(part) for part in (str(outcome.target), ", ".join(outcome.labels)))
+                            "  ".join(printable(part) for part in (str(outcome.target), "; ".join(outcome.labels)))
                         )
     if missing:
         note(f"note: no installed font has {''.join(sorted(missing))}; with such a font, draw again", quiet=quiet)

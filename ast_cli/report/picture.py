@@ -6,10 +6,12 @@ that they can be told apart by color-blind readers and in print.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
+import logging
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +93,7 @@ def draw_picture(picture: Picture, format_name: PictureFormat) -> bytes:
     own |= {"xtick.color": FAINT_COLOR, "ytick.color": FAINT_COLOR, "axes.linewidth": 0.6}
     own |= {"xtick.labelcolor": TEXT_COLOR, "ytick.labelcolor": TEXT_COLOR}
     texts = [picture.title, picture.subtitle, *(lane.label for lane in picture.lanes)]
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        # `characters_without_font` says it once, instead of a warning for each character.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    with matplotlib.rc_context(), _quiet_fonts():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(own | {"font.family": list(fonts_for("".join(texts)))})
         figure = _figure(picture)
@@ -237,7 +237,7 @@ def _draw_lanes(figure: Figure, axes: Axes, picture: Picture, names: Sequence[st
     place = ((right - RAMP_INCHES) / WIDTH_INCHES, 0.1 / height, RAMP_INCHES / WIDTH_INCHES, 0.1 / height)
     x = (right - RAMP_INCHES - 0.08) / WIDTH_INCHES
     figure.text(
-        x, 0.1 / height, "score 0 to 1, highest at the right", ha="right", fontsize=POINTS - 1, color=FAINT_COLOR
+        x, 0.1 / height, "number: highest score; color: 0 to 1", ha="right", fontsize=POINTS - 1, color=FAINT_COLOR
     )
     ramp = figure.add_axes(place)
     ramp.imshow(np.linspace(0, 1, 64)[None], cmap=SCORE_COLORS, vmin=0, vmax=1, aspect="auto")
@@ -287,6 +287,20 @@ def _fitting(figure: Figure, text: str, points: float, inches: float, *, keeps_e
 
 def _cut(text: str, length: int, keeps_end: bool) -> str:
     return f"…{text[len(text) - length :]}" if keeps_end else f"{text[:length].rstrip()}…"
+
+
+@contextlib.contextmanager
+def _quiet_fonts() -> Iterator[None]:
+    """Keep matplotlib from reporting what fonts lack: letters in bold, and characters."""
+    logger = logging.getLogger("matplotlib.font_manager")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def fonts_for(text: str) -> tuple[str, ...]:
