@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -69,19 +70,16 @@ def plot(
         raise UsageError("--results are drawn without a model: leave out --model, or --results to tag again")
     if results == STDIN and STDIN in (*(paths or ()), files_from):
         raise UsageError("standard input cannot be both the results and an input")
-    if results is None or paths or files_from is not None:
-        inputs = p.read_inputs(paths, files_from, nul_separated, exclude)
-    else:
-        inputs = None
+    reads_names = results is None or paths or files_from is not None
+    inputs = p.read_inputs(paths, files_from, nul_separated, exclude) if reads_names else []
     known = None
     if results is not None:
         from ast_cli.tagging.plot.plot_files import results_to_plot
 
-        num_named = None if inputs is None else len(inputs)
-        inputs, known = results_to_plot(results, inputs, options)
-        if num_named is not None and len(inputs) < num_named:
-            note(f"note: {num_named - len(inputs)} of {num_named} inputs have no result in {results} and no picture")
-    assert inputs is not None
+        num_named = len(inputs)
+        inputs, known = results_to_plot(results, inputs or None, options)
+        if len(inputs) < num_named:
+            note(f"note: {num_named - len(inputs)} of {num_named} inputs have no result in {results}", quiet=quiet)
     is_single = len(inputs) == 1 and (paths == [inputs[0].path] or not (paths or files_from))
     targets = plan_targets(inputs, output, format_name, force=force, resume=None, formats=PICTURE_FORMATS)
 
@@ -99,17 +97,18 @@ def plot(
                 tagger = Tagger.load(p.choose_model(model, quiet=quiet), load, partial(notice, quiet=quiet))
         running = PlotRun(inputs, targets, options, tagger=tagger, results=known)
         progress = RunProgress(running.tally)
-        outcomes = running.plot(workers, lambda _tally: raise_if_ended())
         missing = set[str]()
-        with summarized(running, progress, output, "", quiet=quiet):
+        with (
+            closing(running.plot(workers, lambda _tally: raise_if_ended())) as outcomes,
+            summarized(running, progress, output, "", quiet=quiet),
+        ):
             for outcome in watched(outcomes, progress, quiet=quiet, to_stdout=is_single):
                 print_faults(outcome.path, outcome.error, outcome.warnings, quiet=quiet)
                 missing |= set(outcome.missing_characters)
                 if is_single and outcome.error is None:
                     with writing_stdout():
-                        typer.echo(
-                            "  ".join(printable(part) for part in (str(outcome.target), "; ".join(outcome.labels)))
-                        )
+                        parts = [str(outcome.target), "; ".join(outcome.labels)]
+                        typer.echo("  ".join(printable(part) for part in parts if part))
     if missing:
         note(f"note: no installed font has {''.join(sorted(missing))}; with such a font, draw again", quiet=quiet)
     if running.tally.num_failed:
