@@ -83,6 +83,13 @@ def test_the_axis_is_that_of_the_part_that_is_read(tagger: Tagger, write_wav: Wr
         assert "3.5" not in texts(tmp_path / "a.svg")
 
 
+def test_the_axis_of_a_part_without_events_is_that_part(tagger: Tagger, write_wav: Write, tmp_path: Path) -> None:
+    path = write_wav("in/a.wav", 10.0)
+    options = PlotOptions(what="timeline", events=True, threshold=1.0, start_s=4.0, duration_s=2.0)
+    list(PlotRun([Input(str(path))], [tmp_path / "a.svg"], options, tagger=tagger).plot(HERE))
+    assert {"4.0", "6.0", "no label above the threshold"} <= set(texts(tmp_path / "a.svg"))
+
+
 def test_events_are_lanes_too(tagger: Tagger, write_wav: Write, tmp_path: Path) -> None:
     path = write_wav("in/a.wav", 2.0)
     options = PlotOptions(what="timeline", events=True, threshold=0.3)

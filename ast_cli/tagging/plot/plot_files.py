@@ -245,6 +245,8 @@ class PlotRun:
         options = self._options
         if overview is not None:
             start_s, end_s = overview.start_s, overview.start_s + overview.duration_s
+        elif result is not None and self._tagger is not None:
+            start_s, end_s = options.start_s, options.start_s + (result.duration_s or 0.0)
         elif result is not None:
             start_s = max(result_start_s(result), options.start_s)
             end_s = result_end_s(result) if options.duration_s is None else start_s + options.duration_s
