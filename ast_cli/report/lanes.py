@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ast_cli.results import TaggingResult, Window
+from ast_cli.results import Event, TaggingResult, Window
 
 # Distances between two ticks of a time axis, in seconds: those of a clock.
 TICK_STEPS_S = (
@@ -117,7 +117,7 @@ def _without_overlap(windows: Sequence[Window]) -> list[tuple[float, float]]:
 
 def result_end_s(result: TaggingResult) -> float:
     """Return the end of the recording, or of the part that was tagged, in seconds."""
-    parts = (*(result.windows or ()), *(result.events or ()))
+    parts: list[Window | Event] = [*(result.windows or ()), *(result.events or ())]
     return max(result_start_s(result) + (result.duration_s or 0.0), max((part.end_s for part in parts), default=0.0))
 
 

@@ -88,7 +88,7 @@ def draw_picture(picture: Picture, format_name: PictureFormat) -> bytes:
     import matplotlib
 
     # Whatever style a notebook or a matplotlibrc sets, the picture is the same. Text stays text in SVG and PDF.
-    own = {"svg.fonttype": "none", "svg.hashsalt": "ast", "pdf.fonttype": 42, "font.size": POINTS}
+    own: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "ast", "pdf.fonttype": 42, "font.size": POINTS}
     own |= {"text.color": TEXT_COLOR, "axes.edgecolor": FAINT_COLOR, "axes.labelcolor": TEXT_COLOR}
     own |= {"xtick.color": FAINT_COLOR, "ytick.color": FAINT_COLOR, "axes.linewidth": 0.6}
     own |= {"xtick.labelcolor": TEXT_COLOR, "ytick.labelcolor": TEXT_COLOR}
@@ -211,7 +211,8 @@ def _at_most(levels: NDArray[np.floating], num_columns: int) -> NDArray[np.float
         return levels
     missing = -levels.shape[1] % step
     padded = np.pad(levels, ((0, 0), (0, missing)), mode="edge")
-    return padded.reshape(levels.shape[0], -1, step).max(axis=2)
+    highest: NDArray[np.floating] = padded.reshape(levels.shape[0], -1, step).max(axis=2)
+    return highest
 
 
 def _draw_lanes(figure: Figure, axes: Axes, picture: Picture, names: Sequence[str], height: float) -> None:
@@ -265,8 +266,10 @@ def _text_inches(figure: Figure, text: str, points: float, weight: str = "normal
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.font_manager import FontProperties
 
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    width, _, _ = renderer.get_text_width_height_descent(text, FontProperties(size=points, weight=weight), False)
+    canvas: Any = FigureCanvasAgg(figure)
+    width, _, _ = canvas.get_renderer().get_text_width_height_descent(
+        text, FontProperties(size=points, weight=weight), False
+    )
     return float(width) / figure.dpi
 
 

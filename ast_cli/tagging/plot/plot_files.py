@@ -20,7 +20,7 @@ from ast_cli.report.panels import PICTURE_FORMATS
 from ast_cli.report.picture import Picture, characters_without_font, draw_picture
 from ast_cli.report.reading import read_results
 from ast_cli.report.text import clock, printable
-from ast_cli.results import FileError, TaggingResult
+from ast_cli.results import Event, FileError, Tag, TaggingResult
 from ast_cli.tagging.decode.opening import OpenStream, Workers, open_inputs
 from ast_cli.tagging.inputs import Input, RealPaths, merged
 from ast_cli.tagging.options import PlotOptions
@@ -278,7 +278,11 @@ class PlotRun:
 
 def _labels_in(results: Iterable[TaggingResult]) -> Iterator[tuple[int, str]]:
     for result in results:
-        parts = [result.tags, *(window.tags for window in result.windows or ()), result.events or ()]
+        parts: list[Sequence[Tag | Event]] = [
+            result.tags,
+            *(window.tags for window in result.windows or ()),
+            result.events or (),
+        ]
         yield from ((tag.label_id, tag.label) for tags in parts for tag in tags)
 
 
