@@ -29,7 +29,7 @@ COLUMNS = {
     "type": "string",
     "channel": "int32",
 }
-ROWS_PER_GROUP = 1 << 16  # which bounds the memory of a writer and of a reader: some 10 MB
+ROWS_PER_GROUP = 1 << 14  # which bounds the memory of a writer: some 30 MB of rows
 
 
 def check_can_write_parquet() -> None:
