@@ -226,8 +226,10 @@ function filterList() {
   $("index-value").textContent = any ? "any" : scoreText(least);
   $("index-count").textContent = list.shown.length === rows.length ? `${counted(rows.length, "recording")}` :
     `${list.shown.length.toLocaleString("en")} of ${counted(rows.length, "recording")}`;
-  showTotals(counts, label);
+  clearTimeout(totalsTimer); // a keystroke does not wait for them
+  totalsTimer = setTimeout(() => showTotals(counts, label), 60);
 }
+let totalsTimer;
 function showTotals(counts, label) {
   const used = [...counts.keys()].filter(k => counts[k] || k === label).sort((a, b) => counts[b] - counts[a]).slice(0, 60);
   const most = used.length ? counts[used[0]] : 1;
@@ -288,7 +290,7 @@ function startIndex() {
 // ---- one recording ----
 const view = { number: -1 }; // what is open: row, details, items (columns of the kind), lanes, shown, current, ws
 const order2 = { by: "time", down: false };
-const stageWidth = () => Math.max(1, $("spectrogram").clientWidth);
+const stageWidth = () => Math.max(1, $("wave").clientWidth);
 const gutter = () => $("lanes").clientWidth - stageWidth();
 const perSecond = () => Math.max(stageWidth() / view.duration, view.ws?.options.minPxPerSec || 0);
 const scroll = () => view.ws?.getScroll() ?? 0;
@@ -301,8 +303,8 @@ function bytes(text) {
   return out;
 }
 function columnsOf(part, kind) {
-  const n = part.label.length, items = { kind, n, label: Int32Array.from(part.label), start: Float64Array.from(part.start), end: Float64Array.from(part.end), score: Float64Array.from(part.score) };
-  items.max = part.max ? Float64Array.from(part.max) : items.score;
+  const n = part.label.length, items = { kind, n, label: new Int32Array(part.label), start: new Float64Array(part.start), end: new Float64Array(part.end), score: new Float64Array(part.score), orders: {} };
+  items.max = part.max ? new Float64Array(part.max) : items.score;
   items.answer = new Map();
   const known = answered.get(recordKey(view.row));
   if (known) for (let k = 0; k < n; k++) {
@@ -505,19 +507,20 @@ function drawSpectrogram() {
   }
 }
 function makeLanes() { // labels that pass the filter, the highest score first, with the places of their items
-  const items = view.kinds.window ?? view.items, least = threshold(), wanted = labelFilter(), best = new Map();
-  for (let k = 0; k < items.n; k++) {
-    const label = items.label[k], score = items.max[k];
-    if (score >= least && wanted(label) && !(best.get(label) >= score)) best.set(label, score);
-  }
-  if (view.kinds.event && items !== view.kinds.event) for (const label of view.kinds.event.label) if (wanted(label) && !best.has(label)) best.set(label, -Infinity);
+  const items = view.kinds.window ?? view.items, least = threshold(), wanted = labelFilter();
   if (!items.byLabel) {
     items.byLabel = new Map();
-    for (let k = 0; k < items.n; k++) { const at = items.byLabel.get(items.label[k]); at ? at.push(k) : items.byLabel.set(items.label[k], [k]); }
+    items.best = new Map();
+    for (let k = 0; k < items.n; k++) {
+      const label = items.label[k], at = items.byLabel.get(label);
+      at ? at.push(k) : items.byLabel.set(label, [k]);
+      if (!(items.best.get(label) >= items.max[k])) items.best.set(label, items.max[k]);
+    }
     for (const places of items.byLabel.values()) places.sort((a, b) => items.start[a] - items.start[b]);
+    if (items.kind === "window") for (const label of view.kinds.event?.label ?? []) if (!items.best.has(label)) items.best.set(label, Infinity);
   }
   view.laneItems = items;
-  view.lanes = [...best].sort((a, b) => b[1] - a[1]).map(([label]) => label);
+  view.lanes = [...items.best].filter(([label, score]) => score >= least && wanted(label)).sort((a, b) => b[1] - a[1]).map(([label]) => label);
 }
 const laneHeight = () => gutter() > 0 ? 24 : 38;
 const rampPlace = score => Math.min(255, Math.max(0, Math.round((score - view.low) / (view.high - view.low) * 255)));
@@ -604,18 +607,22 @@ function labelFilter() {
   const passes = view.names.map(name => name.includes(text));
   return label => passes[label];
 }
+function itemOrder(items, by) { // places in the order of a column, made once: a day has half a million
+  const { start, score, label } = items, names = view.names, name = k => names[label[k]];
+  return items.orders[by] ??= Int32Array.from(start, (_, k) => k).sort(
+    by === "score" ? (a, b) => score[a] - score[b] :
+    by === "label" ? (a, b) => name(a) < name(b) ? -1 : name(a) > name(b) ? 1 : start[a] - start[b] :
+    (a, b) => start[a] - start[b] || score[b] - score[a]);
+}
 function filterItems() {
   const { items } = view, least = threshold(), wanted = labelFilter(), state = $("answered").value, shown = [];
-  for (let k = 0; k < items.n; k++) {
+  const order = itemOrder(items, order2.by);
+  for (let place = 0; place < items.n; place++) {
+    const k = order[order2.down ? items.n - 1 - place : place];
     if (items.score[k] < least || !wanted(items.label[k])) continue;
     if (state && (state === "open" ? items.answer.has(k) : items.answer.get(k) !== state)) continue;
     shown.push(k);
   }
-  const { by, down } = order2, { start, score, label } = items;
-  if (by === "score") shown.sort((a, b) => score[a] - score[b]);
-  else if (by === "label") shown.sort((a, b) => view.names[label[a]] < view.names[label[b]] ? -1 : view.names[label[a]] > view.names[label[b]] ? 1 : start[a] - start[b]);
-  else shown.sort((a, b) => start[a] - start[b] || score[b] - score[a]);
-  if (down) shown.reverse();
   view.shown = shown;
   const noun = items.kind === "tag" ? "label" : items.kind === "event" ? "event" : "label of windows";
   $("value").textContent = scoreText(+$("threshold").value);
