@@ -420,7 +420,7 @@ function startPlayer() {
   moveCursor();
 }
 const decode = link => { try { return decodeURIComponent(link); } catch { return link; } };
-const maxZoom = () => Math.max(stageWidth() / view.duration, Math.min(500, 8e6 / view.duration));
+const maxZoom = () => Math.max(stageWidth() / view.duration, Math.min(2000, 8e6 / view.duration));
 function showPlaying() {
   const playing = Boolean(view.ws?.isPlaying());
   $("play").textContent = playing ? "❚❚" : "▶";
