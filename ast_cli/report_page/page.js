@@ -636,7 +636,7 @@ function filterItems() {
 }
 function itemRow(k) {
   const { items } = view, name = labelName(items.label[k]), verdict = items.answer.get(k);
-  const go = el("button", { className: "go", "aria-label": `Play ${name} from ${clock(items.start[k], 2)}` }, clock(items.start[k], 2),
+  const go = el("button", { className: "go", "aria-label": `${clock(items.start[k], 2)} – ${clock(items.end[k], 2)}, play ${name}` }, clock(items.start[k], 2),
     el("span", { className: "until", textContent: ` – ${clock(items.end[k], 2)}` }));
   go.addEventListener("click", () => { choose(k); playFrom(items.start[k]); });
   const judge = (answer, sign, verb) => {
@@ -769,8 +769,7 @@ function route() {
   const only = rows.length === 1 && !isOpen ? 0 : number;
   $("index").hidden = isOpen || rows.length === 1;
   $("recording").hidden = !(isOpen || rows.length === 1);
-  $("back").hidden = rows.length === 1;
-  if (isOpen || rows.length === 1) { $("recording").querySelector(".crumbs span").hidden = rows.length === 1; open(only); return; }
+  if (isOpen || rows.length === 1) { $("recording").querySelector(".crumbs").hidden = rows.length === 1; open(only); return; }
   close();
   document.title = `${visible(facts.source)} - ast report`;
   listTable.redraw();
