@@ -324,7 +324,8 @@ def test_ten_thousand_recordings_are_drawn_as_needed(
     assert set(texts(page, "#index-rows tbody tr[aria-rowindex] a")) <= {
         f"site {n % 37}/{n:05d}.wav" for n in range(10_000)
     }
-    assert page.inner_text("#index-count") == "20 of 10,000 recordings"
+    num_found = sum("099" in f"site {n % 37}/{n:05d}.wav" for n in range(10_000))
+    assert page.inner_text("#index-count") == f"{num_found} of 10,000 recordings"
     page.fill("#search", "")
     page.evaluate("document.getElementById('index-rows').scrollTop = 1e9")
     page.wait_for_timeout(300)
