@@ -103,8 +103,7 @@ def classify(
         raise UsageError("--quiet and --verbose contradict each other: choose one")
     if as_json and format_name not in (None, "json"):
         raise UsageError(f"--json and --format {format_name} contradict each other")
-    default_format = format_for(run.output, FORMATS) if run.output_dir is None else "jsonl"
-    chosen_format = "json" if as_json else ",".join(parsed_formats(format_name)) if format_name else default_format
+    chosen_format = _chosen_format("json" if as_json else format_name, run)
     if raw_rate is None and (raw_format, raw_channels) != (DEFAULT_RAW_FORMAT, 1):
         raise UsageError("--raw-format and --raw-channels describe raw samples: add --raw-rate")
     run = dataclasses.replace(
@@ -154,6 +153,13 @@ def classify(
             )
     if any_failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _chosen_format(names: str | None, run: RunOptions) -> str:
+    """Return the formats that were named, or the default of the output."""
+    if names is not None:
+        return ",".join(parsed_formats(names))
+    return format_for(run.output, FORMATS) if run.output_dir is None else "jsonl"
 
 
 def _check_signals(_tally: Tally) -> None:
