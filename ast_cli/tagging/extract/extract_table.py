@@ -91,5 +91,5 @@ def _extract(
         journal.discard_rows()
         return ExtractedFile(item.path, plan.output, error=item.error or file_error(item, error))
     journal.confirm_input(item)
-    shapes = {columns.what: (num_rows, len(columns.features))}
+    shapes: dict[str, tuple[int, ...]] = {columns.what: (num_rows, len(columns.features))}
     return ExtractedFile(item.path, plan.output, shapes, recordings[0].stream.duration_s, recordings[0].warnings)

@@ -37,6 +37,11 @@ class TableJournal(Journal):
         """The journal's file."""
         return self.sidecars.journal
 
+    @property
+    def exists(self) -> bool:
+        """Whether a later run with ``resume`` can continue it."""
+        return self.journal_file is not None
+
     def open(self, *, resume: bool, force: bool) -> TableJournal:
         """Start the file, or continue one.
 
