@@ -19,12 +19,12 @@ from ast_cli.errors import UsageError
 COMMANDS: dict[str, dict[str, str]] = {
     "Tag recordings": {
         "classify": "Tag audio files with the model's labels.",
-        "plot": "Draw waveform, spectrogram and labels over time.",
+        "plot": "Draw recordings and their labels over time.",
         "extract": "Write features, embeddings or logits to files.",
         "merge": "Join the outputs of the shards of a run.",
-        "convert": "Filter results that exist, and write other formats.",
+        "convert": "Filter and convert results that exist.",
         "diff": "Show what changed between two outputs.",
-        "report": "Write results as a page to look at and listen to.",
+        "report": "Write results as a page to look at.",
     },
     "Train and evaluate": {
         "finetune": "Train a model on labeled recordings.",

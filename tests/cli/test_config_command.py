@@ -78,11 +78,11 @@ def test_config_shows_each_default_and_its_source(run_ast: Run, users_file: Path
     assert found["classify", "--hop"] == ("2.5", "AST_CLASSIFY_HOP")
     assert found["evaluate", "--aggregate"] == ("max", str(users_file))
     assert {command for command, option in found if option == "--device"} == {
-        *("classify", "extract", "finetune", "evaluate", "benchmark"),
+        *("classify", "extract", "plot", "finetune", "evaluate", "benchmark"),
     }
     assert ("extract", "--hop") not in found
     assert {command for command, option in found if option == "--model"} == {
-        *("classify", "extract", "finetune", "evaluate", "export", "labels"),
+        *("classify", "extract", "plot", "finetune", "evaluate", "export", "labels"),
     }
     everything = defaults(run_ast, folder, "classify")
     assert everything["classify", "--aggregate"] == ("mean", "built in")
@@ -115,7 +115,7 @@ def test_a_key_that_is_an_option_and_a_command_is_an_option_and_its_table_the_co
         ("top_l = 3", "ast.toml: top_l: no command has such an option; did you mean top_k?"),
         ("[classify]\ntpo_k = 3", "ast.toml: [classify] tpo_k: ast classify has no such option; did you mean top_k?"),
         ("[classify]\nepochs = 3", "ast.toml: [classify] epochs: ast classify has no such option"),
-        ("[clasify]\ntop_k = 3", "ast.toml: [clasify]: there is no such command; there are classify, extract"),
+        ("[clasify]\ntop_k = 3", "ast.toml: [clasify]: there is no such command; there are classify, plot, extract"),
         ("classify = 3", "ast.toml: classify is a command: write its options below a line [classify]"),
         ('output = "x"', "ast.toml: output: --output belongs to one run and cannot have a default"),
         ('format = "json"', "ast.toml: format: has another meaning in each command"),

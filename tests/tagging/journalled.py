@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ast_cli.errors import ErrorCode
+from ast_cli.report import BINARY, FORMATS, ONE_RECORDING
 from ast_cli.results import FileError, Tag, TaggingResult
 from ast_cli.tagging.inputs import Input
 
 FINGERPRINT = {"model": "builtin", "top_k": 5, "labels": ["Speech", "Music"]}
 FAILED = (1, 4)  # numbers of the inputs that cannot be read
+LABELS = [f"label {number}" for number in range(3)]  # those of the results, for the columns of wide
+MANY = [name for name in FORMATS if name not in (*ONE_RECORDING, *BINARY)]  # text formats of several recordings
 
 
 def inputs(num_inputs: int = 7) -> list[Input]:

@@ -16,19 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journalled import FAILED, FINGERPRINT, inputs, tagged
+from journalled import FAILED, FINGERPRINT, LABELS, MANY, inputs, tagged
 
 from ast_cli.errors import AstError, ErrorCode, UsageError
 from ast_cli.files import lock as output_lock
-from ast_cli.report import BINARY, FORMATS, ONE_RECORDING, open_writer
+from ast_cli.report import ONE_RECORDING, open_writer
 from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.run.journal import Journal, open_journal
 from ast_cli.tagging.run.journal_lines import Sidecars, is_finished, read_journal
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
-MANY = [name for name in FORMATS if name not in (*ONE_RECORDING, *BINARY)]  # text formats of several recordings
-LABELS = [f"label {number}" for number in range(3)]  # those of the results, for the columns of wide
 FIRST = ("table", "json", "jsonl", "csv")
 
 
