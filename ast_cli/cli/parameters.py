@@ -66,8 +66,7 @@ Verbose = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")]
 
 BUILTIN_NOTE = (
-    "note: using the built-in model, which has only 14 labels; "
-    "`ast download` fetches the AudioSet model with 527 labels"
+    "note: using the small built-in model; `ast download` fetches the AudioSet model of the paper, which knows far more"
 )
 
 

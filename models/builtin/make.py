@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with esc10 and speech_music and their meta.csv")
     parser.add_argument("--minutes", type=float, default=100.0, help="of training")
     parser.add_argument("--steps", type=int, help="updates of training, instead of a time")
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument(
         "--share", type=float, default=1.0, help="of the usual number of rendered clips; 0 renders none"
     )

@@ -20,7 +20,7 @@ SAMPLES = Path(__file__).parents[2] / "sample_audio"
 def archive(tmp_path: Path) -> Path:
     folder = tmp_path / "archive"
     folder.mkdir()
-    for name in ("clock.wav", "speech.flac", "waves.m4a"):
+    for name in ("piano.m4a", "speech.flac", "telephone.wav"):
         shutil.copy(SAMPLES / name, folder)
     return folder
 
@@ -31,7 +31,9 @@ def test_inputs_are_listed_with_their_lengths_and_nothing_is_tagged(
     output = tmp_path / "tags.jsonl"
     done = run_ast("classify", "archive", "--dry-run", "--model", "builtin", "--output", str(output), cwd=tmp_path)
     assert done.returncode == 0
-    assert done.stdout == ("archive/clock.wav  00:06.00\narchive/speech.flac  00:06.38\narchive/waves.m4a  00:08.02\n")
+    assert done.stdout == (
+        "archive/piano.m4a  00:08.02\narchive/speech.flac  00:06.38\narchive/telephone.wav  00:06.00\n"
+    )
     assert done.stderr == (
         "dry run: 3 inputs, 0.01 h of audio; no run with builtin on this machine is known, so its time is not "
         "estimated\n"
@@ -68,13 +70,13 @@ def test_dry_run_has_formats_and_lists_unreadable_inputs(run_ast: Run, archive: 
     assert done.returncode == 3
     assert done.stderr == ""
     assert [record["path"] for record in records] == [
-        f"archive/{name}" for name in ("bad.wav", "clock.wav", "speech.flac", "waves.m4a")
+        f"archive/{name}" for name in ("bad.wav", "piano.m4a", "speech.flac", "telephone.wav")
     ]
     assert records[0]["duration_s"] is None
     assert "bad.wav" in records[0]["error"]
-    assert (records[1]["duration_s"], records[1]["error"]) == (6.0, None)
+    assert (records[3]["duration_s"], records[3]["error"]) == (6.0, None)
     assert json.loads(run_ast(*command, "json", cwd=tmp_path).stdout) == records
-    assert run_ast(*command, "csv", cwd=tmp_path).stdout.splitlines()[2] == "archive/clock.wav,6.00,"
+    assert run_ast(*command, "csv", cwd=tmp_path).stdout.splitlines()[4] == "archive/telephone.wav,6.00,"
 
 
 def test_dry_run_respects_the_part_the_shard_and_inputs_done_before(
@@ -85,14 +87,14 @@ def test_dry_run_respects_the_part_the_shard_and_inputs_done_before(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert listed("--start", "2", "--duration", "3").splitlines()[0] == "archive/clock.wav  00:03.00"
+    assert listed("--start", "2", "--duration", "3").splitlines()[2] == "archive/telephone.wav  00:03.00"
     parts = "".join(listed("--shard", f"{part}/2") for part in range(2))
     assert sorted(parts.splitlines()) == listed().splitlines()
     output = str(tmp_path / "tags.jsonl")
-    run_ast("classify", "archive/clock.wav", "-o", output, "--model", "builtin", cwd=tmp_path)
+    run_ast("classify", "archive/telephone.wav", "-o", output, "--model", "builtin", cwd=tmp_path)
     assert [line.split()[0] for line in listed("-o", output, "--resume").splitlines()] == [
+        "archive/piano.m4a",
         "archive/speech.flac",
-        "archive/waves.m4a",
     ]
 
 

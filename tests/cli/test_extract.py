@@ -30,7 +30,7 @@ def test_embedding_of_one_file_goes_to_the_file_named(run_ast: Run, write_wav: W
     target = tmp_path / "out.npz"
     done = run_ast("extract", str(write_wav("a.wav", 12.0)), "--model", "builtin", "--output", str(target))
     assert done.returncode == ExitCode.OK
-    assert done.stdout == f"{target}  embedding 192, window_embeddings 3x192, start_s 3, end_s 3\n"
+    assert done.stdout == f"{target}  embedding 256, window_embeddings 3x256, start_s 3, end_s 3\n"
     with np.load(target) as arrays:
         assert arrays["embedding"].dtype == np.float32
         np.testing.assert_allclose(arrays["embedding"], arrays["window_embeddings"].mean(axis=0), atol=1e-6)
@@ -68,9 +68,9 @@ def test_channels_are_an_axis_of_the_arrays_and_in_the_metadata(run_ast: Run, wr
     write_wav("stereo.wav", 6.0, num_channels=2)
     command = ["extract", "stereo.wav", "--model", "builtin", "--channels"]
     each = run_ast(*command, "each", "-o", "each.npz", cwd=tmp_path)
-    assert each.stdout == "each.npz  embedding 2x192, window_embeddings 2x2x192, start_s 2, end_s 2\n"
+    assert each.stdout == "each.npz  embedding 2x256, window_embeddings 2x2x256, start_s 2, end_s 2\n"
     second = run_ast(*command, "2", "-o", "second.npz", cwd=tmp_path)
-    assert second.stdout == "second.npz  embedding 192, window_embeddings 2x192, start_s 2, end_s 2\n"
+    assert second.stdout == "second.npz  embedding 256, window_embeddings 2x256, start_s 2, end_s 2\n"
     with np.load(tmp_path / "each.npz") as all_channels, np.load(tmp_path / "second.npz") as one:
         np.testing.assert_allclose(all_channels["embedding"][1], one["embedding"], atol=1e-5)
         facts = [json.loads(str(file["metadata"])) for file in (all_channels, one)]
@@ -103,7 +103,7 @@ def test_metadata_describes_the_whole_recording_if_only_its_first_window_is_extr
     path, target = str(write_wav("a.wav", 12.0)), tmp_path / "out.npz"
     assert run_ast("extract", path, "--what", "hidden-states", "-m", "builtin", "-o", str(target)).returncode == 0
     with np.load(target) as arrays:
-        assert arrays["hidden_states"].shape == (1, 7, 258, 192)
+        assert arrays["hidden_states"].shape == (1, 7, 130, 256)
         assert json.loads(str(arrays["metadata"]))["duration_s"] == 12.0
 
 
@@ -168,7 +168,7 @@ def test_an_unknown_suffix_is_refused_and_nothing_is_written(run_ast: Run, write
 
 
 @pytest.mark.parametrize(
-    ("what", "shape"), [("attentions", (1, 6, 3, 258, 258)), ("hidden-states", (1, 7, 258, 192)), ("embedding", (192,))]
+    ("what", "shape"), [("attentions", (1, 6, 4, 130, 130)), ("hidden-states", (1, 7, 130, 256)), ("embedding", (256,))]
 )
 def test_arrays_that_only_torch_computes_need_no_engine_option(
     what: str, shape: tuple[int, ...], run_ast: Run, write_wav: Write, tmp_path: Path
@@ -290,12 +290,12 @@ def test_a_table_whose_run_is_killed_again_and_again_has_each_row_once(
 def test_a_table_of_embeddings_has_a_column_for_each_number(run_ast: Run, write_wav: Write, tmp_path: Path) -> None:
     path = str(write_wav("a.wav", 12.0))
     done = run_ast("extract", path, "-m", "builtin", "-o", "table.csv", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (ExitCode.OK, "table.csv  embedding 3x192\n")
+    assert (done.returncode, done.stdout) == (ExitCode.OK, "table.csv  embedding 3x256\n")
     assert run_ast("extract", path, "-m", "builtin", "-o", "arrays.npz", cwd=tmp_path).returncode == ExitCode.OK
     with (tmp_path / "table.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     with np.load(tmp_path / "arrays.npz") as arrays:
-        found = np.array([[row[f"embedding_{number}"] for number in range(192)] for row in rows], np.float32)
+        found = np.array([[row[f"embedding_{number}"] for number in range(256)] for row in rows], np.float32)
         np.testing.assert_array_equal(found, arrays["window_embeddings"])
         assert [float(row["start_s"]) for row in rows] == arrays["start_s"].tolist()
 

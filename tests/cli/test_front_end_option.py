@@ -40,7 +40,7 @@ COMMANDS = {
 
 @pytest.fixture
 def silent(tmp_path: Path) -> Path:
-    """Return the built-in model without its front end; its fourteen labels do not determine one."""
+    """Return the built-in model without its front end; its labels, 521 of 527, do not determine one."""
     folder = tmp_path / "silent"
     shutil.copytree(builtin_folder(), folder)
     (folder / "preprocessor_config.json").unlink()

@@ -100,7 +100,7 @@ def test_every_public_name_can_be_imported() -> None:
 def test_decoders_are_imported_only_in_worker_processes() -> None:
     for engine, has_torch in (("auto", False), ("torch", True)):
         arguments = ["--model", "builtin", "--quiet", "--device", "cpu", "--engine", engine]
-        code, modules, printed = run("classify", "sample_audio/clock.wav", *arguments)
+        code, modules, printed = run("classify", "sample_audio/telephone.wav", *arguments)
         assert code == 0, printed
         assert modules.isdisjoint({"av", "soundfile", "soxr"})
         assert ("torch" in modules) == has_torch
@@ -108,10 +108,10 @@ def test_decoders_are_imported_only_in_worker_processes() -> None:
 
 @pytest.mark.skipif(has_gpu(), reason="torch serves the GPU")
 def test_tagging_on_a_cpu_by_default_imports_no_torch_and_prints_no_note() -> None:
-    code, modules, printed = run("classify", "sample_audio/clock.wav", "--model", "builtin", "--format", "csv")
+    code, modules, printed = run("classify", "sample_audio/telephone.wav", "--model", "builtin", "--format", "csv")
     assert (code, modules & {"torch", "transformers", "sklearn", "matplotlib"}) == (0, set())
     assert printed.splitlines()[0].startswith("path,")  # neither a note nor a warning before or after the results
-    assert all("clock.wav" in line for line in printed.splitlines()[1:])
+    assert all("telephone.wav" in line for line in printed.splitlines()[1:])
 
 
 def test_garbage_is_collected_rarely_and_not_at_the_end() -> None:

@@ -114,7 +114,7 @@ def screen(printed: str) -> list[str]:
 @TERMINALS
 @pytest.mark.parametrize("columns", [50, 80, 140])
 def test_no_line_of_a_result_is_erased_by_the_progress(tmp_path: Path, columns: int) -> None:
-    samples = [str(SAMPLES / name) for name in ("clock.wav", "rain.ogg", "missing.wav", "dog.wav")]
+    samples = [str(SAMPLES / name) for name in ("telephone.wav", "rain.ogg", "missing.wav", "dog.wav")]
     arguments = ["classify", *samples, "--model", "builtin", "--top-k", "2"]
     code, printed = run_on_terminal(arguments, tmp_path, columns, "xterm", results=True)
     assert code == 3

@@ -115,7 +115,7 @@ def test_a_table_has_a_row_for_each_window_with_the_exact_numbers(
     output = tmp_path / f"table.{format_name}"
     outcomes, tally = run(loaded, [clips], output)
     assert (names(outcomes), tally.num_ok) == (["0.wav", "1.wav", "2.wav", "3.wav"], 4)
-    assert outcomes[0].summary == "logits 2x14"
+    assert outcomes[0].summary == "logits 2x521"
     rows = table(output)
     assert places(rows) == PLACES
     assert [row["path"] for row in rows[1:3]] == [str(clips / "0.wav"), str(clips / "1.wav")]
@@ -289,16 +289,16 @@ def test_a_table_in_parquet_has_the_labels_of_its_vectors_and_several_row_groups
 
     from ast_cli.tagging.extract import parquet as writing
 
-    monkeypatch.setattr(writing, "BLOCK_BYTES", 1024)
-    monkeypatch.setattr(writing, "ROW_GROUP_BYTES", 2 * 4 * 14)
+    monkeypatch.setattr(writing, "BLOCK_BYTES", 16 * 1024)
+    monkeypatch.setattr(writing, "ROW_GROUP_BYTES", 2 * 4 * 521)
     output = tmp_path / "table.parquet"
     run(loaded, [clips], output)
     assert places(table(output)) == PLACES
     with parquet.ParquetFile(output) as file:
         facts = json.loads(file.schema_arrow.metadata[b"ast"])
         assert file.num_row_groups > 1
-        assert str(file.schema_arrow.field("logits").type) == "fixed_size_list<element: float>[14]"
-    assert (facts["what"], facts["model"], facts["id2label"]["8"]) == ("logits", "builtin", "Rain")
+        assert str(file.schema_arrow.field("logits").type) == "fixed_size_list<element: float>[521]"
+    assert (facts["what"], facts["model"], facts["id2label"]["0"]) == ("logits", "builtin", "Speech")
 
 
 @needs_pyarrow

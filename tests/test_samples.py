@@ -1,4 +1,4 @@
-"""The samples of the next built-in model: what their table says, and that the script makes them again."""
+"""The sample files: what their table says, that the built-in model knows them, that the script makes them again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from ast_cli.dataset.examples import read_examples
 from ast_cli.labels import audioset_mids
 from ast_cli.tagging.inputs import AUDIO_EXTENSIONS
 
-RECIPE = Path(__file__).parents[2] / "models" / "builtin"
-SAMPLES = RECIPE / "samples"
+SAMPLES = Path(__file__).parents[1] / "sample_audio"
 NAMES = {file.name for file in SAMPLES.iterdir() if file.suffix in AUDIO_EXTENSIONS}
 MAX_BYTES = 1_800_000
 ROUNDING = 2 / 32768  # of 16 bits, and of a transform on another machine
@@ -23,7 +22,7 @@ ROUNDING = 2 / 32768  # of 16 bits, and of a transform on another machine
 
 @pytest.fixture
 def make_samples(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(RECIPE))
+    monkeypatch.syspath_prepend(str(SAMPLES))
     import make_samples  # type: ignore[import-not-found]
 
     return make_samples  # type: ignore[no-any-return]
