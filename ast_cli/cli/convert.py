@@ -16,8 +16,9 @@ from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.streams import note, results_stream, writing_stdout
 from ast_cli.errors import UsageError
 from ast_cli.evaluation.thresholds import read_thresholds
-from ast_cli.report import FORMATS, format_for, open_writer
-from ast_cli.report.text import either
+from ast_cli.report import FORMATS, ONE_RECORDING, format_for, open_writer
+from ast_cli.report.spans import one_recording_only
+from ast_cli.report.text import either, printable
 from ast_cli.tagging.recorded.convert import Conversion, open_conversion
 from ast_cli.tagging.recorded.options import ConvertOptions
 from ast_cli.tagging.run.whole_output import check_whole_output, whole_output
@@ -72,6 +73,10 @@ def convert(
         check_whole_output(output, [*files, *also_read], "one of the files that are read", force=force)
     options = dataclasses.replace(options, thresholds=read_thresholds(thresholds) if thresholds else ())
     with open_conversion(files, options) as conversion:
+        survey = conversion.survey
+        if chosen_format in ONE_RECORDING and survey.other_path and not options.matches_only:
+            first, other = (printable(path or "-") for path in (survey.first_path, survey.other_path))
+            raise UsageError(f"{one_recording_only(chosen_format)}, not {first} and {other}: choose another format")
         if output is None:
             with results_stream() as stream, writing_stdout():
                 _write(conversion, chosen_format, stream)
@@ -92,7 +97,8 @@ def _text_of(output: Path) -> Iterator[TextIO]:
 
 
 def _write(conversion: Conversion, format_name: str, stream: TextIO) -> None:
-    writer = open_writer(format_name, stream, has_channels=conversion.survey.has_channels)
+    survey = conversion.survey
+    writer = open_writer(format_name, stream, has_channels=survey.has_channels, labels=list(survey.labels))
     for result in conversion:
         writer.write(result)
     writer.close()

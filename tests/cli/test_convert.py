@@ -112,3 +112,24 @@ def test_errors_are_one_sentence_and_leave_no_file(
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr.replace("\n", " ")
     assert sorted(path.name for path in tags.parent.iterdir()) == before
+
+
+def test_a_format_for_one_recording_is_refused_for_several_before_anything_is_written(
+    run_ast: Run, tmp_path: Path
+) -> None:
+    file, output = tmp_path / "two.jsonl", tmp_path / "labels.txt"
+    other = TaggingResult("b.wav", "m", "sigmoid", 10.0, 16000, 1, (RAIN,))
+    file.write_text("".join(f"{json.dumps(result.to_dict())}\n" for result in (other, RESULT, RESULT)))
+    done = run_ast("convert", str(file), "--format", "audacity")
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert "audacity has no place for names, so a file describes one recording, not b.wav and =a\\n.wav" in done.stderr
+    done = run_ast("convert", str(file), "--format", "audacity", "--output", str(output), "--labels", "Bark")
+    assert (done.returncode, output.exists()) == (ExitCode.USAGE, False)
+
+
+def test_a_wide_table_has_a_column_for_each_label_that_was_recorded(run_ast: Run, tags: Path) -> None:
+    done = run_ast("convert", str(tags), "--format", "wide", "--timestamps")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [(row["Rain"], row["Bark"], row["status"]) for row in rows] == [
+        ("0.900000", "0.800000", "ok"), ("", "0.800000", "ok"), ("", "", "error"),
+    ]  # fmt: skip

@@ -54,6 +54,8 @@ class Survey:
         without_parts: Path of the first result with neither windows nor events; None if there is none.
         recordings: The lists of tags of recordings.
         windows: The lists of tags of windows.
+        first_path: Path of the first result.
+        other_path: Path of the first result of another recording; None if there is none.
     """
 
     labels: dict[str, None] = field(default_factory=dict)
@@ -64,9 +66,15 @@ class Survey:
     without_parts: str | None = None
     recordings: TagLists = field(default_factory=TagLists)
     windows: TagLists = field(default_factory=TagLists)
+    first_path: str | None = None
+    other_path: str | None = None
 
     def add(self, result: TaggingResult) -> None:
         """Take the result of one recording, or of one channel, into account; one with an error contains nothing."""
+        path = result.path or "-"
+        self.first_path = self.first_path or path
+        if self.other_path is None and path != self.first_path:
+            self.other_path = path
         if result.error is not None:
             return
         self.activations.add(result.activation)
