@@ -438,7 +438,8 @@ def test_int8_calibrated_on_a_folder_agrees(tmp_path: Path, format_name: Any) ->
     assert exported.num_calibration_windows == len([file for file in SAMPLES.iterdir() if file.suffix[1:] in AUDIO])
     engine, reference = (Tagger.from_pretrained(name, engine="auto") for name in (tmp_path / "out", "builtin"))
     for name in ("rain.ogg", "dog.wav", "siren.wav"):
-        ours, expected = (tagger.classify(SAMPLES / name, top_k=10) for tagger in (engine, reference))
+        ours = engine.classify(SAMPLES / name, top_k=len(engine.config.id2label))
+        expected = reference.classify(SAMPLES / name, top_k=10)
         assert ours.tags[0].label == expected.tags[0].label
         scores = [{tag.label: tag.score for tag in result.tags} for result in (ours, expected)]
         assert np.mean([abs(scores[0][label] - score) for label, score in scores[1].items()]) <= 0.01

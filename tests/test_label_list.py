@@ -47,11 +47,13 @@ def test_labels_have_identifiers_and_every_chain_of_classes_above_them(folder: P
     )
 
 
-def test_the_builtin_model_has_its_labels_and_no_list_of_unproven_ones() -> None:
+def test_the_builtin_model_has_its_labels_and_says_which_are_unproven() -> None:
     listed = list_labels("builtin").labels
     assert [each.label_id for each in listed] == list(range(len(listed)))
     assert {each.label: each.ancestors for each in listed}["Bark"] == BARK
-    assert all(each.mid and each.unproven is None for each in listed)
+    assert all(each.mid for each in listed)
+    assert {each.label: each.unproven for each in listed}["Dog"] is False
+    assert sum(bool(each.unproven) for each in listed) == 77
 
 
 def test_the_list_of_a_model_marks_unproven_labels(folder: Path) -> None:
