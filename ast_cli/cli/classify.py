@@ -38,14 +38,7 @@ def classify(
     *,
     paths: p.Paths = None,
     options: ClassifyOptions,
-    thresholds: Annotated[
-        Path | None,
-        typer.Option(
-            "--thresholds",
-            metavar="FILE",
-            help="Thresholds of single labels, as written by ast evaluate; other labels use --threshold, or 0.5.",
-        ),
-    ] = None,
+    thresholds: p.Thresholds = None,
     model: p.Model = None,
     format_name: Annotated[
         str | None,

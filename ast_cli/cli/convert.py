@@ -16,7 +16,7 @@ from ast_cli.cli.option_flags import with_flags
 from ast_cli.cli.streams import note, results_stream, writing_stdout
 from ast_cli.errors import UsageError
 from ast_cli.evaluation.thresholds import read_thresholds
-from ast_cli.report import FORMATS, ONE_RECORDING, format_for, open_writer
+from ast_cli.report import FORMATS, ONE_RECORDING, check_format, format_for, open_writer
 from ast_cli.report.spans import one_recording_only
 from ast_cli.report.text import either, printable
 from ast_cli.tagging.recorded.convert import Conversion, open_conversion
@@ -32,14 +32,7 @@ def convert(
         typer.Argument(metavar="RESULTS...", help="Outputs of ast classify as JSON Lines or JSON; - for stdin."),
     ],
     options: ConvertOptions,
-    thresholds: Annotated[
-        Path | None,
-        typer.Option(
-            "--thresholds",
-            metavar="FILE",
-            help="Thresholds of single labels, as written by ast evaluate; other labels use --threshold, or 0.5.",
-        ),
-    ] = None,
+    thresholds: p.Thresholds = None,
     format_name: Annotated[
         str | None,
         typer.Option(
@@ -65,8 +58,8 @@ def convert(
 
     Examples: `ast convert tags.jsonl -o tags.csv`, `ast convert tags.jsonl --labels Rain --threshold 0.5`
     """
-    if format_name is not None and format_name not in FORMATS:
-        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {format_name!r}")
+    if format_name is not None:
+        check_format(format_name)
     chosen_format = format_name or format_for(output, FORMATS)
     if output is not None:
         also_read = [str(thresholds)] if thresholds else []

@@ -59,6 +59,14 @@ Split = Annotated[
     str | None, typer.Option("--split", help="Use only this split of the data: train, validation or test.")
 ]
 Fold = Annotated[str | None, typer.Option("--fold", metavar="N[,N...]", help="Use only these folds of the data.")]
+Thresholds = Annotated[
+    Path | None,
+    typer.Option(
+        "--thresholds",
+        metavar="FILE",
+        help="Thresholds of single labels, as written by ast evaluate; other labels use --threshold, or 0.5.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing --output.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print the summary for a single input too, with engine and batch size.")

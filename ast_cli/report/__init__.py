@@ -113,9 +113,18 @@ def parsed_formats(names: str) -> tuple[str, ...]:
     """
     chosen = [name.strip().lower() for name in names.split(",")]
     for name in chosen:
-        if name not in FORMATS:
-            raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {name!r}")
+        check_format(name)
     return tuple(name for name in FORMATS if name in chosen)
+
+
+def check_format(name: str) -> None:
+    """Check that there is a format.
+
+    Raises:
+        UsageError: If it is none of `FORMATS`.
+    """
+    if name not in FORMATS:
+        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {name!r}")
 
 
 def open_writer(

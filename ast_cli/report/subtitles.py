@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from collections.abc import Mapping
+from typing import ClassVar, TextIO
 
 from ast_cli.report.spans import OneRecording, spans_of
 from ast_cli.results import TaggingResult
@@ -27,17 +28,24 @@ def _times(start_s: float, end_s: float, point: str) -> str:
     return f"{_clock(start, point)} --> {_clock(end, point)}"
 
 
-class SRTWriter:
-    """Writes a numbered cue for each event, or for each window, or for the recording: a line for each label.
+class _CueWriter:
+    """Writes a cue for each event, or for each window, or for the recording: a line for each label.
 
     Args:
         stream: Text stream to write to.
     """
 
+    format_name: ClassVar[str]
+    point: ClassVar[str]  # decimal point of the times
+    escapes: ClassVar[Mapping[int, int | str]]  # of what players would interpret in a text
+    is_numbered: ClassVar = False
+    beginning: ClassVar = ""
+
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self._recording = OneRecording("srt")
+        self._recording = OneRecording(self.format_name)
         self._num_written = 0
+        stream.write(self.beginning)
 
     def write(self, result: TaggingResult) -> None:
         """Write the cues of a recording.
@@ -48,37 +56,23 @@ class SRTWriter:
         self._recording.check(result)
         for span in spans_of(result):
             self._num_written += 1
-            lines = [line.translate(_SRT_TEXT) for line in span.lines()]
-            self.stream.write("\n".join([str(self._num_written), _times(span.start_s, span.end_s, ","), *lines, "\n"]))
+            number = [str(self._num_written)] if self.is_numbered else []
+            lines = [line.translate(self.escapes) for line in span.lines()]
+            times = _times(span.start_s, span.end_s, self.point)
+            self.stream.write("\n".join([*number, times, *lines, "\n"]))
         self.stream.flush()
 
     def close(self) -> None:
         """Do nothing: subtitles have no end mark."""
 
 
-class VTTWriter:
-    """Writes the first line of WebVTT, then the cues of `SRTWriter` without numbers.
+class SRTWriter(_CueWriter):
+    """Writes numbered cues, with the decimal comma of SubRip."""
 
-    Args:
-        stream: Text stream to write to.
-    """
+    format_name, point, escapes, is_numbered = "srt", ",", _SRT_TEXT, True
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self._recording = OneRecording("vtt")
-        stream.write("WEBVTT\n\n")
 
-    def write(self, result: TaggingResult) -> None:
-        """Write the cues of a recording.
+class VTTWriter(_CueWriter):
+    """Writes the first line of WebVTT, then cues without numbers."""
 
-        Raises:
-            UsageError: If it is a second recording.
-        """
-        self._recording.check(result)
-        for span in spans_of(result):
-            lines = [line.translate(_VTT_TEXT) for line in span.lines()]
-            self.stream.write("\n".join([_times(span.start_s, span.end_s, "."), *lines, "\n"]))
-        self.stream.flush()
-
-    def close(self) -> None:
-        """Do nothing: subtitles have no end mark."""
+    format_name, point, escapes, beginning = "vtt", ".", _VTT_TEXT, "WEBVTT\n\n"

@@ -274,7 +274,7 @@ def chances(corpus: Corpus, targets: Tensor) -> Tensor:
     per_package = torch.zeros(len(corpus.package_names), device=chance.device).index_add_(0, package, chance)
     chance = chance / per_package.clamp(min=1e-9).sqrt()[package]
     exact = (corpus.known == KNOWN).float()
-    exact[:, list(corpus.common)] = 0.0
+    exact[:, corpus.common] = 0.0
     chance = chance * (1 + (KNOWN_KIND - 1) * exact.amax(1)[corpus.window_piece])
     mean = chance[train].mean()
     return chance.clamp(0.1 * mean, 20 * mean) * train
