@@ -5,7 +5,6 @@ Standard library only.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Literal
 
 from ast_cli.errors import UsageError
 from ast_cli.files.target import ReadFiles, check_target
+from ast_cli.report.parquet import check_can_write_parquet
 from ast_cli.report.text import either
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.options import ExtractRunOptions
@@ -143,8 +143,8 @@ def plan_table(
             f"a table has one vector for each window: --what {either(IN_TABLES)}, not {what}; name a folder for files "
             f"in {either(f'.{known}' for known in EXTRACT_FORMATS)}"
         )
-    if format_name == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UsageError("--format parquet needs the package pyarrow: pip install 'ast-cli[parquet]'")
+    if format_name == "parquet":
+        check_can_write_parquet()
     if resume and any(item.path == STDIN for item in inputs):
         raise UsageError("--resume cannot compare standard input with that of the earlier run: leave out - or --resume")
     check_target(output, ReadFiles(item.path for item in inputs), force=force, resume=resume)
