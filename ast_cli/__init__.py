@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ast_cli.audio.decode import load_waveform, open_audio
     from ast_cli.audio.fbank.mel_bank import FbankConfig
     from ast_cli.audio.fbank.torch_fbank import log_mel_fbank
-    from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+    from ast_cli.audio.feature_extractor import FeatureExtractor
+    from ast_cli.audio.front_ends.kaldi import ASTFeatureExtractor
     from ast_cli.errors import AstError, AudioError, CheckpointError, DeviceError, HubError, UsageError
     from ast_cli.model.config import ASTConfig
     from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ASTConfig": "model.config",
-    "ASTFeatureExtractor": "audio.feature_extractor",
+    "ASTFeatureExtractor": "audio.front_ends.kaldi",
     "ASTForAudioClassification": "model.transformer",
     "ASTModel": "model.transformer",
     "AstError": "errors",
@@ -39,6 +40,7 @@ _HOMES = {
     "DecodeOptions": "tagging.options",
     "Event": "results",
     "FbankConfig": "audio.fbank.mel_bank",
+    "FeatureExtractor": "audio.feature_extractor",
     "Tag": "results",
     "Tagger": "tagging.tagger",
     "TaggingResult": "results",
@@ -65,6 +67,7 @@ __all__ = [
     "DeviceError",
     "Event",
     "FbankConfig",
+    "FeatureExtractor",
     "HubError",
     "Tag",
     "Tagger",

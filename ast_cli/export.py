@@ -19,8 +19,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.front_end import FrontEndName, check_front_end_name
+from ast_cli.audio.feature_extractor import FeatureExtractor
+from ast_cli.audio.front_ends.unstated import FrontEndName, check_front_end_name
 from ast_cli.engine.choice import require_installed
 from ast_cli.engine.graph.builder import GraphBuilder
 from ast_cli.engine.graph.onnx_file import Graph, onnx_chunks
@@ -230,7 +230,7 @@ def _builder(
     options: ExportOptions,
     config: ASTConfig,
     weights: Weights,
-    extractor: ASTFeatureExtractor,
+    extractor: FeatureExtractor,
     report_progress: Callable[[str], None],
 ) -> tuple[GraphBuilder, int]:
     """Return the builder of the graph for the data type, and the number of windows used for calibration."""
@@ -265,7 +265,7 @@ class _Counter:
             yield batch
 
 
-def _calibration_batches(folder: Path, extractor: ASTFeatureExtractor) -> Iterator[NDArray[np.float32]]:
+def _calibration_batches(folder: Path, extractor: FeatureExtractor) -> Iterator[NDArray[np.float32]]:
     """Yield features of the first windows of up to `MAX_CALIBRATION_WINDOWS` recordings of a folder, in batches."""
     inputs = [item for item in list_inputs([str(folder)]) if item.error is None and not item.is_pattern]
     step = max(1, len(inputs) // MAX_CALIBRATION_WINDOWS)

@@ -24,9 +24,9 @@ from ast_cli.audio.decoders.ffmpeg import PyAVDecoder
 from ast_cli.audio.decoders.interface import Decoder
 from ast_cli.audio.decoders.libsndfile import SoundFileDecoder
 from ast_cli.audio.fbank.blocks import fbanks_of
-from ast_cli.audio.fbank.mel_bank import FbankConfig
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.front_end import FbankBackend
+from ast_cli.audio.fbank.filter_bank import FbankBackend
+from ast_cli.audio.fbank.kaldi_bank import KaldiBank
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.audio.source import Source
 from ast_cli.engine.choice import is_installed, load_engine
 from ast_cli.engine.options import EXTRAS, EngineOptions
@@ -219,7 +219,7 @@ def decoded_clip(decoder: str, content: bytes) -> NDArray[np.float32]:
 def _check_fbank(backend: FbankBackend, device: str, waveform: NDArray[Any], expected: NDArray[Any]) -> Check:
     """Compare the output of one filter bank with that of torchaudio."""
     try:
-        computed = _fbank_on(device, waveform) if device != "cpu" else fbanks_of([waveform], FbankConfig(), backend)[0]
+        computed = _fbank_on(device, waveform) if device != "cpu" else fbanks_of([waveform], KaldiBank(), backend)[0]
     except (AstError, RuntimeError) as error:
         return Check("fbank", backend, device, "float32", None, FBANK_TOLERANCE, str(error).splitlines()[0])
     is_noise = expected < expected.max(axis=1, keepdims=True) + np.log(FBANK_NOISE_RATIO)
@@ -236,7 +236,7 @@ def _fbank_on(device: str, waveform: NDArray[Any]) -> NDArray[Any]:
 
     from ast_cli.audio.fbank.torch_fbank import log_mel_fbank
 
-    fbank: NDArray[Any] = log_mel_fbank(torch.from_numpy(waveform)[None].to(device), FbankConfig())[0].cpu().numpy()
+    fbank: NDArray[Any] = log_mel_fbank(torch.from_numpy(waveform)[None].to(device), KaldiBank())[0].cpu().numpy()
     return fbank
 
 
@@ -246,7 +246,7 @@ def _check_logits(name: str, options: EngineOptions, fbank: NDArray[Any], expect
     tolerance = LOGITS_TOLERANCE[dtype]
     try:
         engine = load_engine(BUILTIN, options)
-        extractor = ASTFeatureExtractor.from_pretrained(BUILTIN, fbank_backend="numpy")
+        extractor = FeatureExtractor.from_pretrained(BUILTIN, fbank_backend="numpy")
         logits = engine.logits(extractor.input_values([fbank]))[0]
     except (AstError, RuntimeError) as error:
         return Check("logits", name, options.device, dtype, None, tolerance, str(error).splitlines()[0])

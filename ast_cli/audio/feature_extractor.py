@@ -1,4 +1,9 @@
-"""ASTFeatureExtractor: computes the model's ``input_values`` and reads and writes ``preprocessor_config.json``."""
+"""The feature extractor of all front ends: computes the model's ``input_values`` from waveforms and from recordings.
+
+A front end is a filter bank and the few numbers that follow it: length, padding, mean and standard deviation. Each
+family of checkpoints has a subclass in `ast_cli.audio.front_ends`, which knows the keys of its
+``preprocessor_config.json``; everything above works with this class and knows no family.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +12,22 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.fbank.blocks import check_fbank_backend, fbank_blocks, fbanks_of
-from ast_cli.audio.fbank.mel_bank import FRAME_LENGTH_MS, FbankConfig
-from ast_cli.audio.front_end import (
-    AUDIOSET_MEAN,
-    AUDIOSET_STD,
-    FbankBackend,
-    FrontEndName,
-    front_end_parameters,
-    warn_of_unused_front_end,
-)
-from ast_cli.audio.samples import INTEGER_SCALES, MAX_PEAK, scale_to_float32
-from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
-from ast_cli.files.json_object import (
-    FEATURE_EXTRACTOR_TYPE,
-    read_json_object,
-    refuse_foreign_front_end,
-    shown,
-    write_json_object,
-)
+from ast_cli.audio.fbank.blocks import check_fbank_backend, edge_of, fbank_blocks, fbanks_of
+from ast_cli.audio.fbank.filter_bank import FbankBackend, FilterBank
+from ast_cli.audio.front_ends import extractor_class, extractor_type
+from ast_cli.audio.front_ends.unstated import FrontEndName, front_end_parameters, warn_of_unused_front_end
+from ast_cli.audio.samples import MODEL_SAMPLING_RATE
+from ast_cli.audio.waveforms import Waveform, as_batch, checked_waveform, is_tensor
+from ast_cli.audio.windows import AudioWindow, hop_frames_of, slice_waveform, slice_windows
+from ast_cli.errors import AstWarning, CheckpointError, UsageError
+from ast_cli.files.json_object import read_json_object, shown, write_json_object
 from ast_cli.hub.folders import checkpoint_folder
-from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
+from ast_cli.hub.names import CODE_KEYS, CONFIG_NAME, PREPROCESSOR_NAME
 from ast_cli.keyed_output import KeyedOutput
 
 if TYPE_CHECKING:
@@ -41,14 +36,7 @@ if TYPE_CHECKING:
 MAX_STATISTIC = 1e6  # log energies lie between -16 and 88; with larger statistics, float32 inputs overflow
 MAX_LENGTH_LIMIT = 100_000  # frames; 1000 s, far above any published checkpoint
 
-Waveform: TypeAlias = "NDArray[Any] | Tensor | Sequence[float]"
 Fbank = TypeVar("Fbank", NDArray[np.float32], "Tensor")
-
-
-def is_tensor(value: object) -> TypeGuard[Tensor]:
-    """Return whether a value is a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
 
 
 class BatchFeature(KeyedOutput):
@@ -59,62 +47,110 @@ class BatchFeature(KeyedOutput):
         return BatchFeature({k: v.to(*args, **kwargs) if is_tensor(v) else v for k, v in self.items()})
 
 
-class ASTFeatureExtractor:
-    """Turn mono waveforms into normalized log-mel spectrograms of a fixed length.
+class FeatureExtractor:
+    """Turn mono waveforms into normalized mel spectrograms of a fixed length.
 
     Args:
-        feature_size: Number of channels of the waveforms; AST supports only 1 (mono).
-        sampling_rate: Sampling rate of the waveforms in Hz.
-        num_mel_bins: Number of mel filters.
+        filter_bank: The filter bank of the family.
+        feature_size: Number of channels of the waveforms; must be 1 (mono).
         max_length: Number of frames to pad or truncate to.
-        padding_value: Value of padded frames before normalization; the reference pads with 0.
-        do_normalize: Whether to apply ``(fbank - mean) / (2 * std)``.
-        mean: Mean of the log-mel energies of the training set.
-        std: Standard deviation of these energies; the inputs then have mean 0 and standard deviation 0.5.
+        padding_value: Value of padded frames before normalization.
+        do_normalize: Whether to apply ``(fbank - mean) / (num_stds * std)``.
+        mean: Mean of the energies of the training set.
+        std: Standard deviation of these energies.
         return_attention_mask: Whether to return ``attention_mask`` too: 1 for frames of the recording, 0 for padding.
         fbank_backend: Implementation of the filter bank: ``native``, ``numpy`` (without torch) or ``torchaudio``; not
             part of the checkpoint.
-        **kwargs: Other keys of a ``preprocessor_config.json``, which are kept and written back.
+        extra: Other keys of a ``preprocessor_config.json``, which are kept and written back.
 
     Raises:
         UsageError: If a parameter is invalid.
     """
 
+    feature_extractor_type: ClassVar[str]  # as written to preprocessor_config.json
+    title: ClassVar[str]  # name of the family, for messages
+    published_rate: ClassVar[int] = MODEL_SAMPLING_RATE  # Hz, of every published checkpoint of the family
+    num_stds: ClassVar[float] = 2  # standard deviations that a unit of the input stands for
+    backends: ClassVar[tuple[FbankBackend, ...]] = ("native", "numpy")
+
     def __init__(
         self,
-        feature_size: int = 1,
-        sampling_rate: int = 16000,
-        num_mel_bins: int = 128,
-        max_length: int = 1024,
-        padding_value: float = 0.0,
-        do_normalize: bool = True,
-        mean: float = AUDIOSET_MEAN,
-        std: float = AUDIOSET_STD,
-        return_attention_mask: bool = False,
-        fbank_backend: FbankBackend = "native",
-        **kwargs: Any,
+        filter_bank: FilterBank,
+        *,
+        feature_size: int,
+        max_length: int,
+        padding_value: float,
+        do_normalize: bool,
+        mean: float,
+        std: float,
+        return_attention_mask: bool,
+        fbank_backend: FbankBackend,
+        extra: dict[str, Any],
     ) -> None:
+        self.filter_bank = filter_bank
         self.feature_size = feature_size
-        self.num_mel_bins = num_mel_bins
         self.max_length = max_length
         self.padding_value = padding_value
         self.do_normalize = do_normalize
         self.mean = mean
         self.std = std
         self.return_attention_mask = return_attention_mask
-        self.extra = kwargs
-        self._check_parameters()
+        self.extra = extra
+        self.check_parameters()
         check_fbank_backend(fbank_backend)
+        if fbank_backend not in self.backends:
+            raise UsageError(f"the front end of {self.title} has no fbank backend {fbank_backend!r}")
         self.fbank_backend = fbank_backend
-        self.fbank_config = FbankConfig(sampling_rate, num_mel_bins)
 
     @property
     def sampling_rate(self) -> int:
         """Sampling rate of the waveforms in Hz."""
-        return self.fbank_config.sampling_rate
+        return self.filter_bank.sampling_rate
 
-    def _check_parameters(self) -> None:
-        """Validate the parameters; `FbankConfig` validates the sampling rate and the number of mel bins."""
+    @property
+    def num_mel_bins(self) -> int:
+        """Number of mel filters."""
+        return self.filter_bank.num_mel_bins
+
+    @property
+    def frame_shift_s(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.filter_bank.frame_shift_ms / 1000
+
+    @property
+    def frames_per_s(self) -> float:
+        """Number of frames that begin in a second."""
+        return 1000 / self.filter_bank.frame_shift_ms
+
+    @property
+    def frames_per_window(self) -> int:
+        """Number of frames that are computed for a whole window; the input is padded if ``max_length`` is larger."""
+        return self.max_length
+
+    @property
+    def longest_hop_frames(self) -> int:
+        """Number of frames from one window to the next if windows are adjacent, which is the length of a window."""
+        return self.frames_per_window
+
+    def hop_frames(self, hop_s: float | None) -> int:
+        """Convert a hop in seconds to whole frames; None means adjacent windows.
+
+        Raises:
+            UsageError: If the hop is shorter than one frame or longer than a window.
+        """
+        return hop_frames_of(hop_s, self.longest_hop_frames, self.filter_bank.frame_shift_ms)
+
+    @property
+    def window_s(self) -> float:
+        """Length of a window in seconds."""
+        return self.longest_hop_frames * self.filter_bank.frame_shift_ms / 1000
+
+    def check_parameters(self) -> None:
+        """Validate the parameters; the filter bank validates its own.
+
+        Raises:
+            UsageError: If a parameter is invalid; the message names it.
+        """
         if self.feature_size != 1:
             raise UsageError(f"feature_size must be 1, a mono waveform, not {self.feature_size!r}")
         if type(self.max_length) is not int or not 1 <= self.max_length <= MAX_LENGTH_LIMIT:
@@ -163,7 +199,7 @@ class ASTFeatureExtractor:
         """
         if sampling_rate is None:
             warnings.warn(
-                "pass sampling_rate to ASTFeatureExtractor: without it, a waveform at a rate other than "
+                f"pass sampling_rate to {type(self).__name__}: without it, a waveform at a rate other than "
                 f"{self.sampling_rate} Hz gives wrong features without an error",
                 AstWarning,
                 stacklevel=2,
@@ -174,10 +210,10 @@ class ASTFeatureExtractor:
                 "resample them first (ast_cli.load_waveform does)"
             )
         if kwargs:
-            warnings.warn(f"ASTFeatureExtractor ignores {', '.join(kwargs)}", AstWarning, stacklevel=2)
+            warnings.warn(f"{type(self).__name__} ignores {', '.join(kwargs)}", AstWarning, stacklevel=2)
         if return_tensors not in (None, "pt", "np"):
             raise UsageError(f"return_tensors must be 'pt', 'np' or None, not {return_tensors!r}")
-        waveforms = _as_batch(raw_speech, self.fbank_config.frame_length_samples)
+        waveforms = as_batch(raw_speech, self.filter_bank.frame_length_samples)
         fbanks = self._fbanks([checked_waveform(waveform, self.sampling_rate, stacklevel=4) for waveform in waveforms])
         input_values = self.input_values(fbanks)
         features = BatchFeature(input_values=self._in_form(input_values, return_tensors))
@@ -188,9 +224,14 @@ class ASTFeatureExtractor:
         return features
 
     def _fbanks(self, waveforms: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Return the fbank of each waveform, with at most ``max_length`` frames."""
-        num_used = self.fbank_config.num_samples(self.max_length)  # the rest would be truncated
-        return fbanks_of([waveform[:num_used] for waveform in waveforms], self.fbank_config, self.fbank_backend)
+        """Return the fbank of the first window of each waveform."""
+        bank, edge = self.filter_bank, edge_of(self.filter_bank)
+        num_used = bank.num_samples(self.frames_per_window)  # the rest would be truncated
+        if edge.size:
+            waveforms = [np.concatenate([edge, waveform, edge]) for waveform in waveforms]
+        if bank.scales_windows:
+            waveforms = [np.pad(waveform, (0, max(0, num_used - waveform.size))) for waveform in waveforms]
+        return fbanks_of([waveform[:num_used] for waveform in waveforms], bank, self.fbank_backend)
 
     @staticmethod
     def _in_form(batch: NDArray[Any], return_tensors: str | None) -> Tensor | NDArray[Any] | list[NDArray[Any]]:
@@ -202,14 +243,35 @@ class ASTFeatureExtractor:
         return batch if return_tensors == "np" else list(batch)
 
     def fbank(self, waveforms: Tensor) -> Tensor:
-        """Return log-mel energies of shape (batch, num_frames, num_mel_bins) for waveforms (batch, num_samples)."""
-        from ast_cli.audio.fbank.torch_fbank import FBANK_BACKENDS
-
-        return FBANK_BACKENDS[self.fbank_backend](waveforms, self.fbank_config)
+        """Return the fbanks (batch, num_frames, num_mel_bins) of waveforms (batch, num_samples) with their edges."""
+        return self.filter_bank.of_batch(waveforms, self.fbank_backend)
 
     def fbank_blocks(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Yield the log-mel energies of one waveform that arrives in blocks, as `fbank_blocks` does."""
-        return fbank_blocks(blocks, self.fbank_config, self.fbank_backend)
+        """Yield the fbank of one waveform that arrives in blocks, each block of shape (num_frames, num_mel_bins).
+
+        If the front end scales windows, these are the fbanks of adjacent windows one after another.
+        """
+        if self.filter_bank.scales_windows:
+            return (window.content for window in self.windows(blocks, self.longest_hop_frames))
+        return fbank_blocks(blocks, self.filter_bank, self.fbank_backend)
+
+    def windows(self, blocks: Iterable[NDArray[np.float32]], hop_frames: int) -> Iterator[AudioWindow]:
+        """Yield the windows of one waveform that arrives in blocks, each an fbank (num_frames, num_mel_bins).
+
+        Args:
+            blocks: Consecutive mono samples, each block of shape (num_samples,).
+            hop_frames: Number of frames from the start of one window to the next.
+        """
+        if not self.filter_bank.scales_windows:
+            yield from slice_windows(self.fbank_blocks(blocks), self.frames_per_window, hop_frames)
+            return
+        for window in self.waveform_windows(blocks, hop_frames):
+            (fbank,) = fbanks_of([window.content], self.filter_bank, self.fbank_backend)
+            yield AudioWindow(window.start_frame, fbank)
+
+    def waveform_windows(self, blocks: Iterable[NDArray[np.float32]], hop_frames: int) -> Iterator[AudioWindow]:
+        """Yield the same windows as samples (num_samples,), from which `fbank` computes them on another device."""
+        return slice_waveform(blocks, self.filter_bank, self.frames_per_window, hop_frames)
 
     def input_values(self, fbanks: Sequence[Fbank]) -> Fbank:
         """Pad or truncate fbanks to ``max_length`` frames, then normalize them.
@@ -218,7 +280,7 @@ class ASTFeatureExtractor:
         and digital silence -1.278, and the models were trained with this difference.
 
         Args:
-            fbanks: Log-mel energies, each of shape (num_frames, num_mel_bins), as arrays or as tensors.
+            fbanks: Fbanks, each of shape (num_frames, num_mel_bins), as arrays or as tensors.
 
         Returns:
             Array, or tensor on the device of the fbanks, of shape (batch, max_length, num_mel_bins).
@@ -233,7 +295,7 @@ class ASTFeatureExtractor:
         """Normalize padded fbanks of shape (batch, max_length, num_mel_bins) in place, and return them."""
         if self.do_normalize:
             padded -= self.mean
-            padded /= 2 * self.std
+            padded /= self.num_stds * self.std
         return padded
 
     def to_dict(self) -> dict[str, Any]:
@@ -241,7 +303,7 @@ class ASTFeatureExtractor:
         return {
             "padding_side": "right",
             **self.extra,
-            "feature_extractor_type": FEATURE_EXTRACTOR_TYPE,
+            "feature_extractor_type": self.feature_extractor_type,
             "feature_size": self.feature_size,
             "sampling_rate": self.sampling_rate,
             "num_mel_bins": self.num_mel_bins,
@@ -254,8 +316,10 @@ class ASTFeatureExtractor:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], where: str = PREPROCESSOR_NAME, **overrides: Any) -> ASTFeatureExtractor:
-        """Build the extractor from the content of ``preprocessor_config.json``; missing keys get AudioSet's values.
+    def from_dict(cls, values: Mapping[str, Any], where: str = PREPROCESSOR_NAME, **overrides: Any) -> Self:
+        """Build the extractor from the content of ``preprocessor_config.json``; missing keys get the family's values.
+
+        ``FeatureExtractor.from_dict`` returns an extractor of the family that the content names.
 
         Args:
             values: Content of the file.
@@ -265,10 +329,14 @@ class ASTFeatureExtractor:
         Raises:
             CheckpointError: If the file belongs to another feature extractor, or a value is invalid.
         """
-        refuse_foreign_front_end(values, where)
-        values = {key: value for key, value in values.items() if key not in ("feature_extractor_type", "fbank_backend")}
+        kind = extractor_type(values, where)
+        family = extractor_class(kind)
+        if not issubclass(family, cls):
+            raise CheckpointError(f"{where}: needs another front end, {kind}, than {cls.__name__}")
+        names_no_parameter = ("feature_extractor_type", "fbank_backend", *CODE_KEYS)
+        values = {key: value for key, value in values.items() if key not in names_no_parameter}
         try:
-            return cls(**{**values, **overrides})
+            return family(**{**values, **overrides})
         except (UsageError, TypeError) as error:
             raise CheckpointError(f"{where}: {error}") from error
 
@@ -280,8 +348,8 @@ class ASTFeatureExtractor:
         front_end: FrontEndName | None = None,
         config: Mapping[str, Any] | None = None,
         **overrides: Any,
-    ) -> ASTFeatureExtractor:
-        """Load the extractor of a checkpoint.
+    ) -> Self:
+        """Load the extractor of a checkpoint; ``FeatureExtractor.from_pretrained`` loads that of any family.
 
         Args:
             model: Folder, alias or hub id, as in `ast_cli.ASTForAudioClassification.from_pretrained`.
@@ -313,7 +381,7 @@ class ASTFeatureExtractor:
 
     def __repr__(self) -> str:
         """Return the class name with all parameters as JSON."""
-        return f"ASTFeatureExtractor({json.dumps(self.to_dict())})"
+        return f"{type(self).__name__}({json.dumps(self.to_dict())})"
 
 
 def _filled(shape: tuple[int, ...], value: float, like: Any) -> Any:
@@ -321,121 +389,3 @@ def _filled(shape: tuple[int, ...], value: float, like: Any) -> Any:
     if is_tensor(like):
         return like.new_full(shape, float(value), dtype=sys.modules["torch"].float32)
     return np.full(shape, value, np.float32)
-
-
-def _as_batch(raw_speech: Any, frame_length_samples: int) -> list[Any]:
-    """Return a list of waveforms from one waveform or several, without copying them."""
-    if isinstance(raw_speech, np.ndarray) or is_tensor(raw_speech):
-        if raw_speech.ndim > 2:
-            raise UsageError(
-                f"a waveform has one dimension and a batch two, but this array has {raw_speech.ndim}: "
-                f"{_remedy(raw_speech)}"
-            )
-        if raw_speech.ndim == 2 and 0 < raw_speech.shape[1] < min(frame_length_samples, len(raw_speech)):
-            num_waveforms, num_samples = raw_speech.shape
-            raise UsageError(
-                f"an array of shape {(num_waveforms, num_samples)} is a batch of {num_waveforms} waveforms of "
-                f"{num_samples} samples each; if it is one recording, {_remedy(raw_speech)}"
-            )
-        batch = list(raw_speech) if raw_speech.ndim == 2 else [raw_speech]
-    elif isinstance(raw_speech, list | tuple) and raw_speech and not np.isscalar(raw_speech[0]):
-        batch = list(raw_speech)
-    else:
-        batch = [raw_speech]
-    if not batch:
-        raise AudioError(ErrorCode.NO_SAMPLES, "the batch contains no waveforms")
-    return batch
-
-
-def _as_array(numbers: Any) -> NDArray[Any]:
-    """Return a list of Python numbers as an array of floats; integers above 1 stay integers, whose scale is unknown."""
-    try:
-        array = np.asarray(numbers)
-    except ValueError:  # rows of unequal length
-        array = np.asarray(None)
-    if array.dtype.kind not in "fiu":
-        raise UsageError(
-            f"a waveform is an array, a tensor or a list of floats, not {type(numbers).__name__} "
-            "(ast_cli.load_waveform reads a file)"
-        )
-    is_unambiguous = array.dtype.kind != "f" and array.size and np.abs(array).max() <= 1
-    return array.astype(np.float32) if is_unambiguous else array
-
-
-def as_float32(waveform: Waveform) -> NDArray[np.float32]:
-    """Return one waveform as float32 samples in [-1, 1], shape (num_samples,).
-
-    Integer samples are scaled by their type; the reference takes int16 samples as they are, 32,768 times too loud.
-
-    Raises:
-        UsageError: If the waveform is not one-dimensional, or its type has no known scale.
-        AudioError: If the waveform contains no samples, or samples that are not finite.
-    """
-    if is_tensor(waveform):
-        waveform = waveform.detach().cpu()
-        array: NDArray[Any] = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
-    elif isinstance(waveform, np.ndarray):
-        array = waveform
-    else:
-        array = _as_array(waveform)
-    if array.ndim != 1:
-        raise UsageError(f"a waveform must be mono, shape (num_samples,), not {array.shape}: {_remedy(array)}")
-    if array.size == 0:
-        raise AudioError(ErrorCode.NO_SAMPLES, "the waveform contains no samples")
-    samples = scale_to_float32(array)
-    if samples is None:
-        raise UsageError(f"samples of type {array.dtype} have no known scale: convert them to floats in [-1, 1]")
-    if not np.isfinite(samples).all():
-        raise AudioError(ErrorCode.NON_FINITE, "the waveform contains NaN or infinite samples: replace them by 0 first")
-    return samples
-
-
-def checked_waveform(waveform: Waveform, sampling_rate: int, *, stacklevel: int = 3) -> NDArray[np.float32]:
-    """Return one waveform as `as_float32` does, and check that it is a plausible recording.
-
-    A peak above `MAX_PEAK` times full scale gives a warning.
-
-    Args:
-        waveform: Mono samples, shape (num_samples,).
-        sampling_rate: Sampling rate in Hz.
-        stacklevel: Stack level of the warning: 2 for the caller's line, 3 for the line of the caller's caller.
-
-    Raises:
-        UsageError: If the waveform is shorter than one frame, or as in `as_float32`.
-        AudioError: As in `as_float32`.
-    """
-    samples = as_float32(waveform)
-    frame_length_samples = int(sampling_rate) * FRAME_LENGTH_MS // 1000
-    if samples.size < frame_length_samples:
-        raise UsageError(
-            f"a waveform of {samples.size} samples is shorter than one frame, {FRAME_LENGTH_MS} ms or "
-            f"{frame_length_samples} samples at {sampling_rate} Hz: pass a whole recording, shape (num_samples,)"
-        )
-    peak = float(max(samples.max(), -samples.min()))
-    if peak > MAX_PEAK:
-        warnings.warn(
-            f"the waveform's peak is {peak:g}, {peak:.0f} times full scale (1), so its features will be wrong; "
-            "divide 16-bit samples by 32768, or pass the int16 array unchanged",
-            AstWarning,
-            stacklevel=stacklevel,
-        )
-    return samples
-
-
-def _remedy(array: NDArray[Any] | Tensor) -> str:
-    """Return advice on how to get one waveform from an array of another shape.
-
-    Of two axes, the shorter one is taken for the channels.
-    """
-    if array.ndim == 0:
-        return "a single number is not a recording"
-    if array.ndim > 2:
-        first = ", ".join("0" * (array.ndim - 2))
-        return f"select one recording, such as waveform[{first}], and mix its channels down"
-    axis = 0 if array.shape[0] <= array.shape[1] else 1
-    dtype = str(array.dtype).removeprefix("torch.")
-    steps = {str(integer): round(1 / scale) for integer, scale in INTEGER_SCALES.items()}
-    scaled = (
-        f"(waveform / {steps[dtype]})" if dtype in steps else "waveform"
-    )  # the mean of integers would lose their scale
-    return f"mix its channels down with {scaled}.mean(axis={axis})"

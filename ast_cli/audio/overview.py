@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.fbank.blocks import RunningFbank
-from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S, LOW_HZ, FbankConfig, mel_scale
-from ast_cli.audio.front_end import FbankBackend
+from ast_cli.audio.fbank.filter_bank import FbankBackend
+from ast_cli.audio.fbank.kaldi_bank import KaldiBank
+from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S, LOW_HZ, mel_scale
 from ast_cli.audio.sample_stream import SampleStream
 from ast_cli.errors import WarningCode
 
@@ -44,7 +45,7 @@ class Overview:
     envelope_column_s: float
     log_energies: NDArray[np.float32]
     column_s: float
-    config: FbankConfig
+    config: KaldiBank
 
     def bin_of(self, frequency_hz: float) -> float:
         """Return the position of a frequency among the mel filters: 0 is the center of the first one."""
@@ -62,7 +63,7 @@ class OverviewBuilder:
         max_columns: Greatest number of columns of a result.
     """
 
-    def __init__(self, config: FbankConfig, backend: FbankBackend = "numpy", max_columns: int = MAX_COLUMNS) -> None:
+    def __init__(self, config: KaldiBank, backend: FbankBackend = "numpy", max_columns: int = MAX_COLUMNS) -> None:
         self._config = config
         self._fbank = RunningFbank(config, backend)
         per_step = max(1, round(config.sampling_rate * ENVELOPE_STEP_S))

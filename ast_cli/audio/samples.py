@@ -11,7 +11,7 @@ from ast_cli.audio.channels import EACH, Channels
 
 # Value of one step of an integer type. For 64-bit integers in arrays from memory there is no common scale.
 INTEGER_SCALES = {np.dtype(np.int8): 2.0**-7, np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
-MODEL_SAMPLING_RATE = 16000  # Hz; the rate of all published AST checkpoints
+MODEL_SAMPLING_RATE = 16000  # Hz; the rate of most published checkpoints
 MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1_000, 768_000  # Hz; from telephone toys to oversampling converters
 MAX_PEAK = 10.0  # times full scale, for arrays from memory; larger floats are probably integers that were not scaled
 LOUDEST_SAMPLE = 1e15  # above it, the power of a frame overflows float32

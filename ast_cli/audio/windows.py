@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S, FbankConfig
+from ast_cli.audio.fbank.blocks import with_edges
+from ast_cli.audio.fbank.filter_bank import FilterBank
 from ast_cli.errors import UsageError
 
 
@@ -32,22 +33,24 @@ class AudioWindow:
     content: NDArray[np.float32]
 
 
-def hop_frames_of(hop_s: float | None, max_length: int) -> int:
-    """Convert a hop in seconds to whole frames of 10 ms.
+def hop_frames_of(hop_s: float | None, longest_frames: int, frame_shift_ms: float) -> int:
+    """Convert a hop in seconds to whole frames.
 
     Args:
         hop_s: Seconds from the start of one window to the start of the next; None for adjacent windows.
-        max_length: Length of a window in frames.
+        longest_frames: Hop of adjacent windows in frames.
+        frame_shift_ms: Milliseconds from one frame to the next.
 
     Raises:
         UsageError: If the hop is shorter than one frame, or longer than a window and would skip frames.
     """
     if hop_s is None:
-        return max_length
-    hop_frames = round(hop_s / FRAME_SHIFT_S) if math.isfinite(hop_s) else 0
-    if not 1 <= hop_frames <= max_length:
-        window_s = max_length * FRAME_SHIFT_S
-        raise UsageError(f"--hop must be from 0.01 s to the model's window of {window_s:.2f} s, not {hop_s:g} s")
+        return longest_frames
+    frame_s = frame_shift_ms / 1000
+    hop_frames = round(hop_s / frame_s) if math.isfinite(hop_s) else 0
+    if not 1 <= hop_frames <= longest_frames:
+        window_s = longest_frames * frame_s
+        raise UsageError(f"--hop must be from {frame_s:g} s to the model's window of {window_s:.2f} s, not {hop_s:g} s")
     return hop_frames
 
 
@@ -66,22 +69,24 @@ def slice_windows(
 
 
 def slice_waveform(
-    blocks: Iterable[NDArray[np.float32]], config: FbankConfig, max_length: int, hop_frames: int
+    blocks: Iterable[NDArray[np.float32]], bank: FilterBank, max_length: int, hop_frames: int
 ) -> Iterator[AudioWindow]:
-    """Cut a stream of samples into the samples of the same windows, for a filter bank on a GPU.
+    """Cut a stream of samples into the samples of the same windows, for a filter bank on a GPU or one that scales them.
 
-    A frame depends only on its own samples, so the fbank of these samples equals the window of the long fbank.
+    A frame depends only on its own samples, so the fbank of these samples equals the window of the long fbank; a bank
+    that scales windows has no long fbank. The samples begin and end with the zeros that the bank asks for.
 
     Args:
         blocks: Consecutive mono samples, each block of shape (num_samples,).
-        config: Parameters of the filter bank.
+        bank: The filter bank.
         max_length: Length of a window in frames.
         hop_frames: Number of frames from the start of one window to the next, at most ``max_length``.
     """
-    step = config.frame_shift_samples
-    for start, samples in _slice(blocks, config.num_samples(max_length), hop_frames * step, row_step=step):
-        num_whole = config.num_samples(max(1, config.num_frames(samples.size)))
-        missing = max(0, num_whole - samples.size)  # if the recording is shorter than one frame
+    step = bank.frame_shift_samples
+    edged = with_edges(blocks, bank)
+    for start, samples in _slice(edged, bank.num_samples(max_length), hop_frames * step, row_step=step):
+        num_whole = bank.num_samples(max(1, bank.num_frames(samples.size)))
+        missing = max(0, num_whole - samples.size)  # of a recording shorter than one frame, or than a scaled window
         yield AudioWindow(start // step, np.pad(samples, (0, missing)) if missing else samples[:num_whole])
 
 

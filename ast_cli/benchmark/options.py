@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ast_cli.audio.front_end import FrontEndName, check_front_end_name
+from ast_cli.audio.front_ends.unstated import FrontEndName, check_front_end_name
 from ast_cli.benchmark.peers import REFERENCE
 from ast_cli.engine.options import EngineName, EngineOptions
 from ast_cli.errors import UsageError

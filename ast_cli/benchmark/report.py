@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ast_cli import __version__
-from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
 from ast_cli.benchmark.peers import FLOP_FORMULA, OURS, REFERENCE, flop_per_window, peer_name
 from ast_cli.engine.interface import cpu_name
 from ast_cli.engine.options import EXTRAS
@@ -222,13 +221,10 @@ def describe_machine(device: torch.device, *, with_reference: bool, facts: Mappi
     return Machine(platform.platform(), processor, str(device), device_name, num_threads, versions)
 
 
-def describe_model(name: str, weights: str, num_parameters: int | None, config: ASTConfig) -> ModelFacts:
+def describe_model(
+    name: str, weights: str, num_parameters: int | None, config: ASTConfig, window_s: float
+) -> ModelFacts:
     """Return the description of a model; see `ModelFacts`."""
     return ModelFacts(
-        name, weights, num_parameters, config.num_tokens, window_s(config), flop_per_window=flop_per_window(config)
+        name, weights, num_parameters, config.num_tokens, window_s, flop_per_window=flop_per_window(config)
     )
-
-
-def window_s(config: ASTConfig) -> float:
-    """Return the length of one window in seconds: 10.24 for 1024 frames."""
-    return config.max_length * FRAME_SHIFT_S

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.front_end import FbankBackend
+from ast_cli.audio.fbank.filter_bank import FbankBackend
+from ast_cli.audio.feature_extractor import FeatureExtractor
+from ast_cli.audio.front_ends.kaldi import ASTFeatureExtractor
 from ast_cli.benchmark.options import BenchmarkOptions
 from ast_cli.benchmark.peers import (
     SIZES,
@@ -34,7 +35,6 @@ from ast_cli.benchmark.report import (
     compare_measurements,
     describe_machine,
     describe_model,
-    window_s,
 )
 from ast_cli.benchmark.stages import CLIP_FRAMES, front_end_stages, model_stage
 from ast_cli.benchmark.timing import median_and_spread_ms, time_alternating
@@ -76,13 +76,13 @@ def run_benchmark(
         report_progress(f"loading {options.model}")
         model = load_model(options.model)
         backend: FbankBackend = "native" if plan.engine in TORCH_ENGINES else "numpy"  # as in `ast classify`
-        extractor = _extractor(options, model.config, backend)
+        extractor, window_s = _front_end(options, model.config, backend)
         references = load_references(model, plan.reference_attns) if options.compare else {}
         difference = check_agreement(model, references, plan.settings[0], plan.device) if references else None
-        measurements, facts = _measure(model, references, plan, options, report_progress)
+        measurements, facts = _measure(model, references, plan, options, window_s, report_progress)
         report_progress("timing decode and fbank")
         front_end = front_end_stages(extractor, plan.device, options)
-        stages = (*front_end, model_stage(measurements, model.config, plan.device))
+        stages = (*front_end, model_stage(measurements, window_s, plan.device))
         return BenchmarkReport(
             describe_machine(plan.device, with_reference=bool(references), facts=facts),
             describe_model(
@@ -90,6 +90,7 @@ def run_benchmark(
                 "random" if options.model in SIZES else "checkpoint",
                 sum(parameter.numel() for parameter in model.parameters()),
                 model.config,
+                window_s,
             ),
             difference,
             tuple(measurements),
@@ -112,16 +113,16 @@ def _benchmark_exported(options: BenchmarkOptions, report_progress: Callable[[st
     report_progress(f"loading {options.model}")
     settings = EngineOptions(options.engine or "auto", options.device, num_threads=options.num_threads)
     peer, config, dtype = exported_peer(options.model, settings)
-    extractor = _extractor(options, config, "numpy")
+    extractor, window_s = _front_end(options, config, "numpy")
     cpu = torch.device("cpu")
     measurements = []
     for batch_size in dict.fromkeys(options.batch_sizes or CPU_BATCH_SIZES):
         report_progress(f"timing {dtype}, batch size {batch_size}")
-        measurements += _measure_cell([peer], config, cpu, dtype, batch_size, options)
+        measurements += _measure_cell([peer], config, cpu, dtype, batch_size, options, window_s)
     report_progress("timing decode and fbank")
-    stages = (*front_end_stages(extractor, cpu, options), model_stage(measurements, config, cpu))
+    stages = (*front_end_stages(extractor, cpu, options), model_stage(measurements, window_s, cpu))
     machine = describe_machine(cpu, with_reference=False, facts=peer.facts)
-    facts = describe_model(options.model, "exported", None, config)
+    facts = describe_model(options.model, "exported", None, config, window_s)
     return BenchmarkReport(machine, facts, None, tuple(measurements), (), stages)
 
 
@@ -189,6 +190,7 @@ def _measure(
     references: dict[str, nn.Module],
     plan: _Plan,
     options: BenchmarkOptions,
+    window_s: float,
     report_progress: Callable[[str], None],
 ) -> tuple[list[Measurement], dict[str, str]]:
     """Time every cell; return the measurements and the facts of the engine."""
@@ -203,7 +205,9 @@ def _measure(
         all_peers = [*peers, *reference_peers(references, model.config, plan.device, dtype)]
         for batch_size in plan.batch_sizes:
             report_progress(f"timing {setting.dtype}, batch size {batch_size}")
-            measurements += _measure_cell(all_peers, model.config, plan.device, setting.dtype, batch_size, options)
+            measurements += _measure_cell(
+                all_peers, model.config, plan.device, setting.dtype, batch_size, options, window_s
+            )
     return measurements, facts
 
 
@@ -214,8 +218,9 @@ def _measure_cell(
     dtype: str,
     batch_size: int,
     options: BenchmarkOptions,
+    window_s: float,
 ) -> list[Measurement]:
-    """Time all peers on batches of one size.
+    """Time all peers on batches of one size, of windows of ``window_s`` seconds.
 
     Raises:
         DeviceError: If a batch does not fit into memory.
@@ -232,10 +237,7 @@ def _measure_cell(
         if not is_memory:
             raise
         raise DeviceError(f"a batch of {batch_size} does not fit into memory; choose a smaller --batch-size") from error
-    return [
-        _measurement(peer, times, dtype, batch_size, window_s(config))
-        for peer, times in zip(peers, times_s, strict=True)
-    ]
+    return [_measurement(peer, times, dtype, batch_size, window_s) for peer, times in zip(peers, times_s, strict=True)]
 
 
 def _measurement(peer: Peer, times_s: Sequence[float], dtype: str, batch_size: int, audio_s: float) -> Measurement:
@@ -257,17 +259,21 @@ def _measurement(peer: Peer, times_s: Sequence[float], dtype: str, batch_size: i
     )
 
 
-def _extractor(options: BenchmarkOptions, config: ASTConfig, fbank_backend: FbankBackend) -> ASTFeatureExtractor:
-    """Return the feature extractor of the model, with a window that contains the whole clip.
+def _front_end(
+    options: BenchmarkOptions, config: ASTConfig, fbank_backend: FbankBackend
+) -> tuple[FeatureExtractor, float]:
+    """Return the model's feature extractor, with a window that contains the whole clip, and its own window in seconds.
 
     Raises:
         CheckpointError: As in `ast_cli.tagging.tagger.extractor_for`.
     """
+    own: FeatureExtractor
     if options.model in SIZES:
-        own = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins)
+        own = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins, max_length=config.max_length)
     else:
         own = extractor_for(options.model, config, front_end=options.front_end)
-    return ASTFeatureExtractor.from_dict({**own.to_dict(), "max_length": CLIP_FRAMES}, fbank_backend=fbank_backend)
+    with_clip = {**own.to_dict(), "max_length": CLIP_FRAMES}
+    return FeatureExtractor.from_dict(with_clip, fbank_backend=fbank_backend), own.window_s
 
 
 @contextlib.contextmanager

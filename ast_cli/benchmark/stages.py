@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from ast_cli.audio.decode import open_audio
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.benchmark.options import BenchmarkOptions
 from ast_cli.benchmark.peers import OURS, SEED
-from ast_cli.benchmark.report import Measurement, StageTime, window_s
+from ast_cli.benchmark.report import Measurement, StageTime
 from ast_cli.benchmark.timing import median_and_spread_ms, time_alternating
-from ast_cli.model.config import ASTConfig
 
 CLIP_S = 10.0  # length of audio that the times refer to
 CLIP_FRAMES = 1024  # length of a window that contains the whole clip
@@ -28,7 +27,7 @@ FBANK_BATCH_SIZE = 8
 
 
 def front_end_stages(
-    extractor: ASTFeatureExtractor, device: torch.device, options: BenchmarkOptions
+    extractor: FeatureExtractor, device: torch.device, options: BenchmarkOptions
 ) -> Iterator[StageTime]:
     """Time decoding a compressed file, and the filter bank for one clip and for several."""
     cpu = torch.device("cpu")
@@ -61,7 +60,7 @@ def _decode(file: Path) -> int:
         return sum(block.size for block in stream)
 
 
-def _fbank_on_device(extractor: ASTFeatureExtractor, waveforms: Tensor) -> Tensor:
+def _fbank_on_device(extractor: FeatureExtractor, waveforms: Tensor) -> Tensor:
     """Compute features of waveforms (batch, num_samples) on their device."""
     input_values: Tensor = extractor.input_values(list(extractor.fbank(waveforms)))
     return input_values
@@ -75,10 +74,10 @@ def _time_stage(
     return _stage_time(stage, device, batch_size, *median_and_spread_ms(times_s), batch_size * CLIP_S)
 
 
-def model_stage(measurements: Sequence[Measurement], config: ASTConfig, device: torch.device) -> StageTime:
-    """Return our fastest measurement as the time of the model stage."""
+def model_stage(measurements: Sequence[Measurement], window_s: float, device: torch.device) -> StageTime:
+    """Return our fastest measurement, of windows of this many seconds, as the time of the model stage."""
     best = max((m for m in measurements if m.library == OURS), key=lambda m: m.windows_per_s)
-    audio_s = best.batch_size * window_s(config)
+    audio_s = best.batch_size * window_s
     return _stage_time("model", device, best.batch_size, best.median_ms, best.spread_ms, audio_s)
 
 

@@ -70,12 +70,12 @@ def _repo_id(name: str) -> str:
 
 def _load_once(folder: Path) -> int:
     """Load the model and its feature extractor as the other commands do, and return the number of labels."""
-    from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+    from ast_cli.audio.feature_extractor import FeatureExtractor
     from ast_cli.model.transformer import ASTForAudioClassification
 
     # A checkpoint without a front end or label names is complete; the commands that need them report what is missing.
     if (folder / PREPROCESSOR_NAME).is_file():
-        ASTFeatureExtractor.from_pretrained(folder)
+        FeatureExtractor.from_pretrained(folder)
     return ASTForAudioClassification.from_pretrained(folder, unnamed_labels=True).config.num_labels
 
 

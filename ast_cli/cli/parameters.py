@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ast_cli.audio.front_end import FrontEndName
+from ast_cli.audio.front_ends.unstated import FrontEndName
 from ast_cli.cli.completion import complete_models
 from ast_cli.cli.option_flags import option_of
 from ast_cli.cli.streams import note

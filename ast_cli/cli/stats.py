@@ -18,8 +18,8 @@ from ast_cli.results import SCHEMA_VERSION, path_fields
 from ast_cli.tagging.options import DecodeOptions
 
 if TYPE_CHECKING:
-    from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-    from ast_cli.audio.front_end import FrontEndName
+    from ast_cli.audio.feature_extractor import FeatureExtractor
+    from ast_cli.audio.front_ends.unstated import FrontEndName
     from ast_cli.training.data.statistics import FbankStatistics
 
 
@@ -107,11 +107,12 @@ def stats(
 
 def _feature_extractor(
     model: str | Path | None, front_end: FrontEndName | None, changes: dict[str, Any]
-) -> ASTFeatureExtractor:
-    from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+) -> FeatureExtractor:
+    from ast_cli.audio.feature_extractor import FeatureExtractor
+    from ast_cli.audio.front_ends.kaldi import ASTFeatureExtractor
 
     own = ASTFeatureExtractor(**changes)  # validates the flags; the message then names no checkpoint
-    return own if model is None else ASTFeatureExtractor.from_pretrained(model, front_end=front_end, **changes)
+    return own if model is None else FeatureExtractor.from_pretrained(model, front_end=front_end, **changes)
 
 
 def _print_json(statistics: FbankStatistics, *, padded: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from ast_cli.files.atomic import write_whole
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_SHOWN = 80  # maximum number of characters of a value in a message
-FEATURE_EXTRACTOR_TYPE = "ASTFeatureExtractor"  # as written to preprocessor_config.json
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
@@ -56,19 +54,6 @@ def write_json_object(file: Path, value: dict[str, Any]) -> None:
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: JSON cannot represent one of its values ({error})") from error
     write_whole(file, f"{text}\n".encode(), CheckpointError)
-
-
-def refuse_foreign_front_end(preprocessor: Mapping[str, Any], where: str) -> None:
-    """Reject a ``preprocessor_config.json`` of another feature extractor, such as MAEST's.
-
-    The model may have the same type and shape, so this is the only sign that its scores would be wrong.
-
-    Raises:
-        CheckpointError: If the file names another feature extractor.
-    """
-    kind = preprocessor.get("feature_extractor_type")
-    if kind not in (None, FEATURE_EXTRACTOR_TYPE):
-        raise CheckpointError(f"{where}: needs another front end, {shown(kind)}: its scores would be wrong here")
 
 
 def shown(value: object) -> str:

@@ -20,6 +20,13 @@ INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
 PICKLE_NAME = "pytorch_model.bin"
 ONNX_NAME = "model.onnx"  # written by `ast export`, as are OpenVINO's model.xml and model.bin
 OPENVINO_NAME = "model.xml"
+# Feature extractors that a ``preprocessor_config.json`` may name, and their modules in `ast_cli.audio.front_ends`.
+FEATURE_EXTRACTORS = {"ASTFeatureExtractor": "kaldi"}
+AST_EXTRACTOR = "ASTFeatureExtractor"  # of a file that names none
+CODE_KEYS = (
+    "auto_map",
+    "custom_pipelines",
+)  # keys that name code to import: ignored, and not written back
 EXPORTED_NAMES = (ONNX_NAME, OPENVINO_NAME, "model.bin")
 EXPORTED_SUFFIXES = (".onnx", ".xml")
 DEFAULT_REVISION = "main"

@@ -11,14 +11,13 @@ from typing import Any
 from ast_cli.errors import CheckpointError, UsageError
 from ast_cli.files.json_object import read_json_object, shown, write_json_object
 from ast_cli.hub.folders import checkpoint_folder
-from ast_cli.hub.names import CONFIG_NAME
+from ast_cli.hub.names import CODE_KEYS, CONFIG_NAME
 from ast_cli.labels import counts_as_audioset, is_plain, is_speech_commands, mostly_audioset, placeholder_labels
 
 MODEL_TYPE = "audio-spectrogram-transformer"
 HIDDEN_ACTS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 LABEL_KEYS = ("id2label", "label2id", "num_labels")
-CODE_KEYS = ("auto_map", "custom_pipelines")  # these keys name code to import: ignored, and not written back
 MAX_LABELS = 100_000
 NUM_PREFIX_TOKENS = 2  # the classification and the distillation token
 MAX_TOKENS = 1_000_000  # limit on position embeddings; a larger number can only be an attack on the memory

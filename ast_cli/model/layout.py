@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ast_cli import labels as audioset
+from ast_cli.audio.front_ends import extractor_type
 from ast_cli.errors import CheckpointError
-from ast_cli.files.json_object import read_json_object, refuse_foreign_front_end, shown
+from ast_cli.files.json_object import read_json_object, shown
 from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
 from ast_cli.model.config import MODEL_TYPE, NUM_PREFIX_TOKENS, ASTConfig
 
@@ -242,7 +243,7 @@ def check_front_end(folder: Path) -> None:
     """
     file = folder / PREPROCESSOR_NAME
     if file.is_file():
-        refuse_foreign_front_end(read_json_object(file), str(folder))
+        extractor_type(read_json_object(file), str(folder))
 
 
 def own_names(tensors: Mapping[str, Array], *, with_head: bool) -> dict[str, Array]:

@@ -263,7 +263,7 @@ class ASTModel(ASTBase):
         """Encode spectrograms.
 
         Args:
-            input_values: Features from `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins), of any type.
+            input_values: Features from `FeatureExtractor`, shape (batch, max_length, num_mel_bins), of any type.
             head_mask: Factors from 0 (head switched off) to 1, shape (num_heads,) or (num_layers, num_heads).
             attention_mask: Ignored; accepted so that ``model(**features)`` works. AST processes padding like any
                 other input, in training as well.
@@ -369,7 +369,7 @@ class ASTForAudioClassification(ASTBase):
         """Compute logits and, if labels are given, the loss.
 
         Args:
-            input_values: Features from `ASTFeatureExtractor`, shape (batch, max_length, num_mel_bins), of any type.
+            input_values: Features from `FeatureExtractor`, shape (batch, max_length, num_mel_bins), of any type.
             head_mask: Factors for attention heads, as in `ASTModel.forward`.
             labels: Class indices (batch,), multi-hot floats (batch, num_labels), or values for a regression.
             attention_mask: Ignored, as in `ASTModel.forward`.

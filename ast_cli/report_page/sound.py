@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.fbank.blocks import fbank_blocks
-from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S, FbankConfig
+from ast_cli.audio.fbank.kaldi_bank import KaldiBank
+from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.report_page.folding import FoldingRows
 from ast_cli.report_page.pictures import Tiles, peak_bytes, spectrogram_tiles
 from ast_cli.report_page.preview import OpusPreview
 
-FBANK = FbankConfig()  # that of AudioSet's models
+FBANK = KaldiBank()  # that of AudioSet's models
 PEAK_SAMPLES = 320  # one peak for each 20 ms
 PEAK_S = PEAK_SAMPLES / MODEL_SAMPLING_RATE
 MAX_COLUMNS = 131_072  # of one recording's spectrogram: 22 minutes at 10 ms, 24 h at 1.3 s; 1.7 MB

@@ -10,7 +10,8 @@ from typing import Annotated, Literal, get_args
 
 from ast_cli.about import TIME, About, flag_of
 from ast_cli.audio.channels import EACH, MIX, Channels, parsed_channels
-from ast_cli.audio.front_end import FbankBackend, FrontEndName, check_front_end_name
+from ast_cli.audio.fbank.filter_bank import FbankBackend
+from ast_cli.audio.front_ends.unstated import FrontEndName, check_front_end_name
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.front_end import FbankBackend, FrontEndName, is_original
-from ast_cli.audio.samples import MODEL_SAMPLING_RATE
+from ast_cli.audio.fbank.filter_bank import FbankBackend
+from ast_cli.audio.feature_extractor import FeatureExtractor
+from ast_cli.audio.front_ends.unstated import FrontEndName, is_original
 from ast_cli.engine.choice import load_engine
 from ast_cli.engine.graph.exported import extractor_inside
 from ast_cli.engine.interface import Engine
@@ -42,7 +42,7 @@ class Tagger:
         CheckpointError: If model and feature extractor do not fit each other.
     """
 
-    def __init__(self, engine: Engine, feature_extractor: ASTFeatureExtractor, name: str) -> None:
+    def __init__(self, engine: Engine, feature_extractor: FeatureExtractor, name: str) -> None:
         check_fit(engine.config, feature_extractor, name)
         self.engine = engine
         self.feature_extractor = feature_extractor
@@ -271,7 +271,7 @@ def extractor_for(
     config: ASTConfig | None,
     fbank_backend: FbankBackend = "native",
     front_end: FrontEndName | None = None,
-) -> ASTFeatureExtractor:
+) -> FeatureExtractor:
     """Return a checkpoint's feature extractor.
 
     Args:
@@ -289,10 +289,10 @@ def extractor_for(
     if config is None and is_original(name):
         _, config = load_arrays(name, unnamed_labels=True)
     values = None if config is None else config.to_dict()
-    return ASTFeatureExtractor.from_pretrained(name, front_end=front_end, config=values, fbank_backend=fbank_backend)
+    return FeatureExtractor.from_pretrained(name, front_end=front_end, config=values, fbank_backend=fbank_backend)
 
 
-def check_fit(config: ASTConfig, feature_extractor: ASTFeatureExtractor, name: str) -> None:
+def check_fit(config: ASTConfig, feature_extractor: FeatureExtractor, name: str) -> None:
     """Check that the model and the feature extractor of a checkpoint fit each other.
 
     Raises:
@@ -305,10 +305,10 @@ def check_fit(config: ASTConfig, feature_extractor: ASTFeatureExtractor, name: s
                 f"{name}: its config.json says {field} {of_model} and its preprocessor_config.json {of_features}; "
                 "one of them belongs to another model"
             )
-    if feature_extractor.sampling_rate != MODEL_SAMPLING_RATE:
+    if feature_extractor.sampling_rate != feature_extractor.published_rate:
         warnings.warn(
-            f"{name} takes audio at {feature_extractor.sampling_rate} Hz, every published AST at "
-            f"{MODEL_SAMPLING_RATE} Hz: check its preprocessor_config.json",
+            f"{name} takes audio at {feature_extractor.sampling_rate} Hz, every published "
+            f"{feature_extractor.title} at {feature_extractor.published_rate} Hz: check its preprocessor_config.json",
             AstWarning,
             stacklevel=3,
         )

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.front_end import FRONT_ENDS
+from ast_cli.audio.feature_extractor import FeatureExtractor
+from ast_cli.audio.front_ends.unstated import FRONT_ENDS
 from ast_cli.errors import UsageError
 from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig, read_config
 from ast_cli.model.transformer import ASTForAudioClassification
@@ -197,7 +197,7 @@ def _adapted_state(
     return state
 
 
-def start_feature_extractor(model: str, config: ASTConfig, options: TrainOptions) -> ASTFeatureExtractor:
+def start_feature_extractor(model: str, config: ASTConfig, options: TrainOptions) -> FeatureExtractor:
     """Return the feature extractor for a model to train, with the mean and std of the base model or of the options.
 
     A model from random weights starts with AudioSet's mean and std, or with those of ``options.front_end``.
@@ -209,11 +209,11 @@ def start_feature_extractor(model: str, config: ASTConfig, options: TrainOptions
         known = FRONT_ENDS[options.front_end or "audioset"]
         values: dict[str, Any] = {"mean": known.mean, "std": known.std}
     else:
-        values = ASTFeatureExtractor.from_pretrained(model, front_end=options.front_end).to_dict()
+        values = FeatureExtractor.from_pretrained(model, front_end=options.front_end).to_dict()
     sizes = {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
-    extractor = ASTFeatureExtractor.from_dict(values | sizes)
+    extractor = FeatureExtractor.from_dict(values | sizes)
     fixed = options.fixed_statistics()
     if fixed is not None:
         extractor.mean, extractor.std = fixed
-        extractor._check_parameters()
+        extractor.check_parameters()
     return extractor

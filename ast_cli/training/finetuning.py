@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ast_cli.audio.fbank.mel_bank import FRAMES_PER_S
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.dataset.examples import ExampleSet
 from ast_cli.dataset.soft_targets import SoftTargets
 from ast_cli.engine.torch.device import resolve_device
@@ -251,14 +250,19 @@ class Job:
         """The folder of spectrograms and embeddings."""
         return self.run.features or self.output / CHECKPOINT_NAME / FEATURES_NAME
 
-    def _read(self) -> tuple[FeatureStore, ASTFeatureExtractor, ASTConfig]:
+    def _read(self) -> tuple[FeatureStore, FeatureExtractor, ASTConfig]:
         """Compute the spectrograms, and set the input length of a ``scratch:`` model by the lengths of the clips."""
         options, is_new = self.options, self.model.startswith(SCRATCH_PREFIX)
         config = start_config(self.model, options, LONGEST_SCRATCH_INPUT)
         extractor = start_feature_extractor(self.model, config, options)
-        max_frames = config.max_length
+        max_frames = extractor.frames_per_window
+        if options.random_crop and extractor.filter_bank.scales_windows:
+            raise UsageError(
+                f"--random-crop: the front end of {extractor.title} scales each window by itself, so no window can be "
+                "cut from a longer spectrogram; cut the recordings instead"
+            )
         if options.random_crop:
-            max_frames = max(max_frames, round(options.max_clip_s * FRAMES_PER_S))
+            max_frames = max(max_frames, round(options.max_clip_s * extractor.frames_per_s))
         store = compute_features(
             self.examples.examples,
             extractor,
@@ -276,32 +280,34 @@ class Job:
             frames = min(typical, LONGEST_SCRATCH_INPUT)
             config = start_config(self.model, options, math.ceil(frames / config.patch_size) * config.patch_size)
             extractor.max_length = config.max_length
-        self._report_cut_clips(store, max_frames, max_frames if options.random_crop else config.max_length)
+        self._report_cut_clips(
+            store, max_frames, max_frames if options.random_crop else extractor.frames_per_window, extractor
+        )
         return store, extractor, config
 
     def _failures(self, store: FeatureStore) -> tuple[UnreadExample, ...]:
         """Return the clips that the teacher or this run could not read."""
         return (*(self.matched.failures if self.matched else ()), *store.failures)
 
-    def _report_cut_clips(self, store: FeatureStore, most_stored: int, max_frames: int) -> None:
+    def _report_cut_clips(
+        self, store: FeatureStore, most_stored: int, max_frames: int, extractor: FeatureExtractor
+    ) -> None:
         """Note how many clips are longer than the frames in use; one that fills the stored frames may be longer."""
         num_cut = sum(len(fbank) > max_frames or len(fbank) == most_stored for fbank in store)
         if num_cut:
             remedy = "a larger --max-clip-s" if self.options.random_crop else "--random-crop"
-            self.run.on_note(
-                f"note: {num_cut} of {len(store)} clips last {max_frames / FRAMES_PER_S:g} s or more; audio after that "
-                f"is not used without {remedy}"
-            )
+            clips = f"{num_cut} of {len(store)} clips last {max_frames / extractor.frames_per_s:g} s or more"
+            self.run.on_note(f"note: {clips}; audio after that is not used without {remedy}")
 
     def _trainer(
-        self, store: FeatureStore, extractor: ASTFeatureExtractor, config: ASTConfig, state: StateFolder
+        self, store: FeatureStore, extractor: FeatureExtractor, config: ASTConfig, state: StateFolder
     ) -> tuple[Trainer, dict[str, Clips], Splits]:
         """Build the trainer with its model, clips and evaluator; also return clips and examples of each split."""
         options, labels = self.options, self.examples.labels
         readable = replace(self.examples, examples=store.examples)
         splits = assign_splits(readable, options, needs_labels=self.matched is None)
         places = {example: i for i, example in enumerate(store.examples)}
-        clips = self._clips(store)
+        clips = self._clips(store, extractor)
         sets = {
             name: replace(clips, indices=tuple(places[example] for example in getattr(splits, name).examples))
             for name in ("train", "validation", "test")
@@ -323,12 +329,14 @@ class Job:
         kind = HeadTrainer if options.freeze_encoder else Trainer
         return kind(model, task, state), sets, splits
 
-    def _clips(self, store: FeatureStore) -> Clips:
+    def _clips(self, store: FeatureStore, extractor: FeatureExtractor) -> Clips:
         """Return all clips with their targets."""
         if self.matched is None:
             return Clips(store, target_matrix(store.examples, self.examples.labels), tuple(range(len(store))))
         num_frames = [len(fbank) for fbank in store]
-        clips = soft_clips(store, num_frames, store.examples, self.matched, self.options)
+        clips = soft_clips(
+            store, num_frames, store.examples, self.matched, self.options.soft_weight, extractor.frames_per_s
+        )
         if count := num_uncovered(clips, num_frames):
             self.run.on_note(
                 f"note: {counted(count, 'clip')} last longer than their windows in {self.matched.soft.source}; the "

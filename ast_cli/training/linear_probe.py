@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.audio.windows import slice_windows
 from ast_cli.files.atomic import write_whole
 from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
@@ -33,7 +33,7 @@ Embeddings = dict[str, NDArray[np.float32]]
 def embedded(
     clips: Clips,
     encoder: ASTModel,
-    extractor: ASTFeatureExtractor,
+    extractor: FeatureExtractor,
     folder: Path,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Clips:
@@ -77,7 +77,7 @@ def _window_parts(fbank: NDArray[np.float32], max_length: int) -> list[tuple[int
     return [(window.start_frame, window.start_frame + len(window.content)) for window in windows]
 
 
-def _digest(encoder: ASTModel, extractor: ASTFeatureExtractor) -> bytes:
+def _digest(encoder: ASTModel, extractor: FeatureExtractor) -> bytes:
     """Return a digest of encoder and extractor, on which the embeddings of all clips depend."""
     whole = hashlib.sha256(f"{VERSION} {extractor.to_dict()} {encoder.config.to_dict()}".encode())
     for name, tensor in sorted(encoder.state_dict().items()):
@@ -106,7 +106,7 @@ def _read(file: Path) -> Embeddings | None:
 
 
 @torch.inference_mode()
-def _compute(clips: Clips, encoder: ASTModel, extractor: ASTFeatureExtractor) -> Embeddings:
+def _compute(clips: Clips, encoder: ASTModel, extractor: FeatureExtractor) -> Embeddings:
     """Run the encoder over every window of every clip."""
     encoder.eval()
     all_owners, embeddings = [], []

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
 from ast_cli.about import About, default_flag, documented_fields
-from ast_cli.audio.front_end import FrontEndName
+from ast_cli.audio.front_ends.unstated import FrontEndName
 from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown
 

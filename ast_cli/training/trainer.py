@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.errors import AstError, DeviceError
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.training import augmentation
@@ -80,7 +80,7 @@ class Task:
     """
 
     clips: Clips
-    extractor: ASTFeatureExtractor
+    extractor: FeatureExtractor
     options: TrainOptions
     loss: str
     evaluator: Evaluator | None

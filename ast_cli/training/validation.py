@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.evaluation.metrics import METRIC_NAMES, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.model.transformer import ASTForAudioClassification
 from ast_cli.tagging.options import DEFAULT_THRESHOLD
@@ -51,7 +51,7 @@ class Evaluator:
     """
 
     clips: Clips
-    extractor: ASTFeatureExtractor
+    extractor: FeatureExtractor
     loss: str
     is_multi_label: bool
     batch_size: int

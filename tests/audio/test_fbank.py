@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ast_cli.audio.fbank.blocks import fbank_blocks
+from ast_cli.audio.fbank.kaldi_bank import KaldiBank
 from ast_cli.audio.fbank.mel_bank import ENERGY_FLOOR, FbankConfig, mel_filter_bank
 from ast_cli.audio.fbank.torch_fbank import log_mel_fbank, torchaudio_fbank
 from ast_cli.errors import DeviceError, UsageError
@@ -133,20 +134,20 @@ def random_blocks(waveform: NDArray[np.float32], seed: int) -> Iterator[NDArray[
 @pytest.mark.parametrize("seed", range(25))
 def test_blocks_give_the_frames_of_the_whole_waveform(seed: int) -> None:
     waveform = noise(int(np.random.default_rng(seed).integers(400, 60_000)), seed)
-    blocks = list(fbank_blocks(random_blocks(waveform, seed), FbankConfig()))
+    blocks = list(fbank_blocks(random_blocks(waveform, seed), KaldiBank()))
     np.testing.assert_allclose(np.concatenate(blocks), fbank_of(waveform), rtol=0, atol=SAME_MATHS_TOLERANCE)
 
 
 @pytest.mark.parametrize("num_samples", [1, 160, 399])
 def test_a_short_waveform_in_blocks_is_padded_to_one_frame(num_samples: int) -> None:
     waveform = noise(num_samples)
-    blocks = list(fbank_blocks(iter(np.array_split(waveform, 2)), FbankConfig()))
+    blocks = list(fbank_blocks(iter(np.array_split(waveform, 2)), KaldiBank()))
     assert len(blocks) == 1
     np.testing.assert_array_equal(blocks[0], fbank_of(np.pad(waveform, (0, 400 - num_samples))))
 
 
 def test_no_samples_in_blocks_give_no_frames() -> None:
-    assert list(fbank_blocks(iter([np.zeros(0, np.float32)]), FbankConfig())) == []
+    assert list(fbank_blocks(iter([np.zeros(0, np.float32)]), KaldiBank())) == []
 
 
 @pytest.mark.parametrize("num_mel_bins", [23, 40, 64, 80, 128, 256])

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tiny_models import small_config
 
-from ast_cli.audio.feature_extractor import (
-    AUDIOSET_MEAN,
-    AUDIOSET_STD,
-    ASTFeatureExtractor,
-    BatchFeature,
-    as_float32,
-)
+from ast_cli.audio.feature_extractor import BatchFeature
+from ast_cli.audio.front_ends.kaldi import ASTFeatureExtractor
+from ast_cli.audio.front_ends.unstated import AUDIOSET_MEAN, AUDIOSET_STD
+from ast_cli.audio.waveforms import as_float32
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, ErrorCode, UsageError
 from ast_cli.hub.names import PREPROCESSOR_NAME
 from ast_cli.model.transformer import ASTForAudioClassification

@@ -7,10 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from ast_cli.audio.fbank.blocks import fbank_blocks
-from ast_cli.audio.fbank.mel_bank import FbankConfig, mel_filter_bank
+from ast_cli.audio.fbank.kaldi_bank import KaldiBank
+from ast_cli.audio.fbank.mel_bank import mel_filter_bank
 from ast_cli.audio.overview import Overview, OverviewBuilder, _Columns
 
-CONFIG = FbankConfig()
+CONFIG = KaldiBank()
 
 
 def overview_of(waveform: NDArray[np.float32], block_size: int, max_columns: int = 2048) -> Overview:

@@ -160,11 +160,11 @@ def test_memory_does_not_grow_with_the_recording() -> None:
     [(None, 1024), (10.24, 1024), (5.12, 512), (1, 100), (0.01, 1), (0.0149, 1), (0.0151, 2), (10.2449, 1024)],
 )
 def test_a_hop_is_rounded_to_whole_frames(hop_s: float | None, hop_frames: int) -> None:
-    assert hop_frames_of(hop_s, 1024) == hop_frames
+    assert hop_frames_of(hop_s, 1024, 10) == hop_frames
 
 
 @pytest.mark.parametrize("hop_s", [0, 0.004, -1, 10.25, 11, math.inf, -math.inf, math.nan, 1e300])
 def test_an_invalid_hop_is_refused(hop_s: float) -> None:
     with pytest.raises(UsageError) as raised:
-        hop_frames_of(hop_s, 1024)
+        hop_frames_of(hop_s, 1024, 10)
     assert str(raised.value) == f"--hop must be from 0.01 s to the model's window of 10.24 s, not {hop_s:g} s"

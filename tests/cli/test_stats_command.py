@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ast_cli.audio.decode import load_waveform
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.front_ends.kaldi import ASTFeatureExtractor
 from ast_cli.hub.folders import checkpoint_folder
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from ast_cli.audio.fbank.mel_bank import FbankConfig
+from ast_cli.audio.fbank.kaldi_bank import KaldiBank
 from ast_cli.audio.overview import Overview, OverviewBuilder
 from ast_cli.report.lanes import Lane, Span
 from ast_cli.report.panels import PANELS, PICTURE_FORMATS, Panel
@@ -30,7 +30,7 @@ LABELS = (
 
 
 def overview(duration_s: float = 4.0) -> Overview:
-    builder = OverviewBuilder(FbankConfig())
+    builder = OverviewBuilder(KaldiBank())
     builder.add(np.sin(np.arange(round(16_000 * duration_s)) / 3, dtype=np.float32))
     return builder.overview(0.0, duration_s)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ast_cli.audio.decode import load_waveform
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.front_ends.kaldi import ASTFeatureExtractor
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError, ErrorCode
 from ast_cli.tagging.options import DecodeOptions

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from ast_cli.errors import UsageError
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10
 FRAME_SHIFT_S = FRAME_SHIFT_MS / 1000
-FRAMES_PER_S = 1000 // FRAME_SHIFT_MS
 LOW_HZ = 20.0
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi's floor before the logarithm: 1.1920929e-07
@@ -28,12 +28,16 @@ MAX_MEL_BINS = 1024
 
 @dataclass(frozen=True, slots=True)
 class FbankConfig:
-    """Parameters of the filter bank; all others have Kaldi's default values.
+    """Parameters of Kaldi's filter bank; all others have Kaldi's default values.
 
     Attributes:
         sampling_rate: Sampling rate of the waveforms in Hz.
         num_mel_bins: Number of triangular filters.
     """
+
+    frame_shift_ms: ClassVar[int] = FRAME_SHIFT_MS
+    num_edge_samples: ClassVar[int] = 0  # Kaldi's snip_edges: only whole frames
+    scales_windows: ClassVar[bool] = False
 
     sampling_rate: int = 16000
     num_mel_bins: int = 128

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.front_end import FbankBackend, FrontEndName, warn_of_unused_front_end
+from ast_cli.audio.fbank.filter_bank import FbankBackend
+from ast_cli.audio.feature_extractor import FeatureExtractor
+from ast_cli.audio.front_ends.unstated import FrontEndName, warn_of_unused_front_end
 from ast_cli.engine.graph.onnx_file import read_metadata
 from ast_cli.engine.options import EngineOptions
 from ast_cli.errors import CheckpointError
@@ -34,7 +35,7 @@ def read_exported(file: Path, options: EngineOptions) -> tuple[ASTConfig, str]:
     return config, str(config.extra.get("dtype", "float32"))
 
 
-def extractor_inside(file: Path, fbank_backend: FbankBackend, front_end: FrontEndName | None) -> ASTFeatureExtractor:
+def extractor_inside(file: Path, fbank_backend: FbankBackend, front_end: FrontEndName | None) -> FeatureExtractor:
     """Return the feature extractor described inside an exported model.
 
     Args:
@@ -48,7 +49,7 @@ def extractor_inside(file: Path, fbank_backend: FbankBackend, front_end: FrontEn
     refuse_without_weights(file)
     values = text_inside(file, PREPROCESSOR_NAME)
     warn_of_unused_front_end(front_end, file)
-    return ASTFeatureExtractor.from_dict(values, f"{file}: {PREPROCESSOR_NAME}", fbank_backend=fbank_backend)
+    return FeatureExtractor.from_dict(values, f"{file}: {PREPROCESSOR_NAME}", fbank_backend=fbank_backend)
 
 
 def refuse_without_weights(file: Path) -> None:

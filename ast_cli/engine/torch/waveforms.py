@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.engine.interface import finite
 from ast_cli.engine.torch.torch_engine import TorchEngine
 
@@ -33,7 +34,7 @@ class WaveformEngine:
         feature_extractor: Feature extractor of the same checkpoint.
     """
 
-    def __init__(self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor) -> None:
+    def __init__(self, engine: TorchEngine, feature_extractor: FeatureExtractor) -> None:
         self.engine = engine
         self.feature_extractor = feature_extractor
         self.slots = [_Slot(engine.device) for _ in range(NUM_SLOTS)]
@@ -51,10 +52,10 @@ class WaveformEngine:
         self.slots.reverse()
         slot = self.slots[0]
         slot.finish()  # its memory is overwritten below
-        config, extractor = self.feature_extractor.fbank_config, self.feature_extractor
-        num_frames = [config.num_frames(waveform.size) for waveform in waveforms]
+        bank, extractor = self.feature_extractor.filter_bank, self.feature_extractor
+        num_frames = [bank.num_frames(waveform.size) for waveform in waveforms]
         try:
-            slot.reserve(len(waveforms), config.num_samples(extractor.max_length))
+            slot.reserve(len(waveforms), bank.num_samples(extractor.frames_per_window))
             num_rows = len(slot.host) if self.engine.keeps_batch_size else len(waveforms)
             samples = slot.upload(waveforms, num_rows, self.copying)
             logits = self.engine.device_logits(self.input_values(samples, num_frames))
@@ -66,7 +67,7 @@ class WaveformEngine:
 
     @torch.inference_mode()
     def input_values(self, samples: Tensor, num_frames: Sequence[int]) -> Tensor:
-        """Compute features on the device of the samples, equal to those of `ASTFeatureExtractor.input_values`.
+        """Compute features on the device of the samples, equal to those of `FeatureExtractor.input_values`.
 
         Args:
             samples: Samples of one window per row, zeros after their end, shape (batch, num_samples).
@@ -76,7 +77,9 @@ class WaveformEngine:
             Features in float32, shape (batch, max_length, num_mel_bins).
         """
         extractor = self.feature_extractor
-        fbank = extractor.fbank(samples)  # (batch, max_length, num_mel_bins)
+        fbank = extractor.fbank(samples)  # (batch, frames_per_window, num_mel_bins)
+        if (num_missing := extractor.max_length - fbank.shape[1]) > 0:
+            fbank = functional.pad(fbank, (0, 0, 0, num_missing), value=extractor.padding_value)
         for row, num_audio_frames in enumerate(num_frames):
             if num_audio_frames < extractor.max_length:
                 fbank[row, num_audio_frames:] = extractor.padding_value

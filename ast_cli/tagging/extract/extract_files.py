@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ast_cli.audio.channels import MIX
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
+from ast_cli.audio.front_ends.kaldi import ASTFeatureExtractor
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import AudioError
 from ast_cli.hub.folders import exported_file
@@ -60,7 +61,7 @@ class Extractor:
     """A feature extractor, a model where one is needed, and the options of an extraction."""
 
     model: str | None
-    feature_extractor: ASTFeatureExtractor
+    feature_extractor: FeatureExtractor
     engine: Engine | None
     options: ExtractOptions
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ast_cli.audio.channels import MIX
-from ast_cli.audio.fbank.mel_bank import FbankConfig
+from ast_cli.audio.fbank.kaldi_bank import KaldiBank
 from ast_cli.audio.overview import Overview, OverviewBuilder, WatchedStream
 from ast_cli.audio.sample_stream import SampleStream
 from ast_cli.errors import AstError, AudioError, NoInputsError, UsageError
@@ -167,7 +167,7 @@ class PlotRun:
     def _with_model(self, tagger: Tagger, workers: Workers | None) -> Generator[PlottedFile, None, None]:
         """Tag the inputs; their overviews are made of the same samples, on their way to the model."""
         watched: dict[str, tuple[SampleStream, OverviewBuilder]] = {}
-        config = tagger.feature_extractor.fbank_config
+        config = KaldiBank(tagger.feature_extractor.sampling_rate)
 
         def watching(path: str, open_stream: OpenStream) -> OpenStream:
             def open_watched() -> SampleStream:
@@ -193,7 +193,7 @@ class PlotRun:
 
     def _with_audio(self, workers: Workers | None) -> Generator[PlottedFile, None, None]:
         """Read the inputs, and take their lanes from results if there are any."""
-        config, real_path = FbankConfig(), RealPaths()
+        config, real_path = KaldiBank(), RealPaths()
         rate, options = config.sampling_rate, self._options
         with open_inputs(self._inputs, rate, options, workers, self.tally.watching) as turns:
             for turn in turns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.engine.interface import Engine
 from ast_cli.hub.folders import checkpoint_digest, checkpoint_folder
 from ast_cli.hub.names import PREPROCESSOR_NAME
@@ -15,7 +15,7 @@ CHANGES_NO_RESULT = ("batch_size",)
 
 
 def run_fingerprint(
-    model: str | None, engine: Engine | None, feature_extractor: ASTFeatureExtractor, options: WindowOptions
+    model: str | None, engine: Engine | None, feature_extractor: FeatureExtractor, options: WindowOptions
 ) -> dict[str, Any]:
     """Return the settings that results depend on: the checkpoint's content, its front end, the data type, the options.
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.channels import EACH
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.audio.windows import AudioWindow
 from ast_cli.engine.batch_size import BatchSize
 from ast_cli.engine.interface import Engine
@@ -143,7 +143,7 @@ class Batcher:
     """
 
     def __init__(
-        self, engine: Engine, feature_extractor: ASTFeatureExtractor, chooser: TagChooser, batch_size: BatchSize
+        self, engine: Engine, feature_extractor: FeatureExtractor, chooser: TagChooser, batch_size: BatchSize
     ) -> None:
         self.engine = engine
         self.feature_extractor = feature_extractor

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
-from ast_cli.audio.windows import hop_frames_of
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.engine.batch_size import BatchSize, choose_batch_size
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import CheckpointError
@@ -29,7 +28,7 @@ class LoadedModel(Protocol):
     """
 
     engine: Engine
-    feature_extractor: ASTFeatureExtractor
+    feature_extractor: FeatureExtractor
     name: str
 
     @property
@@ -62,7 +61,7 @@ def tag_chooser(model: LoadedModel, options: ClassifyOptions) -> TagChooser:
             threshold.
         CheckpointError: If the model's file of thresholds is needed and damaged.
     """
-    hop_frames_of(options.hop_s, model.feature_extractor.max_length)
+    model.feature_extractor.hop_frames(options.hop_s)
     return TagChooser(model.engine.config, options, own_thresholds(model, options))
 
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.channels import EACH, check_channel, split_channels
-from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_MS
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor, as_float32, checked_waveform
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.audio.sample_stream import SampleStream
 from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from ast_cli.audio.source import is_file
-from ast_cli.audio.windows import AudioWindow, hop_frames_of, slice_waveform, slice_windows
+from ast_cli.audio.waveforms import as_float32, checked_waveform
+from ast_cli.audio.windows import AudioWindow
 from ast_cli.errors import AstWarning, UsageError, WarningCode
 from ast_cli.tagging.options import WindowOptions
 
@@ -42,21 +42,21 @@ class Recording:
     def __init__(
         self,
         stream: SampleStream,
-        feature_extractor: ASTFeatureExtractor,
+        feature_extractor: FeatureExtractor,
         options: WindowOptions,
         channel: int | None = None,
     ) -> None:
         self.stream = stream
         self.channel = channel
         self.feature_extractor = feature_extractor
-        self.hop_frames = hop_frames_of(options.hop_s, feature_extractor.max_length)
+        self.hop_frames = feature_extractor.hop_frames(options.hop_s)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Codes of anomalies, complete once the recording has been iterated."""
         codes = {str(code) for code in self.stream.warnings}
-        config = self.feature_extractor.fbank_config
-        if round(self.stream.duration_s * config.sampling_rate) < config.frame_length_samples:
+        bank = self.feature_extractor.filter_bank
+        if round(self.stream.duration_s * bank.sampling_rate) < bank.frame_length_samples:
             codes.add(WarningCode.TOO_SHORT.value)
         return tuple(sorted(codes))
 
@@ -73,7 +73,10 @@ class Recording:
         Raises:
             AudioError: If the audio cannot be decoded, or there is none.
         """
-        return slice_windows(self.fbank_blocks(), self.feature_extractor.max_length, self.hop_frames)
+        try:
+            yield from self.feature_extractor.windows(self.stream, self.hop_frames)
+        finally:
+            self.stream.close()
 
     def waveform_windows(self) -> Iterator[AudioWindow]:
         """Yield the same windows as samples of shape (num_samples,), for a filter bank on another device.
@@ -81,23 +84,21 @@ class Recording:
         Raises:
             AudioError: If the audio cannot be decoded, or there is none.
         """
-        extractor = self.feature_extractor
         try:
-            yield from slice_waveform(self.stream, extractor.fbank_config, extractor.max_length, self.hop_frames)
+            yield from self.feature_extractor.waveform_windows(self.stream, self.hop_frames)
         finally:
             self.stream.close()
 
     def place_s(self, window: AudioWindow) -> tuple[float, float]:
         """Return start and end of a window that has been read, in seconds; at most the end of the recording."""
-        origin_s = self.stream.start_s
-        start_s = origin_s + window.start_frame * FRAME_SHIFT_MS / 1000
-        end_s = origin_s + (window.start_frame + self.feature_extractor.max_length) * FRAME_SHIFT_MS / 1000
+        origin_s, extractor = self.stream.start_s, self.feature_extractor
+        shift_ms = extractor.filter_bank.frame_shift_ms
+        start_s = origin_s + window.start_frame * shift_ms / 1000
+        end_s = origin_s + (window.start_frame + extractor.longest_hop_frames) * shift_ms / 1000
         return start_s, min(end_s, origin_s + self.stream.duration_s)
 
 
-def recordings_of(
-    stream: SampleStream, feature_extractor: ASTFeatureExtractor, options: WindowOptions
-) -> list[Recording]:
+def recordings_of(stream: SampleStream, feature_extractor: FeatureExtractor, options: WindowOptions) -> list[Recording]:
     """Return the recording of an opened file, or with ``channels="each"`` one recording for each channel.
 
     The channels have the same windows. Read one window of each channel in turn: samples that are read for one channel

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.audio.windows import AudioWindow
 from ast_cli.engine.interface import Engine
 from ast_cli.tagging.score.recording import Recording
@@ -35,7 +35,7 @@ class Runner(Protocol):
         """Start the model on windows; return a function that waits for their logits, shape (batch, num_labels)."""
 
 
-def runner_for(engine: Engine, feature_extractor: ASTFeatureExtractor) -> Runner:
+def runner_for(engine: Engine, feature_extractor: FeatureExtractor) -> Runner:
     """Return the runner for an engine: on an NVIDIA GPU one that computes the filter bank there too."""
     if not engine.device_name.startswith("cuda") or feature_extractor.fbank_backend != "native":
         return HostRunner(engine, feature_extractor)
@@ -50,7 +50,7 @@ class HostRunner:
 
     runs_ahead = False
 
-    def __init__(self, engine: Engine, feature_extractor: ASTFeatureExtractor) -> None:
+    def __init__(self, engine: Engine, feature_extractor: FeatureExtractor) -> None:
         self.engine = engine
         self.feature_extractor = feature_extractor
 
@@ -69,7 +69,7 @@ class DeviceRunner:
 
     runs_ahead = True
 
-    def __init__(self, engine: TorchEngine, feature_extractor: ASTFeatureExtractor) -> None:
+    def __init__(self, engine: TorchEngine, feature_extractor: FeatureExtractor) -> None:
         from ast_cli.engine.torch.waveforms import WaveformEngine
 
         self.waveform_engine = WaveformEngine(engine, feature_extractor)

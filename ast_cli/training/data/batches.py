@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.audio.windows import AudioWindow, slice_windows
 from ast_cli.dataset.examples import Example
 from ast_cli.training import augmentation
@@ -118,7 +118,7 @@ def chunks(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]
 
 
 def training_input(
-    batch: Batch, extractor: ASTFeatureExtractor, options: TrainOptions, rng: np.random.Generator
+    batch: Batch, extractor: FeatureExtractor, options: TrainOptions, rng: np.random.Generator
 ) -> Tensor:
     """Return the model input for an augmented batch: padded, masked, normalized, and with noise.
 

@@ -19,8 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError, AudioError, ErrorCode
 from ast_cli.files.atomic import replacing
@@ -79,7 +78,7 @@ class FeatureStore:
 
 def compute_features(
     examples: Sequence[Example],
-    feature_extractor: ASTFeatureExtractor,
+    feature_extractor: FeatureExtractor,
     *,
     max_frames: int | None,
     folder: Path,
@@ -115,16 +114,16 @@ def compute_features(
         with contextlib.closing(spectrograms), replacing(file, is_shared=True) as stream:
             index = _write(stream, key, spectrograms, feature_extractor.num_mel_bins, len(examples), on_progress)
     except OSError as error:
-        bytes_per_minute = feature_extractor.num_mel_bins * DTYPE.itemsize * 60 / FRAME_SHIFT_S
+        bytes_per_minute = feature_extractor.num_mel_bins * DTYPE.itemsize * 60 / feature_extractor.frame_shift_s
         raise AstError(
             f"{file}: cannot be written ({error.strerror}); a minute of audio needs {bytes_per_minute / 1e6:.1f} MB"
         ) from error
     return FeatureStore(file, index, examples)
 
 
-def _request(examples: Sequence[Example], extractor: ASTFeatureExtractor, max_frames: int | None) -> list[Any]:
+def _request(examples: Sequence[Example], extractor: FeatureExtractor, max_frames: int | None) -> list[Any]:
     """Return all that the energies depend on: filter bank, number of frames, and files."""
-    kind = [VERSION, extractor.sampling_rate, extractor.num_mel_bins, extractor.fbank_backend, max_frames]
+    kind = [VERSION, repr(extractor.filter_bank), extractor.fbank_backend, max_frames]
     return [kind, [_identity(example) for example in examples]]
 
 

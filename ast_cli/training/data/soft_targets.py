@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.fbank.mel_bank import FRAMES_PER_S
 from ast_cli.dataset.examples import Example, ExampleSet, manifest_with_scores, read_examples
 from ast_cli.dataset.manifest import candidate_paths
 from ast_cli.dataset.soft_targets import SoftTargets, read_soft_targets
@@ -228,7 +227,8 @@ def soft_clips(
     num_frames: Sequence[int],
     examples: Sequence[Example],
     matched: MatchedTargets,
-    options: TrainOptions,
+    weight: float | None,
+    frames_per_s: float,
 ) -> Clips:
     """Return clips with soft targets.
 
@@ -237,16 +237,17 @@ def soft_clips(
         num_frames: Number of frames of each clip.
         examples: The clips that could be read, in the order of the log-mel energies.
         matched: Scores of the clips.
-        options: Options with ``soft_weight``.
+        weight: Weight of the soft targets beside the labels; None if the labels are only kept as the truth.
+        frames_per_s: Number of frames in a second.
     """
-    soft, weight = matched.soft, options.soft_weight
+    soft = matched.soft
     are_probabilities = not matched.examples.is_multi_label
     rows = [matched.rows[example] for example in examples]
     flat, first = np.concatenate(rows), np.cumsum([0, *map(len, rows)])
     windows = None
     if len(flat) > len(examples):
         starts_s = np.repeat([example.start_s for example in examples], np.diff(first))
-        starts, ends = ((times[flat] - starts_s) * FRAMES_PER_S for times in (soft.starts, soft.ends))
+        starts, ends = ((times[flat] - starts_s) * frames_per_s for times in (soft.starts, soft.ends))
         labels = target_matrix(examples, soft.labels, np.bool_)
         windows = WindowTargets(soft.scores, flat, first, starts, ends, labels, weight, are_probabilities)
         targets = np.stack([windows.part_scores(clip, 0, length) for clip, length in enumerate(num_frames)])

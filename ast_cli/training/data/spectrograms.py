@@ -8,8 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
-from ast_cli.audio.feature_extractor import ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.audio.sample_stream import SampleStream
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AstError
@@ -33,7 +32,7 @@ class Spectrogram:
         self,
         example: Example,
         open_stream: Callable[[], SampleStream],
-        feature_extractor: ASTFeatureExtractor,
+        feature_extractor: FeatureExtractor,
         max_frames: int | None,
     ) -> None:
         self.example = example
@@ -58,12 +57,12 @@ class Spectrogram:
                     break
             self.duration_s = stream.duration_s
         if num_frames == self._max_frames:  # the stream may have decoded more than these frames
-            self.duration_s = min(self.duration_s, num_frames * FRAME_SHIFT_S)
+            self.duration_s = min(self.duration_s, num_frames * self._feature_extractor.frame_shift_s)
 
 
 def compute_spectrograms(
     examples: Sequence[Example],
-    feature_extractor: ASTFeatureExtractor,
+    feature_extractor: FeatureExtractor,
     *,
     max_frames: int | None = None,
     workers: DecodeOptions | None = None,

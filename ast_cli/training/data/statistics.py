@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.feature_extractor import MAX_STATISTIC, ASTFeatureExtractor
+from ast_cli.audio.feature_extractor import MAX_STATISTIC, FeatureExtractor
 from ast_cli.dataset.examples import Example
 from ast_cli.errors import AudioError, UsageError
 from ast_cli.files.json_object import read_json_object, write_json_object
@@ -104,7 +104,7 @@ class FbankStatistics:
 
 def compute_statistics(
     examples: Sequence[Example],
-    feature_extractor: ASTFeatureExtractor,
+    feature_extractor: FeatureExtractor,
     *,
     max_frames: int | None = None,
     padded: bool = False,
@@ -191,7 +191,7 @@ def apply_statistics(statistics: FbankStatistics, folder: Path) -> Path:
     if statistics.std < MIN_STD:
         raise UsageError("all frames are equal: their standard deviation is 0 and cannot normalize inputs")
     values = read_json_object(file)
-    extractor = ASTFeatureExtractor.from_dict(values, str(file))
+    extractor = FeatureExtractor.from_dict(values, str(file))
     if extractor.num_mel_bins != statistics.num_mel_bins:
         raise UsageError(
             f"{file}: has {extractor.num_mel_bins} mel bins, but the statistics are of {statistics.num_mel_bins}"

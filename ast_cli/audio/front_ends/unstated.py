@@ -18,7 +18,6 @@ from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
 from ast_cli.labels import SPEECH_COMMANDS, counts_as_audioset, is_speech_commands, placeholder_labels
 
 FrontEndName = Literal["audioset", "speech-commands"]
-FbankBackend = Literal["native", "numpy", "torchaudio"]  # implementation of the filter bank
 AUDIOSET_MEAN = -4.2677393  # mean and standard deviation of the log-mel energies of AudioSet (Gong et al., 2021)
 AUDIOSET_STD = 4.5689974
 
