@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -24,6 +25,10 @@ SPEECH_COMMANDS = frozenset(
     "backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on one "
     "right seven sheila six stop three tree two up visual wow yes zero".split()
 )
+
+EBIRD_CODE = re.compile(r"[a-z]{3,6}[0-9]{0,2}|[xy]0[0-9]{4}")
+EBIRD_LETTERS = 6  # of most codes
+DIGITS = "0123456789"
 
 # Unicode's embeddings, overrides and isolates, which change the direction in which text is displayed.
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -69,6 +74,18 @@ def mostly_audioset(id2label: Mapping[int, str]) -> bool:
 def is_speech_commands(id2label: Mapping[int, str]) -> bool:
     """Return whether the labels are the 35 words of Speech Commands, in any order and case."""
     return len(id2label) == len(SPEECH_COMMANDS) and {name.casefold() for name in id2label.values()} == SPEECH_COMMANDS
+
+
+def is_ebird(id2label: Mapping[int, str]) -> bool:
+    """Return whether the labels are eBird's species codes, as those of BirdSet's checkpoints.
+
+    Short words have the form of codes as well, so a code with a digit is required, and the usual length: six letters.
+    All of the 9,736 and 411 labels of BirdSet's checkpoints are codes; 99 % of them have six letters.
+    """
+    codes = list(id2label.values())
+    num_usual = sum(len(code.rstrip(DIGITS)) == EBIRD_LETTERS for code in codes)
+    are_codes = all(EBIRD_CODE.fullmatch(code) for code in codes)
+    return are_codes and 4 * num_usual >= 3 * len(codes) and any(code[-1] in DIGITS for code in codes)
 
 
 def is_plain(label: str) -> bool:

@@ -207,7 +207,8 @@ def start_feature_extractor(model: str, config: ASTConfig, options: TrainOptions
     """
     if is_scratch(model):
         known = FRONT_ENDS[options.front_end or "audioset"]
-        values: dict[str, Any] = {"mean": known.mean, "std": known.std}
+        statistics = {"mean": known.mean, "std": known.std}
+        values: dict[str, Any] = {"feature_extractor_type": known.feature_extractor_type, **statistics}
     else:
         values = FeatureExtractor.from_pretrained(model, front_end=options.front_end).to_dict()
     sizes = {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}

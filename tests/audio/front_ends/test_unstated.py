@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_layouts import ebird_codes
 
-from ast_cli import ASTFeatureExtractor
+from ast_cli import ASTFeatureExtractor, FeatureExtractor
+from ast_cli.audio.front_ends.birdset import BirdSetFeatureExtractor
 from ast_cli.errors import AstWarning, CheckpointError, UsageError
 from ast_cli.labels import SPEECH_COMMANDS, audioset_id2label
 
@@ -65,8 +67,8 @@ def test_other_labels_are_refused(tmp_path: Path, values: dict[str, Any]) -> Non
     assert str(raised.value) == (
         f"{tmp_path}: there is no preprocessor_config.json, so the sampling rate and the spectrogram that the model "
         "needs are unknown; put that file beside its config.json, or, if the model was trained on the features of "
-        "AudioSet's or Speech Commands' AST, add --front-end audioset or --front-end speech-commands (front_end= in "
-        "Python)"
+        "AudioSet's, Speech Commands' or BirdSet's AST, add --front-end audioset, speech-commands or birdset "
+        "(front_end= in Python)"
     )
 
 
@@ -112,5 +114,65 @@ def test_a_checkpoints_own_front_end_is_used_and_another_is_ignored_with_a_warni
 def test_a_front_end_that_does_not_exist_is_refused(tmp_path: Path, has_file: bool) -> None:
     if has_file:
         ASTFeatureExtractor().save_pretrained(tmp_path)
-    with pytest.raises(UsageError, match=r"^front end must be one of audioset, speech-commands, not 'birds'$"):
+    with pytest.raises(UsageError, match=r"^front end must be one of audioset, speech-commands, birdset, not 'birds'$"):
         ASTFeatureExtractor.from_pretrained(tmp_path, front_end="birds")  # type: ignore[arg-type]
+
+
+BIRDSET = {"id2label": dict(enumerate(ebird_codes(411))), "max_length": 1024, "num_mel_bins": 128}
+
+
+@pytest.mark.parametrize("values", [{}, {"id2label": dict(enumerate(ebird_codes(9736)))}, {"time_stride": 10}])
+def test_birdsets_checkpoints_are_recognized_by_an_exact_rule_and_named(tmp_path: Path, values: dict[str, Any]) -> None:
+    write_config(tmp_path, **BIRDSET | values)
+    with pytest.warns(AstWarning) as caught:
+        extractor = FeatureExtractor.from_pretrained(tmp_path)
+    assert [str(warning.message) for warning in caught] == [
+        f"{tmp_path}: there is no preprocessor_config.json; by its labels this is an AST for BirdSet, so the front end "
+        "for BirdSet is used (32000 Hz, mean -4.268, std 4.569)"
+    ]
+    assert extractor.to_dict() == BirdSetFeatureExtractor().to_dict()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"id2label": dict(enumerate(ebird_codes(410)))},
+        {"id2label": dict(enumerate(ebird_codes(412)))},
+        {"id2label": dict(enumerate([*ebird_codes(410), "Common Chaffinch"]))},
+        {"id2label": dict(enumerate([*ebird_codes(410), "EURROB1"]))},
+        {"max_length": 512},
+        {"num_mel_bins": 64},
+        {"time_stride": 16},
+        {"patch_size": 8},
+        {"max_length": "1024"},
+    ],
+)
+def test_a_near_miss_of_birdset_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    write_config(tmp_path, **BIRDSET | values)
+    with pytest.raises(CheckpointError, match="the sampling rate and the spectrogram that the model needs are unknown"):
+        FeatureExtractor.from_pretrained(tmp_path)
+
+
+def test_the_front_end_of_birdset_can_be_chosen_by_name(tmp_path: Path) -> None:
+    write_config(tmp_path, id2label=BIRDS, max_length=600, num_mel_bins=64)
+    extractor = FeatureExtractor.from_pretrained(tmp_path, front_end="birdset")
+    assert extractor.to_dict() == BirdSetFeatureExtractor(max_length=600, num_mel_bins=64).to_dict()
+
+
+def test_a_birdset_checkpoint_is_not_loaded_as_asts_extractor(tmp_path: Path) -> None:
+    BirdSetFeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="needs another front end, BirdSetFeatureExtractor, than ASTFeatureExtr"):
+        ASTFeatureExtractor.from_pretrained(tmp_path)
+
+
+def test_a_model_of_eats_type_has_asts_front_end_with_its_own_statistics(tmp_path: Path) -> None:
+    write_config(tmp_path, model_type="eat", img_size=[512, 64], max_length=768)
+    extractor = FeatureExtractor.from_pretrained(tmp_path)
+    assert extractor.to_dict() == ASTFeatureExtractor(max_length=512, num_mel_bins=64, mean=-4.268, std=4.569).to_dict()
+
+
+@pytest.mark.parametrize("img_size", [1024, [1024], "wide", [1024, 128, 3], ["1024", 128], None])
+def test_a_hostile_image_size_of_eat_is_refused(tmp_path: Path, img_size: Any) -> None:
+    write_config(tmp_path, model_type="eat", img_size=img_size)
+    with pytest.raises(CheckpointError, match=r"config\.json: (img_size must be|max_length must be)"):
+        FeatureExtractor.from_pretrained(tmp_path)
