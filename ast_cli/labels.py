@@ -25,7 +25,8 @@ SPEECH_COMMANDS = frozenset(
     "backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on one "
     "right seven sheila six stop three tree two up visual wow yes zero".split()
 )
-
+# Letters of an English name and a number where several names have the same letters (amerob, winwre4), or a number alone
+# for joined species (y00475); https://www.wikidata.org/wiki/Property:P3444, and the labels of BirdSet (y01036).
 EBIRD_CODE = re.compile(r"[a-z]{3,6}[0-9]{0,2}|[xy]0[0-9]{4}")
 EBIRD_LETTERS = 6  # of most codes
 DIGITS = "0123456789"

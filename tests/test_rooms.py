@@ -17,6 +17,7 @@ ROOMS = (
     *(
         "errors",
         "about",
+        "styles",
         "notebook",
         "results",
         "keyed_output",

@@ -12,7 +12,15 @@ from ast_cli.errors import CheckpointError, UsageError
 from ast_cli.files.json_object import read_json_object, shown, write_json_object
 from ast_cli.hub.folders import checkpoint_folder
 from ast_cli.hub.names import CODE_KEYS, CONFIG_NAME
-from ast_cli.labels import counts_as_audioset, is_plain, is_speech_commands, mostly_audioset, placeholder_labels
+from ast_cli.labels import (
+    counts_as_audioset,
+    is_ebird,
+    is_plain,
+    is_speech_commands,
+    mostly_audioset,
+    placeholder_labels,
+)
+from ast_cli.styles import are_styles
 
 MODEL_TYPE = "audio-spectrogram-transformer"
 HIDDEN_ACTS = ("gelu", "relu", "selu", "gelu_new")
@@ -376,12 +384,15 @@ def known_problem_type(config: ASTConfig) -> str | None:
 
     AudioSet is multi-label: its published checkpoints leave ``problem_type`` empty, and a softmax over 527 classes that
     occur together is a well-known mistake. The same holds for most of these classes, such as the 521 that YAMNet knows.
-    527 labels without names count as AudioSet's. The words of Speech Commands are single-label. A single label is a
-    regression, as in the loss.
+    527 labels without names count as AudioSet's. Styles of music by genre (MAEST) and eBird's species codes (BirdSet)
+    are multi-label: their authors used sigmoids and left the field empty too. The words of Speech Commands are
+    single-label. A single label is a regression, as in the loss.
     """
     if config.problem_type is not None:
         return config.problem_type
     if counts_as_audioset(config.id2label) or mostly_audioset(config.id2label):
+        return "multi_label_classification"
+    if config.num_labels > 1 and (are_styles(config.id2label.values()) or is_ebird(config.id2label)):
         return "multi_label_classification"
     if is_speech_commands(config.id2label):
         return "single_label_classification"

@@ -323,6 +323,14 @@ def test_forget_bad_labels_ignores_a_faulty_label_map_but_no_other_error(tmp_pat
         read_config(tmp_path, forget_bad_labels=True)
 
 
+STYLES = ("Blues---Boogie Woogie", "Folk, World, & Country---Celtic", "Funk / Soul---P.Funk", "Rock---AOR")
+# The first labels of AST-BirdSet-XCM, a short name, one of five letters, and one of -XCL whose species were joined.
+BIRDS = (
+    *("gretit1", "eurbla", "comcha", "comchi1", "eurrob1", "sonthr1", "blackc1", "blutit", "redcro", "winwre4"),
+    *("iiwi", "veery", "y01036"),
+)
+
+
 @pytest.mark.parametrize(
     ("labels", "problem_type", "activation"),
     [
@@ -339,6 +347,17 @@ def test_forget_bad_labels_ignores_a_faulty_label_map_but_no_other_error(tmp_pat
         ({index: f"LABEL_{index}" for index in range(526)}, None, "softmax"),
         ({index: f"class {index}" for index in range(527)}, None, "softmax"),
         ({index: f"LABEL_{index}" for index in range(527)}, None, "sigmoid"),
+        (dict(enumerate(STYLES)), None, "sigmoid"),
+        (dict(enumerate(STYLES)), "single_label_classification", "softmax"),
+        (dict(enumerate([*STYLES, "Rock"])), None, "softmax"),
+        (dict(enumerate(["Rock---", *STYLES])), None, "softmax"),
+        (dict(enumerate(STYLES[:1])), None, "none"),
+        (dict(enumerate(BIRDS)), None, "sigmoid"),
+        (dict(enumerate(BIRDS)), "single_label_classification", "softmax"),
+        (dict(enumerate([*BIRDS, "Great tit"])), None, "softmax"),
+        (dict(enumerate([*BIRDS, "gretit100"])), None, "softmax"),
+        (dict(enumerate([bird for bird in BIRDS if bird.isalpha()])), None, "softmax"),
+        ({0: "dog", 1: "cat", 2: "rain", 3: "siren1", 4: "guitar"}, None, "softmax"),
     ],
 )
 def test_the_activation_comes_from_the_problem_type_else_from_the_labels(
