@@ -27,7 +27,7 @@ from ast_cli.errors import HubError, UsageError
 from ast_cli.hub.cached import cached_folder
 from ast_cli.hub.download import download
 from ast_cli.hub.folders import checkpoint_folder, default_model
-from ast_cli.hub.names import CHECKPOINTS, known_aliases, repo_id_of
+from ast_cli.hub.names import CHECKPOINTS, SHORT_ALIASES, known_aliases, repo_id_of
 
 AUDIOSET = "MIT/ast-finetuned-audioset-10-10-0.4593"
 COMMIT, NEXT_COMMIT = "a" * 40, "b" * 40
@@ -90,12 +90,32 @@ def reference(home: Path) -> str:
 # --- which checkpoint -------------------------------------------------------------------------------------------------
 
 
-def test_the_eight_published_checkpoints_are_known_by_alias() -> None:
+def test_the_published_checkpoints_are_known_by_alias() -> None:
     aliases = known_aliases()
-    assert len(CHECKPOINTS) == 8
+    assert sum(repo_id.startswith("MIT/ast-finetuned-") for repo_id in aliases.values()) == 8 + len(SHORT_ALIASES)
     assert aliases["audioset"] == aliases["audioset-10-10-0.4593"] == AUDIOSET
     assert aliases["fast"] == "MIT/ast-finetuned-audioset-16-16-0.442"
     assert aliases["speech-commands"] == "MIT/ast-finetuned-speech-commands-v2"
+
+
+@pytest.mark.parametrize(
+    ("alias", "repo_id", "num_labels", "window_s"),
+    [
+        ("maest", "mtg-upf/discogs-maest-30s-pw-129e-519l", 519, 30),
+        ("maest-400", "mtg-upf/discogs-maest-30s-pw-129e", 400, 30),
+        ("maest-20s", "mtg-upf/discogs-maest-20s-pw-129e", 400, 20),
+        ("maest-10s", "mtg-upf/discogs-maest-10s-pw-129e", 400, 10),
+        ("maest-5s", "mtg-upf/discogs-maest-5s-pw-129e", 400, 5),
+        ("sslam", "ta012/SSLAM_AS2M_Finetuned", 527, 10.24),
+        ("eat", "worstchan/EAT-base_epoch30_finetune_AS2M", 527, 10.24),
+        ("birdset", "DBD-research-group/AST-BirdSet-XCM", 411, 5),
+        ("birdset-xcl", "DBD-research-group/AST-BirdSet-XCL", 9736, 5),
+    ],
+)
+def test_checkpoints_of_other_authors_are_known_too(alias: str, repo_id: str, num_labels: int, window_s: float) -> None:
+    checkpoint = CHECKPOINTS[alias]
+    assert known_aliases()[alias] == repo_id_of(alias) == checkpoint.repo_id == repo_id
+    assert (checkpoint.num_labels, checkpoint.window_s) == (num_labels, window_s)
 
 
 def test_a_misspelled_alias_is_an_error_that_lists_similar_aliases() -> None:

@@ -81,8 +81,6 @@ def _load_once(folder: Path) -> int:
 
 def _table() -> list[str]:
     """Return the published checkpoints as the lines of a plain table."""
-    from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
-
     rows = [("alias", "hub id", "labels", "window", "strides", "quality", "here")]
     shortest = {name: alias for alias, name in SHORT_ALIASES.items()}
     for name, checkpoint in CHECKPOINTS.items():
@@ -91,9 +89,9 @@ def _table() -> list[str]:
                 shortest.get(name, name),
                 checkpoint.repo_id,
                 str(checkpoint.num_labels),
-                f"{checkpoint.max_length * FRAME_SHIFT_S:.2f} s",
+                f"{checkpoint.window_s:g} s",
                 f"{checkpoint.stride}x{checkpoint.stride}",
-                checkpoint.quality,
+                "-" if checkpoint.quality is None else f"{checkpoint.metric} {checkpoint.quality:g}",
                 "yes" if cached_folder(checkpoint.repo_id) else "no",
             )
         )

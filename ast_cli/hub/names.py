@@ -35,39 +35,103 @@ HUB_ID = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w
 
 
 @dataclass(frozen=True, slots=True)
+class Family:
+    """Checkpoints of the same authors, with what holds for all of them.
+
+    Attributes:
+        name: Short name, as in tables.
+        model_type: Encoder, as named in ``config.json``.
+        paper: Authors, year and address of the paper that reports the quality.
+        license_id: SPDX identifier of the license of the weights; None if their authors state none.
+    """
+
+    name: str
+    model_type: str
+    paper: str
+    license_id: str | None
+
+
+AST_TYPE = "audio-spectrogram-transformer"
+AST = Family("AST", AST_TYPE, "Gong, Chung and Glass, 2021, arXiv:2104.01778", "BSD-3-Clause")
+EAT = Family("EAT", "eat", "Chen and others, 2024, arXiv:2401.03497", "MIT")
+SSLAM = Family("SSLAM", "eat", "Alex and others, 2025, openreview.net/forum?id=odU59TxdiB", "MIT")
+MAEST = Family("MAEST", AST_TYPE, "Alonso-Jimenez, Serra and Bogdanov, 2023, arXiv:2309.16418", "CC-BY-NC-SA-4.0")
+BIRDSET = Family("BirdSet", AST_TYPE, "Rauch and others, 2024, arXiv:2403.10380", None)
+
+
+@dataclass(frozen=True, slots=True)
 class PublishedCheckpoint:
-    """One of the eight checkpoints that AST's authors published (BSD-3-Clause).
+    """A checkpoint that its authors published, 12 blocks of width 768, with patches of 16x16.
 
     Attributes:
         repo_id: Hub id.
-        num_labels: Number of labels: 527 for AudioSet, 35 for Speech Commands.
-        max_length: Length of a window in frames.
+        family: Authors, encoder and license.
+        labels: Kind of the labels.
+        num_labels: Number of labels.
+        window_s: Length of the audio of a window, in seconds.
+        max_length: Length of a window in frames, with padding.
         stride: Stride of the patches in mel bins and in frames; a smaller stride is slower and more accurate.
-        quality: Metric and value as the authors report them.
+        metric: Kind of the quality: ``mAP`` of AudioSet's evaluation clips, ``accuracy`` on the test words of Speech
+            Commands, ``cmAP``, the mean over BirdSet's test regions; None where no number is known.
+        quality: Value as the authors report it; None where no number is known.
+        num_mel_bins: Number of mel bins.
     """
 
     repo_id: str
+    family: Family
+    labels: str
     num_labels: int
+    window_s: float
     max_length: int
     stride: int
-    quality: str
+    metric: str | None = None
+    quality: float | None = None
+    num_mel_bins: int = 128
 
 
-def _published(
-    name: str, stride: int, quality: str, num_labels: int = 527, max_length: int = 1024
-) -> PublishedCheckpoint:
-    return PublishedCheckpoint(f"MIT/ast-finetuned-{name}", num_labels, max_length, stride, quality)
+SOUNDS, WORDS, STYLES, BIRDS = "sounds of AudioSet", "spoken words", "music styles", "bird species"
+
+
+def _audioset(name: str, stride: int, quality: float) -> PublishedCheckpoint:
+    return PublishedCheckpoint(
+        f"MIT/ast-finetuned-audioset-{name}", AST, SOUNDS, 527, 10.24, 1024, stride, "mAP", quality
+    )
+
+
+def _eat(repo_id: str, family: Family, quality: float) -> PublishedCheckpoint:
+    return PublishedCheckpoint(repo_id, family, SOUNDS, 527, 10.24, 1024, 16, "mAP", quality)
+
+
+def _maest(window_s: float, max_length: int, ending: str = "129e", num_labels: int = 400) -> PublishedCheckpoint:
+    repo_id = f"mtg-upf/discogs-maest-{window_s:g}s-pw-{ending}"
+    return PublishedCheckpoint(repo_id, MAEST, STYLES, num_labels, window_s, max_length, 10, num_mel_bins=96)
+
+
+def _birdset(name: str, num_labels: int, quality: float) -> PublishedCheckpoint:
+    repo_id = f"DBD-research-group/AST-BirdSet-{name}"
+    return PublishedCheckpoint(repo_id, BIRDSET, BIRDS, num_labels, 5.0, 1024, 10, "cmAP", quality)
 
 
 CHECKPOINTS = {
-    "audioset-10-10-0.4593": _published("audioset-10-10-0.4593", 10, "mAP 0.4593"),
-    "audioset-10-10-0.450": _published("audioset-10-10-0.450", 10, "mAP 0.450"),
-    "audioset-10-10-0.448": _published("audioset-10-10-0.448", 10, "mAP 0.448"),
-    "audioset-10-10-0.448-v2": _published("audioset-10-10-0.448-v2", 10, "mAP 0.448"),
-    "audioset-12-12-0.447": _published("audioset-12-12-0.447", 12, "mAP 0.447"),
-    "audioset-14-14-0.443": _published("audioset-14-14-0.443", 14, "mAP 0.443"),
-    "audioset-16-16-0.442": _published("audioset-16-16-0.442", 16, "mAP 0.442"),
-    "speech-commands": _published("speech-commands-v2", 10, "accuracy 98.12 %", num_labels=35, max_length=128),
+    "audioset-10-10-0.4593": _audioset("10-10-0.4593", 10, 0.4593),
+    "audioset-10-10-0.450": _audioset("10-10-0.450", 10, 0.450),
+    "audioset-10-10-0.448": _audioset("10-10-0.448", 10, 0.448),
+    "audioset-10-10-0.448-v2": _audioset("10-10-0.448-v2", 10, 0.448),
+    "audioset-12-12-0.447": _audioset("12-12-0.447", 12, 0.447),
+    "audioset-14-14-0.443": _audioset("14-14-0.443", 14, 0.443),
+    "audioset-16-16-0.442": _audioset("16-16-0.442", 16, 0.442),
+    "eat": _eat("worstchan/EAT-base_epoch30_finetune_AS2M", EAT, 0.489),
+    "sslam": _eat("ta012/SSLAM_AS2M_Finetuned", SSLAM, 0.502),
+    "speech-commands": PublishedCheckpoint(
+        "MIT/ast-finetuned-speech-commands-v2", AST, WORDS, 35, 1.28, 128, 10, "accuracy", 0.9812
+    ),
+    "maest": _maest(30, 1876, "129e-519l", 519),
+    "maest-400": _maest(30, 1876),
+    "maest-20s": _maest(20, 1256),
+    "maest-10s": _maest(10, 626),
+    "maest-5s": _maest(5, 316),
+    "birdset": _birdset("XCM", 411, 0.31),
+    "birdset-xcl": _birdset("XCL", 9736, 0.34),
 }
 SHORT_ALIASES = {DEFAULT_ALIAS: "audioset-10-10-0.4593", "fast": "audioset-16-16-0.442"}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sys
@@ -16,20 +17,30 @@ from ast_cli.cli.download import download
 from ast_cli.errors import UsageError
 from ast_cli.hub.folders import default_model
 from ast_cli.hub.names import CHECKPOINTS
+from ast_cli.model.config import ASTConfig, activation_of
 
 AUDIOSET = CHECKPOINTS["audioset-10-10-0.4593"].repo_id
 FAST = CHECKPOINTS["audioset-16-16-0.442"].repo_id
 COMMIT = "a" * 40
 LIST = """\
-alias                    hub id                                     labels  window   strides  quality           here
-audioset                 MIT/ast-finetuned-audioset-10-10-0.4593    527     10.24 s  10x10    mAP 0.4593        no
-audioset-10-10-0.450     MIT/ast-finetuned-audioset-10-10-0.450     527     10.24 s  10x10    mAP 0.450         no
-audioset-10-10-0.448     MIT/ast-finetuned-audioset-10-10-0.448     527     10.24 s  10x10    mAP 0.448         no
-audioset-10-10-0.448-v2  MIT/ast-finetuned-audioset-10-10-0.448-v2  527     10.24 s  10x10    mAP 0.448         no
-audioset-12-12-0.447     MIT/ast-finetuned-audioset-12-12-0.447     527     10.24 s  12x12    mAP 0.447         no
-audioset-14-14-0.443     MIT/ast-finetuned-audioset-14-14-0.443     527     10.24 s  14x14    mAP 0.443         no
-fast                     MIT/ast-finetuned-audioset-16-16-0.442     527     10.24 s  16x16    mAP 0.442         yes
-speech-commands          MIT/ast-finetuned-speech-commands-v2       35      1.28 s   10x10    accuracy 98.12 %  no
+alias                    hub id                                     labels  window   strides  quality          here
+audioset                 MIT/ast-finetuned-audioset-10-10-0.4593    527     10.24 s  10x10    mAP 0.4593       no
+audioset-10-10-0.450     MIT/ast-finetuned-audioset-10-10-0.450     527     10.24 s  10x10    mAP 0.45         no
+audioset-10-10-0.448     MIT/ast-finetuned-audioset-10-10-0.448     527     10.24 s  10x10    mAP 0.448        no
+audioset-10-10-0.448-v2  MIT/ast-finetuned-audioset-10-10-0.448-v2  527     10.24 s  10x10    mAP 0.448        no
+audioset-12-12-0.447     MIT/ast-finetuned-audioset-12-12-0.447     527     10.24 s  12x12    mAP 0.447        no
+audioset-14-14-0.443     MIT/ast-finetuned-audioset-14-14-0.443     527     10.24 s  14x14    mAP 0.443        no
+fast                     MIT/ast-finetuned-audioset-16-16-0.442     527     10.24 s  16x16    mAP 0.442        yes
+eat                      worstchan/EAT-base_epoch30_finetune_AS2M   527     10.24 s  16x16    mAP 0.489        no
+sslam                    ta012/SSLAM_AS2M_Finetuned                 527     10.24 s  16x16    mAP 0.502        no
+speech-commands          MIT/ast-finetuned-speech-commands-v2       35      1.28 s   10x10    accuracy 0.9812  no
+maest                    mtg-upf/discogs-maest-30s-pw-129e-519l     519     30 s     10x10    -                no
+maest-400                mtg-upf/discogs-maest-30s-pw-129e          400     30 s     10x10    -                no
+maest-20s                mtg-upf/discogs-maest-20s-pw-129e          400     20 s     10x10    -                no
+maest-10s                mtg-upf/discogs-maest-10s-pw-129e          400     10 s     10x10    -                no
+maest-5s                 mtg-upf/discogs-maest-5s-pw-129e           400     5 s      10x10    -                no
+birdset                  DBD-research-group/AST-BirdSet-XCM         411     5 s      10x10    cmAP 0.31        no
+birdset-xcl              DBD-research-group/AST-BirdSet-XCL         9736    5 s      10x10    cmAP 0.34        no
 """
 
 
@@ -126,6 +137,32 @@ def test_output_dir_gets_a_usable_folder_for_each_name_and_a_pickle_only_reposit
     assert (run.exit_code, run.stderr) == (0, "")
     assert (final_files(out / "fast"), final_files(out / "tiny")) == (checkpoint, pickled_checkpoint)
     assert same_weights(ASTForAudioClassification.from_pretrained(out / "tiny"), model)
+
+
+def test_maest_is_downloaded_from_its_pickle_and_the_code_beside_it_is_not(
+    fake_hub: FakeHub, home: Path, model: ASTForAudioClassification, pickled_checkpoint: dict[str, bytes]
+) -> None:
+    labels = {str(index): f"Rock---Style {index}" for index in range(527)}
+    config = json.loads(pickled_checkpoint["config.json"]) | {
+        "id2label": labels,
+        "label2id": {label: int(index) for index, label in labels.items()},
+        "problem_type": None,
+        "auto_map": {"AutoModel": "modeling_maest.Model"},
+    }
+    repo_id = CHECKPOINTS["maest-10s"].repo_id
+    fake_hub.repos[repo_id] = pickled_checkpoint | {
+        "config.json": json.dumps(config).encode(),
+        "feature_extraction_maest.py": b"raise SystemExit",
+        "modeling_maest.py": b"raise SystemExit",
+    }
+    run = run_ast(fake_hub, home, "download", "maest-10s", "--quiet")
+    snapshot = home / "hub" / f"models--{repo_id.replace('/', '--')}" / "snapshots" / COMMIT
+    assert (run.exit_code, run.stderr) == (0, "")
+    assert run.stdout.startswith("maest-10s: 527 labels, ")
+    assert sorted(file.name for file in snapshot.iterdir()) == sorted(pickled_checkpoint)
+    assert same_weights(ASTForAudioClassification.from_pretrained(snapshot), model)
+    assert activation_of(ASTConfig.from_pretrained(snapshot)) == "sigmoid"
+    assert [request.path for request in fake_hub.requests if request.path.endswith(".py")] == []
 
 
 class _Payload:
