@@ -22,6 +22,7 @@ from ast_cli.errors import AstError, ErrorCode, UsageError
 from ast_cli.files import lock as output_lock
 from ast_cli.report import ONE_RECORDING, open_writer
 from ast_cli.results import Event, FileError, StreamedPart, Tag, TaggingResult, Window
+from ast_cli.tagging.extract.table_journal import TableJournal
 from ast_cli.tagging.inputs import STDIN, Input
 from ast_cli.tagging.run.journal import Journal, open_journal
 from ast_cli.tagging.run.journal_lines import Sidecars, is_finished, read_journal
@@ -825,6 +826,19 @@ def test_a_second_run_stops_at_once_and_names_the_first(output: Path) -> None:
         kill(child)
     assert Sidecars(output).lock.exists()
     assert run(open_output(output, resume=True), inputs()) == inputs()  # the dead run's lock is free
+    assert not Sidecars(output).lock.exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}])
+def test_a_start_that_fails_releases_the_lock(output: Path, options: dict[str, bool]) -> None:
+    run(open_output(output), inputs())
+    Sidecars(output).journal.write_bytes(b"damaged\n")
+    with pytest.raises(AstError):
+        open_output(output, **options)
+    assert not Sidecars(output).lock.exists()
+    table = TableJournal(output, "csv", FINGERPRINT, b"path\n")
+    with pytest.raises(AstError):
+        table.open(**{"resume": False, "force": False, **options})
     assert not Sidecars(output).lock.exists()
 
 

@@ -49,11 +49,7 @@ class TableJournal(Journal):
             UsageError: If the file exists with neither ``resume`` nor ``force``, or was begun with other settings.
             AstError: If another run writes the file, it cannot be written, or it or its journal is damaged.
         """
-        try:
-            self.start(resume=resume, force=force)
-        except BaseException:
-            self._release()
-            raise
+        self.start(resume=resume, force=force)
         return self
 
     def add_rows(self, text: bytes) -> None:

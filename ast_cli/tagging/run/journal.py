@@ -188,7 +188,21 @@ class Journal:
         self._release()
 
     def start(self, *, resume: bool, force: bool) -> None:
-        """Take the lock and open the files, old or new; for errors see `open_journal`."""
+        """Open the files, old or new, under the lock, which is released again if that fails; see `open_journal`."""
+        output = self.sidecars.output
+        try:
+            if not output.exists() or output.is_file():
+                self._start_regular(resume=resume, force=force)
+            elif resume:
+                raise UsageError(f"--output {output} is not a regular file: leave out --resume")
+            else:
+                self._start_plain()
+        except BaseException:
+            self._release()
+            raise
+
+    def _start_regular(self, *, resume: bool, force: bool) -> None:
+        """Take the lock and open the files, old or new."""
         names = self.sidecars
         self._lock.enter_context(only_run(names.output))
         exists = os.path.lexists(names.output) or os.path.lexists(names.journal)
@@ -199,7 +213,7 @@ class Journal:
         else:
             self._start_new_files(dataclasses.replace(self.header, generation=_generation(names.journal) + 1))
 
-    def start_plain(self) -> None:
+    def _start_plain(self) -> None:
         """Open an output that is not a regular file: it has no journal and cannot be continued."""
         self._journal = AppendFile(Path(os.devnull))
         self._output.open(0)
@@ -448,16 +462,7 @@ def open_journal(
         raise UsageError("--retry-errors repeats the failures of an earlier run: it needs --resume")
     header = Header(format_name, json.loads(json.dumps(fingerprint)), shard, generation=1)
     journal = Journal(Sidecars(output), header, retry_errors=retry_errors, has_channels=has_channels, labels=labels)
-    try:
-        if output.exists() and not output.is_file():
-            if resume:
-                raise UsageError(f"--output {output} is not a regular file: leave out --resume")
-            journal.start_plain()
-        else:
-            journal.start(resume=resume, force=force)
-    except BaseException:
-        journal._release()
-        raise
+    journal.start(resume=resume, force=force)
     return journal
 
 
