@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -21,7 +18,7 @@ from ast_cli.report.spans import one_recording_only
 from ast_cli.report.text import either, printable
 from ast_cli.tagging.recorded.convert import Conversion, open_conversion
 from ast_cli.tagging.recorded.options import ConvertOptions
-from ast_cli.tagging.run.whole_output import check_whole_output, whole_output
+from ast_cli.tagging.run.whole_output import as_text, check_whole_output, whole_output
 
 
 @with_flags
@@ -74,19 +71,9 @@ def convert(
             with results_stream() as stream, writing_stdout():
                 _write(conversion, chosen_format, stream)
         else:
-            with _text_of(output) as stream:
+            with whole_output(output) as file, as_text(file) as stream:
                 _write(conversion, chosen_format, stream)
     _note_missing(conversion, quiet=quiet)
-
-
-@contextlib.contextmanager
-def _text_of(output: Path) -> Iterator[TextIO]:
-    """Yield a text stream whose content becomes the output at the end of the block."""
-    with whole_output(output) as file:
-        stream = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
-        yield stream
-        stream.flush()
-        stream.detach()  # the file stays open: it is closed when its content is on the disk
 
 
 def _write(conversion: Conversion, format_name: str, stream: TextIO) -> None:

@@ -17,7 +17,7 @@ def merge(
     force: p.Force = False,
     quiet: p.Quiet = False,
 ) -> None:
-    """Join the outputs of shards (JSON Lines or CSV) into one, refusing torn lines, duplicates and missing shards.
+    """Join the outputs of shards, all in one format, into one, refusing torn lines, duplicates and missing shards.
 
     Example: `ast merge tags-0.jsonl tags-1.jsonl --output tags.jsonl`
     """

@@ -90,14 +90,20 @@ def format_for(output: Path | None, formats: Collection[str]) -> str:
     """
     if output is None or not output.suffix:
         return "table"
-    name = output.name.lower()
-    fitting = [suffix for suffix, format_name in SUFFIXES.items() if format_name in formats and name.endswith(suffix)]
-    if not fitting:
+    named = named_format(output, formats)
+    if named is None:
         raise UsageError(
             f"--output {output}: {output.suffix} is not a supported format; name a file that ends in "
             f"{suffixes_of(formats)} (table), or choose with --format"
         )
-    return SUFFIXES[max(fitting, key=len)]
+    return named
+
+
+def named_format(file: Path, formats: Collection[str] = FORMATS) -> str | None:
+    """Return the format that the suffix of a file belongs to, of those to choose from; None if it is no such suffix."""
+    name = file.name.lower()
+    fitting = [suffix for suffix, format_name in SUFFIXES.items() if format_name in formats and name.endswith(suffix)]
+    return SUFFIXES[max(fitting, key=len)] if fitting else None
 
 
 def suffix_of(format_name: str) -> str:

@@ -29,6 +29,9 @@ class JSONLinesWriter:
         """Do nothing: JSON Lines have no end mark."""
 
 
+JSON_ENDS = ("\n]\n", "[]\n")  # of a document with records, and the whole of one without
+
+
 class JSONWriter:
     """Writes one document, a list of records, record by record; `close` makes it valid however the run ends."""
 
@@ -45,5 +48,5 @@ class JSONWriter:
 
     def close(self) -> None:
         """Close the list."""
-        self.stream.write("\n]\n" if self.num_written else "[]\n")
+        self.stream.write(JSON_ENDS[0] if self.num_written else JSON_ENDS[1])
         self.stream.flush()

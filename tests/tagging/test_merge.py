@@ -1,34 +1,47 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from ast_cli.errors import AstError, ErrorCode, UsageError
+from ast_cli.report import FORMATS, ONE_RECORDING, suffix_of
 from ast_cli.report.comma_separated import COLUMNS
 from ast_cli.results import FileError, StreamedPart, Tag, TaggingResult, Window
 from ast_cli.tagging.inputs import Input
-from ast_cli.tagging.run.journal import open_journal
+from ast_cli.tagging.run.journal import Journal, open_journal
 from ast_cli.tagging.run.journal_lines import Sidecars
 from ast_cli.tagging.run.merge import MergeReport, merge_outputs
+from ast_cli.tagging.run.parquet_output import open_parquet_output
 from ast_cli.tagging.run.shards import in_shard
 
 NUM_INPUTS = 12
 INPUTS = [Input(f"/nowhere/{number}.wav") for number in range(NUM_INPUTS)]
 FAILED = 3
+LABELS = ("label, 0\nwith a line end", "label, 1\nwith a\ttab")
 
 
 def tagged(item: Input) -> TaggingResult:
     if item.path == INPUTS[FAILED].path:
         return TaggingResult(item.path, "builtin", "sigmoid", error=FileError(ErrorCode.NOT_AUDIO, "no audio"))
-    tags = tuple(Tag(f"label, {rank}\nwith a line end", rank, None, 0.5) for rank in range(2))
+    tags = tuple(Tag(label, rank, None, 0.5) for rank, label in enumerate(LABELS))
     return TaggingResult(item.path, "builtin", "sigmoid", 10.0, 44100, 2, tags)
+
+
+def _open(
+    output: Path, format_name: str, settings: dict[str, int], shard: tuple[int, int] | None, *, force: bool
+) -> contextlib.AbstractContextManager[Journal]:
+    if format_name == "parquet":
+        return open_parquet_output(output, settings, shard=shard, force=force)
+    return open_journal(output, format_name, settings, shard=shard, labels=LABELS, force=force)
 
 
 def run(
@@ -38,10 +51,11 @@ def run(
     format_name: str = "jsonl",
     top_k: int = 5,
     stream: bool = False,
+    force: bool = False,
 ) -> Path:
     """Tag inputs, or a shard of them."""
     chosen = [item for item in inputs if shard is None or in_shard(item, shard)]
-    with open_journal(output, format_name, {"top_k": top_k}, shard=shard) as journal:
+    with _open(output, format_name, {"top_k": top_k}, shard, force=force) as journal:
         for item in journal.pending(chosen):
             if stream:
                 journal.write(StreamedPart(item.path, Window(0.0, 1.0, ())), item)
@@ -76,15 +90,84 @@ def test_shards_are_joined_in_the_order_given(shards: list[Path], output: Path) 
 
 
 @pytest.mark.parametrize("journals", [True, False])
-def test_csv_keeps_one_row_of_columns(tmp_path: Path, journals: bool) -> None:
-    parts = [run(tmp_path / f"{index}.csv", INPUTS, (index, 2), "csv") for index in range(2)]
+@pytest.mark.parametrize("format_name", ["csv", "tsv", "wide"])
+def test_tables_keep_one_row_of_columns(tmp_path: Path, format_name: str, journals: bool) -> None:
+    suffix = suffix_of(format_name)
+    parts = [run(tmp_path / f"{index}{suffix}", INPUTS, (index, 2), format_name) for index in range(2)]
     if not journals:
         parts = [without_journal(part) for part in parts]
-    output = tmp_path / "merged.csv"
+    output = tmp_path / f"merged{suffix}"
     report = merge_outputs(parts, output)
     assert (report.num_files, report.num_ok, report.num_failed) == (NUM_INPUTS, NUM_INPUTS - 1, 1)
     first, second = (part.read_bytes() for part in parts)
     assert output.read_bytes() == first + second[second.index(b"\n") + 1 :]
+
+
+@pytest.mark.parametrize(
+    "format_name",
+    [name for name in FORMATS if name not in ONE_RECORDING and (name != "parquet" or find_spec("pyarrow"))],
+)
+def test_merged_shards_equal_one_run_in_every_format(tmp_path: Path, format_name: str) -> None:
+    suffix = suffix_of(format_name)
+    shards = [run(tmp_path / f"{index}{suffix}", INPUTS, (index, 3), format_name) for index in range(3)]
+    in_order = [item for index in range(3) for item in INPUTS if in_shard(item, (index, 3))]
+    whole = run(tmp_path / f"whole{suffix}", in_order, None, format_name)
+    output = tmp_path / f"merged{suffix}"
+    assert merge_outputs(shards, output) == MergeReport(num_parts=3, num_ok=NUM_INPUTS - 1, num_failed=1)
+    assert output.read_bytes() == whole.read_bytes()
+    with pytest.raises(AstError, match=rf"occurs twice: \S*0{suffix}\S* line \d+, \S*whole{suffix}\S* line \d+$"):
+        merge_outputs(
+            [run(tmp_path / f"0{suffix}", [in_order[-1]], None, format_name, force=True), whole], output, force=True
+        )
+    assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("format_name", ONE_RECORDING)
+def test_formats_of_one_recording_are_not_merged(tmp_path: Path, output: Path, format_name: str) -> None:
+    parts = [run(tmp_path / f"{number}.out", [INPUTS[number]], None, format_name) for number in range(2)]
+    with pytest.raises(UsageError, match=rf"^{format_name} has no place for names, .*: write a file for each$"):
+        merge_outputs(parts, tmp_path / "merged.out")
+    assert not (tmp_path / "merged.out").exists()
+
+
+def test_a_format_that_needs_its_journal_is_refused_without_it(tmp_path: Path, output: Path) -> None:
+    for format_name, missing in (("json", "tags.json.ast-journal"), ("raven", "tags.selections.txt.ast-journal")):
+        part = without_journal(run(tmp_path / f"tags{suffix_of(format_name)}", INPUTS, None, format_name))
+        with pytest.raises(AstError) as raised:
+            merge_outputs([part], output)
+        assert str(raised.value) == (
+            f"{part}: {format_name} cannot be merged without {missing} beside it: merge jsonl, csv, tsv or wide, and "
+            f"write {format_name} from JSON Lines with ast convert"
+        )
+    part = tmp_path / "tags.parquet"
+    part.write_bytes(b"PAR1")
+    with pytest.raises(
+        AstError, match=r"parquet cannot be merged without tags\.parquet\.ast-records\.ast-journal beside it"
+    ):
+        merge_outputs([part], output)
+    json_lines = without_journal(run(tmp_path / "lines.json", INPUTS))  # any format may have any suffix
+    assert merge_outputs([json_lines], tmp_path / "merged.jsonl").num_files == NUM_INPUTS
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_records_of_a_replaced_parquet_file_go_with_it(tmp_path: Path) -> None:
+    parts = [run(tmp_path / f"{index}.parquet", INPUTS, (index, 2), "parquet") for index in range(2)]
+    output = run(tmp_path / "merged.parquet", INPUTS[:1], None, "parquet")
+    output.unlink()
+    with pytest.raises(UsageError, match="has the journal of a run beside it: add --force to replace both"):
+        merge_outputs(parts, output)
+    merge_outputs(parts, output, force=True)
+    assert [file.name for file in tmp_path.glob("merged*")] == ["merged.parquet"]
+
+
+def test_text_after_the_end_of_a_json_document_is_an_error(tmp_path: Path, output: Path) -> None:
+    part = run(tmp_path / "tags.json", INPUTS[:2], None, "json")
+    part.write_bytes(part.read_bytes() + b"[]\n")
+    with pytest.raises(AstError, match=r"tags\.json: there is text after line \d+ that is not in its journal"):
+        merge_outputs([part], output)
+    empty = run(tmp_path / "empty.json", [], None, "json")
+    merge_outputs([empty], tmp_path / "merged.json")
+    assert (tmp_path / "merged.json").read_bytes() == b"[]\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of bytes")
@@ -259,8 +342,6 @@ def test_parts_with_different_settings_or_formats_are_errors(shards: list[Path],
     table = run(tmp_path / "other.csv", INPUTS, (2, 3), "csv")
     with pytest.raises(AstError, match=r"other\.csv is csv and \S+tags-0\.jsonl is jsonl"):
         merge_outputs([*shards[:2], table], output)
-    with pytest.raises(AstError, match="json cannot be merged, only jsonl and csv"):
-        merge_outputs([run(tmp_path / "tags.json", INPUTS, None, "json")], output)
     edit(b"rank", b"RANK")(without_journal(table))
     with pytest.raises(AstError, match=r"other\.csv: line 1: not the columns of"):
         merge_outputs([run(tmp_path / "first.csv", INPUTS, (0, 1), "csv"), table], output)

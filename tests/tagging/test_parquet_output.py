@@ -11,7 +11,8 @@ from journalled import FINGERPRINT, inputs, tagged
 
 from ast_cli.errors import AstError, UsageError
 from ast_cli.report.rows import rows_of
-from ast_cli.tagging.run.parquet_output import open_parquet_output, records_file
+from ast_cli.tagging.run.journal_lines import records_file
+from ast_cli.tagging.run.parquet_output import open_parquet_output
 
 pq = pytest.importorskip("pyarrow.parquet")
 

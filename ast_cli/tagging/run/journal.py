@@ -42,6 +42,7 @@ from ast_cli.tagging.run.journal_lines import (
     check_same_settings,
     json_line,
     read_journal,
+    result_again,
     verified,
 )
 from ast_cli.tagging.run.shards import Shard
@@ -318,7 +319,7 @@ class Journal:
             if not is_reported or self._takes_text_over(old.format_name):
                 self._append(text, entry.key, entry.outcome, None)
             else:
-                self._write_result(_result_again(entry, text), entry.key)
+                self._write_result(result_again(entry, text), entry.key)
         self._put_in_place()
 
     def _takes_text_over(self, format_name: str) -> bool:
@@ -387,7 +388,7 @@ class Journal:
         _, entries = read_journal(self._journal.path)
         for entry in itertools.islice(entries, self._num_results):
             if entry.record:
-                self._writer.write(_result_again(entry, b""))
+                self._writer.write(result_again(entry, b""))
                 self._take_text()
         self._is_behind = False
 
@@ -464,18 +465,6 @@ def open_journal(
     journal = Journal(Sidecars(output), header, retry_errors=retry_errors, has_channels=has_channels, labels=labels)
     journal.start(resume=resume, force=force)
     return journal
-
-
-def _result_again(entry: Entry, text: bytes) -> TaggingResult:
-    """Return the result of an entry: its record, or in JSON Lines the last lines of its text."""
-    try:
-        if entry.record:
-            return TaggingResult.from_dict(entry.record)
-        records = [json.loads(line) for line in text.splitlines()]
-        results = [TaggingResult.from_dict(record) for record in records if record["type"] == "file"]
-        return results[0] if len(results) == 1 else TaggingResult.from_channels(results)
-    except (LookupError, TypeError, ValueError) as error:
-        raise AstError(f"the journal's record of {entry.key.path} is damaged; --force starts over") from error
 
 
 def _generation(journal: Path) -> int:

@@ -19,7 +19,7 @@ from ast_cli.about import flag_of
 from ast_cli.errors import AstError, UsageError
 from ast_cli.files.json_object import shown
 from ast_cli.files.lock import lock_file
-from ast_cli.results import exact_path, path_fields
+from ast_cli.results import TaggingResult, exact_path, path_fields
 from ast_cli.tagging.inputs import STDIN
 from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.run.shards import Shard, format_shard
@@ -259,6 +259,11 @@ class Sidecars:
         return self.output.with_name(f"{self.output.name}.ast-output.{generation}")
 
 
+def records_file(output: Path) -> Path:
+    """Return the file that keeps the results of a Parquet file, as JSON Lines."""
+    return output.with_name(f"{output.name}.ast-records")
+
+
 def json_line(fields: Mapping[str, Any]) -> bytes:
     """Return one line of strict JSON in ASCII, which preserves names that are not UTF-8."""
     return json.dumps(fields, allow_nan=False).encode("ascii") + b"\n"
@@ -343,6 +348,18 @@ def verified(output: Path, header: Header, entries: Iterable[Entry]) -> Iterator
                 line += text.count(b"\n")
     except OSError as error:
         raise AstError(f"{output}: cannot be read ({error.strerror})") from error
+
+
+def result_again(entry: Entry, text: bytes) -> TaggingResult:
+    """Return the result of an entry: its record, or in JSON Lines the last lines of its text."""
+    try:
+        if entry.record:
+            return TaggingResult.from_dict(entry.record)
+        records = [json.loads(line) for line in text.splitlines()]
+        results = [TaggingResult.from_dict(record) for record in records if record["type"] == "file"]
+        return results[0] if len(results) == 1 else TaggingResult.from_channels(results)
+    except (LookupError, TypeError, ValueError) as error:
+        raise AstError(f"the journal's record of {entry.key.path} is damaged; --force starts over") from error
 
 
 def _checked_text(

@@ -1,7 +1,8 @@
 """Merging of the outputs of shards: no record may be torn or repeated, no shard may be missing.
 
-For JSON Lines and CSV. The journals beside the parts, if there are any, must agree with the parts and with each other.
-Standard library only.
+In JSON Lines, CSV, TSV and wide the text of an input stands for itself, so it is taken over. In the other formats it
+depends on what is before it, or is no text, and the journals contain the results, which are written once more. The
+journals beside the parts, if there are any, must agree with the parts and with each other. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,20 +12,34 @@ import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ast_cli.errors import AstError, UsageError
-from ast_cli.report import SUFFIXES, suffixes_of
-from ast_cli.report.text import printable
-from ast_cli.tagging.run.journal_lines import OK, Header, Sidecars, is_finished, read_journal, verified
+from ast_cli.report import named_format, open_writer, suffixes_of
+from ast_cli.report.json_lines import JSON_ENDS
+from ast_cli.report.parquet import write_parquet
+from ast_cli.report.text import either, printable
+from ast_cli.results import TaggingResult
+from ast_cli.tagging.run.journal_lines import (
+    OK,
+    Header,
+    Sidecars,
+    is_finished,
+    read_journal,
+    records_file,
+    result_again,
+    verified,
+)
 from ast_cli.tagging.run.shards import format_shard
-from ast_cli.tagging.run.whole_output import check_whole_output, whole_output
+from ast_cli.tagging.run.whole_output import as_text, check_whole_output, whole_output
 
-FORMATS = ("jsonl", "csv")  # formats in which a record needs no context
+TABLES = {"csv": ",", "tsv": "\t", "wide": ","}  # formats with a row of column names, and what separates their cells
+SELF_CONTAINED = ("jsonl", *TABLES)  # formats in which the text of an input depends on nothing before it
+JSON_END_BYTES = max(map(len, JSON_ENDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +58,24 @@ class MergeReport:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An output to be merged, with the header of its journal if it has one."""
+    """An output to be merged.
 
+    Attributes:
+        output: The output.
+        file: File with the text of the inputs: the output itself, or the records beside a Parquet file.
+        format_name: Format of the output.
+        header: Header of the journal of the file; None if it has no journal.
+    """
+
+    output: Path
     file: Path
     format_name: str
     header: Header | None
+
+    @property
+    def is_json_lines(self) -> bool:
+        """Whether the text of the inputs is JSON Lines."""
+        return self.format_name == "jsonl" or self.file != self.output
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +87,27 @@ class _Record:
         names: Names that identify the input: the path in the record, the real path in the journal.
         is_ok: Whether the input was scored.
         text: Bytes of the part; empty if the run did not report the input.
+        result: The result, in formats whose text is not taken over; None if the run did not report the input.
     """
 
     line: int
     names: list[str]
     is_ok: bool
     text: bytes
+    result: TaggingResult | None = None
 
 
 def merge_outputs(parts: Sequence[Path], output: Path, *, force: bool = False) -> MergeReport:
     """Merge outputs in the given order; the merged output appears whole or not at all.
 
     Args:
-        parts: Outputs of finished runs, all JSON Lines or all CSV.
+        parts: Outputs of finished runs, all in one format; only JSON Lines, CSV, TSV and wide need no journals.
         output: File to write.
         force: Whether to replace an existing file.
 
     Raises:
         UsageError: If there are no parts, or the output exists, is one of the parts, or has the suffix of another
-            format.
+            format, or the format has no place for the names of several recordings.
         AstError: If a part is torn, damaged or unfinished, an input is repeated, or shards are missing or do not belong
             together; the message names file and line.
     """
@@ -85,8 +115,15 @@ def merge_outputs(parts: Sequence[Path], output: Path, *, force: bool = False) -
     opened = [_open_part(file) for file in parts]
     _check_parts(opened)
     _check_suffix(opened, output)
+    outcomes: Counter[bool] = Counter()
+    records = _checked_records(opened, outcomes)
     with whole_output(output) as stream:
-        return _join(opened, stream)
+        if opened[0].format_name in SELF_CONTAINED:
+            _join(opened, records, stream)
+        else:
+            results = (record.result for record in records if record.result is not None)
+            _write_again(results, opened[0].format_name, stream)
+    return MergeReport(len(parts), num_ok=outcomes[True], num_failed=outcomes[False])
 
 
 def _check_output(parts: Sequence[Path], output: Path, *, force: bool) -> None:
@@ -100,25 +137,38 @@ def _open_part(file: Path) -> _Part:
     """Return a part with the header of its journal.
 
     Raises:
-        AstError: If its run is not finished, or its format cannot be merged.
+        AstError: If its run is not finished, or it has no journal, and its format needs one.
     """
-    journal = Sidecars(file).journal
-    if not journal.exists():
-        return _Part(file, "csv" if file.suffix.lower() == ".csv" else "jsonl", None)
-    header, _ = read_journal(journal)
-    if header.format_name not in FORMATS:
-        raise AstError(f"{file}: {header.format_name} cannot be merged, only {' and '.join(FORMATS)}")
-    if not is_finished(journal):
-        raise AstError(f"{file}: the run is not finished: continue it with --resume")
-    return _Part(file, header.format_name, header)
+    records = records_file(file)
+    for of_text, format_name in ((file, None), (records, "parquet")):
+        journal = Sidecars(of_text).journal
+        if journal.exists():
+            header, _ = read_journal(journal)
+            if not is_finished(journal):
+                raise AstError(f"{file}: the run is not finished: continue it with --resume")
+            return _Part(file, of_text, format_name or header.format_name, header)
+    named = named_format(file) or "jsonl"
+    if named not in SELF_CONTAINED and not _starts_as_json_lines(file):
+        needed = Sidecars(records if named == "parquet" else file).journal.name
+        raise AstError(
+            f"{file}: {named} cannot be merged without {needed} beside it: merge {either(SELF_CONTAINED)}, and write "
+            f"{named} from JSON Lines with ast convert"
+        )
+    return _Part(file, file, named if named in SELF_CONTAINED else "jsonl", None)
+
+
+def _starts_as_json_lines(file: Path) -> bool:
+    """Return whether a file with the suffix of another format may be JSON Lines: any format may have any suffix."""
+    with _reading(file), open(file, "rb") as stream:
+        return stream.read(1) == b"{"
 
 
 def _check_parts(parts: Sequence[_Part]) -> None:
     """Check that the parts have the same format and settings, and are all shards of one split."""
     for part in parts:
         if part.format_name != parts[0].format_name:
-            raise AstError(f"{part.file} is {part.format_name} and {parts[0].file} is {parts[0].format_name}")
-    journalled = [(part.file, part.header) for part in parts if part.header is not None]
+            raise AstError(f"{part.output} is {part.format_name} and {parts[0].output} is {parts[0].format_name}")
+    journalled = [(part.output, part.header) for part in parts if part.header is not None]
     if not journalled:
         return
     first_file, first = journalled[0]
@@ -132,9 +182,9 @@ def _check_parts(parts: Sequence[_Part]) -> None:
 
 def _check_suffix(parts: Sequence[_Part], output: Path) -> None:
     """Check that the suffix of the output fits the format of the parts, or is the suffix of a part."""
-    suffix, format_name = output.suffix.lower(), parts[0].format_name
-    is_suffix_of_part = suffix in {part.file.suffix.lower() for part in parts}
-    if suffix and SUFFIXES.get(suffix) != format_name and not is_suffix_of_part:
+    suffix, named, format_name = output.suffix.lower(), named_format(output), parts[0].format_name
+    suffixes_of_parts = {(part.output.suffix.lower(), named_format(part.output)) for part in parts}
+    if suffix and named != format_name and (suffix, named) not in suffixes_of_parts:
         raise UsageError(
             f"--output {output}: the parts are {format_name}; name a file that ends in {suffixes_of([format_name])}"
         )
@@ -159,18 +209,10 @@ def _check_shards(journalled: Sequence[tuple[Path, Header]]) -> None:
         raise AstError(f"no part with a journal is shard {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}")
 
 
-def _join(parts: Sequence[_Part], stream: BinaryIO) -> MergeReport:
-    """Check the records of the parts and write them one after another."""
+def _checked_records(parts: Sequence[_Part], outcomes: Counter[bool]) -> Iterator[_Record]:
+    """Yield the records of all parts, count which were scored, and check that none occurs twice."""
     seen: dict[str, tuple[int, int]] = {}  # index of the part and line
-    outcomes: Counter[bool] = Counter()
-    first_beginning = _beginning(parts[0])
-    stream.write(first_beginning)
     for number, part in enumerate(parts):
-        if _beginning(part) != first_beginning:
-            raise AstError(
-                f"{part.file}: line 1: not the columns of {parts[0].file}; run its own command with --resume to write "
-                "the columns of this version"
-            )
         for record in _records(part):
             for name in record.names:
                 if name in seen:
@@ -180,21 +222,46 @@ def _join(parts: Sequence[_Part], stream: BinaryIO) -> MergeReport:
                     )
                 seen[name] = (number, record.line)
             outcomes[record.is_ok] += 1
-            stream.write(record.text)
-    return MergeReport(len(parts), num_ok=outcomes[True], num_failed=outcomes[False])
+            yield record
+
+
+def _join(parts: Sequence[_Part], records: Iterable[_Record], stream: BinaryIO) -> None:
+    """Write the text of the records one after another, below one row of column names."""
+    beginning = _beginning(parts[0])
+    for part in parts[1:]:
+        if _beginning(part) != beginning:
+            raise AstError(
+                f"{part.file}: line 1: not the columns of {parts[0].file}; run its own command with --resume to write "
+                "the columns of this version"
+            )
+    stream.write(beginning)
+    for record in records:
+        stream.write(record.text)
+
+
+def _write_again(results: Iterable[TaggingResult], format_name: str, stream: BinaryIO) -> None:
+    """Write results as one output of a run."""
+    if format_name == "parquet":
+        write_parquet(results, stream)
+        return
+    with as_text(stream) as text:
+        writer = open_writer(format_name, text)
+        for result in results:
+            writer.write(result)
+        writer.close()
 
 
 def _beginning(part: _Part) -> bytes:
-    """Return the bytes before the first record of a part: the names of the columns in CSV."""
+    """Return the bytes before the first record of a part: the names of the columns of a table."""
     with _reading(part.file), open(part.file, "rb") as stream:
-        return stream.readline() if part.format_name == "csv" else b""
+        return stream.readline() if part.format_name in TABLES else b""
 
 
 def _records(part: _Part) -> Iterator[_Record]:
     """Return the checked records of a part."""
     if part.header is not None:
         return _journalled_records(part)
-    return _csv_records(part.file) if part.format_name == "csv" else _json_records(part.file)
+    return _table_records(part) if part.format_name in TABLES else _json_records(part.file)
 
 
 def _journalled_records(part: _Part) -> Iterator[_Record]:
@@ -203,16 +270,20 @@ def _journalled_records(part: _Part) -> Iterator[_Record]:
     end, line = header.offset_end, 1
     for entry, text, line in verified(part.file, header, entries):
         names = [f"={entry.key.path}"]
-        if part.format_name == "jsonl" and text:  # an input that the run did not report has no text
+        if part.is_json_lines and text:  # an input that the run did not report has no text
             records = [
                 _json_record(part.file, line + number, row) for number, row in enumerate(text.splitlines(keepends=True))
             ]
             names += _json_names(records[-1])
-        yield _Record(line, names, entry.outcome == OK, text)
+        is_written_again = part.format_name not in SELF_CONTAINED and (text or entry.record)
+        result = result_again(entry, text) if is_written_again else None
+        yield _Record(line, names, entry.outcome == OK, text, result)
         end = entry.offset_end
-    with _reading(part.file):
-        if part.file.stat().st_size != end:
-            raise AstError(f"{part.file}: there is text after line {line} that is not in its journal")
+    with _reading(part.file), open(part.file, "rb") as stream:
+        stream.seek(end)
+        rest = stream.read(JSON_END_BYTES + 1).decode("utf-8", "replace")
+    if rest not in (JSON_ENDS if part.format_name == "json" else ("",)):
+        raise AstError(f"{part.file}: there is text after line {line} that is not in its journal")
 
 
 def _json_records(file: Path) -> Iterator[_Record]:
@@ -263,10 +334,11 @@ def _json_names(record: dict[str, Any]) -> list[str]:
     return [f":{record.get('path_b64') or record['path']}"]
 
 
-def _csv_records(file: Path) -> Iterator[_Record]:
-    """Yield the records of CSV: the consecutive rows of one path."""
+def _table_records(part: _Part) -> Iterator[_Record]:
+    """Yield the records of a table: the consecutive rows of one path."""
+    file = part.file
     with _reading(file), open(file, "rb") as stream:
-        rows = _csv_rows(file, stream)
+        rows = _table_rows(file, stream, TABLES[part.format_name])
         columns = next(rows, ([], b"", 1))[0]
         if not {"path", "status"} <= set(columns):
             raise AstError(f"{file}: line 1 does not contain the column names of a table of tags")
@@ -281,7 +353,7 @@ def _csv_records(file: Path) -> Iterator[_Record]:
             yield _Record(lines[0], [f":{name}"], cells[0][status] == OK, b"".join(texts))
 
 
-def _csv_rows(file: Path, stream: BinaryIO) -> Iterator[tuple[list[str], bytes, int]]:
+def _table_rows(file: Path, stream: BinaryIO, delimiter: str) -> Iterator[tuple[list[str], bytes, int]]:
     """Yield cells, bytes and number of the first line of each row; a quoted cell may contain line ends."""
     taken: list[bytes] = []
 
@@ -290,7 +362,7 @@ def _csv_rows(file: Path, stream: BinaryIO) -> Iterator[tuple[list[str], bytes, 
             taken.append(row)
             yield row.decode("utf-8", "replace")
 
-    reader, first_line = csv.reader(lines(), strict=True), 1
+    reader, first_line = csv.reader(lines(), delimiter=delimiter, strict=True), 1
     try:
         for cells in reader:
             if not taken[-1].endswith(b"\n"):

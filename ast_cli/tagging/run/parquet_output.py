@@ -17,11 +17,7 @@ from ast_cli.files.atomic import replacing, writing
 from ast_cli.report.parquet import write_parquet
 from ast_cli.report.reading import read_results
 from ast_cli.tagging.run.journal import Journal, open_journal
-
-
-def records_file(output: Path) -> Path:
-    """Return the file that keeps the results of a Parquet file."""
-    return output.with_name(f"{output.name}.ast-records")
+from ast_cli.tagging.run.journal_lines import records_file
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ from ast_cli.tagging.decode.opening import Workers, open_inputs
 from ast_cli.tagging.inputs import Input, RealPaths
 from ast_cli.tagging.options import RunOptions, WindowOptions
 from ast_cli.tagging.run.folder_journal import FolderJournal
-from ast_cli.tagging.run.journal_lines import OK, Key, Sidecars, read_journal
-from ast_cli.tagging.run.parquet_output import records_file
+from ast_cli.tagging.run.journal_lines import OK, Key, Sidecars, read_journal, records_file
 from ast_cli.tagging.run.shards import in_shard
 
 OPENING_RATE = 16_000  # Hz; any rate serves, because no sample is used
