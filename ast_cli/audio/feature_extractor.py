@@ -128,6 +128,14 @@ class FeatureExtractor:
         return self.max_length
 
     @property
+    def scaled_window_frames(self) -> int | None:
+        """Number of frames of a window that is scaled by itself, so that no other part of an fbank is an input.
+
+        None if each frame depends on its own samples alone, and any part of a long fbank is an input.
+        """
+        return self.frames_per_window if self.filter_bank.scales_windows else None
+
+    @property
     def longest_hop_frames(self) -> int:
         """Number of frames from one window to the next if windows are adjacent, which is the length of a window."""
         return self.frames_per_window

@@ -256,13 +256,11 @@ class Job:
         config = start_config(self.model, options, LONGEST_SCRATCH_INPUT)
         extractor = start_feature_extractor(self.model, config, options)
         max_frames = extractor.frames_per_window
-        if options.random_crop and extractor.filter_bank.scales_windows:
-            raise UsageError(
-                f"--random-crop: the front end of {extractor.title} scales each window by itself, so no window can be "
-                "cut from a longer spectrogram; cut the recordings instead"
-            )
         if options.random_crop:
-            max_frames = max(max_frames, round(options.max_clip_s * extractor.frames_per_s))
+            of_clip = round(options.max_clip_s * extractor.frames_per_s)
+            if window := extractor.scaled_window_frames:
+                of_clip -= of_clip % window  # whole windows
+            max_frames = max(max_frames, of_clip)
         store = compute_features(
             self.examples.examples,
             extractor,

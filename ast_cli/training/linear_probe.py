@@ -67,7 +67,9 @@ def embedded(
     windows = clips.windows
     if windows is not None:
         fbanks = (clips.fbanks[index] for index in clips.indices)
-        windows = windows.of_parts([_window_parts(fbank, extractor.max_length) for fbank in fbanks])
+        windows = windows.of_parts(
+            [_window_parts(fbank, extractor.scaled_window_frames or extractor.max_length) for fbank in fbanks]
+        )
     return replace(clips, fbanks=by_clip, windows=windows)
 
 
@@ -110,7 +112,8 @@ def _compute(clips: Clips, encoder: ASTModel, extractor: FeatureExtractor) -> Em
     """Run the encoder over every window of every clip."""
     encoder.eval()
     all_owners, embeddings = [], []
-    for owners, batch in evaluation_windows(clips, extractor.max_length, EMBEDDING_BATCH_SIZE):
+    windows = evaluation_windows(clips, extractor.max_length, EMBEDDING_BATCH_SIZE, extractor.scaled_window_frames)
+    for owners, batch in windows:
         batch = batch.to(encoder.device)
         fbank = torch.where(batch.frame_mask, batch.fbank, extractor.padding_value)
         output = encoder(extractor.normalized(fbank), return_dict=True)

@@ -249,10 +249,12 @@ class Trainer:
         """Compute the loss of one batch of the epoch; its number determines all random draws."""
         rng = generator_for(self.options, self.progress.epoch, BATCH_DRAWS, number)
         torch.manual_seed(int(rng.integers(2**63)))  # dropout
-        crop_rng = rng if self.options.random_crop else None
-        batch = self.task.clips.batch(chosen.tolist(), self.task.extractor.max_length, crop_rng).to(self.model.device)
+        crop_rng, extractor = rng if self.options.random_crop else None, self.task.extractor
+        batch = self.task.clips.batch(
+            chosen.tolist(), extractor.max_length, crop_rng, extractor.scaled_window_frames
+        ).to(self.model.device)
         batch = augmentation.augment(batch, self.options, rng)
-        input_values = training_input(batch, self.task.extractor, self.options, rng)
+        input_values = training_input(batch, extractor, self.options, rng)
         with torch.autocast(self.model.device.type, self.task.autocast, enabled=self.task.autocast is not None):
             logits = training_logits(self.model, input_values, self.options, rng)
         return training_loss(logits, batch.targets, self.task.loss, self.options.label_smoothing)

@@ -75,7 +75,9 @@ class Evaluator:
         sums = np.zeros((len(self.clips), model.config.num_labels), np.float64)
         counts = np.zeros(len(self.clips), np.int64)
         losses: list[Tensor] = []
-        for owners, batch in evaluation_windows(self.clips, self.extractor.max_length, self.batch_size):
+        extractor = self.extractor
+        windows = evaluation_windows(self.clips, extractor.max_length, self.batch_size, extractor.scaled_window_frames)
+        for owners, batch in windows:
             batch = batch.to(model.device)
             fbank = torch.where(batch.frame_mask, batch.fbank, self.extractor.padding_value)
             with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):

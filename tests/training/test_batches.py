@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from tiny_training import MAX_LENGTH, plain_options, tiny_clips, tiny_extractor
@@ -108,3 +110,19 @@ def test_draws_differ_by_epoch_batch_purpose_and_seed() -> None:
     ]
     assert len({generator_for(*key).integers(2**63) for key in keys}) == 5
     assert generator_for(*keys[0]).integers(2**63) == generator_for(*keys[0]).integers(2**63)
+
+
+def test_windows_that_are_scaled_by_themselves_are_never_cut() -> None:
+    clips, length = tiny_clips(1), 10
+    fbank = np.repeat(np.arange(3, dtype=np.float32), length)[:, None] * np.ones((1, 5), np.float32)  # three windows
+    clips = replace(clips, fbanks=[fbank])
+    drawn = {
+        tuple(clips.batch([0], MAX_LENGTH, np.random.default_rng(i), length).fbank[0, :length, 0].tolist())
+        for i in range(60)
+    }
+    assert drawn == {(number,) * length for number in (0.0, 1.0, 2.0)}
+    ((owners, batch),) = evaluation_windows(clips, MAX_LENGTH, 8, length)
+    assert owners.tolist() == [0, 0, 0]
+    assert batch.fbank.shape[1] == MAX_LENGTH
+    assert batch.fbank[:, :length, 0].unique(dim=1).flatten().tolist() == [0, 1, 2]
+    assert not batch.frame_mask[:, length:].any()

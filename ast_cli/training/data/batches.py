@@ -68,15 +68,26 @@ class Clips:
         """Return the targets of the frames from ``start`` to ``end`` of one clip of the data, shape (num_labels,)."""
         return self.targets[index] if self.windows is None else self.windows.part_targets(index, start, end)
 
-    def batch(self, chosen: Sequence[int], max_length: int, rng: np.random.Generator | None = None) -> Batch:
-        """Stack clips, each cut to ``max_length`` frames: at its beginning, or with ``rng`` at a random position."""
+    def batch(
+        self,
+        chosen: Sequence[int],
+        max_length: int,
+        rng: np.random.Generator | None = None,
+        scaled_window_frames: int | None = None,
+    ) -> Batch:
+        """Stack clips, each cut to ``max_length`` frames: at its beginning, or with ``rng`` at a random position.
+
+        With ``scaled_window_frames``, a clip consists of windows of that length, of which one is taken.
+        """
         indices = [self.indices[i] for i in chosen]
         fbanks = [self.fbanks[index] for index in indices]
-        num_frames = np.array([min(len(fbank), max_length) for fbank in fbanks])
+        longest, step = scaled_window_frames or max_length, scaled_window_frames or 1
+        num_frames = np.array([min(len(fbank), longest) for fbank in fbanks])
         array = np.zeros((len(fbanks), max_length, fbanks[0].shape[1]), np.float32)
         targets = np.zeros((len(fbanks), self.targets.shape[1]), np.float32)
         for i, (index, fbank, length) in enumerate(zip(indices, fbanks, num_frames.tolist(), strict=True)):
-            start = 0 if rng is None or len(fbank) <= length else int(rng.integers(len(fbank) - length + 1))
+            num_starts = (len(fbank) - length) // step + 1
+            start = 0 if rng is None or num_starts == 1 else step * int(rng.integers(num_starts))
             array[i, :length] = fbank[start : start + length]
             targets[i] = self.part_targets(index, start, start + length)
         return Batch(torch.from_numpy(array), torch.from_numpy(num_frames), torch.from_numpy(targets))
@@ -131,15 +142,19 @@ def training_input(
     return augmentation.add_noise(input_values, options.noise, rng) if options.noise else input_values
 
 
-def evaluation_windows(clips: Clips, max_length: int, batch_size: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+def evaluation_windows(
+    clips: Clips, max_length: int, batch_size: int, scaled_window_frames: int | None = None
+) -> Iterator[tuple[NDArray[np.int64], Batch]]:
     """Yield all windows of all clips in batches, each batch with the clip number of every window.
 
-    Windows do not overlap, except that the last one is moved back to end with the clip, as in ``ast classify``.
+    Windows do not overlap, except that the last one is moved back to end with the clip, as in ``ast classify``. With
+    ``scaled_window_frames``, a clip consists of windows of that length already.
     """
+    cut = scaled_window_frames or max_length
     owners: list[int] = []
     windows: list[AudioWindow] = []
     for i, index in enumerate(clips.indices):
-        for window in slice_windows([clips.fbanks[index]], max_length, max_length):
+        for window in slice_windows([clips.fbanks[index]], cut, cut):
             owners.append(i)
             windows.append(window)
             if len(windows) == batch_size:
