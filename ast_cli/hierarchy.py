@@ -13,6 +13,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
 
+# Fraction of a label's score from which a label below it takes its place. It is the best of 0.5 to 0.9 by the number of
+# clips whose exact label came first: 60 of the 80 clips of ESC-10's fold 5, which the model (5.5 million weights, 521
+# labels) had not learned, and 54 without the filter. At 0.5 a right but general label gave way to a wrong one for 6
+# clips, at 0.8 for none.
+NEARLY_AS_SURE = 0.8
+
 
 @dataclass(frozen=True, slots=True)
 class AudioSetClass:

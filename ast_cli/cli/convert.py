@@ -85,15 +85,21 @@ def _write(conversion: Conversion, format_name: str, stream: TextIO) -> None:
 
 
 def _note_missing(conversion: Conversion, *, quiet: bool) -> None:
-    """Note how many results may lack labels that reach the threshold, because they were not recorded."""
-    if not conversion.chooser.num_incomplete:
-        return
-    survey = conversion.survey
+    """Note how many results may be others because not all labels were recorded."""
+    survey, chooser = conversion.survey, conversion.chooser
     longest = max(survey.recordings.longest, survey.windows.longest)
     lowest = min(survey.recordings.lowest, survey.windows.lowest)
-    scores = f", with scores of {lowest:g} and more" if longest else ""
-    note(
-        f"note: {conversion.chooser.num_incomplete} of {conversion.num_read} results may lack labels that reach the "
-        f"threshold: lists of at most {longest} labels were recorded{scores}",
-        quiet=quiet,
-    )
+    recorded = f"lists of at most {longest} labels were recorded"
+    if chooser.num_incomplete:
+        scores = f", with scores of {lowest:g} and more" if longest else ""
+        note(
+            f"note: {chooser.num_incomplete} of {conversion.num_read} results may lack labels that reach the "
+            f"threshold: {recorded}{scores}",
+            quiet=quiet,
+        )
+    if chooser.num_general:
+        note(
+            f"note: {chooser.num_general} of {conversion.num_read} results may have a general label because one below "
+            f"it is missing: {recorded}",
+            quiet=quiet,
+        )

@@ -116,7 +116,7 @@ def test_results_that_have_no_scale_are_refused(tagger: Tagger, write_wav: Write
     file = results_file(tagger, write_wav("in/a.wav").parent, tmp_path / "tags.jsonl", activation="none")
     with pytest.raises(AstError, match="logits"):
         results_to_plot(file, None, PlotOptions())
-    with pytest.raises(UsageError, match="--specific needs the scores of all labels"):
+    with pytest.raises(UsageError, match="make results with ast convert --specific"):
         results_to_plot(file, None, PlotOptions(specific=True))
 
 

@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_models import small_config
 
 from ast_cli.errors import AstError, ErrorCode, UsageError
 from ast_cli.report.reading import read_results
 from ast_cli.results import Event, FileError, Tag, TaggingResult, Window
+from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.recorded.choosing import RecordedChooser
 from ast_cli.tagging.recorded.convert import open_conversion
 from ast_cli.tagging.recorded.options import ConvertOptions
 from ast_cli.tagging.recorded.survey import Survey
 from ast_cli.tagging.score.events import EventMerger
+from ast_cli.tagging.score.scoring import TagChooser
 
 LABELS = ["Rain", "Bark", "own label"]
 MIDS = ["/m/06mb1", "/m/05tny_", None]
@@ -219,3 +222,74 @@ def test_standard_input_is_named_once() -> None:
     opening = open_conversion(["-", "-"], ConvertOptions())
     with pytest.raises(UsageError, match="standard input can be read once"):
         opening.__enter__()
+
+
+# Specific labels
+
+DOGS = ["Animal", "Domestic animals, pets", "Dog", "Bark", "Rain", "Speech", "my own"]
+
+
+def dogs(scores: Iterable[float], *, num_listed: int = len(DOGS), over: float = 0.0) -> tuple[Tag, ...]:
+    """Return the best tags of `DOGS` with these scores, as a run would record them."""
+    made = [
+        Tag(label, i, None, score) for i, (label, score) in enumerate(zip(DOGS, scores, strict=True)) if score >= over
+    ]
+    return tuple(sorted(made, key=lambda tag: -tag.score)[:num_listed])
+
+
+@pytest.mark.parametrize("threshold", [None, 0.3])
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_specific_leaves_out_the_labels_that_classify_leaves_out(top_k: int | None, threshold: float | None) -> None:
+    random = np.random.default_rng(7)
+    config = small_config(id2label=dict(enumerate(DOGS)), problem_type="multi_label_classification")
+    options: dict[str, Any] = {"top_k": top_k, "threshold": threshold, "labels": ("Animal/*,Animal,Rain",)}
+    chooser = TagChooser(config, ClassifyOptions(specific=True, **options))
+    num_left_out = 0
+    for _ in range(200):
+        scores = random.uniform(0.0, 1.0, len(DOGS)).round(3).astype(np.float32)
+        recorded = result(dogs(scores.tolist()), tags=dogs(scores.tolist()))
+        kept = one(recorded, specific=True, **options)
+        expected = [tag.label for tag in chooser.choose(scores)]
+        assert [tag.label for tag in kept.tags] == expected
+        assert kept.windows is not None
+        assert [tag.label for tag in kept.windows[0].tags] == expected
+        num_left_out += len(one(recorded, **options).tags) - len(expected)
+    assert num_left_out > 50
+
+
+def test_specific_makes_events_of_the_labels_that_remain_in_each_window() -> None:
+    both, animal = dogs([0.9, 0, 0.8, 0, 0, 0, 0]), dogs([0.9, 0, 0.6, 0, 0, 0, 0])
+    recorded = result(both, animal, both)
+    events = one(recorded, specific=True, events=True).events
+    assert events is not None
+    assert [(event.label, event.start_s, event.end_s) for event in events] == [("Animal", 1.0, 2.0), ("Dog", 0.0, 3.0)]
+
+
+def test_specific_is_refused_where_it_could_not_choose_as_classify_does() -> None:
+    with pytest.raises(
+        UsageError, match=r"^a\.wav: its result contains events without windows, and --specific chooses"
+    ):
+        one(result(events=EVENTS), specific=True)
+    with pytest.raises(UsageError, match="--specific makes events again from the windows: add --threshold"):
+        one(result(tags(0.7), events=EVENTS), specific=True)
+    assert one(result(tags(0.7), events=EVENTS), specific=True, timestamps=True).events is None
+    with pytest.raises(UsageError, match="--specific compares scores from 0 to 1"):
+        one(result(activation="none"), specific=True)
+
+
+@pytest.mark.parametrize(
+    ("scores", "num_listed", "options", "num_general"),
+    [
+        ([0.5, 0.45, 0, 0, 0, 0, 0], 2, {}, 1),  # a Dog of 0.45 would have replaced the animals
+        ([0.5, 0.45, 0, 0, 0, 0, 0], 2, {"threshold": 0.46}, 0),  # and would not have reached this threshold
+        ([0.5, 0.45, 0, 0, 0, 0, 0], 2, {"labels": ("Animal", "Domestic animals, pets")}, 0),
+        ([0.5, 0, 0, 0, 0, 0, 0.3], 2, {}, 0),  # what is missing has at most 0.3
+        ([0.3, 0, 0, 0, 0.5, 0.4, 0], 3, {}, 1),
+        ([0, 0, 0, 0.5, 0, 0, 0.45], 2, {}, 0),  # nothing is below Bark
+    ],
+)
+def test_general_labels_of_lists_that_were_cut_off_are_counted(
+    scores: list[float], num_listed: int, options: dict[str, Any], num_general: int
+) -> None:
+    recorded = result(tags=dogs(scores, num_listed=num_listed))
+    assert converted([recorded, FAILED], specific=True, **options)[1].num_general == num_general

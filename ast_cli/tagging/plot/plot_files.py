@@ -77,7 +77,7 @@ def results_to_plot(
         AstError: If the file cannot be read, or its scores are logits.
     """
     if options.specific:
-        raise UsageError("--specific needs the scores of all labels: use it with ast classify, not with --results")
+        raise UsageError("--specific is for tagging: make results with ast convert --specific, and plot those")
     real_path = RealPaths()
     wanted = None if inputs is None else {real_path(item) for item in inputs}
     channel = None if options.channels == MIX else options.channels

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from ast_cli.errors import UsageError
 from ast_cli.labels import select_label_ids
 from ast_cli.results import Event, Tag, TaggingResult, Window
-from ast_cli.tagging.options import DEFAULT_THRESHOLD, check_threshold_range
+from ast_cli.tagging.options import DEFAULT_THRESHOLD, check_specific, check_threshold_range
 from ast_cli.tagging.recorded.options import ConvertOptions
+from ast_cli.tagging.recorded.specific import may_be_general, without_general
 from ast_cli.tagging.recorded.survey import Survey
 from ast_cli.tagging.run.matches import matching
 from ast_cli.tagging.score.open_events import OpenEvents
@@ -34,14 +35,17 @@ class RecordedChooser:
     Attributes:
         num_incomplete: Number of results so far in which labels that reach their thresholds may be missing, since only
             the best labels were recorded.
+        num_general: Number of results so far with a general label for which one below it may be missing, likewise.
     """
 
     def __init__(self, options: ConvertOptions, survey: Survey) -> None:
         self.options = options
         self.survey = survey
         self.num_incomplete = 0
+        self.num_general = 0
         for activation in survey.activations:
             check_threshold_range(options.threshold, activation)
+            check_specific(options.specific, activation)
         _check_parts(options, survey)
         self._chosen = self._chosen_labels()
         self._thresholds = self._own_thresholds()
@@ -62,18 +66,20 @@ class RecordedChooser:
                 events=tuple(self._events(result)) if keeps_events else None,
             )
             self.num_incomplete += self._may_be_incomplete(result, chosen)
+            self.num_general += self.options.specific and self._may_be_general(result, chosen)
             result = chosen
         return matching(result, has_events=result.events is not None) if self.options.matches_only else result
 
     def _kept(self, tags: Iterable[Tag], default: float | None = None) -> list[Tag]:
-        """Return the tags of chosen labels that reach their thresholds.
+        """Return the tags of chosen labels that reach their thresholds, with ``specific`` the most specific of them.
 
         Args:
             tags: The tags.
             default: Threshold of labels without one, if the options have none.
         """
         default = self._default if self._default is not None else default
-        return [tag for tag in tags if self._is_chosen(tag.label) and self._reaches(tag.label, tag.score, default)]
+        kept = [tag for tag in tags if self._is_chosen(tag.label) and self._reaches(tag.label, tag.score, default)]
+        return without_general(kept) if self.options.specific else kept
 
     def _is_chosen(self, label: str) -> bool:
         return self._chosen is None or label in self._chosen
@@ -81,6 +87,9 @@ class RecordedChooser:
     def _reaches(self, label: str, score: float, default: float | None) -> bool:
         threshold = self._thresholds.get(label.casefold(), default)
         return threshold is None or score >= threshold
+
+    def _lowest_threshold(self, default: float) -> float:
+        return min([default, *self._thresholds.values()])
 
     def _top(self, tags: list[Tag]) -> tuple[Tag, ...]:
         return tuple(tags[: self.options.top_k])
@@ -106,15 +115,31 @@ class RecordedChooser:
 
     def _may_be_incomplete(self, result: TaggingResult, chosen: TaggingResult) -> bool:
         """Return whether labels that reach their thresholds may be missing from a result because of its recording."""
-        is_from_windows = chosen.events is not None and (self.options.has_thresholds or result.events is None)
+        is_from_windows = self._are_from_windows(result, chosen)
         if not (self.options.has_thresholds or is_from_windows):
             return False
-        default = DEFAULT_THRESHOLD if self._default is None else self._default
-        threshold = min([default, *self._thresholds.values()])
+        threshold = self._lowest_threshold(DEFAULT_THRESHOLD if self._default is None else self._default)
         lists = [(self.survey.recordings, result.tags)] if self.options.has_thresholds else []
         if chosen.windows is not None or is_from_windows:
             lists += [(self.survey.windows, window.tags) for window in result.windows or ()]
         return any(known.may_lack(tags, threshold) and not self._has_all(tags) for known, tags in lists)
+
+    def _are_from_windows(self, result: TaggingResult, chosen: TaggingResult) -> bool:
+        """Return whether the events that were chosen of a result were made from its windows."""
+        return chosen.events is not None and (self.options.has_thresholds or result.events is None)
+
+    def _may_be_general(self, result: TaggingResult, chosen: TaggingResult) -> bool:
+        """Return whether a label that was chosen might have given way to one that was not recorded."""
+        lists = [(self.survey.recordings, result.tags, self._default)]
+        if chosen.windows is not None or self._are_from_windows(result, chosen):
+            default = DEFAULT_THRESHOLD if chosen.windows is None and self._default is None else self._default
+            lists += [(self.survey.windows, window.tags, default) for window in result.windows or ()]
+        return any(
+            len(tags) == known.longest
+            and not self._has_all(tags)
+            and may_be_general(self._kept(tags, default), tags, self._lowest_threshold(default or 0.0))
+            for known, tags, default in lists
+        )
 
     def _has_all(self, tags: Iterable[Tag]) -> bool:
         """Return whether a list contains every chosen label."""
@@ -160,6 +185,17 @@ def _check_parts(options: ConvertOptions, survey: Survey) -> None:
             f"{survey.without_parts}: its result contains neither windows nor events; classify it with --timestamps or "
             "--events"
         )
+    if options.specific and (options.events or not options.timestamps):
+        if survey.with_events_alone is not None:
+            raise UsageError(
+                f"{survey.with_events_alone}: its result contains events without windows, and --specific chooses "
+                "window by window; classify it with --specific, or with --timestamps"
+            )
+        if survey.has_events and not options.has_thresholds:
+            raise UsageError(
+                "--specific makes events again from the windows: add --threshold, or keep windows alone with "
+                "--timestamps"
+            )
     has_criterion = options.has_thresholds or options.labels or options.exclude_labels
     if options.matches_only and not (has_criterion or options.events or survey.has_events):
         raise UsageError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from ast_cli.about import About
-from ast_cli.tagging.options import ClassifyOptions
+from ast_cli.tagging.options import ClassifyOptions, ExcludedNames, OnlySpecific
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class ConvertOptions:
         thresholds: Lowest score to keep of single labels, as in `ClassifyOptions`.
         labels: Labels to keep, named as in `ClassifyOptions`. Empty for all labels.
         exclude_labels: Labels to leave out, named in the same ways.
+        specific: Whether general labels are left out, as in `ClassifyOptions`, as far as labels below them were
+            recorded.
         timestamps: Whether windows are kept. If neither this nor ``events`` is set, all is kept that was recorded.
         events: Whether events are kept, or made from the windows where none were recorded.
         matches_only: Whether only results with an event, or if they have no events with a tag, are kept, besides those
@@ -40,7 +42,8 @@ class ConvertOptions:
             metavar="NAMES",
         ),
     ] = ()
-    exclude_labels: Annotated[tuple[str, ...], About("Labels to leave out.", metavar="NAMES")] = ()
+    exclude_labels: ExcludedNames = ()
+    specific: OnlySpecific = False
     timestamps: Annotated[
         bool, About("Keep windows, and events only with --events. [default: all that was recorded]")
     ] = False

@@ -52,6 +52,7 @@ class Survey:
         has_events: Whether some contain events.
         without_windows: Path of the first result without windows; None if there is none.
         without_parts: Path of the first result with neither windows nor events; None if there is none.
+        with_events_alone: Path of the first result with events, but no windows; None if there is none.
         recordings: The lists of tags of recordings.
         windows: The lists of tags of windows.
         first_path: Path of the first result.
@@ -64,6 +65,7 @@ class Survey:
     has_events: bool = False
     without_windows: str | None = None
     without_parts: str | None = None
+    with_events_alone: str | None = None
     recordings: TagLists = field(default_factory=TagLists)
     windows: TagLists = field(default_factory=TagLists)
     first_path: str | None = None
@@ -84,6 +86,8 @@ class Survey:
             self.without_windows = result.path or "-"
         if result.windows is None and result.events is None and self.without_parts is None:
             self.without_parts = result.path or "-"
+        if result.windows is None and result.events is not None and self.with_events_alone is None:
+            self.with_events_alone = result.path or "-"
         self.recordings.add(result.tags)
         self._add_labels(result.tags)
         for window in result.windows or ():

@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.hierarchy import classes_below
+from ast_cli.hierarchy import NEARLY_AS_SURE, classes_below
 from ast_cli.labels import label_ids_by_mid
-
-# Fraction of a label's score from which a label below it takes its place. It is the best of 0.5 to 0.9 by the number of
-# clips whose exact label came first: 60 of the 80 clips of ESC-10's fold 5, which the model (5.5 million weights, 521
-# labels) had not learned, and 54 without the filter. At 0.5 a right but general label gave way to a wrong one for 6
-# clips, at 0.8 for none.
-NEARLY_AS_SURE = 0.8
 
 
 class SpecificLabels:
