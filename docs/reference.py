@@ -53,8 +53,10 @@ batch_size = 8
 
 `ast config` shows which defaults are set and where; `ast config classify` lists every option that can have one. Options
 that name the files of one run (`--output`, `--force`, `--resume` and the like) have no defaults. `--format`, `--dtype` and `--batch-size`
-have another meaning in each command, so their defaults are set for one command. `AST_CONFIG=FILE` reads another file instead
-of both; an empty `AST_CONFIG=` disables configuration files.
+have another meaning in each command, so their defaults are set for one command. What `ast classify` reports by default
+(`top_k`, `threshold`, `labels`, `events` and the like) leaves out nothing in `ast convert`, unless its own table `[convert]`
+or its own variables (`AST_CONVERT_TOP_K`) say so. `AST_CONFIG=FILE` reads another file instead of both; an empty
+`AST_CONFIG=` disables configuration files.
 
 ## Completion and man page
 

@@ -37,8 +37,16 @@ NEVER_DEFAULTS = frozenset(
 )
 # Options that mean something else in each command: their defaults are set for one command.
 OF_ONE_COMMAND = frozenset({"--format", "--batch-size", "--dtype", "--max-length", "--num-mel-bins"})
-# Commands whose --model is not the model to tag with: only their own table and variable set it.
-WITH_OWN_MODEL = frozenset({"stats", "benchmark"})
+# Options with another meaning than in the other commands: only the command's own table and variable set their defaults.
+# --model of stats and benchmark is not the model to tag with. A default that chooses what ast classify reports must not
+# make ast convert drop what was recorded.
+OWN_OPTIONS = {
+    "stats": frozenset({"--model"}),
+    "benchmark": frozenset({"--model"}),
+    "convert": frozenset(
+        "--top-k --threshold --labels --exclude-labels --specific --timestamps --events --matches-only".split()
+    ),
+}
 DEFAULTS = "ast_cli.defaults"  # where a command's context keeps the defaults that were set for it
 KEYS = {
     flag.removeprefix("--").replace("-", "_"): flag
@@ -99,12 +107,12 @@ def defaults_for(command: str, params: Sequence[Any], commands: Sequence[str]) -
 def variables_for(command: str, flag: str) -> list[str]:
     """Return the names of the variables that set an option, the weaker first: ``AST_TOP_K``, ``AST_CLASSIFY_TOP_K``."""
     option = flag.removeprefix("--").replace("-", "_").upper()
-    prefixes = ["", f"{command.upper()}_"][flag in OF_ONE_COMMAND or _is_own_model(command, flag) :]
+    prefixes = ["", f"{command.upper()}_"][flag in OF_ONE_COMMAND or _is_own(command, flag) :]
     return [f"{VARIABLE_PREFIX}{prefix}{option}" for prefix in prefixes]
 
 
-def _is_own_model(command: str, flag: str) -> bool:
-    return flag == "--model" and command in WITH_OWN_MODEL
+def _is_own(command: str, flag: str) -> bool:
+    return flag in OWN_OPTIONS.get(command, ())
 
 
 def source_of(param: Any, ctx: Any) -> str:
@@ -150,7 +158,7 @@ def _from_file(
             raise UsageError(f"{where}: {_no_option(key, command if is_own_table else None, options)}")
         if not is_own_table and flag in OF_ONE_COMMAND:
             raise UsageError(f"{where}: has another meaning in each command; write it below a line such as [{command}]")
-        if flag in options and (is_own_table or not _is_own_model(command, flag)):
+        if flag in options and (is_own_table or not _is_own(command, flag)):
             param = options[flag]
             found[param.name] = Default(_checked(value, param, where), str(file))
     return found
@@ -167,7 +175,8 @@ def _entries(
             raise UsageError(f"{file}: {key} is a command: write its options below a line [{key}]")
         if not isinstance(value, dict):
             yield False, key, value
-    for key, value in content.get(command, {}).items():
+    table = content.get(command)
+    for key, value in table.items() if isinstance(table, dict) else ():
         yield True, key, value
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from ast_cli.results import Tag, TaggingResult
+
 RAIN = Path(__file__).parents[2] / "sample_audio" / "rain.ogg"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -90,6 +92,27 @@ def test_config_shows_each_default_and_its_source(run_ast: Run, users_file: Path
     text = run_ast("config", cwd=folder).stdout
     assert f"  {users_file}\n  ast.toml\n" in text
     assert "  classify   --top-k      10   ast.toml\n" in text
+
+
+def test_defaults_of_what_classify_reports_take_nothing_from_results_that_are_converted(
+    run_ast: Run, folder: Path
+) -> None:
+    record = TaggingResult(
+        "a.wav", "m", "sigmoid", 9.0, 16000, 1, (Tag("Rain", 0, None, 0.9), Tag("Bark", 1, None, 0.2))
+    )
+    (folder / "tags.jsonl").write_text(f"{json.dumps(record.to_dict())}\n")
+    (folder / "ast.toml").write_text('events = true\ntop_k = 1\nthreshold = 0.5\nspecific = true\nlabels = ["Rain"]\n')
+
+    def labels(**environment: str) -> list[str]:
+        done = run_ast("convert", "tags.jsonl", "--format", "csv", cwd=folder, **environment)
+        assert done.returncode == 0, done.stderr
+        return [row.split(",")[4] for row in done.stdout.splitlines()[1:]]
+
+    assert labels(AST_TOP_K="1") == ["Rain", "Bark"]
+    assert labels(AST_CONVERT_TOP_K="1") == ["Rain"]
+    assert "classify" in {command for command, option in defaults(run_ast, folder) if option == "--events"}
+    (folder / "ast.toml").write_text("[convert]\nthreshold = 0.5\n")
+    assert labels() == ["Rain"]
 
 
 def test_config_lists_variables_that_set_no_option(run_ast: Run, folder: Path) -> None:
