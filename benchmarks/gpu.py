@@ -36,13 +36,14 @@ from torch import Tensor
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, ClassifyOptions, Tagger
 from ast_cli.benchmark.options import BenchmarkOptions
-from ast_cli.benchmark.peers import flop_per_window, random_input_values
+from ast_cli.benchmark.peers import random_input_values
 from ast_cli.benchmark.report import describe_machine
 from ast_cli.benchmark.run import run_benchmark
 from ast_cli.benchmark.timing import median_and_spread_ms, time_alternating
 from ast_cli.engine.torch.compile_engine import CompileEngine
 from ast_cli.engine.torch.device import resolve_device
 from ast_cli.engine.torch.torch_engine import TorchEngine
+from ast_cli.model.operations import flop_per_window
 from ast_cli.tagging.decode.pool import default_num_workers
 
 AGREEMENT = {

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
-from ast_cli.benchmark.peers import flop_per_window
 from ast_cli.engine.interface import cpu_name
 from ast_cli.engine.torch.torch_engine import TorchEngine
+from ast_cli.model.operations import flop_per_window
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 INT8 = "int8"  # our peers run models of `ast export --dtype int8`, the others run in float32

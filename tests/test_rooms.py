@@ -29,7 +29,7 @@ ROOMS = (
         "model",
     ),
     *("engine", "report", "tagging", "report_page", "dataset", "evaluation", "training", "benchmark", "selfcheck"),
-    *("label_list", "export", "cli", "assets"),
+    *("label_list", "model_list", "export", "cli", "assets"),
 )
 # Not rooms: the package itself, whose public names are resolved on first use, and the program that starts the command.
 AROUND = ("ast_cli", "ast_cli.__main__")

@@ -24,19 +24,14 @@ from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.errors import AstError, DeviceError, UsageError
 from ast_cli.labels import NUM_AUDIOSET_LABELS
 from ast_cli.model.checkpoint import resolve_dtype
-from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig
+from ast_cli.model.config import ASTConfig
+from ast_cli.model.operations import flop_per_window
 from ast_cli.model.transformer import ASTForAudioClassification
 
 SIZES = {"base": (768, 12), "small": (384, 6), "tiny": (192, 3)}  # DeiT's hidden_size and num_attention_heads
 OURS, REFERENCE = "ast", "transformers"
 SEED = 0  # for random weights and inputs
 LOGITS_TOLERANCE = 1e-3  # between the float32 logits of two implementations; at base size they differ by at most 1e-5
-
-FLOP_FORMULA = (
-    "2 x multiply-adds: patches P*p^2*C; a block 3NC^2 (qkv) + 2N^2C (attention) + NC^2 (proj) + 2NCM (MLP); the last "
-    "block 4QC^2 + 2QHNC + 2QCM, as the head reads Q=2 rows (transformers: as the others); head CL. "
-    "N tokens, P patches of side p, C hidden_size, H heads, M intermediate_size, L labels"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +86,6 @@ def random_model(config: ASTConfig) -> ASTForAudioClassification:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return ASTForAudioClassification(config).eval()
-
-
-def flop_per_window(config: ASTConfig, *, trimmed: bool = True) -> int:
-    """Count the floating-point operations of the matrix products of one window; all others are far below 1 %.
-
-    Args:
-        config: Architecture of the model.
-        trimmed: Whether the last block computes only the two rows that the head reads.
-
-    Returns:
-        Twice the number of multiply-adds: 261 GFLOP at base size with 1024 frames, 239 if trimmed.
-    """
-    N, C, M = config.num_tokens, config.hidden_size, config.intermediate_size
-    Q, H = NUM_PREFIX_TOKENS, config.num_attention_heads
-    patches = (N - NUM_PREFIX_TOKENS) * config.patch_size**2 * C
-    block = N * (4 * C * C + 2 * N * C + 2 * C * M)  # queries, keys, values and output; attention; MLP
-    last = Q * (4 * C * C + 2 * H * N * C + 2 * C * M) if trimmed else block
-    multiply_adds = patches + (config.num_hidden_layers - 1) * block + last + C * config.num_labels
-    return 2 * multiply_adds
 
 
 def engines_of(

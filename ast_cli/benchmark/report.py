@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from ast_cli import __version__
-from ast_cli.benchmark.peers import FLOP_FORMULA, OURS, REFERENCE, flop_per_window, peer_name
+from ast_cli.benchmark.peers import OURS, REFERENCE, peer_name
 from ast_cli.engine.interface import cpu_name
 from ast_cli.engine.options import EXTRAS
 from ast_cli.model.attention import ATTN_IMPLEMENTATIONS
 from ast_cli.model.config import ASTConfig
+from ast_cli.model.operations import FLOP_FORMULA, flop_per_window
 from ast_cli.results import SCHEMA_VERSION
 
 

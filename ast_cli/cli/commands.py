@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "stats": "Compute the mean and standard deviation of a training set.",
     },
     "Models": {
+        "models": "List known models, their quality and cost.",
         "labels": "List the labels of a model, also as a tree.",
         "download": "Fetch published checkpoints.",
         "export": "Convert a model for ONNX Runtime or OpenVINO.",

@@ -7,18 +7,16 @@ from typing import Annotated
 
 import typer
 
+from ast_cli.cli.models import write_models
 from ast_cli.cli.parameters import Quiet
 from ast_cli.cli.streams import note
 from ast_cli.errors import UsageError
-from ast_cli.hub.cached import cached_folder
 from ast_cli.hub.download import download as fetch_checkpoint
 from ast_cli.hub.names import (
     BUILTIN,
-    CHECKPOINTS,
     DEFAULT_ALIAS,
     DEFAULT_REVISION,
     PREPROCESSOR_NAME,
-    SHORT_ALIASES,
     repo_id_of,
 )
 
@@ -32,9 +30,7 @@ def download(
     ] = None,
     list_checkpoints: Annotated[
         bool,
-        typer.Option(
-            "--list", help="List the published checkpoints and whether each is on this machine; uses no network."
-        ),
+        typer.Option("--list", help="List the published checkpoints, as ast models does; uses no network."),
     ] = False,
     revision: Annotated[
         str, typer.Option(help="Branch, tag or commit; for any but main, pass the printed folder to --model.")
@@ -49,7 +45,7 @@ def download(
     if list_checkpoints:
         if names:
             raise UsageError("--list takes no names")
-        typer.echo("\n".join(_table()))
+        write_models("table")
         return
     repo_ids = {name: _repo_id(name) for name in names or [DEFAULT_ALIAS]}
     for name, repo_id in repo_ids.items():
@@ -77,23 +73,3 @@ def _load_once(folder: Path) -> int:
     if (folder / PREPROCESSOR_NAME).is_file():
         FeatureExtractor.from_pretrained(folder)
     return ASTForAudioClassification.from_pretrained(folder, unnamed_labels=True).config.num_labels
-
-
-def _table() -> list[str]:
-    """Return the published checkpoints as the lines of a plain table."""
-    rows = [("alias", "hub id", "labels", "window", "strides", "quality", "here")]
-    shortest = {name: alias for alias, name in SHORT_ALIASES.items()}
-    for name, checkpoint in CHECKPOINTS.items():
-        rows.append(
-            (
-                shortest.get(name, name),
-                checkpoint.repo_id,
-                str(checkpoint.num_labels),
-                f"{checkpoint.window_s:g} s",
-                f"{checkpoint.stride}x{checkpoint.stride}",
-                "-" if checkpoint.quality is None else f"{checkpoint.metric} {checkpoint.quality:g}",
-                "yes" if cached_folder(checkpoint.repo_id) else "no",
-            )
-        )
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -55,7 +55,8 @@ AST_TYPE = "audio-spectrogram-transformer"
 AST = Family("AST", AST_TYPE, "Gong, Chung and Glass, 2021, arXiv:2104.01778", "BSD-3-Clause")
 EAT = Family("EAT", "eat", "Chen and others, 2024, arXiv:2401.03497", "MIT")
 SSLAM = Family("SSLAM", "eat", "Alex and others, 2025, openreview.net/forum?id=odU59TxdiB", "MIT")
-MAEST = Family("MAEST", AST_TYPE, "Alonso-Jimenez, Serra and Bogdanov, 2023, arXiv:2309.16418", "CC-BY-NC-SA-4.0")
+MAEST = Family("MAEST", AST_TYPE, "Alonso-Jiménez, Serra and Bogdanov, 2023, arXiv:2309.16418", "CC-BY-NC-SA-4.0")
+BUILT_IN = Family(BUILTIN, AST_TYPE, "its card, ast_cli/assets/builtin/README.md", "Apache-2.0")
 BIRDSET = Family("BirdSet", AST_TYPE, "Rauch and others, 2024, arXiv:2403.10380", None)
 
 

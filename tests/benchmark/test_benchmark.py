@@ -22,6 +22,7 @@ from ast_cli.benchmark.report import BenchmarkReport, Measurement, SpeedUp, comp
 from ast_cli.benchmark.run import run_benchmark
 from ast_cli.errors import AstWarning, DeviceError, UsageError
 from ast_cli.export import ExportOptions, export_model
+from ast_cli.model import operations
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.transformer import ASTForAudioClassification
 
@@ -75,12 +76,12 @@ def test_flop_formula_agrees_with_torchs_counter(trimmed: bool) -> None:
         # the last block is not trimmed if all hidden states are requested
         model(torch.zeros(1, 128, 64), output_hidden_states=not trimmed)
     # 1 %: the formula leaves out all but matrix products, and torch counts those alone too
-    assert peers.flop_per_window(MINI, trimmed=trimmed) == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert operations.flop_per_window(MINI, trimmed=trimmed) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_flop_of_base_size_is_twice_the_published_130_5_gmac_and_8_percent_less_trimmed() -> None:
     base = peers.size_config("base")
-    whole, trimmed = (peers.flop_per_window(base, trimmed=trimmed) for trimmed in (False, True))
+    whole, trimmed = (operations.flop_per_window(base, trimmed=trimmed) for trimmed in (False, True))
     assert whole / 2e9 == pytest.approx(130.5, abs=0.05)  # as many digits as the reference figure holds
     assert 1 - trimmed / whole == pytest.approx(0.083, abs=0.0005)
 
@@ -163,7 +164,7 @@ def test_every_cell_is_measured_in_the_order_of_the_options(mini_report: Benchma
 def test_rates_follow_from_the_median(mini_report: BenchmarkReport) -> None:
     for m in mini_report.measurements:
         windows_per_s = m.batch_size / (m.median_ms / 1000)
-        expected = (windows_per_s, 1 / (windows_per_s * 1.28), windows_per_s * peers.flop_per_window(MINI) / 1e12)
+        expected = (windows_per_s, 1 / (windows_per_s * 1.28), windows_per_s * operations.flop_per_window(MINI) / 1e12)
         # the same formula in another order: rounding in the 15th digit
         assert (m.windows_per_s, m.real_time_factor, m.tflop_per_s) == pytest.approx(expected, rel=1e-12)
 
@@ -255,7 +256,7 @@ def test_report_describes_model_and_machine(mini_report: BenchmarkReport, mini_f
         "num_parameters": num_parameters,
         "num_tokens": MINI.num_tokens,
         "window_s": 1.28,
-        "flop_per_window": peers.flop_per_window(MINI),
+        "flop_per_window": operations.flop_per_window(MINI),
     }
     assert (record["machine"]["device"], record["machine"]["num_threads"]) == ("cpu", 1)
     assert record["machine"]["device_name"] == record["machine"]["processor"] != ""
@@ -371,7 +372,7 @@ def test_transformers_takes_turns_after_its_logits_agree(mini_folder: str) -> No
     report = run_benchmark(once(mini_folder, attn_implementations=None, compare="transformers"))
     names = ["sdpa", "eager", "transformers sdpa", "transformers eager"]
     assert [m.peer for m in report.measurements] == names
-    flop = {"ast": peers.flop_per_window(MINI), "transformers": peers.flop_per_window(MINI, trimmed=False)}
+    flop = {"ast": operations.flop_per_window(MINI), "transformers": operations.flop_per_window(MINI, trimmed=False)}
     for m in report.measurements:  # the reference computes its last block whole
         assert m.tflop_per_s == pytest.approx(m.windows_per_s * flop[m.library] / 1e12, rel=1e-12)
     assert [(s.baseline, s.peer) for s in report.speed_ups] == [
@@ -470,7 +471,7 @@ def test_an_exported_model_is_measured_with_its_engine_and_data_type(
     assert (measurement.engine, measurement.attn, measurement.dtype) == (engine, None, expected)
     assert measurement.batch_size == 2
     assert (report.model.weights, report.model.num_parameters) == ("exported", None)
-    assert report.model.flop_per_window == peers.flop_per_window(MINI)
+    assert report.model.flop_per_window == operations.flop_per_window(MINI)
     assert engine in report.machine.versions
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["model"]["num_parameters"] is None
 

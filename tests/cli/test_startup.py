@@ -46,6 +46,7 @@ def run(*arguments: str) -> tuple[int, set[str], str]:
         (["finetune", "--help"], 0),
         (["stats", "--help"], 0),
         (["labels", "--help"], 0),
+        (["models"], 0),
         (["convert", "--help"], 0),
         (["diff", "--help"], 0),
         (["download", "--help"], 0),
