@@ -21,7 +21,11 @@ PICKLE_NAME = "pytorch_model.bin"
 ONNX_NAME = "model.onnx"  # written by `ast export`, as are OpenVINO's model.xml and model.bin
 OPENVINO_NAME = "model.xml"
 # Feature extractors that a ``preprocessor_config.json`` may name, and their modules in `ast_cli.audio.front_ends`.
-FEATURE_EXTRACTORS = {"ASTFeatureExtractor": "kaldi", "BirdSetFeatureExtractor": "birdset"}
+FEATURE_EXTRACTORS = {
+    "ASTFeatureExtractor": "kaldi",
+    "BirdSetFeatureExtractor": "birdset",
+    "MAESTFeatureExtractor": "maest",
+}
 AST_EXTRACTOR = "ASTFeatureExtractor"  # of a file that names none
 CODE_KEYS = (
     "auto_map",

@@ -12,10 +12,27 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+from ast_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 FbankBackend = Literal["native", "numpy", "torchaudio"]  # implementation of the filter bank
+MIN_MEL_BINS, MAX_MEL_BINS = 4, 1024  # Kaldi requires 4
+
+
+def check_rate_and_bins(sampling_rate: int, num_mel_bins: int) -> None:
+    """Validate the parameters that all filter banks have.
+
+    Raises:
+        UsageError: If one is invalid; the message names it.
+    """
+    if type(sampling_rate) is not int or not MIN_SAMPLING_RATE <= sampling_rate <= MAX_SAMPLING_RATE:
+        limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
+        raise UsageError(f"sampling_rate must be from {limits} Hz, not {sampling_rate!r}")
+    if type(num_mel_bins) is not int or not MIN_MEL_BINS <= num_mel_bins <= MAX_MEL_BINS:
+        raise UsageError(f"num_mel_bins must be from {MIN_MEL_BINS} to {MAX_MEL_BINS}, not {num_mel_bins!r}")
 
 
 class FilterBank(Protocol):

@@ -14,8 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
-from ast_cli.errors import UsageError
+from ast_cli.audio.fbank.filter_bank import check_rate_and_bins
 
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10
@@ -23,7 +22,6 @@ FRAME_SHIFT_S = FRAME_SHIFT_MS / 1000
 LOW_HZ = 20.0
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi's floor before the logarithm: 1.1920929e-07
-MAX_MEL_BINS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +42,7 @@ class FbankConfig:
 
     def __post_init__(self) -> None:
         """Validate the values."""
-        rate = self.sampling_rate
-        if type(rate) is not int or not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
-            limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
-            raise UsageError(f"sampling_rate must be from {limits} Hz, not {rate!r}")
-        if type(self.num_mel_bins) is not int or not 4 <= self.num_mel_bins <= MAX_MEL_BINS:  # Kaldi requires 4
-            raise UsageError(f"num_mel_bins must be from 4 to {MAX_MEL_BINS}, not {self.num_mel_bins!r}")
+        check_rate_and_bins(self.sampling_rate, self.num_mel_bins)
 
     @property
     def frame_length_samples(self) -> int:
