@@ -139,6 +139,8 @@ class TaggingResult:
         model: Name of the checkpoint.
         activation: ``sigmoid``, ``softmax`` or ``none``.
         tags: Best labels of the whole recording, best first.
+        scored_windows: Start and end, in seconds, of each window that was scored, with the option ``num_windows``; else
+            None, as all of them were.
         windows: Best labels of each window with the option ``timestamps``, else None.
         events: Labels with their start and end times with the option ``events``, else None.
         warnings: Codes of anomalies of the input, see `ast_cli.errors.WarningCode`.
@@ -146,6 +148,8 @@ class TaggingResult:
         channel: Number of the channel that was tagged, from 1; None for the mix of all channels.
         channels: Results of the channels where each was tagged by itself: they hold the tags, windows and events, and
             this result has none. Empty otherwise.
+        scales_windows: Whether the model's front end scales each window by itself, so that the score of a sound depends
+            on what else is in its window.
     """
 
     path: str | None
@@ -155,12 +159,14 @@ class TaggingResult:
     sampling_rate: int | None = None
     num_channels: int | None = None
     tags: tuple[Tag, ...] = ()
+    scored_windows: tuple[tuple[float, float], ...] | None = None
     windows: tuple[Window, ...] | None = None
     events: tuple[Event, ...] | None = None
     warnings: tuple[str, ...] = ()
     error: FileError | None = None
     channel: int | None = None
     channels: tuple[TaggingResult, ...] = ()
+    scales_windows: bool = False
 
     @property
     def records(self) -> tuple[TaggingResult, ...]:
@@ -230,8 +236,13 @@ class TaggingResult:
             "num_channels": self.num_channels,
             "model": self.model,
             "activation": self.activation,
+            **({"scales_windows": True} if self.scales_windows else {}),
             "tags": [tag.to_dict() for tag in self.tags],
         }
+        if self.scored_windows is not None:
+            record["scored_windows"] = [
+                [round(time_s, SECONDS_DECIMALS) for time_s in times] for times in self.scored_windows
+            ]
         if self.windows is not None:
             record["windows"] = [window.to_dict() for window in self.windows]
         if self.events is not None:
@@ -250,6 +261,7 @@ class TaggingResult:
             LookupError, TypeError, ValueError: If the record is not what `to_dict` returns.
         """
         windows, events, error = record.get("windows"), record.get("events"), record["error"]
+        scored = record.get("scored_windows")
         return cls(
             path=exact_path(record),
             model=record["model"],
@@ -258,6 +270,7 @@ class TaggingResult:
             sampling_rate=record["sampling_rate"],
             num_channels=record["num_channels"],
             tags=_tags(record["tags"]),
+            scored_windows=None if scored is None else tuple((start_s, end_s) for start_s, end_s in scored),
             windows=None
             if windows is None
             else tuple(Window(window["start_s"], window["end_s"], _tags(window["tags"])) for window in windows),
@@ -266,13 +279,14 @@ class TaggingResult:
             error=None if error is None else FileError(ErrorCode(error["code"]), error["message"]),
             channel=record.get("channel"),
             channels=tuple(cls.from_dict(channel) for channel in record.get("channels", ())),
+            scales_windows=record.get("scales_windows", False),
         )
 
     @classmethod
     def from_channels(cls, channels: Sequence[TaggingResult]) -> TaggingResult:
         """Return the result of an input from those of its channels, at least one."""
         return dataclasses.replace(
-            channels[0], tags=(), windows=None, events=None, channel=None, channels=tuple(channels)
+            channels[0], tags=(), scored_windows=None, windows=None, events=None, channel=None, channels=tuple(channels)
         )
 
 

@@ -19,8 +19,9 @@ from ast_cli.errors import ErrorCode, WarningCode
 from ast_cli.results import SCHEMA_VERSION, Event, FileError, Tag, TaggingResult, Window
 
 FILE = Path(__file__).parent / "json-schema.json"
-SIMPLE = {str: "string", int: "integer", float: "number", type(None): "null"}
-MAY_BE_MISSING = ("channel", "windows", "events", "channels")  # keys that a record has only where they were requested
+SIMPLE = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
+# Keys that a record has only where they were requested or mean something.
+MAY_BE_MISSING = ("channel", "scales_windows", "scored_windows", "windows", "events", "channels")
 PATH_B64 = "Exact bytes of the path in base64, only where it is not UTF-8."
 Schema = dict[str, Any]
 

@@ -21,11 +21,13 @@ TAGS = (Tag("Rain", 1, "/m/06mb1", 0.713), Tag("own", 0, None, -3.5))
 WINDOW = Window(0.0, 5.12, TAGS)
 EVENT = Event("Rain", 1, None, 0.0, 5.12, 0.6, 0.9)
 PLAIN = TaggingResult("a.wav", "builtin", "softmax", 6.0, 44100, 2, TAGS, warnings=("truncated",))
-TIMED = dataclasses.replace(PLAIN, path=None, windows=(WINDOW, Window(2.9, 8.0, ())), events=(EVENT,))
+SPREAD = dataclasses.replace(PLAIN, scored_windows=((0.0, 5.12), (40.0, 45.12)), scales_windows=True)
+TIMED = dataclasses.replace(SPREAD, path=None, windows=(WINDOW, Window(2.9, 8.0, ())), events=(EVENT,))
 CHANNEL = dataclasses.replace(PLAIN, channel=2, path="caf\udce9.wav")
 FAILED = TaggingResult("bad.wav", "m", "softmax", error=FileError(ErrorCode.EMPTY_FILE, "is empty"))
 RECORDS = {
     "plain": PLAIN.to_dict(),
+    "spread": SPREAD.to_dict(),
     "timed": TIMED.to_dict(),
     "empty": dataclasses.replace(PLAIN, tags=(), windows=(), events=()).to_dict(),
     "channel": CHANNEL.to_dict(),

@@ -23,7 +23,15 @@ from ast_cli.audio.front_ends import extractor_class, extractor_type
 from ast_cli.audio.front_ends.unstated import FrontEndName, front_end_parameters, warn_of_unused_front_end
 from ast_cli.audio.samples import MODEL_SAMPLING_RATE
 from ast_cli.audio.waveforms import Waveform, as_batch, checked_waveform, is_tensor
-from ast_cli.audio.windows import AudioWindow, hop_frames_of, slice_waveform, slice_windows
+from ast_cli.audio.windows import (
+    AudioWindow,
+    hop_frames_of,
+    slice_waveform,
+    slice_waveform_at,
+    slice_windows,
+    spread_starts,
+    thinned,
+)
 from ast_cli.errors import AstWarning, CheckpointError, UsageError
 from ast_cli.files.json_object import read_json_object, shown, write_json_object
 from ast_cli.hub.folders import checkpoint_folder
@@ -280,6 +288,38 @@ class FeatureExtractor:
     def waveform_windows(self, blocks: Iterable[NDArray[np.float32]], hop_frames: int) -> Iterator[AudioWindow]:
         """Yield the same windows as samples (num_samples,), from which `fbank` computes them on another device."""
         return slice_waveform(blocks, self.filter_bank, self.frames_per_window, hop_frames)
+
+    def spread_windows(
+        self, blocks: Iterable[NDArray[np.float32]], num_windows: int, duration_s: float | None
+    ) -> Iterator[AudioWindow]:
+        """Yield windows spread evenly over one waveform, each an fbank; see `spread_waveform_windows`."""
+        for window in self.spread_waveform_windows(blocks, num_windows, duration_s):
+            (fbank,) = fbanks_of([window.content], self.filter_bank, self.fbank_backend)
+            yield AudioWindow(window.start_frame, fbank)
+
+    def spread_waveform_windows(
+        self, blocks: Iterable[NDArray[np.float32]], num_windows: int, duration_s: float | None
+    ) -> Iterator[AudioWindow]:
+        """Yield windows spread evenly over one waveform as samples, with equal gaps before, between and after them.
+
+        All windows of a waveform that is not longer than these; it is read to its end in any case.
+
+        Args:
+            blocks: Consecutive mono samples, each block of shape (num_samples,).
+            num_windows: Number of windows.
+            duration_s: Length of the waveform in seconds as far as it is known before, which may be wrong; None if it
+                is not, and the places of the windows are then even to half of the distance between them at worst.
+        """
+        bank = self.filter_bank
+        if duration_s is None:
+            yield from thinned(self.waveform_windows(blocks, self.longest_hop_frames), num_windows)
+            return
+        num_frames = round(duration_s * bank.sampling_rate) // bank.frame_shift_samples
+        starts = spread_starts(num_frames, self.longest_hop_frames, num_windows)
+        if starts is None:
+            yield from self.waveform_windows(blocks, self.longest_hop_frames)
+        else:
+            yield from slice_waveform_at(blocks, bank, self.frames_per_window, starts)
 
     def input_values(self, fbanks: Sequence[Fbank]) -> Fbank:
         """Pad or truncate fbanks to ``max_length`` frames, then normalize them.

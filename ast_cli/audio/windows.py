@@ -90,6 +90,90 @@ def slice_waveform(
         yield AudioWindow(start // step, np.pad(samples, (0, missing)) if missing else samples[:num_whole])
 
 
+def spread_starts(num_frames: int, window_frames: int, num_windows: int) -> list[int] | None:
+    """Return the first frames of windows spread evenly over a recording: equal gaps before, between and after them.
+
+    None if the recording is not longer than this many windows, which then are all of its windows.
+
+    Args:
+        num_frames: Length of the recording in frames.
+        window_frames: Length of a window in frames.
+        num_windows: Number of windows.
+    """
+    gaps = num_frames - num_windows * window_frames
+    if gaps <= 0:
+        return None
+    return [i * window_frames + round(gaps * (i + 1) / (num_windows + 1)) for i in range(num_windows)]
+
+
+def thinned(windows: Iterable[AudioWindow], num_windows: int) -> list[AudioWindow]:
+    """Choose windows spread evenly over a recording whose length is known only at its end.
+
+    Of all windows, every second, fourth ... is kept, so that memory holds at most four times as many as are chosen;
+    those nearest to even places are chosen.
+
+    Args:
+        windows: All windows of the recording.
+        num_windows: Number of windows to choose, if there are as many.
+    """
+    kept: list[tuple[int, AudioWindow]] = []
+    step, total = 1, 0
+    for number, window in enumerate(windows):
+        total = number + 1
+        if number % step == 0:
+            kept.append((number, AudioWindow(window.start_frame, window.content.copy())))
+        if len(kept) > 4 * num_windows:
+            kept, step = kept[::2], 2 * step
+    places = spread_starts(total, 1, num_windows)
+    if places is None:
+        return [window for _, window in kept]
+    nearest = {min(kept, key=lambda each: abs(each[0] - place))[0] for place in places}
+    return [window for number, window in kept if number in nearest]
+
+
+def slice_waveform_at(
+    blocks: Iterable[NDArray[np.float32]], bank: FilterBank, max_length: int, starts: Iterable[int]
+) -> Iterator[AudioWindow]:
+    """Cut a stream of samples into the samples of windows that start at certain frames, and read it to its end.
+
+    Memory holds two windows and a block. If the stream is shorter than expected, the first window that it does not
+    fill is moved back to end with it, and further ones are left out.
+
+    Args:
+        blocks: Consecutive mono samples, each block of shape (num_samples,).
+        bank: The filter bank.
+        max_length: Length of a window in frames.
+        starts: First frames of the windows, in increasing order.
+    """
+    step, num_rows = bank.frame_shift_samples, bank.num_samples(max_length)
+    waiting = [start * step for start in starts]
+    held = np.zeros(0, np.float32)  # the samples from held_start on: all of the next window, or the last of the stream
+    held_start, last_start = 0, -1
+    pending: list[NDArray[np.float32]] = []
+    num_pending = 0
+    for block in with_edges(blocks, bank):
+        pending.append(block)
+        num_pending += block.size
+        if num_pending < num_rows and (not waiting or held_start + held.size + num_pending < waiting[0] + num_rows):
+            continue
+        held = np.concatenate([held, *pending])
+        pending, num_pending = [], 0
+        while waiting and waiting[0] + num_rows <= held_start + held.size:
+            last_start = waiting.pop(0)
+            yield AudioWindow(last_start // step, held[last_start - held_start :][:num_rows].copy())
+        keep_from = max(0, held.size - num_rows) // step * step  # a window may be moved back to the end
+        if waiting:
+            keep_from = max(0, min(keep_from, waiting[0] - held_start))
+        held, held_start = held[keep_from:].copy(), held_start + keep_from
+    if waiting:
+        held = np.concatenate([held, *pending])
+        start = max(0, held_start + held.size - num_rows) // step * step
+        if held.size and start > last_start:
+            samples = held[max(0, start - held_start) :][:num_rows]
+            num_whole = bank.num_samples(max(1, bank.num_frames(samples.size)))
+            yield AudioWindow(start // step, np.pad(samples, (0, max(0, num_whole - samples.size)))[:num_whole])
+
+
 def _slice(
     blocks: Iterable[NDArray[np.float32]], num_rows: int, hop_rows: int, row_step: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:

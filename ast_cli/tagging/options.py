@@ -53,6 +53,7 @@ OnlySpecific = Annotated[
 MaxErrors = Annotated[int | None, About("Stop after this number of failed inputs.")]
 MIN_TAGS_OF_LANES = 20  # of a window: of more labels than a picture has, so that each lane has its scores
 MAX_WORKERS = 256  # decoding processes, however many cores there are
+MAX_SPREAD_WINDOWS = 1000  # memory holds four times as many where a recording does not state its length
 MAX_BATCH_SIZE = 65_536
 
 
@@ -224,6 +225,7 @@ class ClassifyOptions(WindowOptions):
         exclude_labels: Labels to leave out, named in the same ways.
         specific: Whether a label is left out if one below it in AudioSet's hierarchy has at least 0.8 of its score and
             would be reported too. ``top_k`` counts the labels that remain.
+        num_windows: Number of windows to score of each recording, spread evenly over it; None for all of them.
         aggregate: How the scores of a recording's windows are combined: their mean or their maximum.
         timestamps: Whether the result contains the labels of each window too.
         events: Whether the result contains events: for each label, consecutive windows whose score reaches the label's
@@ -246,6 +248,12 @@ class ClassifyOptions(WindowOptions):
     labels: LabelNames = ()
     exclude_labels: ExcludedNames = ()
     specific: OnlySpecific = False
+    num_windows: Annotated[
+        int | None,
+        About(
+            "Score N windows spread evenly over each recording, instead of all of them.", flag="--windows", metavar="N"
+        ),
+    ] = None
     aggregate: ToAggregate = "mean"
     timestamps: Annotated[bool, About("Report each window too.")] = False
     events: Annotated[bool, About("Report events: consecutive windows over the threshold of a label, merged.")] = False
@@ -265,6 +273,7 @@ class ClassifyOptions(WindowOptions):
         object.__setattr__(self, "thresholds", tuple(sorted((str(label), value) for label, value in pairs)))
         for label, value in self.thresholds:
             check_threshold(label, value)
+        self._check_num_windows()
         for name in ("labels", "exclude_labels"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} must be a sequence of names, not one string")
@@ -275,6 +284,17 @@ class ClassifyOptions(WindowOptions):
         if self.activation != "auto":  # else the range of the scores is known only with the model
             check_threshold_range(self.threshold, self.activation)
             check_specific(self.specific, self.activation)
+
+    def _check_num_windows(self) -> None:
+        flag = flag_of(ClassifyOptions, "num_windows")
+        if self.num_windows is None:
+            return
+        if not 1 <= self.num_windows <= MAX_SPREAD_WINDOWS:
+            raise UsageError(f"{flag} must be from 1 to {MAX_SPREAD_WINDOWS}, not {self.num_windows}")
+        if self.hop_s is not None:
+            raise UsageError(f"{flag} and {flag_of(WindowOptions, 'hop_s')} contradict each other: choose one")
+        if self.events:
+            raise UsageError(f"events are found in all windows: leave out {flag}")
 
     @property
     def leave_events_to_model(self) -> bool:

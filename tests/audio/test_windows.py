@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from ast_cli import ASTFeatureExtractor
 from ast_cli.audio.fbank.mel_bank import FbankConfig
 from ast_cli.audio.fbank.torch_fbank import FBANK_BACKENDS, log_mel_fbank
-from ast_cli.audio.windows import hop_frames_of, slice_waveform, slice_windows
+from ast_cli.audio.windows import (
+    AudioWindow,
+    hop_frames_of,
+    slice_waveform,
+    slice_waveform_at,
+    slice_windows,
+    spread_starts,
+    thinned,
+)
 from ast_cli.errors import UsageError
 
 NUM_MEL_BINS = 2
@@ -168,3 +176,58 @@ def test_an_invalid_hop_is_refused(hop_s: float) -> None:
     with pytest.raises(UsageError) as raised:
         hop_frames_of(hop_s, 1024, 10)
     assert str(raised.value) == f"--hop must be from 0.01 s to the model's window of 10.24 s, not {hop_s:g} s"
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_windows", "starts"),
+    [(1000, 1, [450]), (1000, 3, [175, 450, 725]), (301, 3, [0, 100, 201]), (300, 3, None), (99, 1, None)],
+)
+def test_windows_are_spread_with_equal_gaps(num_frames: int, num_windows: int, starts: list[int] | None) -> None:
+    assert spread_starts(num_frames, 100, num_windows) == starts
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_windows_at_certain_frames_contain_the_samples_of_these_frames(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    config, max_length = FbankConfig(), int(draw.choice([1, 7, 64]))
+    waveform = np.arange(int(draw.integers(20_000, 90_000)), dtype=np.float32)
+    last = config.num_frames(waveform.size) - max_length
+    starts = sorted(set(draw.integers(0, last + 1, int(draw.integers(1, 9))).tolist()))
+    windows = list(slice_waveform_at(in_blocks(waveform, seed, largest=9_000), config, max_length, starts))
+    assert [window.start_frame for window in windows] == starts
+    for window in windows:
+        expected = waveform[window.start_frame * 160 :][: config.num_samples(max_length)]
+        np.testing.assert_array_equal(window.content, expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_window_that_the_recording_does_not_fill_ends_with_it(seed: int) -> None:
+    waveform = np.arange(50_000 + seed * 37, dtype=np.float32)  # a header promised more
+    windows = list(slice_waveform_at(in_blocks(waveform, seed, 7_000), FbankConfig(), 64, [10, 280, 500, 900]))
+    last = FbankConfig().num_frames(waveform.size) - 64
+    assert [window.start_frame for window in windows] == [10, min(280, last), *([last] if last > 280 else [])]
+    (short,) = slice_waveform_at([waveform[:3000]], FbankConfig(), 64, [500])
+    assert (short.start_frame, short.content.size) == (0, FbankConfig().num_samples(17))
+
+
+@pytest.mark.parametrize(("total", "num_windows"), [(3, 5), (5, 5), (6, 5), (100, 3), (1000, 3), (777, 10), (50, 1)])
+def test_windows_of_a_recording_of_unknown_length_are_nearly_even(total: int, num_windows: int) -> None:
+    content = np.zeros((1, 1), np.float32)
+    chosen = thinned((AudioWindow(start, content) for start in range(total)), num_windows)
+    places = spread_starts(total, 1, num_windows) or list(range(total))
+    assert len(chosen) == len(places)
+    tolerance = total / (4 * num_windows)  # half of the distance between windows that are kept
+    assert all(abs(window.start_frame - place) <= tolerance for window, place in zip(chosen, places, strict=True))
+
+
+def test_spread_windows_of_a_long_recording_need_little_memory() -> None:
+    def peak_bytes(num_blocks: int) -> int:
+        tracemalloc.start()
+        blocks = (np.zeros(16_000, np.float32) for _ in range(num_blocks))
+        num_windows = len(list(slice_waveform_at(blocks, FbankConfig(), 1024, [num_blocks * 50])))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert num_windows == 1
+        return peak
+
+    assert peak_bytes(2000) <= 1.2 * peak_bytes(100)

@@ -47,6 +47,8 @@ def check_run(
             raise UsageError("live input cannot be resumed: leave out --resume")
         if run_options.shard is not None:
             raise UsageError("live input is one input: leave out --shard")
+        if options.num_windows is not None:
+            raise UsageError("live input has no end to spread windows over: leave out --windows")
     elif run_options.resume and STDIN in paths:
         raise UsageError("--resume cannot compare standard input with that of the earlier run: leave out - or --resume")
     if "parquet" in run_options.formats:

@@ -50,6 +50,7 @@ class PendingResult:
         self.all_windows_read = False
         self.num_windows = 0
         self.aggregated: NDArray[np.float32] | None = None  # (num_labels,), the sum or the maximum so far
+        self.scored_windows: list[tuple[float, float]] = []
         self.windows: list[Window] = []
         self.events: list[Event] = []
         self.merger: EventMerger | None = None
@@ -78,6 +79,8 @@ class PendingResult:
             self.aggregated = np.maximum(self.aggregated, scores)
         else:
             self.aggregated += scores
+        if self.options.num_windows is not None:
+            self.scored_windows.append((start_s, end_s))
         if self.options.timestamps:
             self.windows.append(Window(start_s, end_s, self.chooser.choose(scores)))
         if self.merger is not None:
@@ -110,6 +113,7 @@ class PendingResult:
             events=() if self.options.events and not self.options.stream else None,
             error=self.error,
             channel=self.channel,
+            scales_windows=self.recording is not None and self.recording.feature_extractor.filter_bank.scales_windows,
         )
         if self.error is not None or self.aggregated is None or self.recording is None:
             return result
@@ -119,6 +123,7 @@ class PendingResult:
             tags=self.chooser.choose(
                 self.aggregated if self.options.aggregate == "max" else self.aggregated / np.float32(self.num_windows)
             ),
+            scored_windows=None if self.options.num_windows is None else tuple(self.scored_windows),
             windows=None if result.windows is None else tuple(self.windows),
             events=None if result.events is None else tuple(self.events),
             warnings=self.recording.warnings,

@@ -18,7 +18,7 @@ from ast_cli.audio.source import is_file
 from ast_cli.audio.waveforms import as_float32, checked_waveform
 from ast_cli.audio.windows import AudioWindow
 from ast_cli.errors import AstWarning, UsageError, WarningCode
-from ast_cli.tagging.options import WindowOptions
+from ast_cli.tagging.options import ClassifyOptions, WindowOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,7 @@ class Recording:
         self.channel = channel
         self.feature_extractor = feature_extractor
         self.hop_frames = feature_extractor.hop_frames(options.hop_s)
+        self.num_windows = options.num_windows if isinstance(options, ClassifyOptions) else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -74,7 +75,11 @@ class Recording:
             AudioError: If the audio cannot be decoded, or there is none.
         """
         try:
-            yield from self.feature_extractor.windows(self.stream, self.hop_frames)
+            if self.num_windows is None:
+                yield from self.feature_extractor.windows(self.stream, self.hop_frames)
+            else:
+                known_s = self.stream.header_duration_s
+                yield from self.feature_extractor.spread_windows(self.stream, self.num_windows, known_s)
         finally:
             self.stream.close()
 
@@ -85,7 +90,11 @@ class Recording:
             AudioError: If the audio cannot be decoded, or there is none.
         """
         try:
-            yield from self.feature_extractor.waveform_windows(self.stream, self.hop_frames)
+            if self.num_windows is None:
+                yield from self.feature_extractor.waveform_windows(self.stream, self.hop_frames)
+            else:
+                known_s = self.stream.header_duration_s
+                yield from self.feature_extractor.spread_waveform_windows(self.stream, self.num_windows, known_s)
         finally:
             self.stream.close()
 
