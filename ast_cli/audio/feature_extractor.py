@@ -346,6 +346,17 @@ class FeatureExtractor:
             padded /= self.num_stds * self.std
         return padded
 
+    def log_energies_of(self, fbank: Tensor) -> Tensor:
+        """Return the natural logarithm of the energies in fbanks, at least that of Kaldi's floor: augmentation's form.
+
+        A family whose fbank is something else overrides this and `fbank_of`, its inverse.
+        """
+        return fbank
+
+    def fbank_of(self, log_energies: Tensor) -> Tensor:
+        """Return the fbanks with these log energies, of which Kaldi's floor stands for no energy."""
+        return log_energies
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``preprocessor_config.json``."""
         return {

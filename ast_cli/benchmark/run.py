@@ -7,6 +7,7 @@ affects all of them equally. Times are medians, and the spread is the interquart
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ from ast_cli.benchmark.report import (
     describe_machine,
     describe_model,
 )
-from ast_cli.benchmark.stages import CLIP_FRAMES, front_end_stages, model_stage
+from ast_cli.benchmark.stages import CLIP_S, front_end_stages, model_stage
 from ast_cli.benchmark.timing import median_and_spread_ms, time_alternating
 from ast_cli.engine.choice import resolve_engine
 from ast_cli.engine.options import TORCH_ENGINES, EngineName, EngineOptions, exported_engine
@@ -272,7 +273,7 @@ def _front_end(
         own = ASTFeatureExtractor(num_mel_bins=config.num_mel_bins, max_length=config.max_length)
     else:
         own = extractor_for(options.model, config, front_end=options.front_end)
-    with_clip = {**own.to_dict(), "max_length": CLIP_FRAMES}
+    with_clip = {**own.to_dict(), "max_length": math.ceil(CLIP_S * own.frames_per_s) + 1}
     return FeatureExtractor.from_dict(with_clip, fbank_backend=fbank_backend), own.window_s
 
 

@@ -21,7 +21,6 @@ from ast_cli.benchmark.report import Measurement, StageTime
 from ast_cli.benchmark.timing import median_and_spread_ms, time_alternating
 
 CLIP_S = 10.0  # length of audio that the times refer to
-CLIP_FRAMES = 1024  # length of a window that contains the whole clip
 CLIP_SAMPLING_RATE = 44_100  # Hz; the most common rate of files, so that decoding includes resampling
 FBANK_BATCH_SIZE = 8
 
@@ -35,7 +34,7 @@ def front_end_stages(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clip.flac"
         soundfile.write(file, clip, CLIP_SAMPLING_RATE)
-        yield _time_stage("decode", partial(_decode, file), cpu, 1, CLIP_S, options)
+        yield _time_stage("decode", partial(_decode, file, extractor.sampling_rate), cpu, 1, CLIP_S, options)
     clip_s = min(CLIP_S, extractor.window_s)
     waveform = _generate_clip(extractor.sampling_rate).mean(axis=1, dtype=np.float32)
     waveform = waveform[: round(clip_s * extractor.sampling_rate)]
@@ -57,9 +56,9 @@ def _generate_clip(sampling_rate: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return (0.3 * tones + 0.03 * noise).astype(np.float32)
 
 
-def _decode(file: Path) -> int:
-    """Decode a file as the tagger does, and return its number of samples."""
-    with open_audio(file) as stream:
+def _decode(file: Path, sampling_rate: int) -> int:
+    """Decode a file as the tagger does, and return its number of samples at the model's rate."""
+    with open_audio(file, sampling_rate=sampling_rate) as stream:
         return sum(block.size for block in stream)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.evaluation.agreement import Agreement
 from ast_cli.evaluation.metrics import Metrics
 from ast_cli.files.atomic import write_whole
@@ -67,6 +68,7 @@ class FinetuneResult:
     Attributes:
         output: Checkpoint folder.
         config: Configuration of the trained model.
+        feature_extractor: Its front end.
         base: Name of the base model, as given.
         options: Options of the run.
         splits: Training, validation and test examples that could be read.
@@ -82,6 +84,7 @@ class FinetuneResult:
 
     output: Path
     config: ASTConfig
+    feature_extractor: FeatureExtractor
     base: str
     options: TrainOptions
     splits: Splits

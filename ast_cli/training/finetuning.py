@@ -384,6 +384,7 @@ class Job:
         result = FinetuneResult(
             output=self.output,
             config=model.config,
+            feature_extractor=task.extractor,
             base=self.model,
             options=self.options,
             splits=splits,

@@ -15,12 +15,11 @@ from ast_cli.dataset.examples import ExampleSet
 from ast_cli.errors import AstError
 from ast_cli.evaluation.agreement import Agreement
 from ast_cli.evaluation.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
-from ast_cli.hub.names import BUILTIN, repo_id_of
+from ast_cli.hub.names import AST_EXTRACTOR, BUILTIN, repo_id_of
 from ast_cli.model.config import activation_of
 from ast_cli.report.text import counted, printable, waiting_time
 from ast_cli.training.finetune_result import FinetuneResult, TaughtResult
 
-FRAME_S = 0.01
 MAX_CLASSES = 60  # rows in a table of classes
 
 
@@ -49,13 +48,13 @@ def _repo_of(base: str) -> str | None:
 
 
 def _summary(result: FinetuneResult) -> str:
-    config = result.config
+    config, extractor = result.config, result.feature_extractor
     kind = "any number of labels per clip" if activation_of(config) == "sigmoid" else "one label per clip"
     return (
         f"# Audio tagger with {config.num_labels} labels\n\n"
         f"An Audio Spectrogram Transformer ({config.num_hidden_layers} layers, {config.hidden_size} wide) that scores "
-        f"{kind}, from windows of {config.max_length * FRAME_S:.2f} s at 16 kHz. Training started from "
-        f"{_base_in_words(result.base)}."
+        f"{kind}, from windows of {extractor.window_s:.2f} s at {extractor.sampling_rate / 1000:g} kHz. Training "
+        f"started from {_base_in_words(result.base)}."
     )
 
 
@@ -68,10 +67,12 @@ def _base_in_words(base: str) -> str:
 
 
 def _use(result: FinetuneResult) -> str:
+    is_ast = result.feature_extractor.feature_extractor_type == AST_EXTRACTOR  # the only one that transformers has
     return (
         "## Use\n\n```\nast classify recording.wav --model FOLDER\n```\n\n"
-        "In Python: `ast_cli.Tagger.from_pretrained(FOLDER).classify(path)`, or the audio-classification pipeline of "
-        f"transformers. Scores are a {activation_of(result.config)} of the logits."
+        "In Python: `ast_cli.Tagger.from_pretrained(FOLDER).classify(path)`"
+        f"{', or the audio-classification pipeline of transformers' if is_ast else ''}. "
+        f"Scores are a {activation_of(result.config)} of the logits."
     )
 
 

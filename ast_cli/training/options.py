@@ -81,8 +81,8 @@ class TrainOptions:
     max_length: Annotated[
         int | None,
         Bounded(
-            "Length of the input in frames of 10 ms. [default: the base model's; from scratch, enough for 95 % of the "
-            "clips]",
+            "Length of the input in frames, of 10 ms with AST's front end. [default: the base model's; from scratch, "
+            "enough for 95 % of the clips]",
             low=16,
             high=1e5,
         ),

@@ -18,8 +18,15 @@ from torch import Tensor
 from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.errors import AstError, DeviceError
 from ast_cli.model.transformer import ASTForAudioClassification
-from ast_cli.training import augmentation
-from ast_cli.training.data.batches import BATCH_DRAWS, Clips, chunks, epoch_order, generator_for, training_input
+from ast_cli.training.data.batches import (
+    BATCH_DRAWS,
+    Clips,
+    augmented,
+    chunks,
+    epoch_order,
+    generator_for,
+    training_input,
+)
 from ast_cli.training.objective import diverged_epoch, reference_loss, remedies, training_logits, training_loss
 from ast_cli.training.optimizer import (
     WeightAverage,
@@ -253,7 +260,7 @@ class Trainer:
         batch = self.task.clips.batch(
             chosen.tolist(), extractor.max_length, crop_rng, extractor.scaled_window_frames
         ).to(self.model.device)
-        batch = augmentation.augment(batch, self.options, rng)
+        batch = augmented(batch, extractor, self.options, rng)
         input_values = training_input(batch, extractor, self.options, rng)
         with torch.autocast(self.model.device.type, self.task.autocast, enabled=self.task.autocast is not None):
             logits = training_logits(self.model, input_values, self.options, rng)

@@ -21,6 +21,9 @@ from ast_cli.engine.torch.torch_engine import TorchEngine
 from ast_cli.engine.torch.waveforms import WaveformEngine
 from ast_cli.errors import CheckpointError, UsageError
 from ast_cli.hub.names import PREPROCESSOR_NAME
+from ast_cli.training.augmentation import Batch
+from ast_cli.training.data.batches import augmented
+from ast_cli.training.options import TrainOptions
 
 TOLERANCE = 1e-4  # of features; float32 against float64
 SAME = 1e-5  # of features of the same samples in other batches or on another device
@@ -250,6 +253,39 @@ def test_a_file_without_a_fixed_length_is_refused() -> None:
 def test_torchaudio_has_no_implementation_of_this_front_end() -> None:
     with pytest.raises(UsageError, match="the front end of MAEST has no fbank backend 'torchaudio'"):
         MAESTFeatureExtractor(fbank_backend="torchaudio")
+
+
+# Augmentation
+
+
+@pytest.mark.parametrize("compression", ["logC", "log", None])
+def test_a_gain_of_the_log_energies_is_that_of_the_waveform(compression: str | None) -> None:
+    extractor = MAESTFeatureExtractor(log_compression=compression)
+    quiet, loud = (torch.from_numpy(whole_fbank(extractor, gain * noise(8000))) for gain in (np.float32(0.25), 1))
+    changed = extractor.fbank_of(extractor.log_energies_of(quiet) + 2 * np.log(4))
+    np.testing.assert_allclose(changed, loud, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("compression", ["logC", "log", None])
+def test_silence_stays_silence_in_augmentation(compression: str | None) -> None:
+    extractor = MAESTFeatureExtractor(log_compression=compression)
+    silence = torch.from_numpy(whole_fbank(extractor, np.zeros(8000, np.float32)))
+    options = TrainOptions(gain_db=20, filter_db=6, stretch=0.2, mixup=1)
+    batch = Batch(silence[None].repeat(3, 1, 1), torch.tensor([len(silence), 10, 20]), torch.eye(3))
+    changed = augmented(batch, extractor, options, np.random.default_rng(0))
+    assert changed is not batch
+    np.testing.assert_allclose(changed.fbank[batch.frame_mask[..., 0]], silence[0, 0], rtol=1e-5)
+
+
+def test_mixed_clips_have_the_sum_of_their_powers() -> None:
+    extractor = MAESTFeatureExtractor()
+    fbanks = torch.stack([torch.from_numpy(whole_fbank(extractor, noise(8000, seed))) for seed in range(2)])
+    batch = Batch(fbanks, torch.tensor([len(fbanks[0])] * 2), torch.eye(2))
+    mixed = augmented(batch, extractor, TrainOptions(mixup=1, mixup_alpha=50), np.random.default_rng(4))
+    first = mixed.targets.diagonal()[:, None, None]
+    assert ((first > 0.1) & (first < 0.9)).all()
+    power = (10 ** fbanks.double() - 1) * first**2 + (10 ** fbanks.flip(0).double() - 1) * (1 - first) ** 2
+    np.testing.assert_allclose(mixed.fbank, (1 + power).log10(), rtol=0, atol=TOLERANCE)
 
 
 # The filters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.audio.fbank.filter_bank import FbankBackend, check_rate_and_bins
+from ast_cli.audio.fbank.mel_bank import ENERGY_FLOOR
 from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_FFT = 8192  # samples; the published models have 512
+SCALE = 10_000  # of energies in logC
 LOG_FLOOR = float(np.finfo(np.float64).eps)  # added before the natural logarithm
+KALDI_FLOOR = math.log(ENERGY_FLOOR)
 COMPRESSIONS = ("logC", "log", None)
 CHUNK_FRAMES = 256  # computed at a time, about 1.5 MB, which fits into the processor's cache
 
@@ -89,7 +93,7 @@ class SlaneyBank:
             frames = np.lib.stride_tricks.sliding_window_view(waveform, self.n_fft)[:: self.hop_length]
             for start in range(0, len(fbank), CHUNK_FRAMES):
                 chunk = slice(start, start + CHUNK_FRAMES)
-                fbank[chunk] = self._compressed(np, frames[chunk], *_tables(self))
+                fbank[chunk] = self._fbank(np, frames[chunk], *_tables(self))
         return fbank
 
     def of_batch(self, waveforms: Tensor, backend: FbankBackend) -> Tensor:
@@ -106,16 +110,26 @@ class SlaneyBank:
             step = CHUNK_FRAMES if waveforms.device.type == "cpu" else fbank.shape[1]
             for clip, out in zip(frames, fbank, strict=True):
                 for start in range(0, len(out), step):
-                    out[start : start + step] = self._compressed(torch, clip[start : start + step], *tables)
+                    out[start : start + step] = self._fbank(torch, clip[start : start + step], *tables)
         return fbank
 
-    def _compressed(self, library: Any, frames: Any, window: Any, filters: Any) -> Any:
+    def _fbank(self, library: Any, frames: Any, window: Any, filters: Any) -> Any:
         """Compute the fbank of frames (F, n_fft) with the functions of NumPy or of torch, shape (F, num_mel_bins)."""
         spectrum = library.fft.rfft(frames * window)
         energies = (spectrum.real**2 + spectrum.imag**2) @ filters
+        return self.compressed(library, energies)
+
+    def compressed(self, library: Any, energies: Any) -> Any:
+        """Compress energies, with the functions of NumPy or of torch."""
         if self.log_compression == "logC":
-            return library.log10(1 + 10_000 * energies)
+            return library.log10(1 + SCALE * energies)
         return library.log(energies + LOG_FLOOR) if self.log_compression == "log" else energies
+
+    def energies_of(self, fbank: Tensor) -> Tensor:
+        """Return the energies of compressed ones."""
+        if self.log_compression == "logC":
+            return (fbank * math.log(10)).expm1() / SCALE
+        return fbank.exp() - LOG_FLOOR if self.log_compression == "log" else fbank
 
 
 @functools.lru_cache(maxsize=16)
@@ -170,6 +184,7 @@ class MAESTFeatureExtractor(FeatureExtractor):
 
     feature_extractor_type: ClassVar[str] = "MAESTFeatureExtractor"
     title: ClassVar[str] = "MAEST"
+    filter_bank: SlaneyBank
 
     def __init__(
         self,
@@ -206,6 +221,18 @@ class MAESTFeatureExtractor(FeatureExtractor):
         if self.max_length == -1:
             raise UsageError("max_length -1, any number of frames, is not supported: the model needs a fixed length")
         super().check_parameters()
+
+    def log_energies_of(self, fbank: Tensor) -> Tensor:
+        """Return the natural logarithm of the energies in fbanks, at least that of Kaldi's floor."""
+        return self.filter_bank.energies_of(fbank).clamp(min=0).log().clamp(min=KALDI_FLOOR)
+
+    def fbank_of(self, log_energies: Tensor) -> Tensor:
+        """Return the fbanks with these log energies, of which Kaldi's floor stands for no energy."""
+        import torch
+
+        energies = log_energies.exp().where(log_energies > KALDI_FLOOR, 0)
+        fbank: Tensor = self.filter_bank.compressed(torch, energies)
+        return fbank
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``preprocessor_config.json``."""

@@ -6,7 +6,7 @@ All random draws are functions of (seed, epoch, batch), so that a resumed run ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -126,6 +126,13 @@ def epoch_order(clips: Clips, options: TrainOptions, epoch: int) -> NDArray[np.i
 def chunks(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
     """Split the order of an epoch into batches; the last one may be smaller."""
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def augmented(batch: Batch, extractor: FeatureExtractor, options: TrainOptions, rng: np.random.Generator) -> Batch:
+    """Augment a batch: its energies are changed as natural logarithms, whatever the front end makes of them."""
+    as_logarithms = replace(batch, fbank=extractor.log_energies_of(batch.fbank))
+    changed = augmentation.augment(as_logarithms, options, rng)
+    return batch if changed is as_logarithms else replace(changed, fbank=extractor.fbank_of(changed.fbank))
 
 
 def training_input(
