@@ -7,6 +7,7 @@ value. A window of a longer recording is treated as a clip, so it has no frames 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 VARIANCE_EPSILON = 1e-7  # as in the published training
 POWER_FLOOR = 1e-10  # before the logarithm
 DYNAMIC_RANGE_DB = 80.0  # below the loudest value of the window
+DECIBELS = 10 / math.log(10)  # of a unit of the natural logarithm
 CHUNK_FRAMES = 256  # of NumPy, about 2 MB of spectrum
 LIMITS = {"n_fft": (16, 65_536), "hop_length": (1, 65_536), "num_mel_bins": (4, 1024), "clip_samples": (1, 2**24)}
 
@@ -97,7 +99,8 @@ class BirdSetBank:
             power = np.square(spectrum.real, dtype=np.float32) + np.square(spectrum.imag, dtype=np.float32)
             np.matmul(power, bank, out=mel[start : start + CHUNK_FRAMES])
         decibels = 10 * np.log10(np.maximum(mel, np.float32(POWER_FLOOR)))
-        return np.maximum(decibels, decibels.max() - np.float32(DYNAMIC_RANGE_DB))
+        floored: NDArray[np.float32] = np.maximum(decibels, decibels.max() - np.float32(DYNAMIC_RANGE_DB))
+        return floored
 
     def of_batch(self, waveforms: Tensor, backend: FbankBackend) -> Tensor:
         """Compute the decibels of windows (batch, clip_samples) on their device, shape (batch, 501, num_mel_bins)."""
@@ -153,6 +156,7 @@ class BirdSetFeatureExtractor(FeatureExtractor):
     title: ClassVar[str] = "BirdSet's AST"
     published_rate: ClassVar[int] = 32000
     num_stds: ClassVar[float] = 1
+    filter_bank: BirdSetBank
 
     def __init__(
         self,
@@ -171,9 +175,8 @@ class BirdSetFeatureExtractor(FeatureExtractor):
         fbank_backend: FbankBackend = "native",
         **kwargs: Any,
     ) -> None:
-        self.bank = BirdSetBank(sampling_rate, num_mel_bins, n_fft, hop_length, clip_samples)
         super().__init__(
-            self.bank,
+            BirdSetBank(sampling_rate, num_mel_bins, n_fft, hop_length, clip_samples),
             feature_size=feature_size,
             max_length=max_length,
             padding_value=padding_value,
@@ -194,14 +197,22 @@ class BirdSetFeatureExtractor(FeatureExtractor):
     @property
     def frames_per_window(self) -> int:
         """Number of frames of a window of 5 s: 501, padded to ``max_length`` for the model."""
-        return self.bank.num_frames(self.bank.clip_samples)
+        return self.filter_bank.num_frames(self.filter_bank.clip_samples)
 
     @property
     def longest_hop_frames(self) -> int:
         """Length of a window in frame shifts: 500."""
-        return self.bank.clip_samples // self.bank.hop_length
+        return self.filter_bank.clip_samples // self.filter_bank.hop_length
+
+    def log_energies_of(self, fbank: Tensor) -> Tensor:
+        """Return the natural logarithm of the energies in fbanks, which are decibels."""
+        return fbank / DECIBELS
+
+    def fbank_of(self, log_energies: Tensor) -> Tensor:
+        """Return the decibels of these log energies."""
+        return log_energies * DECIBELS
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``preprocessor_config.json``."""
         names = ("n_fft", "hop_length", "clip_samples")
-        return super().to_dict() | {name: getattr(self.bank, name) for name in names}
+        return super().to_dict() | {name: getattr(self.filter_bank, name) for name in names}

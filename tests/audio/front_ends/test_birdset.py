@@ -129,3 +129,11 @@ def test_an_invalid_parameter_is_refused_by_name(values: dict[str, object], mess
     assert str(raised.value) == message
     with pytest.raises(CheckpointError, match="its file: "):
         BirdSetFeatureExtractor.from_dict({}, "its file", **values)
+
+
+def test_augmentation_sees_natural_logarithms_and_its_result_becomes_decibels_again() -> None:
+    extractor = BirdSetFeatureExtractor()
+    decibels = torch.tensor([[-100.0, -80.0, 0.0, 30.0]])
+    logarithms = extractor.log_energies_of(decibels)
+    torch.testing.assert_close(logarithms.exp(), torch.tensor([[1e-10, 1e-8, 1.0, 1e3]]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(extractor.fbank_of(logarithms), decibels, rtol=1e-6, atol=1e-5)
