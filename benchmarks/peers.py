@@ -82,18 +82,29 @@ class Setting:
         return TORCH_DTYPES[self.float_dtype]
 
 
+# Published sizes to measure with random weights, which run at the same speed: AST's, and those of its relatives.
+MAEST = {"num_mel_bins": 96, "layer_norm_eps": 1e-6}
+SIZES: dict[str, dict[str, Any]] = {
+    "base": {"num_labels": 527},
+    "maest": {**MAEST, "max_length": 1876, "num_labels": 519},
+    "maest-5s": {**MAEST, "max_length": 316, "num_labels": 400},
+    "birdset": {"num_labels": 411},
+    "birdset-xcl": {"num_labels": 9736},
+}
+
+
 def make_checkpoint(name: str, scratch: Path) -> Path:
-    """Return the folder of a checkpoint; for ``base``, write one with random weights, which run at the same speed."""
-    if name != "base":
+    """Return the folder of a checkpoint; for one of `SIZES`, write one with random weights."""
+    if name not in SIZES:
         from ast_cli.hub.folders import checkpoint_folder
 
         return checkpoint_folder(name)
     torch.manual_seed(0)
-    folder = scratch / "base"
-    ASTForAudioClassification(ASTConfig(num_labels=527, problem_type="multi_label_classification")).save_pretrained(
-        folder
-    )
-    ASTFeatureExtractor().save_pretrained(folder)
+    folder = scratch / name
+    config = ASTConfig(problem_type="multi_label_classification", **SIZES[name])
+    ASTForAudioClassification(config).save_pretrained(folder)
+    # The engines are given features, so that the front end makes no difference beyond their size.
+    ASTFeatureExtractor(max_length=config.max_length, num_mel_bins=config.num_mel_bins).save_pretrained(folder)
     return folder
 
 
