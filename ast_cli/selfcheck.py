@@ -27,6 +27,7 @@ from ast_cli.audio.fbank.blocks import fbanks_of
 from ast_cli.audio.fbank.filter_bank import FbankBackend
 from ast_cli.audio.fbank.kaldi_bank import KaldiBank
 from ast_cli.audio.feature_extractor import FeatureExtractor
+from ast_cli.audio.front_ends import extractor_class
 from ast_cli.audio.source import Source
 from ast_cli.engine.choice import is_installed, load_engine
 from ast_cli.engine.options import EXTRAS, EngineOptions
@@ -37,6 +38,10 @@ from ast_cli.hub.names import BUILTIN, known_aliases
 
 REFERENCE = Path(__file__).parent / "assets" / "selfcheck.safetensors"
 CLIPS = Path(__file__).parent / "assets" / "selfcheck_clips.safetensors"  # written by tests/make_selfcheck_reference.py
+# Input features of each front end but AST's, whose filter bank is compared by itself, of the first samples of the
+# waveform of `REFERENCE`, computed in float64.
+FEATURES = Path(__file__).parent / "assets" / "selfcheck_front_ends.safetensors"
+FEATURE_SAMPLES = 2000
 DECODERS: dict[str, Callable[[Source], Decoder]] = {"libsndfile": SoundFileDecoder, "FFmpeg": PyAVDecoder}
 # Tolerances of samples in [-1, 1], compared with those decoded when the clip was made. Lossless formats differ by the
 # rounding to 16 bits. Lossy decoders compute in another order, or in integers, on other processors and versions.
@@ -46,6 +51,7 @@ DECODING_TOLERANCE = {"lossless": 2.0**-14, "lossy": 1e-2}
 FBANK_TOLERANCE = 5e-4
 FBANK_NOISE_TOLERANCE = 1e-2
 FBANK_NOISE_RATIO = 1e-7
+FEATURES_TOLERANCE = 1e-4  # of normalized features in float32
 # Tolerances of the logits of the built-in model, which span about 14, compared with those of transformers in float32.
 # Half precision keeps 8 (bfloat16) or 11 (float16) significant bits through 6 layers.
 LOGITS_TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
@@ -68,8 +74,8 @@ class Check:
     """One comparison with a stored reference value.
 
     Attributes:
-        what: Quantity that was compared: ``decoding``, ``fbank``, ``logits``, or ``import``.
-        engine: Implementation that computed the result.
+        what: Quantity that was compared: ``decoding``, ``fbank``, ``features``, ``logits``, or ``import``.
+        engine: Implementation that computed the result; for features the front end first.
         device: Device that computed the result.
         dtype: Data type of the computation.
         difference: Largest absolute difference; None if there is no result.
@@ -156,11 +162,12 @@ def models() -> dict[str, str | None]:
 
 
 def run_checks() -> Iterator[Check]:
-    """Compare decoded samples, fbank and logits with the stored values, by decoder, engine, device and data type."""
+    """Compare decoded samples, fbank, features and logits with the stored values, by all that computes them."""
     yield from check_decoders()
     reference = load_file(REFERENCE)
     fbank, builtin_fbank, logits = reference["fbank"], reference["builtin_fbank"], reference["logits"]
     yield _check_fbank("numpy", "cpu", reference["waveform"], fbank)
+    yield from _check_front_ends("numpy", "cpu", reference["waveform"])
     for engine in EXTRAS:
         if is_installed(engine):
             yield _check_logits(engine, EngineOptions(engine, "cpu"), builtin_fbank, logits)  # type: ignore[arg-type]
@@ -171,6 +178,7 @@ def run_checks() -> Iterator[Check]:
     names = list(devices())
     for device in names:
         yield _check_fbank("native", device, reference["waveform"], fbank)
+        yield from _check_front_ends("native", device, reference["waveform"])
     yield _check_fbank("torchaudio", "cpu", reference["waveform"], fbank)
     for device in names:
         for dtype in LOGITS_TOLERANCE:
@@ -238,6 +246,34 @@ def _fbank_on(device: str, waveform: NDArray[Any]) -> NDArray[Any]:
 
     fbank: NDArray[Any] = log_mel_fbank(torch.from_numpy(waveform)[None].to(device), KaldiBank())[0].cpu().numpy()
     return fbank
+
+
+def _check_front_ends(backend: FbankBackend, device: str, waveform: NDArray[Any]) -> Iterator[Check]:
+    """Compare the features of each front end with those computed in float64."""
+    for kind, expected in load_file(FEATURES).items():
+        family = extractor_class(kind)
+        engine, difference, message = f"{family.title} {backend}", None, ""
+        try:
+            extractor = family.from_dict({"feature_extractor_type": kind}, fbank_backend=backend)
+            computed = _features_on(device, extractor, waveform[:FEATURE_SAMPLES])[: len(expected)]
+            difference = float(np.abs(computed - expected).max())
+        except (AstError, RuntimeError) as error:
+            message = str(error).splitlines()[0]
+        yield Check("features", engine, device, "float32", difference, FEATURES_TOLERANCE, message)
+
+
+def _features_on(device: str, extractor: FeatureExtractor, waveform: NDArray[Any]) -> NDArray[Any]:
+    """Compute the features of a short recording in NumPy, or in torch on a device."""
+    if extractor.fbank_backend == "numpy":
+        (window,) = extractor.windows([waveform], extractor.longest_hop_frames)
+        in_numpy: NDArray[Any] = extractor.input_values([window.content])[0]
+        return in_numpy
+    import torch
+
+    (window,) = extractor.waveform_windows([waveform], extractor.longest_hop_frames)
+    samples = torch.from_numpy(window.content)[None].to(device)
+    features: NDArray[Any] = extractor.input_values(list(extractor.fbank(samples)))[0].cpu().numpy()
+    return features
 
 
 def _check_logits(name: str, options: EngineOptions, fbank: NDArray[Any], expected: NDArray[Any]) -> Check:

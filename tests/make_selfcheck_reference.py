@@ -4,12 +4,15 @@ Run it when the built-in model changes: ``python tests/make_selfcheck_reference.
 (tests/fixtures). The logits are those of the reference implementation (transformers, float32, eager) for the built-in
 model, whose fbank may have another number of bins, and comes from our backend without torch.
 
+With ``--front-ends`` it writes the features of the other front ends, each computed in float64 by the tests' own code.
+
 With ``--clips`` it writes the clips of every container and codec instead: a rising tone of 0.1 s, encoded by libsndfile
 or FFmpeg, and what each decoder makes of it. Lossless clips are compared with the tone itself before they are kept.
 """
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,11 @@ from ast_cli import ASTFeatureExtractor
 from ast_cli.audio.fbank.blocks import fbanks_of
 from ast_cli.audio.fbank.mel_bank import FbankConfig
 from ast_cli.hub.folders import builtin_folder
-from ast_cli.selfcheck import CLIPS, REFERENCE, decoded_clip
+from ast_cli.selfcheck import CLIPS, FEATURE_SAMPLES, FEATURES, REFERENCE, decoded_clip
 
 sys.path.insert(0, str(Path(__file__).parent / "audio"))
 from audio_files import RATE, write_by_ffmpeg, write_sound
+from maest_reference import maest_fbank
 
 FIXTURE = Path(__file__).parent / "fixtures" / "fbank_reference.safetensors"
 CLIP = "noise_1s"
@@ -73,6 +77,8 @@ BY_FFMPEG: dict[str, tuple[str, str, str, dict[str, Any]]] = {
 def main() -> None:
     if "--clips" in sys.argv:
         write_clips()
+    elif "--front-ends" in sys.argv:
+        write_features()
     else:
         write_reference()
 
@@ -109,6 +115,21 @@ def clip_arrays(name: str, kind: str, content: bytes, decoders: tuple[str, ...])
             assert np.abs(decoded - tone(RATE)).max() < LARGEST_ROUNDING, name
         arrays[f"{decoder}/{kind}/{name}"] = np.round(decoded * 2**15).astype(np.int16)
     return arrays
+
+
+def maest_features(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return MAEST's features of a waveform, and one frame of padding."""
+    padded = np.pad(maest_fbank(waveform), ((0, 1), (0, 0)))
+    return (padded - 2.06755686098554) / (2 * 1.268292820667291)
+
+
+# By the front end's name in preprocessor_config.json.
+FRONT_ENDS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float64]]] = {"MAESTFeatureExtractor": maest_features}
+
+
+def write_features() -> None:
+    waveform = load_file(REFERENCE)["waveform"][:FEATURE_SAMPLES]
+    save({name: features(waveform).astype(np.float32) for name, features in FRONT_ENDS.items()}, FEATURES)
 
 
 def write_reference() -> None:

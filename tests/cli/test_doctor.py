@@ -6,12 +6,15 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
 from ast_cli import selfcheck
+from ast_cli.audio.front_ends import extractor_class, maest
 from ast_cli.cli.doctor import doctor
 from ast_cli.errors import ExitCode
+from ast_cli.hub.names import AST_EXTRACTOR, FEATURE_EXTRACTORS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -28,6 +31,11 @@ def test_doctor_json_contains_each_check(run_ast: Run) -> None:
     document = json.loads(run_ast("doctor", "--json").stdout)
     checked = {(check["what"], check["engine"], check["device"], check["dtype"]) for check in document["checks"]}
     assert {("fbank", "native", "cpu", "float32"), ("logits", "torch eager", "cpu", "bfloat16")} <= checked
+    titles = [extractor_class(kind).title for kind in FEATURE_EXTRACTORS if kind != AST_EXTRACTOR]
+    assert titles
+    assert checked >= {
+        ("features", f"{title} {way}", "cpu", "float32") for title in titles for way in ("native", "numpy")
+    }
     assert document["num_wrong"] == 0
     assert document["versions"]["torch"]
 
@@ -61,6 +69,23 @@ def test_a_decoder_that_fails_is_named_and_sets_the_exit_code(
     assert "'metadata_errors' in m4a aac\n" in printed
     assert "decoding libsndfile   13 kinds of files ok: " in printed
     assert printed.endswith(" checks failed\n")
+
+
+def test_a_front_end_with_other_numbers_fails_its_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: Any = maest._tables
+
+    def with_other_filters(bank: maest.SlaneyBank) -> Any:
+        window, filters = tables(bank)
+        return window, filters * np.float32(1.01)
+
+    monkeypatch.setattr(maest, "_tables", with_other_filters)
+    maest._tables_on.cache_clear()
+    monkeypatch.setattr(selfcheck, "LOGITS_TOLERANCE", {"float32": 1e-4})
+    checks = {(check.what, check.engine): check for check in selfcheck.run_checks()}
+    maest._tables_on.cache_clear()
+    for engine in ("MAEST native", "MAEST numpy"):
+        assert not checks["features", engine].is_right
+        assert checks["features", engine].difference < 0.01  # it is compared, not refused
 
 
 @pytest.mark.parametrize("change", ["wrong samples", "fewer samples"])
