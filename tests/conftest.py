@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from warm_python import CAN_FORK, WarmPython
+from warm_python import CAN_FORK, WarmPython, needs_torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes that wait for each other cost tenfold
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,17 +73,21 @@ def write_wav(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def warm_python() -> Iterator[WarmPython | None]:
-    """Return what runs the command without importing torch each time, where that can be had."""
-    if not CAN_FORK:
-        yield None
-        return
-    with WarmPython() as python:
-        yield python
+def warm_python() -> Iterator[Callable[[bool], WarmPython | None]]:
+    """Return a function that gives what runs the command, with torch or without it, where that can be had."""
+    with contextlib.ExitStack() as servers:
+
+        @functools.cache
+        def started(with_torch: bool) -> WarmPython | None:
+            return servers.enter_context(WarmPython(with_torch=with_torch)) if CAN_FORK else None
+
+        yield started
 
 
 @pytest.fixture
-def run_ast(tmp_path: Path, warm_python: WarmPython | None) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_ast(
+    tmp_path: Path, warm_python: Callable[[bool], WarmPython | None]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs the command in a process of its own, away from the user's cache and choices."""
 
     def run(
@@ -97,8 +103,9 @@ def run_ast(tmp_path: Path, warm_python: WarmPython | None) -> Callable[..., sub
         }
         words, folder = [str(argument) for argument in arguments], str(cwd or Path.cwd())
         changes_python = any(name.startswith("PYTHON") for name in environment)
-        if warm_python is not None and not changes_python:
-            done = warm_python.run(words, stdin=stdin, cwd=folder, env=clean, timeout_s=RUN_TIMEOUT_S)
+        python = None if changes_python else warm_python(needs_torch(words))
+        if python is not None:
+            done = python.run(words, stdin=stdin, cwd=folder, env=clean, timeout_s=RUN_TIMEOUT_S)
         else:
             command = [sys.executable, "-m", "ast_cli", *words]
             done = subprocess.run(

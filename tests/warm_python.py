@@ -1,12 +1,15 @@
-"""Runs of the command that need not import torch, each in a process of its own.
+"""Runs of the command that need not import the libraries behind it, each in a process of its own.
 
 Importing torch takes seconds, and most of these tests wait for little else. A server imports it once and forks a
-process for each run. What tests of start-up, imports and signals need is a cold start: `subprocess` gives that.
+process for each run. Where no torch is needed, another server does without it: to fork and end a process with torch
+takes longer than the imports that are left. What tests of start-up, imports and signals need is a cold start:
+`subprocess` gives that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -21,15 +24,24 @@ from pathlib import Path
 
 CAN_FORK = sys.platform == "linux"
 MAX_REQUEST_BYTES = 1 << 17
+LIBRARIES = ("numpy", "safetensors.numpy", "soundfile", "soxr", "typer", "typer._adapters")  # the last: newer typers
+TORCH = "safetensors.torch"  # and torch with it
+# Where one of these words is in a command, it imports torch; a wrong guess costs seconds and changes no result.
+WORDS_FOR_TORCH = {"benchmark", "doctor", "extract", "finetune", "stats", "torch", "--device", "--dtype"}
+
+
+def needs_torch(arguments: Sequence[str]) -> bool:
+    """Return whether a command is likely to import torch."""
+    return not WORDS_FOR_TORCH.isdisjoint(arguments)
 
 
 class WarmPython:
-    """A server that has torch imported; use as a context manager."""
+    """A server that has the libraries imported, torch among them or not; use as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_torch: bool) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, str(Path(__file__)), str(theirs.fileno())]
+            command = [sys.executable, str(Path(__file__)), str(theirs.fileno()), *([TORCH] if with_torch else [])]
             # Pipes, as the runs will have: Python finds out at its start whether its streams can be sought.
             pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
             self._server = subprocess.Popen(command, pass_fds=[theirs.fileno()], **pipes)
@@ -78,9 +90,9 @@ def _read(fd: int) -> bytes:
 
 def _serve(connection: socket.socket) -> None:
     """Fork one process after another, and send the process id and exit status of each."""
-    import safetensors.torch  # noqa: F401 - and torch with it, which takes long
-    import typer  # noqa: F401
-
+    for name in (*LIBRARIES, *sys.argv[2:]):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)
     while True:
         request, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 3)
         if not request:
