@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Bytecode is written when a module is first imported: of sixteen thousand installed modules most never are.
+INSTALL := install --quiet --no-compile --constraint constraints.txt
 PAGE := ast_cli/report_page
 ESBUILD := 0.28.2
 SMOKE := .venv-smoke
 SMOKE_BIN := $(SMOKE)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
+unexport PYTHONDONTWRITEBYTECODE # each of the processes that the tests start would compile the program again
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-newest test-newest-short test-oldest torture parity lint typecheck smoke docs page browser-test format benchmark clean
+.PHONY: help demo test test-newest test-newest-short test-oldest torture parity lint typecheck smoke docs page browser-packages browser-test format benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -45,8 +49,10 @@ docs: $(VENV)/.installed-dev ## write docs/cli.md and the man page from the comm
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/json_schema.py
 
-browser-test: $(VENV)/.installed-dev ## test the report page in headless Chromium, which Debian's apt-get installs if it is missing
+browser-packages: $(VENV)/.installed-dev ## install what browser-test needs, Chromium by Debian's apt-get if it is missing
 	tests/browser/install.sh $(BIN)/python
+
+browser-test: browser-packages ## test the report page in headless Chromium
 	$(BIN)/python -m pytest -m browser tests/browser
 
 page: ## minify the report page's program with esbuild from npm
@@ -68,7 +74,7 @@ smoke: $(VENV)/.installed-dev ## build the wheel, install it alone in a new envi
 	rm -rf $(SMOKE) dist
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	$(PYTHON) -m venv $(SMOKE)
-	$(SMOKE_BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt dist/*.whl
+	$(SMOKE_BIN)/python -m pip --disable-pip-version-check $(INSTALL) dist/*.whl
 	cd $(SMOKE) && ../$(SMOKE_BIN)/ast --help
 	cd $(SMOKE) && ../$(SMOKE_BIN)/ast classify ../sample_audio/rain.ogg --model builtin
 	rm -rf $(SMOKE)
@@ -82,9 +88,9 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) $(INSTALL) --editable .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) $(INSTALL) --editable '.[dev]'
 	touch $(VENV)/.installed $@

@@ -9,7 +9,7 @@ if ! command -v chromium >/dev/null; then
   $sudo apt-get update -qq
   $sudo apt-get install -y -qq --no-install-recommends chromium
 fi
-"$python" -m pip --disable-pip-version-check install --quiet --constraint constraints.txt playwright
+"$python" -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt playwright
 [ -f .venv/axe-core/package.json ] || {
   mkdir -p .venv/axe-core
   npm pack --silent --pack-destination .venv/axe-core "$axe" >/dev/null
