@@ -30,6 +30,7 @@ from ast_cli.files.atomic import replacing
 from ast_cli.files.json_object import write_json_object
 from ast_cli.files.target import ReadFiles, check_target
 from ast_cli.hub.folders import thresholds_file
+from ast_cli.hub.licenses import LICENSE_KEY, license_of
 from ast_cli.hub.names import CONFIG_NAME, LABELS_NAME, ONNX_NAME, OPENVINO_NAME, PREPROCESSOR_NAME, THRESHOLDS_NAME
 from ast_cli.label_list import labels_content, read_unproven
 from ast_cli.model.arrays import Weights, load_arrays
@@ -156,7 +157,7 @@ def export_model(options: ExportOptions, report_progress: Callable[[str], None] 
     builder, num_windows = _builder(options, config, weights, extractor, report_progress)
     graph = builder.build()
     facts: dict[str, dict[str, Any]] = {
-        CONFIG_NAME: _exported_config(config, options.dtype),
+        CONFIG_NAME: _exported_config(config, options.dtype, license_of(options.model)),
         PREPROCESSOR_NAME: extractor.to_dict(),
     }
     optional = {THRESHOLDS_NAME: _thresholds(options.model, config), LABELS_NAME: _labels_facts(options.model, config)}
@@ -218,12 +219,16 @@ def _remove_replaced(file: Path) -> None:
         raise AstError(f"{file}: this file of the replaced model cannot be removed ({error.strerror})") from error
 
 
-def _exported_config(config: ASTConfig, dtype: str) -> dict[str, Any]:
-    """Return the content of ``config.json``, with the data type and the problem type of the model."""
-    return config.to_dict() | {
-        "dtype": dtype,
-        "problem_type": known_problem_type(config),
-    }  # None if unknown, not a guess
+def _exported_config(config: ASTConfig, dtype: str, license_id: str | None) -> dict[str, Any]:
+    """Return the content of ``config.json``, with the data type, the problem type and the license of the model."""
+    return (
+        config.to_dict()
+        | ({} if license_id is None else {LICENSE_KEY: license_id})
+        | {
+            "dtype": dtype,
+            "problem_type": known_problem_type(config),
+        }
+    )  # None if unknown, not a guess
 
 
 def _builder(

@@ -150,6 +150,8 @@ class TaggingResult:
             this result has none. Empty otherwise.
         scales_windows: Whether the model's front end scales each window by itself, so that the score of a sound depends
             on what else is in its window.
+        license: SPDX identifier of the license of the model's weights, such as ``CC-BY-NC-SA-4.0``; None if it is not
+            known.
     """
 
     path: str | None
@@ -167,6 +169,7 @@ class TaggingResult:
     channel: int | None = None
     channels: tuple[TaggingResult, ...] = ()
     scales_windows: bool = False
+    license: str | None = None
 
     @property
     def records(self) -> tuple[TaggingResult, ...]:
@@ -235,6 +238,7 @@ class TaggingResult:
             "sampling_rate": self.sampling_rate,
             "num_channels": self.num_channels,
             "model": self.model,
+            **({} if self.license is None else {"license": self.license}),
             "activation": self.activation,
             **({"scales_windows": True} if self.scales_windows else {}),
             "tags": [tag.to_dict() for tag in self.tags],
@@ -280,6 +284,7 @@ class TaggingResult:
             channel=record.get("channel"),
             channels=tuple(cls.from_dict(channel) for channel in record.get("channels", ())),
             scales_windows=record.get("scales_windows", False),
+            license=record.get("license"),
         )
 
     @classmethod

@@ -21,7 +21,7 @@ from ast_cli.results import SCHEMA_VERSION, Event, FileError, Tag, TaggingResult
 FILE = Path(__file__).parent / "json-schema.json"
 SIMPLE = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
 # Keys that a record has only where they were requested or mean something.
-MAY_BE_MISSING = ("channel", "scales_windows", "scored_windows", "windows", "events", "channels")
+MAY_BE_MISSING = ("channel", "license", "scales_windows", "scored_windows", "windows", "events", "channels")
 PATH_B64 = "Exact bytes of the path in base64, only where it is not UTF-8."
 Schema = dict[str, Any]
 

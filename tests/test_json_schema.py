@@ -33,6 +33,7 @@ RECORDS = {
     "channel": CHANNEL.to_dict(),
     "channels": TaggingResult.from_channels([CHANNEL]).to_dict(),
     "failed": FAILED.to_dict(),
+    "licensed": dataclasses.replace(PLAIN, license="CC-BY-NC-SA-4.0").to_dict(),
     "window": StreamedPart("a.wav", WINDOW).to_dict(),
     "event": StreamedPart("caf\udce9.wav", EVENT, 1).to_dict(),
 }

@@ -138,6 +138,7 @@ def classify(
             from ast_cli.tagging.tagger import Tagger
 
             tagger = Tagger.load(p.choose_model(model, quiet=quiet), load, partial(notice, quiet=quiet))
+            p.note_license(tagger.name, tagger.license, quiet=quiet)
         with open_run(
             tagger, inputs, options, run, plan=plan, workers=workers, live=live, on_progress=_check_signals
         ) as running:

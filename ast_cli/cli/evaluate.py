@@ -91,6 +91,8 @@ def evaluate(
         from ast_cli.tagging.tagger import Tagger
 
         taggers = [Tagger.load(name, load, partial(notice, quiet=quiet)) for name in names]
+        for tagger in {tagger.name: tagger for tagger in taggers}.values():
+            p.note_license(tagger.name, tagger.license, quiet=quiet)
         result = evaluation.evaluate(examples, taggers, options, _Watch(quiet=quiet))
         outputs.write(result)
     if result.failures:

@@ -10,6 +10,7 @@ import typer
 
 from ast_cli.cli import parameters as p
 from ast_cli.cli.streams import note, quiet_native_libraries
+from ast_cli.hub.licenses import license_of
 from ast_cli.report.text import printable
 
 
@@ -54,6 +55,7 @@ def export(
         chosen = p.choose_model(model, quiet=quiet)
         options = ExportOptions(chosen, output, format_name, dtype, calibrate, force, unnamed_labels, front_end)
         exported = export_model(options, partial(note, quiet=quiet))
+        p.note_license(chosen, license_of(chosen), quiet=quiet)
     if exported.num_calibration_windows:
         note(f"calibrated on {exported.num_calibration_windows} windows", quiet=quiet)
     for file in exported.files:

@@ -87,6 +87,8 @@ def extract(
 
             chosen = None if options.what == "fbank" and model is None else p.choose_model(model, quiet=quiet)
             extractor = Extractor.load(chosen, options, load, partial(notice, quiet=quiet))
+            if extractor.engine is not None and chosen is not None:  # not for the front end alone
+                p.note_license(chosen, extractor.license, quiet=quiet)
             if isinstance(plan, TablePlan):
                 opened = open_table(extractor, plan, run, workers=workers, on_progress=_raise_if_ended)
             else:

@@ -13,10 +13,11 @@ import typer
 from ast_cli.about import default_flag
 from ast_cli.cli.completion import complete_models
 from ast_cli.cli.option_flags import as_command
-from ast_cli.cli.parameters import Device, Exclude, choose_model
+from ast_cli.cli.parameters import Device, Exclude, choose_model, note_license
 from ast_cli.cli.streams import note, quiet_native_libraries
 from ast_cli.dataset.examples import manifest_with_scores, read_examples
 from ast_cli.errors import ExitCode
+from ast_cli.hub.licenses import license_of
 from ast_cli.hub.names import BUILTIN
 from ast_cli.report.text import counted, printable
 from ast_cli.training.options import settings
@@ -127,6 +128,7 @@ def finetune(
     --output esc50`. Ctrl-C saves the state; the same command with --resume continues.
     """
     base_model = choose_model(model, quiet=quiet)
+    note_license(base_model, license_of(base_model), quiet=quiet)
     options = options_of(recipe, {name: value for name, value in flags.items() if value is not None})
     scores_file = soft_targets or manifest_with_scores(data)
     examples = read_examples(data, exclude or (), needs_labels=scores_file is None)

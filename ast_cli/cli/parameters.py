@@ -15,6 +15,7 @@ from ast_cli.cli.option_flags import option_of
 from ast_cli.cli.streams import note
 from ast_cli.errors import NoInputsError, UsageError
 from ast_cli.hub.folders import default_model
+from ast_cli.hub.licenses import license_note
 from ast_cli.hub.names import BUILTIN, MODEL_VARIABLE
 from ast_cli.tagging.inputs import STDIN, Input, list_inputs, merged, no_audio_found, read_file_list
 from ast_cli.tagging.options import LoadOptions
@@ -137,6 +138,12 @@ def _folds(text: str) -> list[int]:
         return [int(number) for number in text.split(",")]
     except ValueError as error:
         raise UsageError(f"--fold takes whole numbers with commas between them, not {text!r}") from error
+
+
+def note_license(model: str, license_id: str | None, *, quiet: bool) -> None:
+    """Say what the license of a model forbids, or that there is none."""
+    if (text := license_note(model, license_id)) is not None:
+        note(text, quiet=quiet)
 
 
 def choose_model(model: str | None, *, quiet: bool) -> str:

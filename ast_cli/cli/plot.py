@@ -95,6 +95,7 @@ def plot(
                 from ast_cli.tagging.tagger import Tagger
 
                 tagger = Tagger.load(p.choose_model(model, quiet=quiet), load, partial(notice, quiet=quiet))
+                p.note_license(tagger.name, tagger.license, quiet=quiet)
         running = PlotRun(inputs, targets, options, tagger=tagger, results=known)
         progress = RunProgress(running.tally)
         missing = set[str]()

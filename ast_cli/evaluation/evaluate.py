@@ -29,14 +29,21 @@ Watch = Callable[[Iterable[TaggingResult], int, str], Iterable[TaggingResult]]
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """The metrics of one model alone."""
+    """The metrics of one model alone, and the license of its weights where it is known."""
 
     name: str
     metrics: Metrics
+    license: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"name": self.name, "num_examples": self.metrics.num_examples, "metrics": self.metrics.summary()}
+        """Return the JSON form; ``license`` only where it is known."""
+        stated = {} if self.license is None else {"license": self.license}
+        return {
+            "name": self.name,
+            **stated,
+            "num_examples": self.metrics.num_examples,
+            "metrics": self.metrics.summary(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +183,8 @@ class _Ensemble:
                 f"none of {len(self.errors)} examples could be scored; first error: {self.errors[0].message}"
             )
         self.total += scores
-        return ModelResult(tagger.name, _metrics(scores[rows], self.match.targets[rows], self.match.labels))
+        metrics = _metrics(scores[rows], self.match.targets[rows], self.match.labels)
+        return ModelResult(tagger.name, metrics, tagger.license)
 
     def _results(self, tagger: Tagger, rows: Sequence[int]) -> Iterator[TaggingResult]:
         """Yield the result of the example of each row, with all labels."""

@@ -34,6 +34,7 @@ from ast_cli.hub.names import (
     LABELS_NAME,
     PICKLE_NAME,
     PREPROCESSOR_NAME,
+    README_NAME,
     THRESHOLDS_NAME,
     WEIGHTS_NAME,
 )
@@ -124,7 +125,7 @@ def _needed_files(repo_id: str, names: list[str]) -> list[str]:
         weights = [PICKLE_NAME]
     else:
         raise HubError(f"{repo_id}: has neither {WEIGHTS_NAME} nor {PICKLE_NAME}")
-    optional = [name for name in (PREPROCESSOR_NAME, THRESHOLDS_NAME, LABELS_NAME) if name in names]
+    optional = [name for name in (PREPROCESSOR_NAME, THRESHOLDS_NAME, LABELS_NAME, README_NAME) if name in names]
     return [*weights, *optional, CONFIG_NAME]
 
 

@@ -15,6 +15,7 @@ CONFIG_NAME = "config.json"
 PREPROCESSOR_NAME = "preprocessor_config.json"
 LABELS_NAME = "labels.json"  # facts about single labels, see `ast_cli.label_list.read_unproven`
 THRESHOLDS_NAME = "thresholds.json"  # optional: scores from which the labels count as present
+README_NAME = "README.md"  # optional: the model card, which may state the license
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
 PICKLE_NAME = "pytorch_model.bin"

@@ -18,6 +18,7 @@ from ast_cli.engine.interface import Engine
 from ast_cli.engine.options import TORCH_ENGINES, EngineName
 from ast_cli.errors import AstWarning, AudioError, CheckpointError, UsageError
 from ast_cli.hub.folders import default_model, describing_folder, exported_file, thresholds_file
+from ast_cli.hub.licenses import LICENSE_KEY, license_id, license_of
 from ast_cli.model.arrays import load_arrays
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import TaggingResult
@@ -47,6 +48,7 @@ class Tagger:
         self.engine = engine
         self.feature_extractor = feature_extractor
         self.name = name
+        self.license: str | None = None  # SPDX identifier of the license of the weights; set as the next
         self._thresholds_file: Path | None = None  # set where the model is loaded by its name
         self._load_in_torch: Callable[[], Engine] | None = None  # set where `auto` chose another engine than torch
 
@@ -117,6 +119,7 @@ class Tagger:
         engine = load_engine(name, options, report_progress)
         backend = fbank_for(engine, options.fbank_backend)
         tagger = cls(engine, extractor_for(name, engine.config, backend, options.front_end), name)
+        tagger.license = license_of(name) or license_id(engine.config.extra.get(LICENSE_KEY))
         tagger._thresholds_file = thresholds_file(name)
         if options.engine == "auto" and engine.name not in TORCH_ENGINES and exported_file(name) is None:
             in_torch = dataclasses.replace(options, engine="torch")

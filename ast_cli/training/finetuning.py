@@ -24,6 +24,7 @@ from ast_cli.evaluation.metrics import Metrics, multi_label_metrics, single_labe
 from ast_cli.files.atomic import write_whole
 from ast_cli.files.json_object import shown, write_json_object
 from ast_cli.hub.folders import checkpoint_digest
+from ast_cli.hub.licenses import LICENSE_KEY, is_noncommercial, license_of
 from ast_cli.labels import is_plain
 from ast_cli.model.config import ASTConfig
 from ast_cli.report.text import counted
@@ -378,6 +379,7 @@ class Job:
     def _finish(self, trainer: Trainer, sets: dict[str, Clips], splits: Splits, store: FeatureStore) -> FinetuneResult:
         """Evaluate the weights to save, and write the files of the output folder."""
         model, task, history = trainer.finished_model(), trainer.task, trainer.progress.history
+        _carry_license(self.model, model.config)
         held_out = {name: clips for name, clips in sets.items() if name != "train" and len(clips)}
         scores = {name: self._evaluator(clips, task).scores(model)[0] for name, clips in held_out.items()}
         metrics = {name: self._metrics(scores[name], clips) for name, clips in held_out.items()}
@@ -429,3 +431,14 @@ class Job:
             },
             label_counts={name: self._label_counts(clips) for name, clips in sets.items()},
         )
+
+
+def _carry_license(base: str, config: ASTConfig) -> None:
+    """Write the license of the base model into the configuration if it forbids commercial use, as it then does here.
+
+    Any other license leaves open how the new weights are licensed.
+    """
+    stated = license_of(base)
+    config.extra.pop(LICENSE_KEY, None)
+    if is_noncommercial(stated):
+        config.extra[LICENSE_KEY] = stated

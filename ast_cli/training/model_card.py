@@ -15,6 +15,7 @@ from ast_cli.dataset.examples import ExampleSet
 from ast_cli.errors import AstError
 from ast_cli.evaluation.agreement import Agreement
 from ast_cli.evaluation.metrics import Metrics, MultiLabelMetrics, SingleLabelMetrics
+from ast_cli.hub.licenses import LICENSE_KEY, is_noncommercial, license_id
 from ast_cli.hub.names import AST_EXTRACTOR, BUILTIN, repo_id_of
 from ast_cli.model.config import activation_of
 from ast_cli.report.text import counted, printable, waiting_time
@@ -34,6 +35,8 @@ def _front_matter(result: FinetuneResult) -> str:
     lines.append("- audio-spectrogram-transformer")
     if (repo := _repo_of(result.base)) is not None:
         lines.append(f"base_model: {repo}")
+    if (stated := license_id(result.config.extra.get(LICENSE_KEY))) is not None:
+        lines.append(f"license: {stated.lower()}")  # as the hub spells it
     return "\n".join([*lines, "---"])
 
 
@@ -54,8 +57,16 @@ def _summary(result: FinetuneResult) -> str:
         f"# Audio tagger with {config.num_labels} labels\n\n"
         f"An Audio Spectrogram Transformer ({config.num_hidden_layers} layers, {config.hidden_size} wide) that scores "
         f"{kind}, from windows of {extractor.window_s:.2f} s at {extractor.sampling_rate / 1000:g} kHz. Training "
-        f"started from {_base_in_words(result.base)}."
+        f"started from {_base_in_words(result.base)}.{_license_in_words(result)}"
     )
+
+
+def _license_in_words(result: FinetuneResult) -> str:
+    """Return what the license of the base model means for these weights, after a space; nothing without one."""
+    stated = license_id(result.config.extra.get(LICENSE_KEY))
+    if not is_noncommercial(stated):
+        return ""
+    return f" Its weights are under {stated}, which forbids commercial use, and so are these."
 
 
 def _base_in_words(base: str) -> str:

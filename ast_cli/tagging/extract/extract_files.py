@@ -15,6 +15,7 @@ from ast_cli.audio.front_ends.kaldi import ASTFeatureExtractor
 from ast_cli.engine.interface import Engine
 from ast_cli.errors import AudioError
 from ast_cli.hub.folders import exported_file
+from ast_cli.hub.licenses import license_of
 from ast_cli.results import FileError, path_fields
 from ast_cli.tagging.decode.opening import Turn, Workers, open_inputs
 from ast_cli.tagging.extract.extraction import NEEDS_NO_MODEL, NEEDS_TORCH, Extraction, extract_features
@@ -58,12 +59,13 @@ class ExtractedFile:
 
 @dataclass(frozen=True, slots=True)
 class Extractor:
-    """A feature extractor, a model where one is needed, and the options of an extraction."""
+    """A feature extractor, a model where one is needed with its license, and the options of an extraction."""
 
     model: str | None
     feature_extractor: FeatureExtractor
     engine: Engine | None
     options: ExtractOptions
+    license: str | None = None
 
     @classmethod
     def load(
@@ -78,11 +80,11 @@ class Extractor:
             return cls(None, ASTFeatureExtractor(fbank_backend=load_options.fbank_backend), None, options)
         if options.what in NEEDS_NO_MODEL:
             extractor = extractor_for(model, None, load_options.fbank_backend, load_options.front_end)
-            return cls(model, extractor, None, options)
+            return cls(model, extractor, None, options, license_of(model))
         if load_options.engine == "auto" and options.what in NEEDS_TORCH and exported_file(model) is None:
             load_options = dataclasses.replace(load_options, engine="torch")
         tagger = Tagger.load(model, load_options, report_progress)
-        return cls(model, tagger.feature_extractor, tagger.engine, options)
+        return cls(model, tagger.feature_extractor, tagger.engine, options, tagger.license)
 
     def recordings(self, turn: Turn) -> list[Recording]:
         """Open one input: its recording, or one for each channel.
@@ -108,6 +110,7 @@ class Extractor:
             **path_fields(item.path),
             "what": extraction.what,
             "model": self.model,
+            **({} if self.license is None else {"license": self.license}),
             "duration_s": extraction.duration_s,
             "sampling_rate": extraction.sampling_rate,
             "num_channels": extraction.num_channels,

@@ -42,6 +42,8 @@ def write_parquet(rows: Path, output: Path, columns: TableColumns, extractor: Ex
     import pyarrow.parquet as pq
 
     facts: dict[str, Any] = {"what": columns.what, "model": extractor.model}
+    if extractor.license is not None:
+        facts["license"] = extractor.license
     if columns.what == "logits" and extractor.engine is not None:
         facts["id2label"] = extractor.engine.config.id2label
     vector = pa.list_(pa.float32(), len(columns.features))

@@ -35,6 +35,13 @@ from ast_cli.tagging.score.window_cache import DistinctWindow, WindowCache
 MAX_BATCHES_WAITING = 8  # windows that may wait for scores, in batches: repeated ones do not hold back the results
 
 
+class ModelName(NamedTuple):
+    """What results say about the model: the name of the checkpoint, and its license, None if it is not known."""
+
+    name: str
+    license: str | None
+
+
 class PendingResult:
     """An input, or one of its channels, that is being scored; it keeps a running sum or maximum, never all windows."""
 
@@ -96,7 +103,7 @@ class PendingResult:
         for part in parts:
             yield StreamedPart(self.path, part, self.channel)
 
-    def result(self, model: str) -> TaggingResult:
+    def result(self, model: ModelName) -> TaggingResult:
         """Return the result; for a streamed input it does not contain the windows and events yielded before."""
         if self.merger is not None:
             self.events += self.merger.finish()
@@ -105,7 +112,7 @@ class PendingResult:
         stream = self.recording.stream if self.recording else None
         result = TaggingResult(
             self.path,
-            model,
+            model.name,
             self.chooser.activation,
             sampling_rate=stream.sampling_rate if stream else None,
             num_channels=stream.num_channels if stream else None,
@@ -114,6 +121,7 @@ class PendingResult:
             error=self.error,
             channel=self.channel,
             scales_windows=self.recording is not None and self.recording.feature_extractor.filter_bank.scales_windows,
+            license=model.license,
         )
         if self.error is not None or self.aggregated is None or self.recording is None:
             return result
@@ -279,7 +287,7 @@ class _Unfinished:
         for pending in self.pendings:
             yield from pending.take_parts()
 
-    def result(self, model: str) -> TaggingResult:
+    def result(self, model: ModelName) -> TaggingResult:
         """Return the result of the input; an error belongs to the whole input, never to one channel."""
         results = [pending.result(model) for pending in self.pendings]
         if self._options.channels != EACH:
@@ -308,7 +316,7 @@ def classify_turns(
     turns: Iterable[Turn | None],
     batcher: Batcher,
     options: ClassifyOptions,
-    model: str,
+    model: ModelName,
     *,
     in_order: bool = True,
 ) -> Iterator[TaggingResult | StreamedPart]:
@@ -334,7 +342,7 @@ def classify_turns(
 
 
 def _complete(
-    unfinished: dict[Turn, _Unfinished], options: ClassifyOptions, model: str, *, in_order: bool
+    unfinished: dict[Turn, _Unfinished], options: ClassifyOptions, model: ModelName, *, in_order: bool
 ) -> Iterator[TaggingResult | StreamedPart]:
     """Yield complete results; in order only those before the first incomplete input, and the parts of that input."""
     choose = takewhile if in_order else filter  # in order, do not check all inputs behind the first after each window

@@ -15,6 +15,7 @@ from ast_cli.tagging.decode.opening import Turn, Watching, Workers, open_as_read
 from ast_cli.tagging.inputs import Input
 from ast_cli.tagging.options import ClassifyOptions
 from ast_cli.tagging.score import batch
+from ast_cli.tagging.score.batch import ModelName
 from ast_cli.tagging.score.scoring import TagChooser
 
 
@@ -25,11 +26,13 @@ class LoadedModel(Protocol):
         engine: The loaded model.
         feature_extractor: Feature extractor of the checkpoint.
         name: Name of the checkpoint, repeated in results.
+        license: License of the checkpoint, repeated in results; None if it is not known.
     """
 
     engine: Engine
     feature_extractor: FeatureExtractor
     name: str
+    license: str | None
 
     @property
     def thresholds(self) -> Mapping[str, float]:
@@ -106,4 +109,4 @@ def classify_turns(
         tag_chooser(model, options),
         batch_size or choose_batch_size(model.engine, options.batch_size),
     )
-    return batch.classify_turns(turns, batcher, options, model.name, in_order=in_order)
+    return batch.classify_turns(turns, batcher, options, ModelName(model.name, model.license), in_order=in_order)
