@@ -19,6 +19,7 @@ from ast_cli.labels import mid_of, similar_names
 from ast_cli.model.arrays import load_config
 from ast_cli.model.config import ASTConfig
 from ast_cli.results import SCHEMA_VERSION
+from ast_cli.styles import display_name
 
 UNPROVEN_KEY = "unproven"  # of labels.json: labels that never had a score over `UNPROVEN_SCORE` in the training
 UNPROVEN_SCORE = 0.3
@@ -57,14 +58,16 @@ class LabelList:
     labels: tuple[ListedLabel, ...]
 
     def containing(self, text: str) -> LabelList:
-        """Return the labels whose name or machine identifier contains a text, in any case.
+        """Return the labels whose name, as files or people have it, or machine identifier contains a text, in any case.
 
         Raises:
             UsageError: If there is none; the message names similar labels.
         """
         folded = text.casefold()
         found = tuple(
-            each for each in self.labels if folded in each.label.casefold() or folded in (each.mid or "").casefold()
+            each
+            for each in self.labels
+            if any(folded in name.casefold() for name in (each.label, display_name(each.label), each.mid or ""))
         )
         if not found:
             raise UsageError(nothing_contains(text, self.model, [each.label for each in self.labels]))

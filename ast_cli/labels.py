@@ -16,6 +16,7 @@ from importlib import resources
 from ast_cli.errors import UsageError
 from ast_cli.files.json_object import shown
 from ast_cli.hierarchy import audioset_classes, class_named, classes_above, classes_below
+from ast_cli.styles import are_styles, display_name, styles_by_genre
 
 NUM_AUDIOSET_LABELS = 527
 ALL_BELOW = "/*"  # after the name of a class: the class and all classes below it
@@ -103,10 +104,15 @@ def placeholder_labels(num_labels: int) -> dict[int, str]:
 
 
 def label_ids_by_name(id2label: Mapping[int, str]) -> dict[str, int]:
-    """Return the class indices keyed by case-folded label name and by case-folded AudioSet identifier."""
+    """Return the class indices by case-folded label name, as files and as people have it, and by AudioSet identifier.
+
+    The names of files come first, where the display name of a label is the name of another one.
+    """
     known: dict[str, int] = {}
     for label_id, label in id2label.items():
         known.setdefault(label.casefold(), label_id)
+    for label_id, label in id2label.items():
+        known.setdefault(display_name(label).casefold(), label_id)
         if mid := mid_of(label):
             known.setdefault(mid.casefold(), label_id)
     return known
@@ -115,7 +121,8 @@ def label_ids_by_name(id2label: Mapping[int, str]) -> dict[str, int]:
 def select_label_ids(names: Iterable[str], id2label: Mapping[int, str]) -> list[int]:
     """Return the class indices of labels named by the user.
 
-    Each name is a label (case does not matter) or an AudioSet machine identifier. With ``/*`` after it, it is a class
+    Each name is a label (case does not matter) or an AudioSet machine identifier; a label ``Genre---Style`` may be
+    written ``Style (Genre)`` too. With ``/*`` after it, a name is a genre and means all of its styles, or it is a class
     of AudioSet's hierarchy and means every label of the checkpoint that is this class or below it; a label that itself
     ends in ``/*`` comes first. One string may contain several names separated by commas. As 75 of AudioSet's names
     contain commas themselves, the longest match wins.
@@ -151,6 +158,8 @@ def _split(text: str, known: Mapping[str, int], id2label: Mapping[int, str]) -> 
             name = parts[first].strip()
             if not name:
                 raise UsageError(f"{text!r} contains an empty label name: check its commas")
+            if name.endswith(ALL_BELOW) and are_styles(id2label.values()):
+                raise UsageError(_no_such_genre(name.removesuffix(ALL_BELOW), id2label))
             if name.endswith(ALL_BELOW):
                 raise UsageError(_no_such_class(name.removesuffix(ALL_BELOW), id2label))
             raise UsageError(no_such_label(name, id2label))
@@ -158,14 +167,20 @@ def _split(text: str, known: Mapping[str, int], id2label: Mapping[int, str]) -> 
 
 
 def _ids_of(name: str, known: Mapping[str, int], id2label: Mapping[int, str]) -> list[int]:
-    """Return the class index of a label, or those of a class and all below it where ``/*`` follows its name.
+    """Return the class index of a label, or those of a genre, or of a class and all below it, where ``/*`` follows.
 
     Raises:
         UsageError: If the name is that of a class, and the checkpoint has no label below it.
     """
     if name.casefold() in known:
         return [known[name.casefold()]]
-    above = class_named(name.removesuffix(ALL_BELOW).rstrip()) if name.endswith(ALL_BELOW) else None
+    if not name.endswith(ALL_BELOW):
+        return []
+    group = name.removesuffix(ALL_BELOW).rstrip()
+    by_genre = {genre.casefold(): label_ids for genre, label_ids in styles_by_genre(id2label).items()}
+    if group.casefold() in by_genre:
+        return by_genre[group.casefold()]
+    above = None if are_styles(id2label.values()) else class_named(group)
     if above is None:
         return []
     by_mid = label_ids_by_mid(id2label)
@@ -215,6 +230,14 @@ def _no_such_class(name: str, id2label: Mapping[int, str]) -> str:
     return f"AudioSet's hierarchy has no class {shown(name)}; {hint}"
 
 
+def _no_such_genre(name: str, id2label: Mapping[int, str]) -> str:
+    """Return the error message for an unknown genre, which names similar ones."""
+    by_fold = {genre.casefold(): genre for genre in styles_by_genre(id2label)}
+    near = [by_fold[fold] for fold in similar_names(name, by_fold)]
+    hint = f"similar genres: {_all_below(near)}" if near else f"it has {_all_below(by_fold.values())}"
+    return f"the model has no genre {shown(name)}; {hint}"
+
+
 def similar_names(name: str, folded_names: Iterable[str]) -> list[str]:
     """Return case-folded names that contain a name or are close to it, at most three of each kind."""
     folded, known = name.casefold(), list(folded_names)
@@ -224,4 +247,8 @@ def similar_names(name: str, folded_names: Iterable[str]) -> list[str]:
 
 def _patterns(mids: Iterable[str]) -> str:
     """Return classes as a user writes them: ``'Dog/*', 'Animal/*'``."""
-    return ", ".join(repr(f"{audioset_classes()[mid].name}{ALL_BELOW}") for mid in list(mids)[:3])
+    return _all_below(audioset_classes()[mid].name for mid in list(mids)[:3])
+
+
+def _all_below(names: Iterable[str]) -> str:
+    return ", ".join(repr(f"{name}{ALL_BELOW}") for name in names)

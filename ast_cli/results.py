@@ -11,6 +11,7 @@ from typing import Any
 
 from ast_cli import notebook
 from ast_cli.errors import ErrorCode
+from ast_cli.styles import display_name
 
 SCHEMA_VERSION = 1
 SCORE_DECIMALS = 6  # scores are float32; differences below 1e-6 carry no information
@@ -215,7 +216,11 @@ class TaggingResult:
         tables = [_table("tags" if self.channel is None else f"channel {self.channel}", self.tags)]
         has_bars = self.activation != "none"
         if self.windows is not None:
-            rows = [(_times(w.start_s, w.end_s), tag.label, tag.score) for w in self.windows for tag in w.tags[:1]]
+            rows = [
+                (_times(w.start_s, w.end_s), display_name(tag.label), tag.score)
+                for w in self.windows
+                for tag in w.tags[:1]
+            ]
             tables.append(_details(len(self.windows), "window", "best label of each window", rows, has_bars))
         if self.events is not None:
             rows = [_event_row(event) for event in self.events]
@@ -334,13 +339,14 @@ def _times(start_s: float, end_s: float) -> str:
 
 
 def _event_row(event: Event) -> notebook.Row:
-    return _times(event.start_s, event.end_s), event.label, event.mean_score
+    return _times(event.start_s, event.end_s), display_name(event.label), event.mean_score
 
 
 def _table(caption: str, tags: Sequence[Tag]) -> str:
     """Return tags as a table for a notebook; logits, which may be negative or large, have no bars."""
     has_bars = all(0 <= tag.score <= 1 for tag in tags)
-    return notebook.table(caption, [("", tag.label, tag.score) for tag in tags], has_bars=has_bars, num_rows=len(tags))
+    rows = [("", display_name(tag.label), tag.score) for tag in tags]
+    return notebook.table(caption, rows, has_bars=has_bars, num_rows=len(tags))
 
 
 def _details(number: int, noun: str, caption: str, rows: Sequence[notebook.Row], has_bars: bool) -> str:

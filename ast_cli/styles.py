@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 SEPARATOR = "---"
 
@@ -17,6 +17,15 @@ def are_styles(labels: Iterable[str]) -> bool:
     """Return whether there are labels and all of them have the form ``Genre---Style``."""
     parts = [genre_and_style(label) for label in labels]
     return bool(parts) and None not in parts
+
+
+def styles_by_genre(id2label: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return the class indices of the labels of each genre, in the order of the labels; other labels are left out."""
+    found: dict[str, list[int]] = {}
+    for label_id, label in id2label.items():
+        if (parts := genre_and_style(label)) is not None:
+            found.setdefault(parts[0], []).append(label_id)
+    return found
 
 
 def display_name(label: str) -> str:

@@ -13,7 +13,7 @@ from ast_cli.cli import parameters as p
 from ast_cli.cli.streams import note, results_stream, writing_stdout
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.report.reading import STDIN, read_results
-from ast_cli.report.text import clock, counted, printable
+from ast_cli.report.text import clock, counted, label_text, printable
 from ast_cli.results import SCHEMA_VERSION
 from ast_cli.tagging.recorded.difference import Comparison, EventChange, LabelChange, RecordingDifference, Spans
 
@@ -86,7 +86,7 @@ def _status(difference: RecordingDifference) -> str:
 
 
 def _label_line(change: LabelChange) -> str:
-    label = printable(change.label)
+    label = label_text(change.label)
     if change.old is None or change.new is None:
         sign, score = ("-", change.old) if change.new is None else ("+", change.new)
         return f"{sign} {score:7.4f}            {label}"
@@ -94,7 +94,7 @@ def _label_line(change: LabelChange) -> str:
 
 
 def _event_line(change: EventChange) -> str:
-    return f"events of {printable(change.label)}: {_spans(change.old)} -> {_spans(change.new)}"
+    return f"events of {label_text(change.label)}: {_spans(change.old)} -> {_spans(change.new)}"
 
 
 def _spans(spans: Spans) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Set
 from ast_cli.errors import UsageError
 from ast_cli.hierarchy import audioset_classes, classes_above, classes_below, classes_directly_below
 from ast_cli.label_list import LabelList, ListedLabel, nothing_contains
-from ast_cli.report.text import harmless_cell, printable
+from ast_cli.report.text import harmless_cell, label_text
 
 CSV_COLUMNS = ("label_id", "mid", "label", "ancestors", "unproven")
 BELOW = " > "  # between a class and one below it
@@ -41,7 +41,7 @@ def table_text(listed: LabelList) -> str:
     rows = [("id", "mid", "label", "", "ancestors")]
     for each in listed.labels:
         mark = UNPROVEN if each.unproven else ""
-        rows.append((str(each.label_id), each.mid or NO_MID, printable(each.label), mark, _chains(each)))
+        rows.append((str(each.label_id), each.mid or NO_MID, label_text(each.label), mark, _chains(each)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     shown = [column for column, width in enumerate(widths) if width]
     lines = ("  ".join(row[column].ljust(widths[column]) for column in shown).rstrip() for row in rows)
@@ -82,7 +82,7 @@ def tree_text(listed: LabelList, search: str | None = None) -> str:
     lines = [line for top in tops for line in _branch(top, drawn, by_mid)]
     if outside:
         last = len(outside) - 1
-        names = [printable(each.label) + _mark(each) for each in outside]
+        names = [label_text(each.label) + _mark(each) for each in outside]
         lines += [OUTSIDE, *(f"{'└─' if i == last else '├─'} {name}" for i, name in enumerate(names))]
     return "".join(f"{line}\n" for line in lines)
 

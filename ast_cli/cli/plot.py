@@ -18,6 +18,7 @@ from ast_cli.cli.tag_run import summarized
 from ast_cli.errors import ExitCode, UsageError
 from ast_cli.report.panels import PICTURE_FORMATS, PictureFormat
 from ast_cli.report.text import printable
+from ast_cli.styles import display_name
 from ast_cli.tagging.extract.targets import plan_targets
 from ast_cli.tagging.inputs import STDIN
 from ast_cli.tagging.options import DecodeOptions, LoadOptions, PlotOptions
@@ -108,7 +109,7 @@ def plot(
                 missing |= set(outcome.missing_characters)
                 if is_single and outcome.error is None:
                     with writing_stdout():
-                        parts = [str(outcome.target), "; ".join(outcome.labels)]
+                        parts = [str(outcome.target), "; ".join(map(display_name, outcome.labels))]
                         typer.echo("  ".join(printable(part) for part in parts if part))
     if missing:
         note(f"note: no installed font has {''.join(sorted(missing))}; with such a font, draw again", quiet=quiet)

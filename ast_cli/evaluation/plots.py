@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ast_cli.evaluation.metrics import ConfusionMatrix, Metrics, MultiLabelClass, MultiLabelMetrics, SingleLabelMetrics
-from ast_cli.report.text import counted, printable
+from ast_cli.report.text import counted, label_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,6 +182,6 @@ def _between(values: tuple[float, float], num_classes: int) -> float:
 
 
 def _short(text: str, max_length: int = MAX_LABEL_LENGTH) -> str:
-    """Return a text without control characters, cut to a length."""
-    shown = printable(text)
+    """Return a label for people without control characters, cut to a length."""
+    shown = label_text(text)
     return shown if len(shown) <= max_length else f"{shown[: max_length - 1]}…"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ast_cli.evaluation.metrics import METRIC_NAMES, Metrics, MultiLabelMetrics, SingleLabelMetrics
 from ast_cli.report.text import printable
+from ast_cli.styles import display_name
 
 if TYPE_CHECKING:
     from ast_cli.evaluation.evaluate import Evaluation
@@ -77,7 +78,7 @@ def _models(evaluation: Evaluation) -> Iterator[str]:
 
 def _single_label_classes(metrics: SingleLabelMetrics) -> Iterator[str]:
     rows = [
-        [result.label, str(result.support), *map(_number, (result.precision, result.recall, result.f1))]
+        [display_name(result.label), str(result.support), *map(_number, (result.precision, result.recall, result.f1))]
         for result in metrics.per_class
     ]
     yield from _table(["class", "examples", "precision", "recall", "F1"], rows)
@@ -86,13 +87,17 @@ def _single_label_classes(metrics: SingleLabelMetrics) -> Iterator[str]:
         yield ""
         yield "most frequent mistakes"
     for true, predicted, count in confusions[:MAX_CONFUSIONS]:
-        yield f"{count:6d}  {true} predicted as {predicted}"
+        yield f"{count:6d}  {display_name(true)} predicted as {display_name(predicted)}"
 
 
 def _multi_label_classes(metrics: MultiLabelMetrics) -> Iterator[str]:
     ranked = sorted(metrics.per_class, key=lambda result: -result.average_precision)
     rows = [
-        [result.label, str(result.support), *map(_number, (result.average_precision, result.auc, result.d_prime))]
+        [
+            display_name(result.label),
+            str(result.support),
+            *map(_number, (result.average_precision, result.auc, result.d_prime)),
+        ]
         for result in ranked
     ]
     yield from _table(["class", "examples", "AP", "AUC", "d'"], rows)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ast_cli.audio.overview import Overview
 from ast_cli.report.lanes import Lane, axis_unit, time_ticks
 from ast_cli.report.panels import Panel, PictureFormat
-from ast_cli.report.text import printable
+from ast_cli.report.text import label_text, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ def draw_picture(picture: Picture, format_name: PictureFormat) -> bytes:
     own |= {"text.color": TEXT_COLOR, "axes.edgecolor": FAINT_COLOR, "axes.labelcolor": TEXT_COLOR}
     own |= {"xtick.color": FAINT_COLOR, "ytick.color": FAINT_COLOR, "axes.linewidth": 0.6}
     own |= {"xtick.labelcolor": TEXT_COLOR, "ytick.labelcolor": TEXT_COLOR}
-    texts = [picture.title, picture.subtitle, *(lane.label for lane in picture.lanes)]
+    texts = [picture.title, picture.subtitle, *(label_text(lane.label) for lane in picture.lanes)]
     with matplotlib.rc_context(), _quiet_fonts():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(own | {"font.family": list(fonts_for("".join(texts)))})
@@ -111,7 +111,7 @@ def _figure(picture: Picture) -> Figure:
     height = TOP_INCHES + sum(heights) + GAP_INCHES * (len(heights) - 1) + BOTTOM_INCHES
     figure = Figure(figsize=(WIDTH_INCHES, height), facecolor="white")
     fit = functools.partial(_fitting, figure)
-    lane_names = [fit(printable(lane.label), POINTS, MAX_LEFT_INCHES - 0.2) for lane in picture.lanes]
+    lane_names = [fit(label_text(lane.label), POINTS, MAX_LEFT_INCHES - 0.2) for lane in picture.lanes]
     widths = [_text_inches(figure, name, POINTS) + 0.2 for name in lane_names if "timeline" in picture.panels]
     left = max(MIN_LEFT_INCHES, *widths) if widths else MIN_LEFT_INCHES
     width = WIDTH_INCHES - left - RIGHT_INCHES

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ast_cli.errors import UsageError
-from ast_cli.report.text import printable
+from ast_cli.report.text import label_text, printable
 from ast_cli.results import SCORE_DECIMALS, Tag, TaggingResult
 
 TEXT_DECIMALS = 3  # of a score within text for people
@@ -34,7 +34,7 @@ class Span:
     def lines(self) -> list[str]:
         """Return each label with its score as text: ``Rain 0.713``, or ``[channel 2] Rain 0.713``."""
         channel = "" if self.channel is None else f"[channel {self.channel}] "
-        return [f"{channel}{printable(tag.label)} {_shown_score(tag.score)}" for tag in self.tags]
+        return [f"{channel}{label_text(tag.label)} {_shown_score(tag.score)}" for tag in self.tags]
 
 
 def spans_of(result: TaggingResult) -> list[Span]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ast_cli.report.lanes import Lane, axis_unit, lanes_of, result_end_s, result_start_s, tick_text, time_ticks
-from ast_cli.report.text import clock, counted, printable
+from ast_cli.report.text import clock, counted, label_text, printable
 from ast_cli.results import Event, Tag, TaggingResult
 
 BAR_WIDTH = 20  # characters for a score of 1
@@ -113,7 +113,7 @@ def _bars(tags: Sequence[Tag], activation: str) -> list[Text]:
     for tag in tags:
         bar = "" if activation == "none" else "█" * round(BAR_WIDTH * tag.score)
         width = 0 if activation == "none" else BAR_WIDTH + 2
-        lines.append(Text.assemble(f"  {tag.score:8.4f}  ", (f"{bar:<{width}}", "green"), printable(tag.label)))
+        lines.append(Text.assemble(f"  {tag.score:8.4f}  ", (f"{bar:<{width}}", "green"), label_text(tag.label)))
     return lines
 
 
@@ -130,7 +130,7 @@ def _lanes(result: TaggingResult, width: int) -> list[Text]:
     shown = [lane for lane in lanes[:MAX_LANES] if lane.best >= MIN_SCORE] or lanes[:1]
     start_s = result_start_s(result)
     end_s = max(result_end_s(result), start_s + 0.01)
-    names = [f"time ({axis_unit(end_s)})", *(printable(lane.label) for lane in shown)]
+    names = [f"time ({axis_unit(end_s)})", *(label_text(lane.label) for lane in shown)]
     label_width = min(max(map(cell_len, names)), int(width * MAX_LABEL_FRACTION))
     num_columns = width - label_width - SCORE_WIDTH - 5  # two before the label, two after it, and the last column
     lines = [_lane(lane, label_width, lane.columns(start_s, end_s, num_columns)) for lane in shown]
@@ -144,7 +144,7 @@ def _lanes(result: TaggingResult, width: int) -> list[Text]:
 def _lane(lane: Lane, label_width: int, scores: Sequence[float | None]) -> Text:
     """Return a label, its blocks and its highest score."""
     blocks = "".join(" " if score is None or score < MIN_SCORE else _block(score) for score in scores)
-    label = _cut(printable(lane.label), label_width)
+    label = _cut(label_text(lane.label), label_width)
     return Text.assemble(f"  {label}  ", (blocks, "green"), f"  {lane.best:.3f}")
 
 
@@ -177,11 +177,11 @@ def _times(start_s: float, end_s: float) -> Text:
 
 def _event_line(event: Event) -> Text:
     """Return the scores and the label of an event on one line."""
-    return Text(f"{event.mean_score:.3f} (up to {event.max_score:.3f}) {printable(event.label)}")
+    return Text(f"{event.mean_score:.3f} (up to {event.max_score:.3f}) {label_text(event.label)}")
 
 
 def _one_line(tags: Sequence[Tag]) -> Text:
     """Return the tags of a window on one line."""
     if not tags:
         return Text(MISSING, style="dim")
-    return Text("   ".join(f"{tag.score:.3f} {printable(tag.label)}" for tag in tags))
+    return Text("   ".join(f"{tag.score:.3f} {label_text(tag.label)}" for tag in tags))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
+from ast_cli.styles import display_name
+
 ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 JOINERS = "\u200c\u200d"  # in category Cf too, but part of the spelling of several scripts and of emoji
 FORMULA_STARTS = ("=", "+", "-", "@")
@@ -18,6 +20,11 @@ def printable(text: str) -> str:
         else character
         for character in text
     )
+
+
+def label_text(label: str) -> str:
+    """Return a label for people, escaped as in `printable`: ``Style (Genre)`` for ``Genre---Style``."""
+    return printable(display_name(label))
 
 
 def _escape(character: str) -> str:

@@ -15,6 +15,7 @@ from ast_cli.report.text import printable
 from ast_cli.report_page.answers import Item, Kind, rounded
 from ast_cli.report_page.sound import Sound
 from ast_cli.results import Tag, TaggingResult, path_fields
+from ast_cli.styles import display_name
 
 SCORE_DECIMALS = 4
 INDEX_LABELS = 32  # of a recording in the index, the best; its own view has all
@@ -58,9 +59,16 @@ class Labels:
             raise TypeError
         return self._numbers.setdefault((label, label_id, mid), len(self._numbers))
 
-    def rows(self) -> list[tuple[str, int, str | None]]:
-        """Return name, index in the logits and AudioSet's identifier of each label, by number."""
-        return list(self._numbers)
+    def rows(self) -> list[tuple[str | int | None, ...]]:
+        """Return name, index in the logits and AudioSet's identifier of each label, by number.
+
+        A label that people read in another form has this as a fourth value.
+        """
+        return [key if display_name(key[0]) == key[0] else (*key, display_name(key[0])) for key in self._numbers]
+
+    def names(self) -> list[str]:
+        """Return the names of the labels, by number."""
+        return [name for name, _, _ in self._numbers]
 
 
 def json_in_html(value: Any) -> str:
@@ -186,7 +194,7 @@ def _answered(
     """Return the answers that belong to something in a record."""
     if not answers:
         return set()
-    names = [name for name, _, _ in labels.rows()]
+    names = labels.names()
     kinds: tuple[tuple[str, Kind], ...] = (("events", "event"), ("windows", "window"), ("tags", "tag"))
     found: set[Item] = set()
     for part, kind in kinds:

@@ -2,7 +2,7 @@
 (() => {
 const $ = id => document.getElementById(id);
 const { facts, rows, answers } = JSON.parse($("data").textContent);
-const LABELS = facts.labels; // [name, index in the logits, AudioSet's identifier]
+const LABELS = facts.labels; // [name, index in the logits, AudioSet's identifier, name for people where it differs]
 const KINDS = { event: "events", window: "windows", tag: "tags" };
 const MISSING = "no label above the threshold";
 
@@ -10,7 +10,7 @@ const MISSING = "no label above the threshold";
 const visible = text => String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, c =>
   c === "\u200c" || c === "\u200d" ? c : "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"));
 const nameOf = row => visible(row.path ?? "(waveform)") + (row.channel ? ` [channel ${row.channel}]` : "");
-const labelName = number => visible(LABELS[number][0]);
+const labelName = number => visible(LABELS[number][3] ?? LABELS[number][0]);
 const clock = (seconds, digits = 1) => {
   const unit = 10 ** digits, all = Math.round(seconds * unit), whole = Math.floor(all / unit);
   const h = Math.floor(whole / 3600), m = Math.floor(whole / 60) % 60, s = whole % 60;
@@ -268,7 +268,7 @@ function startIndex() {
   if (facts.linked) told.push(`${facts.linked.toLocaleString("en")} played from its own file, so keep this page where it is`);
   if (facts.unread) told.push(`${facts.unread.toLocaleString("en")} without audio, which was not there when the page was made`);
   $("audio-facts").textContent = facts.sound ? told.length ? `Audio: ${told.join("; ")}.` : "" : "This page was made without audio.";
-  const names = LABELS.map((label, k) => [visible(label[0]), k]).sort((a, b) => a[0] < b[0] ? -1 : 1);
+  const names = LABELS.map((_, k) => [labelName(k), k]).sort((a, b) => a[0] < b[0] ? -1 : 1);
   $("label").append(el("option", { value: -1, textContent: "any" }), ...names.map(([name, k]) => el("option", { value: k, textContent: name })));
   let low = 0, high = 1;
   if (hasLogits) for (const row of rows) for (let k = 1; k < (row.labels?.length ?? 0); k += 2) {

@@ -38,7 +38,7 @@ LabelNames = Annotated[
     tuple[str, ...],
     About(
         "Labels to report, by name or /m/ id, separated by commas or repeated; 'Animal/*' is a class with all "
-        "below it. [default: all]",
+        "below it, 'Rock/*' are all styles of a genre. [default: all]",
         metavar="NAMES",
     ),
 ]
