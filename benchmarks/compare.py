@@ -1,7 +1,8 @@
 """Compare all installed ways to run AST on the same weights and inputs: time ratios, spread, fraction of the peak rate.
 
     python benchmarks/compare.py [--model base|maest|birdset|builtin|FOLDER] [--dtype float32|bfloat16|int8]
-        [--batch-size 1] [--rounds 5] [--threads N] [--peers "transformers sdpa,ast torch"] [--json FILE] [--markdown FILE]
+        [--batch-size 1] [--rounds 5] [--threads N] [--peers "transformers sdpa,ast torch"] [--json FILE]
+        [--markdown FILE]
 
 The peers are those installed of transformers (sdpa, eager), ONNX Runtime and OpenVINO on the graph of transformers, and
 our engines. With int8, our peers run the models that `ast export` writes for them. The logits are compared first, as
