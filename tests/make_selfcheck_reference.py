@@ -30,6 +30,7 @@ from ast_cli.selfcheck import CLIPS, FEATURE_SAMPLES, FEATURES, REFERENCE, decod
 
 sys.path.insert(0, str(Path(__file__).parent / "audio"))
 from audio_files import RATE, write_by_ffmpeg, write_sound
+from birdset_reference import plain_input
 from maest_reference import maest_fbank
 
 FIXTURE = Path(__file__).parent / "fixtures" / "fbank_reference.safetensors"
@@ -123,8 +124,17 @@ def maest_features(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
     return (padded - 2.06755686098554) / (2 * 1.268292820667291)
 
 
+def birdset_features(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the first frames of BirdSet's features of a clip that begins with a waveform."""
+    return plain_input(waveform)[:BIRDSET_FRAMES]
+
+
 # By the front end's name in preprocessor_config.json.
-FRONT_ENDS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float64]]] = {"MAESTFeatureExtractor": maest_features}
+FRONT_ENDS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float64]]] = {
+    "BirdSetFeatureExtractor": birdset_features,
+    "MAESTFeatureExtractor": maest_features,
+}
+BIRDSET_FRAMES = 9  # those with sound, and one without
 
 
 def write_features() -> None:

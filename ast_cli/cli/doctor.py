@@ -74,7 +74,7 @@ def _decoding_lines(checks: list[Check]) -> list[str]:
     for decoder in sorted({check.engine for check in checks}):
         right = [check.container for check in checks if check.engine == decoder and check.is_right]
         if right:
-            text = f"{'decoding':<8} {decoder:<12} {len(right)} kinds of files ok: {', '.join(right)}"
+            text = f"{'decoding':<8} {decoder:<14} {len(right)} kinds of files ok: {', '.join(right)}"
             lines += textwrap.wrap(text, LINE_WIDTH, subsequent_indent=" " * 22)
     return lines
 
@@ -83,5 +83,5 @@ def _check_line(check: Check, *, is_needed: bool) -> str:
     verdict = "ok" if check.is_right else ("FAILED" if is_needed else "not available")
     number = "" if check.difference is None else f"{check.difference:.1e} (at most {check.tolerance:.0e})"
     return (
-        f"{check.what:<8} {check.engine:<12} {check.device:<7} {check.dtype:<9} {verdict:<14} {number}{check.message}"
+        f"{check.what:<8} {check.engine:<14} {check.device:<7} {check.dtype:<9} {verdict:<14} {number}{check.message}"
     )

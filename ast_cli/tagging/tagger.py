@@ -310,7 +310,7 @@ def check_fit(config: ASTConfig, feature_extractor: FeatureExtractor, name: str)
             )
     if feature_extractor.sampling_rate != feature_extractor.published_rate:
         warnings.warn(
-            f"{name} takes audio at {feature_extractor.sampling_rate} Hz, every published "
+            f"{name} takes audio at {feature_extractor.sampling_rate} Hz, every published model of "
             f"{feature_extractor.title} at {feature_extractor.published_rate} Hz: check its preprocessor_config.json",
             AstWarning,
             stacklevel=3,

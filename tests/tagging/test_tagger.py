@@ -402,7 +402,7 @@ def test_model_and_feature_extractor_that_do_not_fit_are_refused(tagger: Tagger)
 
 def test_unusual_sampling_rate_of_a_checkpoint_gives_a_warning(tagger: Tagger) -> None:
     extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=64, sampling_rate=22050)
-    with pytest.warns(AstWarning, match="takes audio at 22050 Hz, every published AST at 16000 Hz"):
+    with pytest.warns(AstWarning, match="takes audio at 22050 Hz, every published model of AST at 16000 Hz"):
         Tagger(tagger.engine, extractor, "odd")
 
 

@@ -153,7 +153,7 @@ class BirdSetFeatureExtractor(FeatureExtractor):
     """
 
     feature_extractor_type: ClassVar[str] = "BirdSetFeatureExtractor"
-    title: ClassVar[str] = "BirdSet's AST"
+    title: ClassVar[str] = "BirdSet"
     published_rate: ClassVar[int] = 32000
     num_stds: ClassVar[float] = 1
     filter_bank: BirdSetBank

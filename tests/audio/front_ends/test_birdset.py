@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from birdset_reference import CLIP, RATE, plain_decibels, plain_input
 from numpy.typing import NDArray
 
 from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.audio.front_ends.birdset import BirdSetFeatureExtractor
 from ast_cli.errors import CheckpointError, UsageError
 
-RATE, CLIP = 32_000, 160_000
 TOLERANCE = 1e-4  # of input values, whose unit is 4.569 dB
 
 
@@ -21,39 +21,6 @@ def chirps(num_samples: int, seed: int = 0) -> NDArray[np.float32]:
     time_s = np.arange(num_samples) / RATE
     tone = np.sin(2 * np.pi * (2000 + 900 * (time_s % 1.7)) * time_s) * (np.sin(5 * time_s) > 0.3)
     return (0.01 + 0.02 * draw.standard_normal(num_samples) + 0.3 * tone).astype(np.float32)
-
-
-def plain_decibels(clip: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Compute the decibels of one clip, frame by frame and filter by filter, in float64."""
-    wave = np.zeros(CLIP)
-    wave[: min(len(clip), CLIP)] = clip[:CLIP]
-    wave = (wave - wave.mean()) / np.sqrt(((wave - wave.mean()) ** 2).mean() + 1e-7)
-    wave = np.concatenate([wave[512:0:-1], wave, wave[-2:-514:-1]])
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
-
-    def hertz(mel: float) -> float:
-        return 700 * (10 ** (mel / 2595) - 1)
-
-    top = 2595 * np.log10(1 + 16_000 / 700)
-    edges = [hertz(top * i / 129) for i in range(130)]
-    filters = np.zeros((128, 513))
-    for i, (low, peak, high) in enumerate(zip(edges, edges[1:], edges[2:], strict=False)):
-        for j in range(513):
-            f = j * 31.25
-            if low < f <= peak:
-                filters[i, j] = (f - low) / (peak - low)
-            elif peak < f < high:
-                filters[i, j] = (high - f) / (high - peak)
-    frames = np.stack([wave[start : start + 1024] * hann for start in range(0, 160_001, 320)])
-    power = np.abs(np.fft.fft(frames)[:, :513]) ** 2
-    decibels = 10 * np.log10(np.maximum(power @ filters.T, 1e-10))
-    return np.maximum(decibels, decibels.max() - 80)
-
-
-def plain_input(clip: NDArray[np.float32]) -> NDArray[np.float64]:
-    padded = np.full((1024, 128), -80.0)
-    padded[:501] = plain_decibels(clip)
-    return (padded + 4.268) / 4.569
 
 
 @pytest.mark.parametrize("backend", ["native", "numpy"])
@@ -120,7 +87,7 @@ def test_the_configuration_survives_a_round_trip() -> None:
         ({"clip_samples": 500}, "clip_samples must be longer than half of n_fft and a multiple of hop_length, not 500"),
         ({"max_length": 500}, "max_length must be at least the 501 frames of a window"),
         ({"num_mel_bins": 10**9}, "num_mel_bins must be a whole number from 4 to 1024, not 1000000000"),
-        ({"fbank_backend": "torchaudio"}, "the front end of BirdSet's AST has no fbank backend 'torchaudio'"),
+        ({"fbank_backend": "torchaudio"}, "the front end of BirdSet has no fbank backend 'torchaudio'"),
     ],
 )
 def test_an_invalid_parameter_is_refused_by_name(values: dict[str, object], message: str) -> None:
