@@ -441,8 +441,8 @@ def test_the_reference_reads_saved_folders_and_its_folders_are_read(tmp_path: Pa
     ("text", "message"),
     [
         (
-            '{"feature_extractor_type": "MAESTFeatureExtractor"}',
-            "json: needs another front end, 'MAEST",
+            '{"feature_extractor_type": "ClapFeatureExtractor"}',
+            "json: needs another front end, 'Clap",
         ),
         ('{"std": 0}', "std must be above 0"),
         ('{"std": NaN}', "std must be a finite number|NaN"),

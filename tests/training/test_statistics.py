@@ -142,6 +142,6 @@ def test_statistics_of_another_filter_bank_are_not_applied(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="all frames are equal"):
         apply_statistics(statistics_of(std=0.0, num_mel_bins=64), tmp_path)
     assert file.read_text() == content
-    file.write_text(json.dumps({"feature_extractor_type": "MAESTFeatureExtractor"}))
-    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: needs another front end, 'MAEST"):
+    file.write_text(json.dumps({"feature_extractor_type": "ClapFeatureExtractor"}))
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: needs another front end, 'Clap"):
         apply_statistics(statistics_of(), tmp_path)

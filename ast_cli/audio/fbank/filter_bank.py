@@ -1,4 +1,4 @@
-"""The interface of all filter banks: what a front end computes from samples. Imports no implementation and no torch.
+"""The interface of all filter banks: what a front end computes from samples. Standard library only.
 
 A filter bank turns mono samples into frames of energies on a mel scale. A frame depends on its own samples alone, so a
 long recording is computed block by block, and its windows are slices of one long fbank. The exception are banks that
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from ast_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 FbankBackend = Literal["native", "numpy", "torchaudio"]  # implementation of the filter bank
@@ -28,6 +26,8 @@ def check_rate_and_bins(sampling_rate: int, num_mel_bins: int) -> None:
     Raises:
         UsageError: If one is invalid; the message names it.
     """
+    from ast_cli.audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+
     if type(sampling_rate) is not int or not MIN_SAMPLING_RATE <= sampling_rate <= MAX_SAMPLING_RATE:
         limits = f"{MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}"
         raise UsageError(f"sampling_rate must be from {limits} Hz, not {sampling_rate!r}")
