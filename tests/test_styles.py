@@ -9,9 +9,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from styled_models import STYLES, styled_checkpoint
 
+from ast_cli import ASTConfig, ClassifyOptions, read_results
 from ast_cli.errors import UsageError
 from ast_cli.label_list import list_labels
 from ast_cli.labels import audioset_id2label, select_label_ids
@@ -19,6 +21,7 @@ from ast_cli.report import rendered
 from ast_cli.report.text import label_text
 from ast_cli.results import Event, Tag, TaggingResult, Window
 from ast_cli.styles import display_name, genre_and_style, styles_by_genre
+from ast_cli.tagging.score.scoring import TagChooser
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HOUSE, IDM, AOR, POST_ROCK, P_FUNK = STYLES
@@ -175,3 +178,73 @@ def test_a_run_chooses_a_genre_and_records_the_labels_of_the_checkpoint(
     assert sorted(tag["label"] for tag in record["tags"]) == [AOR, POST_ROCK]
     table = run_ast(*command).stdout
     assert [display_name(label) in table for label in STYLES] == [False, False, True, True, False]
+
+
+# --- genres instead of styles
+
+
+def test_a_genre_has_the_score_of_its_best_style_in_each_window() -> None:
+    config = ASTConfig(id2label=ID2LABEL)
+    chooser = TagChooser(config, ClassifyOptions(by_genre=True))
+    logits = np.array([[1.0, -2.0, -3.0, 0.5, 2.0], [-4.0, 3.0, 1.0, -1.0, 0.0]], np.float32)
+    sigmoid = 1 / (1 + np.exp(-np.array([[1.0, 0.5, 2.0], [3.0, 1.0, 0.0]])))
+    assert chooser.labels == ["Electronic", "Rock", "Funk / Soul"]
+    np.testing.assert_allclose(chooser.scores(logits), sigmoid, rtol=1e-6)
+    assert [(tag.label, tag.label_id) for tag in chooser.choose(chooser.scores(logits)[0])] == [
+        ("Funk / Soul", 2),
+        ("Electronic", 0),
+        ("Rock", 1),
+    ]
+
+
+def test_options_of_labels_and_thresholds_are_about_genres() -> None:
+    config = ASTConfig(id2label=ID2LABEL)
+    options = ClassifyOptions(
+        by_genre=True, labels=("rock,Funk / Soul",), thresholds=(("Rock", 0.7),), events=True, threshold=0.4
+    )
+    chooser = TagChooser(config, options, {HOUSE: 0.9})
+    assert chooser.labels == ["Rock", "Funk / Soul"]
+    assert chooser.event_thresholds.tolist() == [0.7, 0.4]
+    with pytest.raises(UsageError, match="the model has no label 'AOR"):
+        TagChooser(config, ClassifyOptions(by_genre=True, labels=("AOR (Rock)",)))
+
+
+def test_thresholds_that_come_with_a_model_are_for_its_styles_alone() -> None:
+    assert ClassifyOptions(events=True).leave_events_to_model
+    assert not ClassifyOptions(events=True, by_genre=True).leave_events_to_model
+
+
+def test_genres_need_a_model_of_styles(run_ast: Run, write_wav: Callable[..., Path]) -> None:
+    done = run_ast("classify", str(write_wav("a.wav")), "--model", "builtin", "--by-genre")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: --by-genre needs a model whose labels are all of the form Genre---Style, such as maest; this one has "
+        "the label 'Speech'\n"
+    )
+
+
+def test_a_run_reports_genres_in_every_part_and_is_not_continued_without_them(
+    run_ast: Run, write_wav: Callable[..., Path], tmp_path: Path
+) -> None:
+    model, output = str(styled_checkpoint(tmp_path / "model")), tmp_path / "tags.jsonl"
+    command = ("classify", str(write_wav("a.wav")), "--model", model, "--quiet", "-o", str(output))
+    parts = ("--timestamps", "--events", "--threshold", "0")
+    assert run_ast(*command, *parts, "--by-genre").returncode == 0
+    (by_genre,) = read_results(output)
+    genres = {"Electronic", "Rock", "Funk / Soul"}
+    assert {tag.label for tag in by_genre.tags} == genres
+    assert all({tag.label for tag in window.tags} == genres for window in by_genre.windows or ())
+    assert {event.label for event in by_genre.events or ()} == genres
+    refused = run_ast(*command, *parts, "--resume")
+    assert refused.returncode == 2
+    assert "--by-genre" in refused.stderr
+    assert run_ast(*command, *parts, "--by-genre", "--resume").returncode == 0
+
+    assert run_ast(*command, "--timestamps", "--top-k", "5", "--force").returncode == 0
+    (by_style,) = read_results(output)
+    for of_styles, of_genres in zip(by_style.windows or (), by_genre.windows or (), strict=True):
+        best: dict[str, float] = {}
+        for tag in of_styles.tags:
+            genre = tag.label.partition("---")[0]
+            best[genre] = max(tag.score, best.get(genre, 0.0))
+        assert {tag.label: tag.score for tag in of_genres.tags} == best

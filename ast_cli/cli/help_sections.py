@@ -28,7 +28,7 @@ SECTIONS: dict[str, Sequence[str]] = {
         "--padded",
     ),
     "What to report": (
-        *("--search", "--tree", "--top-k", "--threshold", "--labels", "--exclude-labels", "--specific"),
+        *("--search", "--tree", "--top-k", "--threshold", "--labels", "--exclude-labels", "--by-genre", "--specific"),
         *("--matches-only", "--timestamps", "--events", "--aggregate", "--hop", "--thresholds", "--activation"),
         *("--what", "--all-windows", "--tolerance"),
     ),

@@ -226,6 +226,9 @@ class ClassifyOptions(WindowOptions):
         specific: Whether a label is left out if one below it in AudioSet's hierarchy has at least 0.8 of its score and
             would be reported too. ``top_k`` counts the labels that remain.
         num_windows: Number of windows to score of each recording, spread evenly over it; None for all of them.
+        by_genre: Whether labels are the genres of a model all of whose labels have the form ``Genre---Style``, instead
+            of its styles. A genre's score of a window is the highest of its styles; all other options are then about
+            genres.
         aggregate: How the scores of a recording's windows are combined: their mean or their maximum.
         timestamps: Whether the result contains the labels of each window too.
         events: Whether the result contains events: for each label, consecutive windows whose score reaches the label's
@@ -254,6 +257,10 @@ class ClassifyOptions(WindowOptions):
             "Score N windows spread evenly over each recording, instead of all of them.", flag="--windows", metavar="N"
         ),
     ] = None
+    by_genre: Annotated[
+        bool,
+        About("Report genres instead of styles, for models of music styles (MAEST): each with its best style's score."),
+    ] = False
     aggregate: ToAggregate = "mean"
     timestamps: Annotated[bool, About("Report each window too.")] = False
     events: Annotated[bool, About("Report events: consecutive windows over the threshold of a label, merged.")] = False
@@ -298,8 +305,8 @@ class ClassifyOptions(WindowOptions):
 
     @property
     def leave_events_to_model(self) -> bool:
-        """Whether events use the thresholds that come with the model: the options themselves contain none."""
-        return self.events and self.threshold is None and not self.thresholds
+        """Whether events use the thresholds that come with the model: the options have none, and are for its labels."""
+        return self.events and self.threshold is None and not self.thresholds and not self.by_genre
 
 
 @dataclass(frozen=True, slots=True)

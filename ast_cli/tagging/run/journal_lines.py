@@ -39,7 +39,8 @@ FLAGS = {  # flags of the settings in a fingerprint that are not fields of `Clas
 }
 # Settings whose values are digests or long lists.
 OPAQUE = frozenset({"model", "labels", "options.thresholds", "model_thresholds"})
-ADDED_SETTINGS = {"options.channels": "mix"}  # their values in journals of versions that had no such flag
+# The values of settings in journals of versions that had no such flag.
+ADDED_SETTINGS = {"options.channels": "mix", "options.by_genre": False}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,13 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from ast_cli.about import flag_of
 from ast_cli.errors import AstWarning, UsageError
+from ast_cli.files.json_object import shown
 from ast_cli.labels import mid_of, select_label_ids
 from ast_cli.model.config import ASTConfig, activation_of, known_problem_type
 from ast_cli.results import Tag
+from ast_cli.styles import genre_and_style, styles_by_genre
 from ast_cli.tagging.options import (
     DEFAULT_THRESHOLD,
     DEFAULT_TOP_K,
@@ -50,6 +53,21 @@ def chosen_activation(config: ASTConfig) -> str:
     return activation_of(config)
 
 
+def _checked_genres(id2label: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return the class indices of the styles of each genre.
+
+    Raises:
+        UsageError: If not every label is a style of a genre.
+    """
+    other = next((label for label in id2label.values() if genre_and_style(label) is None), None)
+    if other is not None:
+        raise UsageError(
+            f"{flag_of(ClassifyOptions, 'by_genre')} needs a model whose labels are all of the form Genre---Style, "
+            f"such as maest; this one has the label {shown(other)}"
+        )
+    return styles_by_genre(id2label)
+
+
 class TagChooser:
     """Chooses the tags to report from the scores of all labels.
 
@@ -59,10 +77,11 @@ class TagChooser:
         model_thresholds: Thresholds of events that come with the model, by label; none if the options set thresholds.
 
     Raises:
-        UsageError: If the model does not have a label, its scores cannot reach the threshold, or they are logits and
-            general labels are to be left out.
+        UsageError: If the model does not have a label, its scores cannot reach the threshold, they are logits and
+            general labels are to be left out, or its labels have no genres.
 
     Attributes:
+        id2label: Labels by class index: those of the model, or its genres by their number.
         label_ids: Class indices of the labels that may be reported, shape (num_chosen,).
         thresholds: Lowest score to report of each label, float64, shape (num_chosen,); None to report any score.
         specific: What leaves out general labels; None to report them.
@@ -74,6 +93,10 @@ class TagChooser:
         self, config: ASTConfig, options: ClassifyOptions, model_thresholds: Mapping[str, float] = MappingProxyType({})
     ) -> None:
         self.id2label: Mapping[int, str] = config.id2label
+        self._styles: list[list[int]] | None = None  # by genre, the class indices of its styles
+        if options.by_genre:
+            by_genre = _checked_genres(config.id2label)
+            self.id2label, self._styles = dict(enumerate(by_genre)), list(by_genre.values())
         self.activation = chosen_activation(config) if options.activation == "auto" else options.activation
         check_threshold_range(options.threshold, self.activation)
         check_specific(options.specific, self.activation)
@@ -100,8 +123,11 @@ class TagChooser:
         return [self.id2label[label_id] for label_id in self.label_ids.tolist()]
 
     def scores(self, logits: Scores) -> Scores:
-        """Return the scores for logits, both of shape (batch, num_labels)."""
-        return scores_of(logits, self.activation)
+        """Return the scores for logits of shape (batch, num_labels): as many, or one for each genre."""
+        scores = scores_of(logits, self.activation)
+        if self._styles is None:
+            return scores
+        return np.stack([scores[:, label_ids].max(axis=1) for label_ids in self._styles], axis=1)
 
     def choose(self, scores: Scores) -> tuple[Tag, ...]:
         """Return the tags for scores of shape (num_labels,), best first; equal scores in the order of class indices."""
