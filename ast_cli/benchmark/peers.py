@@ -25,6 +25,7 @@ from ast_cli.errors import AstError, DeviceError, UsageError
 from ast_cli.labels import NUM_AUDIOSET_LABELS
 from ast_cli.model.checkpoint import resolve_dtype
 from ast_cli.model.config import ASTConfig
+from ast_cli.model.form import AST
 from ast_cli.model.operations import flop_per_window
 from ast_cli.model.transformer import ASTForAudioClassification
 
@@ -205,7 +206,10 @@ def load_references(model: ASTForAudioClassification, attns: Sequence[str]) -> d
 
     Raises:
         DeviceError: If transformers is missing or cannot be imported.
+        UsageError: If transformers has no such model.
     """
+    if model.config.form != AST:
+        raise UsageError(f"transformers has no model of type {model.config.model_type}; leave out --compare")
     try:
         from transformers import ASTForAudioClassification as ReferenceModel
     except (

@@ -62,11 +62,13 @@ def load_config(model: str | Path, *, unnamed_labels: bool = False) -> ASTConfig
 def _read(path: Path, model: str | Path, *, forget_bad_labels: bool) -> tuple[dict[str, NDArray[Any]], ASTConfig]:
     """Read the tensors, under our names, and the configuration of a checkpoint folder or a single file of weights."""
     if path.is_file():
-        tensors = rename(read_weights(path, "numpy"))
+        tensors = read_weights(path, "numpy")
         if has_config(path.parent):
-            return tensors, read_config(path.parent, forget_bad_labels=forget_bad_labels)
+            config = read_config(path.parent, forget_bad_labels=forget_bad_labels)
+            return rename(tensors, config.form), config
+        tensors = rename(tensors)
         return tensors, infer_config(tensors, str(path))
     folder = checkpoint_folder(model)
     check_front_end(folder)
     config = read_config(folder, forget_bad_labels=forget_bad_labels)
-    return rename(read_weights_folder(folder, "numpy")), config
+    return rename(read_weights_folder(folder, "numpy"), config.form), config

@@ -22,11 +22,14 @@ from ast_cli.files.atomic import write_whole
 from ast_cli.files.json_object import write_json_object
 from ast_cli.hub.folders import checkpoint_folder
 from ast_cli.hub.names import CONFIG_NAME, WEIGHTS_NAME
+from ast_cli.model import eat_config
 from ast_cli.model.config import ASTConfig, implied_problem_type, read_config
+from ast_cli.model.form import AST, EAT
 from ast_cli.model.layout import (
     ENCODER_PREFIX,
     check_front_end,
     compare,
+    eat_name,
     has_config,
     infer_config,
     name_labels,
@@ -139,7 +142,7 @@ class PretrainedAST(nn.Module):
         return loaded
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` in the hub's layout, which transformers loads too.
+        """Write ``config.json`` and ``model.safetensors`` in the hub's layout; transformers loads that of AST too.
 
         Raises:
             CheckpointError: If the folder cannot be written.
@@ -186,12 +189,12 @@ def _read(
     if path.is_file():
         if config is None and has_config(path.parent):
             config = read_config(path.parent, forget_bad_labels=forget_bad_labels)
-        tensors = rename(read_weights(path))
+        tensors = rename(read_weights(path), config.form if config else AST)
         return tensors, config or infer_config(tensors, str(path))
     folder = checkpoint_folder(model)
     check_front_end(folder)
     config = config or read_config(folder, forget_bad_labels=forget_bad_labels)
-    return rename(read_weights_folder(folder)), config
+    return rename(read_weights_folder(folder), config.form), config
 
 
 def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
@@ -206,16 +209,22 @@ def save_checkpoint(model: PretrainedAST, folder: str | Path) -> None:
         "dtype": str(model.dtype).removeprefix("torch."),
         "problem_type": implied_problem_type(model.config),  # readers derive the activation from it
     }
+    if model.config.form == EAT:
+        config["architectures"] = ["EATModel"]
+        config["model_variant"] = eat_config.FINETUNED if model.has_head else eat_config.PRETRAINED
     config.pop("torch_dtype", None)
     tensors = {name.removeprefix(ENCODER_PREFIX): tensor.detach() for name, tensor in model.state_dict().items()}
-    prefix = ENCODER_PREFIX if model.has_head else ""
-    weights = save(hub_names(tensors, prefix), metadata={"format": "pt"})
+    if model.config.form == EAT:
+        named = {eat_name(name, to_ours=False): tensor.contiguous().clone() for name, tensor in tensors.items()}
+    else:
+        named = hub_names(tensors, ENCODER_PREFIX if model.has_head else "")
+    weights = save(named, metadata={"format": "pt"})
     write_whole(folder / WEIGHTS_NAME, weights, CheckpointError)
     write_json_object(folder / CONFIG_NAME, config)
 
 
 def hub_names(tensors: Mapping[str, Tensor], encoder_prefix: str = "") -> dict[str, Tensor]:
-    """Translate our tensor names to the names used on the hub; the inverse of `rename`."""
+    """Translate our tensor names to AST's on the hub; the inverse of `rename`."""
     split: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if ".attn.qkv." not in name:

@@ -20,31 +20,27 @@ from ast_cli.labels import (
     mostly_audioset,
     placeholder_labels,
 )
+from ast_cli.model import eat_config
+from ast_cli.model.field_checks import (
+    LIMITS,
+    MAX_LABELS,
+    MAX_TOKENS,
+    check_flag,
+    check_number,
+    check_whole_number,
+)
+from ast_cli.model.form import AST, EAT, FORMS, EncoderForm
 from ast_cli.styles import are_styles
 
-MODEL_TYPE = "audio-spectrogram-transformer"
 HIDDEN_ACTS = ("gelu", "relu", "selu", "gelu_new")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 LABEL_KEYS = ("id2label", "label2id", "num_labels")
-MAX_LABELS = 100_000
-NUM_PREFIX_TOKENS = 2  # the classification and the distillation token
-MAX_TOKENS = 1_000_000  # limit on position embeddings; a larger number can only be an attack on the memory
-# Far above every published AST (hidden_size 768, 12 layers). Larger values are rejected before anything is built.
-LIMITS = {
-    "hidden_size": 16_384,
-    "num_hidden_layers": 512,
-    "num_attention_heads": 1_024,
-    "intermediate_size": 131_072,
-    "patch_size": 1_024,
-    "frequency_stride": 1_024,
-    "time_stride": 10_000,
-    "max_length": 100_000,
-    "num_mel_bins": 1_024,
-}
 
 
 class ASTConfig:
-    """Architecture and labels of an AST; the defaults are those of the AudioSet checkpoints with strides of 10.
+    """Architecture and labels of an AST, or of a model of another form that is described in the same terms.
+
+    The defaults are those of the AudioSet checkpoints of AST with strides of 10.
 
     Args:
         hidden_size: Width of the encoder, in features.
@@ -63,14 +59,13 @@ class ASTConfig:
         max_length: Length of the input, in frames.
         num_mel_bins: Number of mel bins of the input.
         **kwargs: ``id2label``, ``label2id``, ``num_labels``, ``problem_type``, ``output_attentions``,
-            ``output_hidden_states`` and ``return_dict``; any other key is kept in ``extra`` and written back, unless
-            it names code to import.
+            ``output_hidden_states`` and ``return_dict``; ``model_type``, which chooses the form of the encoder;
+            ``position_rows``, the length along time of a fixed table of positions, in patches. Any other key is kept
+            in ``extra`` and written back, unless it names code to import.
 
     Raises:
         UsageError: If a value is invalid; the message names the field.
     """
-
-    model_type = MODEL_TYPE
 
     def __init__(
         self,
@@ -114,10 +109,22 @@ class ASTConfig:
         id2label, label2id, num_labels = (kwargs.pop(key, None) for key in LABEL_KEYS)
         self.id2label = named_labels(id2label, label2id, num_labels)
         self.has_own_labels = id2label is not None or label2id is not None
-        for key in ("model_type", *CODE_KEYS):
+        self.form: EncoderForm = FORMS.get(kwargs.pop("model_type", None), AST)
+        self.position_rows: int | None = kwargs.pop("position_rows", None) if self.form.fixed_positions else None
+        for key in CODE_KEYS:
             kwargs.pop(key, None)
         self.extra: dict[str, Any] = kwargs
         self.validate()
+
+    @property
+    def model_type(self) -> str:
+        """Name of the form of the encoder in ``config.json``."""
+        return self.form.model_type
+
+    @property
+    def has_no_head(self) -> bool:
+        """Whether ``config.json`` says that the weights are those of a pretrained encoder, without a head."""
+        return self.form == EAT and self.extra.get("model_variant") == eat_config.PRETRAINED
 
     @property
     def num_labels(self) -> int:
@@ -143,9 +150,15 @@ class ASTConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Length of the sequence: two special tokens and the patches; 1214 by default."""
+        """Length of the sequence: the prefix tokens and the patches; 1214 by default."""
         frequency, time = self.num_patches
-        return NUM_PREFIX_TOKENS + frequency * time
+        return self.form.num_prefix_tokens + frequency * time
+
+    @property
+    def num_positions(self) -> int:
+        """Number of position embeddings: one per token, or the rows of a fixed table."""
+        frequency, time = self.num_patches
+        return (self.position_rows or time) * frequency if self.form.fixed_positions else self.num_tokens
 
     def validate(self) -> None:
         """Validate every value before a model is built from it.
@@ -154,21 +167,16 @@ class ASTConfig:
             UsageError: If a value is invalid; the message names the field, its value and the allowed values.
         """
         for name, limit in LIMITS.items():
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= limit:
-                raise UsageError(f"{name} must be a whole number from 1 to {limit}, not {shown(value)}")
-        for name, low, high in (  # NaN fails every comparison
+            check_whole_number(name, getattr(self, name), limit)
+        for name, low, high in (
             ("hidden_dropout_prob", 0.0, 1.0),
             ("attention_probs_dropout_prob", 0.0, 1.0),
             ("initializer_range", 0.0, 10.0),
             ("layer_norm_eps", 0.0, 1.0),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise UsageError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}")
+            check_number(name, getattr(self, name), low, high)
         for name in ("qkv_bias", "output_attentions", "output_hidden_states", "return_dict"):
-            if type(getattr(self, name)) is not bool:
-                raise UsageError(f"{name} must be true or false, not {shown(getattr(self, name))}")
+            check_flag(name, getattr(self, name))
         if not callable(self.hidden_act) and self.hidden_act not in HIDDEN_ACTS:
             raise UsageError(f"hidden_act must be one of {', '.join(HIDDEN_ACTS)}, not {shown(self.hidden_act)}")
         if self.problem_type not in (None, *PROBLEM_TYPES):
@@ -186,6 +194,29 @@ class ASTConfig:
             raise UsageError(
                 f"these strides and lengths give {self.num_tokens} tokens; at most {MAX_TOKENS} are allowed"
             )
+        if self.form.fixed_positions:
+            self._validate_positions()
+
+    def _validate_positions(self) -> None:
+        """Validate the size of a fixed table of positions."""
+        if self.position_rows is not None:
+            check_whole_number("position_rows", self.position_rows, LIMITS["max_length"])
+            _, time = self.num_patches
+            if time > self.position_rows:
+                raise UsageError(
+                    f"max_length {self.max_length} gives {time} patches along time, and the model has positions for "
+                    f"{self.position_rows}"
+                )
+        if self.num_positions > MAX_TOKENS:
+            raise UsageError(
+                f"{self.position_rows} rows along time give {self.num_positions} positions; at most {MAX_TOKENS} are "
+                "allowed"
+            )
+        if self.frequency_stride != self.time_stride:
+            raise UsageError(
+                f"frequency_stride {self.frequency_stride} and time_stride {self.time_stride} must be equal in a model "
+                f"of type {self.model_type}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``config.json``.
@@ -199,7 +230,17 @@ class ASTConfig:
             )
         return {
             **self.extra,
-            "model_type": MODEL_TYPE,
+            "model_type": self.model_type,
+            **(eat_config.keys_of(self) if self.form == EAT else self._architecture()),
+            "id2label": {str(label_id): label for label_id, label in self.id2label.items()},
+            "label2id": self.label2id,
+            "problem_type": self.problem_type,
+            **self._output_flags(),
+        }
+
+    def _architecture(self) -> dict[str, Any]:
+        """Return the keys of AST's ``config.json`` that state the architecture."""
+        return {
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_hidden_layers,
             "num_attention_heads": self.num_attention_heads,
@@ -215,10 +256,6 @@ class ASTConfig:
             "time_stride": self.time_stride,
             "max_length": self.max_length,
             "num_mel_bins": self.num_mel_bins,
-            "id2label": {str(label_id): label for label_id, label in self.id2label.items()},
-            "label2id": self.label2id,
-            "problem_type": self.problem_type,
-            **self._output_flags(),
         }
 
     def _output_flags(self) -> dict[str, bool]:
@@ -235,13 +272,14 @@ class ASTConfig:
         Raises:
             CheckpointError: If the content describes another kind of model or contains an invalid value.
         """
-        kind = values.get("model_type", MODEL_TYPE)
-        if kind != MODEL_TYPE:
+        kind = values.get("model_type", AST.model_type)
+        if not isinstance(kind, str) or kind not in FORMS:
             raise CheckpointError(f"{CONFIG_NAME}: this is a {shown(kind)} model, not an Audio Spectrogram Transformer")
-        if not overrides.keys().isdisjoint(LABEL_KEYS):
-            values = {name: value for name, value in values.items() if name not in LABEL_KEYS}
         try:
-            return cls(**{**values, **overrides})
+            fields = eat_config.fields_of(values) if kind == EAT.model_type else values
+            if not overrides.keys().isdisjoint(LABEL_KEYS):
+                fields = {name: value for name, value in fields.items() if name not in LABEL_KEYS}
+            return cls(**{**fields, **overrides})
         except (UsageError, TypeError) as error:
             raise CheckpointError(f"{CONFIG_NAME}: {error}") from error
 
@@ -301,10 +339,11 @@ def config_from(
     The other arguments and the errors are those of `read_config`; ``where`` begins the error messages.
     """
     if forget_bad_labels:
+        keys = ("id2label", "label2id", "num_classes" if values.get("model_type") == EAT.model_type else "num_labels")
         try:
-            named_labels(*(values.get(key) for key in LABEL_KEYS))
+            named_labels(*(values.get(key) for key in keys))
         except UsageError:
-            values = {name: value for name, value in values.items() if name not in LABEL_KEYS}
+            values = {name: value for name, value in values.items() if name not in keys}
     try:
         return ASTConfig.from_dict(values, **overrides)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""The names and shapes of the tensors in AST checkpoints: rename them, compare them, infer a configuration from them.
+"""The names and shapes of the tensors in checkpoints: rename them, compare them, infer a configuration from them.
 
 Works on tensors of both torch and NumPy, and imports torch only to concatenate tensors of torch. Checkpoints are
 untrusted input: every tensor is compared with the configuration before a model is built, and a model never gets a head
@@ -20,7 +20,9 @@ from ast_cli.audio.front_ends import extractor_type
 from ast_cli.errors import CheckpointError
 from ast_cli.files.json_object import read_json_object, shown
 from ast_cli.hub.names import CONFIG_NAME, PREPROCESSOR_NAME
-from ast_cli.model.config import MODEL_TYPE, NUM_PREFIX_TOKENS, ASTConfig
+from ast_cli.model import eat_config
+from ast_cli.model.config import ASTConfig
+from ast_cli.model.form import AST, EAT, FORMS, EncoderForm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +39,7 @@ PUBLISHED_LENGTHS = (1024, 512, 128, 256, 998, 2048)  # frames, most likely firs
 TIMM_HEAD_DIM = 64  # the same for every DeiT size; the original checkpoints were trained from DeiT
 MAX_SHOWN_NAME = 120  # characters of a tensor name shown in an error message
 
-# Patterns that turn hub names (both layouts of transformers) and original names into ours, applied in this order.
+# Patterns that turn AST's hub names (both layouts of transformers) and original names into ours, applied in this order.
 RENAMES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -66,30 +68,60 @@ RENAMES = [
     )
 ]
 
+# Beginnings of names in the files of EAT and SSLAM, and of ours; the first that fits is replaced, in both directions.
+EAT_NAMES = (
+    ("model.extra_tokens", "cls_token"),
+    ("model.fixed_positional_encoder.positions", "pos_embed"),
+    ("model.local_encoder.", "patch_embed."),
+    ("model.fc_norm.", "head.norm."),
+    ("model.head.", "head.fc."),
+    ("model.", ""),  # norm before the blocks, and blocks
+)
+
 # Names, before and after renaming, of the tensors that `rename` fuses into ``qkv``.
 IS_FUSED = re.compile(r"\.(?:query|key|value|[qkv]_proj)\.")
 
 
-def rename(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Translate the tensor names of any known layout to ours, and fuse queries, keys and values.
+def rename(tensors: Mapping[str, Array], form: EncoderForm = AST) -> dict[str, Array]:
+    """Translate the tensor names of any layout of a form to ours, and fuse queries, keys and values.
 
     Unknown names are kept, so that `compare` can report them.
     """
+    if form == EAT:
+        return _without_loss(tensors, {name: eat_name(name, to_ours=True) for name in tensors})
     is_original = any(re.match(r"(module\.)?v\.", name) for name in tensors)
-    renamed: dict[str, Array] = {}
-    for original, tensor in tensors.items():
+    names: dict[str, str] = {}
+    for original in tensors:
         if is_original and re.match(r"(module\.)?v\.head", original):
             continue  # the ImageNet head of the vision model that the checkpoint was trained from
         name = original
         for pattern, replacement in RENAMES:
             name = pattern.sub(replacement, name)
-        renamed[name if name not in renamed else f"{original} (twice)"] = tensor
+        names[original] = name
+    renamed = _without_loss(tensors, names)
     for name in [name for name in renamed if ".attn.query." in name]:
         parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
         if _can_be_fused([renamed.get(part) for part in parts]):
             fused = [renamed.pop(part) for part in parts]
             renamed[name.replace(".query.", ".qkv.")] = _concatenated(fused)
     return renamed
+
+
+def _without_loss(tensors: Mapping[str, Array], names: Mapping[str, str]) -> dict[str, Array]:
+    """Return tensors under new names; of two with one new name, the second is marked, for `compare` to report."""
+    renamed: dict[str, Array] = {}
+    for original, name in names.items():
+        renamed[name if name not in renamed else f"{original} (twice)"] = tensors[original]
+    return renamed
+
+
+def eat_name(name: str, *, to_ours: bool) -> str:
+    """Translate the name of a tensor of EAT to ours, or back."""
+    for theirs, ours in EAT_NAMES:
+        old, new = (theirs, ours) if to_ours else (ours, theirs)
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _can_be_fused(tensors: list[Any]) -> bool:
@@ -118,8 +150,8 @@ def expected_shapes(config: ASTConfig) -> dict[str, Shape]:
     C, M, L, p = config.hidden_size, config.intermediate_size, config.num_labels, config.patch_size
     shapes: dict[str, Shape] = {
         "cls_token": (1, 1, C),
-        "dist_token": (1, 1, C),
-        "pos_embed": (1, config.num_tokens, C),
+        **({"dist_token": (1, 1, C)} if config.form.num_prefix_tokens == 2 else {}),
+        "pos_embed": (1, config.num_positions, C),
         "patch_embed.proj.weight": (C, 1, p, p),
         "patch_embed.proj.bias": (C,),
     }
@@ -128,7 +160,7 @@ def expected_shapes(config: ASTConfig) -> dict[str, Shape]:
         shapes |= _linear_shapes(f"blocks.{i}.attn.qkv", C, 3 * C, has_bias=config.qkv_bias)
         shapes |= _linear_shapes(f"blocks.{i}.attn.proj", C, C)
         shapes |= _linear_shapes(f"blocks.{i}.mlp.fc1", C, M) | _linear_shapes(f"blocks.{i}.mlp.fc2", M, C)
-    shapes |= _norm_shapes("norm", C)
+    shapes |= _norm_shapes("norm" if config.form.norm_first else "pre_norm", C)
     encoder = {ENCODER_PREFIX + name: shape for name, shape in shapes.items()}
     return encoder | _norm_shapes("head.norm", C) | _linear_shapes("head.fc", C, L)
 
@@ -153,7 +185,7 @@ def infer_config(tensors: Mapping[str, Any], where: str) -> ASTConfig:
     """
     try:
         hidden_size = tensors["cls_token"].shape[-1]
-        num_patches = tensors["pos_embed"].shape[1] - NUM_PREFIX_TOKENS
+        num_patches = tensors["pos_embed"].shape[1] - AST.num_prefix_tokens
         patch_size = tensors["patch_embed.proj.weight"].shape[-1]
         intermediate_size = tensors["blocks.0.mlp.fc1.weight"].shape[0]
         num_labels = tensors["head.fc.weight"].shape[0]
@@ -207,8 +239,13 @@ def name_labels(config: ASTConfig, tensors: Mapping[str, Any], where: str, *, al
 
     Raises:
         CheckpointError: If the number of labels differs from the number of outputs, or there are no names, and
-            ``allow_unnamed`` is false.
+            ``allow_unnamed`` is false; or if the checkpoint is a pretrained encoder, which has no head.
     """
+    if config.has_no_head:
+        raise CheckpointError(
+            f"{where}: by its model_variant, {eat_config.PRETRAINED}, this is an encoder without a classification "
+            f"head; train one with `ast finetune`, or use a model of the variant {eat_config.FINETUNED}"
+        )
     head = tensors.get("head.fc.weight")
     if head is None or head.ndim != 2 or not head.shape[0]:
         return config  # `compare` reports it
@@ -230,9 +267,9 @@ def name_labels(config: ASTConfig, tensors: Mapping[str, Any], where: str, *, al
 
 
 def has_config(folder: Path) -> bool:
-    """Return whether a folder contains the configuration of an AST; a ``config.json`` of other programs is ignored."""
+    """Return whether a folder contains the configuration of a model; a ``config.json`` of other programs is ignored."""
     file = folder / CONFIG_NAME
-    return file.is_file() and read_json_object(file).get("model_type") == MODEL_TYPE
+    return file.is_file() and read_json_object(file).get("model_type") in list(FORMS)
 
 
 def check_front_end(folder: Path) -> None:

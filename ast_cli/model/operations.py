@@ -6,7 +6,7 @@ from ast_cli.model.config import ASTConfig
 
 FLOP_FORMULA = (
     "2 x multiply-adds: patches P*p^2*C; a block 3NC^2 (qkv) + 2N^2C (attention) + NC^2 (proj) + 2NCM (MLP); the last "
-    "block 4QC^2 + 2QHNC + 2QCM, as the head reads Q=2 rows (transformers: as the others); head CL. "
+    "block 4QC^2 + 2QHNC + 2QCM, as the head reads Q rows (AST 2, EAT 1; transformers: as the others); head CL. "
     "N tokens, P patches of side p, C hidden_size, H heads, M intermediate_size, L labels"
 )
 
@@ -34,7 +34,8 @@ def flop_per_window(config: ASTConfig, *, trimmed: bool = True) -> int:
 def num_weights(config: ASTConfig) -> int:
     """Count the weights of a model with its head: 86,594,063 at base size with 1024 frames and 527 labels."""
     N, C, M, L = config.num_tokens, config.hidden_size, config.intermediate_size, config.num_labels
-    embeddings = config.patch_size**2 * C + C + (N - num_patches(config)) * C + N * C  # patches, tokens, positions
+    num_rows = N - num_patches(config) + config.num_positions  # of tokens and positions
+    embeddings = config.patch_size**2 * C + C + num_rows * C
     block = 4 * C * C + C + 3 * C * config.qkv_bias + 2 * C * M + M + C + 4 * C  # attention, MLP, two normalizations
     return embeddings + config.num_hidden_layers * block + 2 * C + 2 * C + C * L + L
 

@@ -3,6 +3,10 @@
 The model cuts a spectrogram into overlapping square patches and embeds each as a token. A classification and a
 distillation token are prepended, as in DeiT. The tokens pass through pre-norm transformer blocks, and the head reads
 the mean of the first two tokens.
+
+EAT (Chen et al., 2024) and SSLAM are the same but for four places: `PatchEmbed.forward`, `PostNormBlock`, and the
+constructor and `embed` of `ASTModel`. Patches are ordered by time first, their positions are a fixed table, blocks are
+post-norm, and the head reads a single classification token.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from ast_cli.errors import UsageError
 from ast_cli.keyed_output import KeyedOutput
 from ast_cli.model.attention import ATTN_IMPLEMENTATIONS, eager_attention, pooled_query_attention, sdpa_attention
 from ast_cli.model.checkpoint import PretrainedAST
-from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig
+from ast_cli.model.config import ASTConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -34,7 +38,7 @@ class ASTModelOutput(KeyedOutput):
 
     Attributes:
         last_hidden_state: Tokens after the final layer normalization, shape (batch, num_tokens, hidden_size).
-        pooler_output: Mean of the first two tokens, shape (batch, hidden_size).
+        pooler_output: Mean of the prefix tokens, which the head reads, shape (batch, hidden_size).
         hidden_states: With ``output_hidden_states``, the embeddings and the output of every block before the final
             normalization: num_hidden_layers + 1 tensors, shape as ``last_hidden_state``.
         attentions: With ``output_attentions``, the attention probabilities of every block: num_hidden_layers tensors,
@@ -68,14 +72,17 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, config: ASTConfig) -> None:
         super().__init__()
-        stride = (config.frequency_stride, config.time_stride)
+        self.time_major = config.form.time_major
+        along_frequency, along_time = config.frequency_stride, config.time_stride
+        stride = (along_time, along_frequency) if self.time_major else (along_frequency, along_time)
         self.proj = nn.Conv2d(1, config.hidden_size, kernel_size=config.patch_size, stride=stride)
 
     def forward(self, input_values: Tensor) -> Tensor:
-        """Map (B, max_length, num_mel_bins) to (B, num_patches, hidden_size), frequency-major."""
+        """Map (B, max_length, num_mel_bins) to (B, num_patches, hidden_size), frequency-major or time-major."""
         x = input_values.to(self.proj.weight.dtype)  # features are float32, the weights may have another type
-        x = x.transpose(1, 2).unsqueeze(1)  # (B, 1, num_mel_bins, max_length)
-        return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        if not self.time_major:
+            x = x.transpose(1, 2)  # (B, num_mel_bins, max_length)
+        return self.proj(x.unsqueeze(1)).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
@@ -151,7 +158,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block."""
+    """One pre-norm transformer block, as in AST."""
 
     def __init__(self, config: ASTConfig) -> None:
         super().__init__()
@@ -172,6 +179,23 @@ class Block(nn.Module):
         attended, probabilities = self.attn(self.norm1(x), head_mask, output_attentions, num_queries)
         x = x[:, :num_queries] + self.drop(attended)
         x = x + self.drop(self.mlp(self.norm2(x)))
+        return x, probabilities
+
+
+class PostNormBlock(Block):
+    """One post-norm transformer block, as in EAT, with the layers of a pre-norm block."""
+
+    def forward(
+        self,
+        x: Tensor,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        num_queries: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map (B, N, C) to (B, N, C), or to (B, num_queries, C) to compute the first tokens only."""
+        attended, probabilities = self.attn(x, head_mask, output_attentions, num_queries)
+        x = self.norm1(x[:, :num_queries] + self.drop(attended))
+        x = self.norm2(x + self.drop(self.mlp(x)))
         return x, probabilities
 
 
@@ -210,7 +234,7 @@ class ASTBase(PretrainedAST):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, ASTModel):
-            for token in (module.cls_token, module.dist_token, module.pos_embed):
+            for token in module.embeddings:
                 nn.init.zeros_(token)
 
 
@@ -222,27 +246,55 @@ class ASTModel(ASTBase):
         attn_implementation: Attention implementation, ``sdpa`` or ``eager``.
     """
 
+    pos_embed: Tensor
+
     def __init__(self, config: ASTConfig, attn_implementation: str = "sdpa") -> None:
         super().__init__()
         config.validate()
         self.config = config
+        C, form = config.hidden_size, config.form
+        self.fixed_positions = form.fixed_positions
         self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.dist_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.pos_embed = nn.Parameter(torch.zeros(1, config.num_tokens, config.hidden_size))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, C))
+        positions = torch.zeros(1, config.num_positions, C)
+        if self.fixed_positions:  # EAT
+            self.register_buffer("pos_embed", positions)
+        else:  # AST
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, C))
+            self.pos_embed = nn.Parameter(positions)
         self.pos_drop = nn.Dropout(config.hidden_dropout_prob)
-        self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_hidden_layers)])
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        if form.norm_first:  # AST
+            self.pre_norm: nn.Module = nn.Identity()
+            self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_hidden_layers)])
+            self.norm: nn.Module = nn.LayerNorm(C, eps=config.layer_norm_eps)
+        else:  # EAT
+            self.pre_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
+            self.blocks = nn.ModuleList([PostNormBlock(config) for _ in range(config.num_hidden_layers)])
+            self.norm = nn.Identity()
         self.attn_implementation = attn_implementation
         self.init_weights()
+
+    @property
+    def embeddings(self) -> list[Tensor]:
+        """Prefix tokens and positions, which have no layer of their own."""
+        return [self.cls_token, *([] if self.fixed_positions else [self.dist_token]), self.pos_embed]
 
     def embed(self, input_values: Tensor) -> Tensor:
         """Map spectrograms (B, max_length, num_mel_bins) to tokens (B, N, C)."""
         self._check_input(input_values)
         x = self.patch_embed(input_values)
-        B = x.shape[0]
-        x = torch.cat([self.cls_token.expand(B, -1, -1), self.dist_token.expand(B, -1, -1), x], dim=1)
-        return self.pos_drop(x + self.pos_embed)  # type: ignore[no-any-return]
+        B, num_patches, _ = x.shape
+        if self.fixed_positions:  # EAT: the classification token has no position
+            x = x + self.pos_embed[:, :num_patches]
+            x = torch.cat([self.cls_token.expand(B, -1, -1), x], dim=1)
+        else:  # AST
+            x = torch.cat([self.cls_token.expand(B, -1, -1), self.dist_token.expand(B, -1, -1), x], dim=1)
+            x = x + self.pos_embed
+        return self.pos_drop(self.pre_norm(x))  # type: ignore[no-any-return]
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Return the mean of the prefix tokens, which the head reads: (B, N, C) to (B, C)."""
+        return x[:, : self.config.form.num_prefix_tokens].mean(dim=1)
 
     def _check_input(self, input_values: Tensor) -> None:
         expected = (self.config.max_length, self.config.num_mel_bins)
@@ -279,7 +331,7 @@ class ASTModel(ASTBase):
         want = _extra_outputs(self.config, output_attentions, output_hidden_states)
         x, hidden_states, attentions = self.run_blocks(x, head_mask, *want)
         x = self.norm(x)
-        output = ASTModelOutput(last_hidden_state=x, pooler_output=pool(x))
+        output = ASTModelOutput(last_hidden_state=x, pooler_output=self.pool(x))
         if hidden_states is not None:
             output["hidden_states"] = hidden_states
         if attentions is not None:
@@ -296,8 +348,8 @@ class ASTModel(ASTBase):
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         """Pass tokens (B, N, C) through the blocks.
 
-        With ``num_queries`` the last block computes the first tokens only, (B, num_queries, C). As the head reads two
-        tokens, this gives the same logits with 8 % fewer operations at base size.
+        With ``num_queries`` the last block computes the first tokens only, (B, num_queries, C). As the head reads the
+        prefix tokens only, this gives the same logits with 8 % fewer operations at base size.
         """
         masks = self._head_masks(head_mask)
         hidden_states, attentions = [x], []
@@ -383,9 +435,10 @@ class ASTForAudioClassification(ASTBase):
         encoder = self.audio_spectrogram_transformer
         want = _extra_outputs(self.config, output_attentions, output_hidden_states)
         x = encoder.embed(input_values)
-        num_queries = None if any(want) else NUM_PREFIX_TOKENS
+        num_prefix_tokens = self.config.form.num_prefix_tokens
+        num_queries = None if any(want) else num_prefix_tokens
         x, hidden_states, attentions = encoder.run_blocks(x, head_mask, *want, num_queries=num_queries)
-        logits = self.head(pool(encoder.norm(x[:, :NUM_PREFIX_TOKENS])))
+        logits = self.head(encoder.pool(encoder.norm(x[:, :num_prefix_tokens])))
         output = ASTClassifierOutput()
         if labels is not None:
             output["loss"] = classification_loss(logits, labels, self.config)
@@ -395,11 +448,6 @@ class ASTForAudioClassification(ASTBase):
         if attentions is not None:
             output["attentions"] = attentions
         return output if _as_dict(self.config, return_dict) else output.to_tuple()
-
-
-def pool(x: Tensor) -> Tensor:
-    """Return the mean of the classification and the distillation token: (B, N, C) to (B, C)."""
-    return (x[:, 0] + x[:, 1]) / 2
 
 
 def classification_loss(logits: Tensor, labels: Tensor, config: ASTConfig) -> Tensor:

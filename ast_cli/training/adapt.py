@@ -15,8 +15,10 @@ from torch import Tensor
 from ast_cli.audio.feature_extractor import FeatureExtractor
 from ast_cli.audio.front_ends.unstated import FRONT_ENDS
 from ast_cli.errors import UsageError
-from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig, read_config
-from ast_cli.model.transformer import ASTForAudioClassification
+from ast_cli.model.config import ASTConfig, read_config
+from ast_cli.model.eat_config import FINETUNED
+from ast_cli.model.form import AST
+from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
 from ast_cli.model.weight_files import refuse_exported
 from ast_cli.training.options import TrainOptions
 
@@ -33,7 +35,7 @@ Grid = tuple[int, int]
 
 
 def adapt_pos_embed(pos_embed: Tensor, old_grid: Grid, new_grid: Grid) -> Tensor:
-    """Adapt position embeddings to another grid of patches by the rule of the original code (``ast_models.py``).
+    """Adapt AST's position embeddings to another grid of patches by the rule of the original code (``ast_models.py``).
 
     The rule applies to each dimension, time first: a smaller size is cut from the middle, a larger size is interpolated
     (bilinear).
@@ -48,7 +50,7 @@ def adapt_pos_embed(pos_embed: Tensor, old_grid: Grid, new_grid: Grid) -> Tensor
     """
     if old_grid == new_grid:
         return pos_embed
-    prefix, patches = pos_embed[:, :NUM_PREFIX_TOKENS], pos_embed[:, NUM_PREFIX_TOKENS:]
+    prefix, patches = pos_embed[:, : AST.num_prefix_tokens], pos_embed[:, AST.num_prefix_tokens :]
     grid = patches.transpose(1, 2).reshape(1, -1, *old_grid)  # (1, hidden_size, frequency, time)
     grid = _cut_or_stretch(grid, 3, new_grid[1])
     grid = _cut_or_stretch(grid, 2, new_grid[0])
@@ -86,10 +88,12 @@ def start_config(model: str, options: TrainOptions, default_max_length: int) -> 
         file = Path(model)
         refuse_exported(file.expanduser())
         config = _config_from_file(file) if is_scratch(model) else ASTConfig.from_pretrained(model)
-        config = copy.copy(config)
+        base, config = config, copy.copy(config)
         for name, value in changes.items():
             setattr(config, name, value)
         config.validate()
+        if config.form.fixed_positions and not is_scratch(model):
+            _refuse_other_grid(base, config)
         return config
     hidden_size, num_layers = _scratch_sizes(model)
     return ASTConfig(
@@ -100,6 +104,19 @@ def start_config(model: str, options: TrainOptions, default_max_length: int) -> 
         layer_norm_eps=SCRATCH_EPS,
         **{"max_length": default_max_length, **changes},
     )
+
+
+def _refuse_other_grid(base: ASTConfig, config: ASTConfig) -> None:
+    """Check that the fixed positions of a base model fit the patches; only their number along time may differ.
+
+    Raises:
+        UsageError: If they do not fit.
+    """
+    if (base.num_patches[0], base.time_stride) != (config.num_patches[0], config.time_stride):
+        raise UsageError(
+            f"this base model has fixed positions, for {base.num_patches[0]} patches along frequency with strides of "
+            f"{base.time_stride}; leave out --num-mel-bins, --frequency-stride and --time-stride"
+        )
 
 
 def _config_from_file(file: Path) -> ASTConfig:
@@ -138,20 +155,38 @@ def start_model(
     config.id2label = dict(enumerate(labels))
     config.has_own_labels = True
     config.problem_type = problem_type
+    is_encoder = config.has_no_head
+    if is_encoder:
+        config.extra = config.extra | {"model_variant": FINETUNED}  # it gets a head
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         fresh = ASTForAudioClassification(config)
         if is_scratch(model):
-            encoder = fresh.audio_spectrogram_transformer
-            for token in (encoder.cls_token, encoder.dist_token, encoder.pos_embed):
-                torch.nn.init.trunc_normal_(token, std=TOKEN_STD)
-            with torch.no_grad():
-                positions = first_positions(config.num_patches, config.hidden_size)
-                encoder.pos_embed[:, NUM_PREFIX_TOKENS:] = positions
-    if not is_scratch(model):
-        base = ASTForAudioClassification.from_pretrained(model, unnamed_labels=True)
-        fresh.load_state_dict(_adapted_state(base, fresh, keep_head=not options.new_head))
+            _randomize_embeddings(fresh.audio_spectrogram_transformer)
+    if is_scratch(model):
+        return fresh
+    if is_encoder:
+        fresh.audio_spectrogram_transformer.load_state_dict(ASTModel.from_pretrained(model).state_dict())
+        return fresh
+    base = ASTForAudioClassification.from_pretrained(model, unnamed_labels=True)
+    fresh.load_state_dict(_adapted_state(base, fresh, keep_head=not options.new_head))
     return fresh
+
+
+@torch.no_grad()
+def _randomize_embeddings(encoder: ASTModel) -> None:
+    """Give an encoder random prefix tokens, and sines and cosines as positions."""
+    config = encoder.config
+    for token in encoder.embeddings:
+        torch.nn.init.trunc_normal_(token, std=TOKEN_STD)
+    if config.form.fixed_positions:  # time-major, for the whole table
+        frequency, time = config.num_patches
+        grid = frequency, config.position_rows or time
+        positions = first_positions(grid, config.hidden_size).view(*grid, -1)
+        encoder.pos_embed[0] = positions.transpose(0, 1).flatten(0, 1)
+    else:
+        positions = first_positions(config.num_patches, config.hidden_size)
+        encoder.pos_embed[:, config.form.num_prefix_tokens :] = positions
 
 
 def first_positions(grid: Grid, hidden_size: int) -> Tensor:
@@ -187,7 +222,8 @@ def _adapted_state(
     """Return the tensors of the base model in the shapes of the new model."""
     state = dict(base.state_dict())
     name = "audio_spectrogram_transformer.pos_embed"
-    state[name] = adapt_pos_embed(state[name], base.config.num_patches, fresh.config.num_patches)
+    if not fresh.config.form.fixed_positions:
+        state[name] = adapt_pos_embed(state[name], base.config.num_patches, fresh.config.num_patches)
     rows = [base.config.label2id.get(label) for label in fresh.config.id2label.values()]
     if keep_head and None not in rows:
         state["head.fc.weight"] = state["head.fc.weight"][rows]

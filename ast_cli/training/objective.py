@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ast_cli.errors import UsageError
-from ast_cli.model.config import NUM_PREFIX_TOKENS
-from ast_cli.model.transformer import ASTForAudioClassification, ASTModel, pool
+from ast_cli.model.transformer import ASTForAudioClassification, ASTModel
 from ast_cli.tagging.score.scoring import scores_of
 from ast_cli.training.augmentation import kept_tokens
 from ast_cli.training.options import TrainOptions
@@ -33,29 +32,29 @@ def training_logits(
     Position embeddings are part of the tokens, so any patch token can be dropped (as in the patchout of PaSST, Koutini
     et al., 2022), which makes attention cheaper.
     """
-    encoder = model.audio_spectrogram_transformer
+    encoder, num_prefix_tokens = model.audio_spectrogram_transformer, model.config.form.num_prefix_tokens
     x = encoder.embed(input_values)
     if options.token_drop:
-        x = _drop_tokens(x, options.token_drop, rng)
+        x = _drop_tokens(x, num_prefix_tokens, options.token_drop, rng)
     if options.checkpoint_gradients:
-        x = _run_blocks_checkpointed(encoder, x)
+        x = _run_blocks_checkpointed(encoder, x, num_prefix_tokens)
     else:
-        x, _, _ = encoder.run_blocks(x, num_queries=NUM_PREFIX_TOKENS)
-    return model.head(pool(encoder.norm(x)))  # type: ignore[no-any-return]
+        x, _, _ = encoder.run_blocks(x, num_queries=num_prefix_tokens)
+    return model.head(encoder.pool(encoder.norm(x)))  # type: ignore[no-any-return]
 
 
-def _drop_tokens(x: Tensor, fraction: float, rng: np.random.Generator) -> Tensor:
+def _drop_tokens(x: Tensor, num_prefix_tokens: int, fraction: float, rng: np.random.Generator) -> Tensor:
     """Drop a random fraction of the patch tokens of x, shape (B, N, C); prefix tokens stay."""
     B, N, C = x.shape
-    kept = kept_tokens(B, N - NUM_PREFIX_TOKENS, fraction, rng).to(x.device)
-    patches = x[:, NUM_PREFIX_TOKENS:].gather(1, kept[..., None].expand(-1, -1, C))
-    return torch.cat([x[:, :NUM_PREFIX_TOKENS], patches], dim=1)
+    kept = kept_tokens(B, N - num_prefix_tokens, fraction, rng).to(x.device)
+    patches = x[:, num_prefix_tokens:].gather(1, kept[..., None].expand(-1, -1, C))
+    return torch.cat([x[:, :num_prefix_tokens], patches], dim=1)
 
 
-def _run_blocks_checkpointed(encoder: ASTModel, x: Tensor) -> Tensor:
+def _run_blocks_checkpointed(encoder: ASTModel, x: Tensor, num_prefix_tokens: int) -> Tensor:
     """Run the blocks without storing their activations, which the backward pass computes again."""
     for i, block in enumerate(encoder.blocks):
-        num_queries = NUM_PREFIX_TOKENS if i == len(encoder.blocks) - 1 else None
+        num_queries = num_prefix_tokens if i == len(encoder.blocks) - 1 else None
         x, _ = checkpoint(block, x, None, False, num_queries, use_reentrant=False)
     return x
 

@@ -48,7 +48,6 @@ from teacher import EMBEDDING_SIZE, PATCH_FRAMES, YamNet
 from torch import Tensor, nn
 
 from ast_cli import ASTConfig, ASTForAudioClassification
-from ast_cli.model.transformer import pool
 from ast_cli.training.adapt import first_positions
 from ast_cli.training.muon import Muon
 
@@ -103,7 +102,7 @@ class Student(nn.Module):
         seconds = (inside / inside.sum(2, keepdim=True).clamp(min=1)) @ x[:, 2:]
         of_seconds = self.second_head(self.second_norm(seconds))
         num_labels = self.model.config.num_labels
-        return self.model.head(pool(x[:, :2])), of_seconds[..., :num_labels], of_seconds[..., num_labels:]
+        return self.model.head(encoder.pool(x)), of_seconds[..., :num_labels], of_seconds[..., num_labels:]
 
 
 @dataclass

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from tiny_training import MAX_LENGTH, NUM_MEL_BINS, plain_options, tiny_model
 
 from ast_cli.errors import UsageError
-from ast_cli.model.transformer import pool
 from ast_cli.training.augmentation import kept_tokens
 from ast_cli.training.objective import autocast_for, loss_name, predicted_scores, training_logits, training_loss
 from ast_cli.training.options import TrainOptions
@@ -48,7 +47,7 @@ def test_dropped_tokens_have_no_influence(inputs: torch.Tensor) -> None:
     tokens = encoder.embed(inputs)
     for i in range(5):
         x, _, _ = encoder.run_blocks(tokens[i : i + 1, [0, 1, *(2 + kept[i]).tolist()]])
-        torch.testing.assert_close(found[i], model.head(pool(encoder.norm(x)))[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[i], model.head(encoder.pool(encoder.norm(x)))[0], atol=1e-5, rtol=0)
     found.sum().backward()
     # patches of 8 x 8 lie side by side: (frequency, time) on a grid of 2 x 4
     has_gradient = inputs.grad.reshape(5, 4, 8, 2, 8).abs().sum(dim=(2, 4)).transpose(1, 2).reshape(5, 8) > 0

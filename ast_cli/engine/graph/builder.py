@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ast_cli.engine.graph.onnx_file import Attribute, Graph, Node
 from ast_cli.errors import CheckpointError
 from ast_cli.model.arrays import Weights
-from ast_cli.model.config import NUM_PREFIX_TOKENS, ASTConfig
+from ast_cli.model.config import ASTConfig
 from ast_cli.model.layout import ENCODER_PREFIX
 
 INPUT, OUTPUT = "input_values", "logits"
@@ -52,6 +52,7 @@ class GraphBuilder:
         self.graph = Graph(OPSET)
         self.num_values = 0
         self.head_dim = config.hidden_size // config.num_attention_heads
+        self.num_queries = config.form.num_prefix_tokens
 
     def build(self) -> Graph:
         """Return the graph from input_values (B, max_length, num_mel_bins) to logits (B, num_labels)."""
@@ -59,45 +60,66 @@ class GraphBuilder:
         self.graph.inputs[INPUT] = ("batch", config.max_length, config.num_mel_bins)
         self.graph.outputs[OUTPUT] = ("batch", config.num_labels)
         x = self.embed(self.cast(INPUT, self.dtype))
+        block = self.block if config.form.norm_first else self.post_norm_block
         for i in range(config.num_hidden_layers):
-            x = self.block(x, f"{ENCODER_PREFIX}blocks.{i}", is_last=i == config.num_hidden_layers - 1)
-        x = self.norm(x, f"{ENCODER_PREFIX}norm")  # (B, 2, C)
+            x = block(x, f"{ENCODER_PREFIX}blocks.{i}", is_last=i == config.num_hidden_layers - 1)
+        if config.form.norm_first:
+            x = self.norm(x, f"{ENCODER_PREFIX}norm")  # (B, Q, C)
         x = self.add("ReduceMean", x, self.integers(1), keepdims=0)  # (B, C)
         logits = self.linear(self.norm(x, "head.norm"), "head.fc")
         self.cast(logits, np.dtype(np.float32), output=OUTPUT)
         return self.graph
 
     def embed(self, x: str) -> str:
-        """Map spectrograms to tokens (B, N, C): two learned tokens, then the patches, plus position embeddings."""
-        config, C = self.config, self.config.hidden_size
-        x = self.add("Unsqueeze", self.add("Transpose", x, perm=(0, 2, 1)), self.integers(1))  # (B, 1, bins, frames)
+        """Map spectrograms to tokens (B, N, C): the prefix tokens, then the patches, plus position embeddings."""
+        config, C, Q = self.config, self.config.hidden_size, self.num_queries
+        strides: tuple[int, ...] = (config.frequency_stride, config.time_stride)
+        if config.form.time_major:
+            strides = strides[::-1]
+        else:
+            x = self.add("Transpose", x, perm=(0, 2, 1))  # (B, num_mel_bins, max_length)
+        x = self.add("Unsqueeze", x, self.integers(1))
         x = self.add(
             "Conv",
             x,
             self.weight(f"{ENCODER_PREFIX}patch_embed.proj.weight"),
             self.weight(f"{ENCODER_PREFIX}patch_embed.proj.bias"),
             kernel_shape=(config.patch_size, config.patch_size),
-            strides=(config.frequency_stride, config.time_stride),
+            strides=strides,
         )
         # Runtimes store the result of a convolution in this order anyway, so the transpose moves no data.
         x = self.add("Reshape", self.add("Transpose", x, perm=(0, 2, 3, 1)), self.integers(0, -1, C))
         positions = self.weights[f"{ENCODER_PREFIX}pos_embed"]
-        x = self.add("Add", x, self.constant("patch_positions", positions[:, NUM_PREFIX_TOKENS:]))
-        tokens = [self.weights[f"{ENCODER_PREFIX}{name}"] for name in ("cls_token", "dist_token")]
-        prefix = np.concatenate(tokens, axis=1) + positions[:, :NUM_PREFIX_TOKENS]
+        if config.form.fixed_positions:  # EAT: the classification token has no position
+            positions = positions[:, : config.num_tokens - Q]
+            prefix = self.weights[f"{ENCODER_PREFIX}cls_token"]
+        else:  # AST
+            tokens = [self.weights[f"{ENCODER_PREFIX}{name}"] for name in ("cls_token", "dist_token")]
+            prefix, positions = np.concatenate(tokens, axis=1) + positions[:, :Q], positions[:, Q:]
+        x = self.add("Add", x, self.constant("patch_positions", positions))
         batch = self.add("Shape", INPUT, start=0, end=1)
-        shape = self.add("Concat", batch, self.integers(NUM_PREFIX_TOKENS, C), axis=0)
-        return self.add("Concat", self.add("Expand", self.constant("prefix", prefix), shape), x, axis=1)
+        shape = self.add("Concat", batch, self.integers(Q, C), axis=0)
+        x = self.add("Concat", self.add("Expand", self.constant("prefix", prefix), shape), x, axis=1)
+        return x if config.form.norm_first else self.norm(x, f"{ENCODER_PREFIX}pre_norm")
 
     def block(self, x: str, name: str, *, is_last: bool) -> str:
-        """Map (B, N, C) to (B, N, C); the last block to (B, Q, C)."""
+        """Compute a pre-norm block, (B, N, C) to (B, N, C); the last block to (B, Q, C)."""
         tokens = self.norm(x, f"{name}.norm1")
         attended = (self.pooled_query_attention if is_last else self.attention)(tokens, f"{name}.attn")
         x = self.add("Add", self.first_tokens(x) if is_last else x, attended)
-        hidden = self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1")
+        return self.add("Add", x, self.mlp(self.norm(x, f"{name}.norm2"), f"{name}.mlp"))
+
+    def post_norm_block(self, x: str, name: str, *, is_last: bool) -> str:
+        """Compute a post-norm block, (B, N, C) to (B, N, C); the last block to (B, Q, C)."""
+        attended = (self.pooled_query_attention if is_last else self.attention)(x, f"{name}.attn")
+        x = self.norm(self.add("Add", self.first_tokens(x) if is_last else x, attended), f"{name}.norm1")
+        return self.norm(self.add("Add", x, self.mlp(x, f"{name}.mlp")), f"{name}.norm2")
+
+    def mlp(self, x: str, name: str) -> str:
+        """Apply two linear layers with an activation between them: (B, N, C) to (B, N, C)."""
         operator, attributes = ACTIVATIONS[str(self.config.hidden_act)]
-        hidden = self.add(operator, hidden, output=None, **attributes)
-        return self.add("Add", x, self.linear(hidden, f"{name}.mlp.fc2"))
+        hidden = self.add(operator, self.linear(x, f"{name}.fc1"), output=None, **attributes)
+        return self.linear(hidden, f"{name}.fc2")
 
     def attention(self, tokens: str, name: str) -> str:
         """Compute self-attention of all tokens: (B, N, C) to (B, N, C)."""
@@ -109,7 +131,7 @@ class GraphBuilder:
 
         Tokens are not projected to keys and values; see `ast_cli.model.attention.pooled_query_attention`.
         """
-        H, D, Q, C = self.config.num_attention_heads, self.head_dim, NUM_PREFIX_TOKENS, self.config.hidden_size
+        H, D, Q, C = self.config.num_attention_heads, self.head_dim, self.num_queries, self.config.hidden_size
         _, key_weight, value_weight = self.weights[f"{name}.qkv.weight"].reshape(3, H, D, C)
         q = self.heads(self.linear(self.first_tokens(tokens), f"{name}.qkv", 0), (0, 2, 1, 3))  # (B, H, Q, D)
         q = self.add("MatMul", q, self.constant(f"{name}.qkv.k.weight", key_weight * D**-0.5))
@@ -170,7 +192,7 @@ class GraphBuilder:
 
     def first_tokens(self, x: str) -> str:
         """Return the rows that the head reads: (B, N, C) to (B, Q, C)."""
-        return self.add("Slice", x, self.integers(0), self.integers(NUM_PREFIX_TOKENS), self.integers(1))
+        return self.add("Slice", x, self.integers(0), self.integers(self.num_queries), self.integers(1))
 
     def cast(self, x: str, dtype: np.dtype[Any], output: str | None = None) -> str:
         """Convert a value to a data type or, if nothing is to convert, give it a new name."""
