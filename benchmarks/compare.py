@@ -1,6 +1,6 @@
 """Compare all installed ways to run AST on the same weights and inputs: time ratios, spread, fraction of the peak rate.
 
-    python benchmarks/compare.py [--model base|maest|birdset|builtin|FOLDER] [--dtype float32|bfloat16|int8]
+    python benchmarks/compare.py [--model base|maest|eat|birdset|builtin|FOLDER] [--dtype float32|bfloat16|int8]
         [--batch-size 1] [--rounds 5] [--threads N] [--peers "transformers sdpa,ast torch"] [--json FILE]
         [--markdown FILE]
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ast_cli import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 from ast_cli.engine.interface import cpu_name
 from ast_cli.engine.torch.torch_engine import TorchEngine
+from ast_cli.model.form import EAT
 from ast_cli.model.operations import flop_per_window
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -88,6 +89,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "base": {"num_labels": 527},
     "maest": {**MAEST, "max_length": 1876, "num_labels": 519},
     "maest-5s": {**MAEST, "max_length": 316, "num_labels": 400},
+    "eat": {"model_type": "eat", "num_labels": 527, "frequency_stride": 16, "time_stride": 16, "layer_norm_eps": 1e-6},
     "birdset": {"num_labels": 411},
     "birdset-xcl": {"num_labels": 9736},
 }
@@ -126,6 +128,8 @@ def set_up(setting: Setting, wanted: list[str] | None) -> tuple[list[Peer], dict
 
 
 def transformers_model(setting: Setting, attn: str) -> torch.nn.Module:
+    if setting.config.form == EAT:
+        raise ValueError("transformers does not have EAT")
     from transformers import ASTForAudioClassification as ReferenceModel
     from transformers.utils import logging as transformers_logging
 
@@ -143,6 +147,60 @@ def transformers_peer(setting: Setting, attn: str) -> Peer:
         return logits.float().numpy()
 
     return Peer(f"transformers {attn}", run, flop_per_window(setting.config, trimmed=False))
+
+
+class PlainEAT(torch.nn.Module):
+    """EAT as a plain sequence of torch's operations, for weights under their published names."""
+
+    def __init__(self, weights: dict[str, torch.Tensor], num_heads: int, epsilon: float) -> None:
+        super().__init__()
+        self.weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+        self.num_heads, self.epsilon = num_heads, epsilon
+
+    def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+    def norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        parameters = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], *parameters, self.epsilon)
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Map (B, max_length, num_mel_bins) to logits (B, num_labels)."""
+        kernel = self.weights["local_encoder.proj.weight"]
+        bias, stride = self.weights["local_encoder.proj.bias"], kernel.shape[-1]
+        x = torch.nn.functional.conv2d(input_values[:, None], kernel, bias, stride=stride)
+        x = x.flatten(2).transpose(1, 2)  # (B, num_patches, C), time-major
+        x = x + self.weights["fixed_positional_encoder.positions"][:, : x.shape[1]]
+        x = torch.cat([self.weights["extra_tokens"].expand(len(x), -1, -1), x], dim=1)
+        x = self.norm(x, "pre_norm")
+        B, N, C = x.shape
+        for i in range(sum(name.endswith("mlp.fc1.weight") for name in self.weights)):
+            qkv = self.linear(x, f"blocks.{i}.attn.qkv").view(B, N, 3, self.num_heads, -1)
+            attended = torch.nn.functional.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4))
+            x = x + self.linear(attended.transpose(1, 2).reshape(B, N, C), f"blocks.{i}.attn.proj")
+            x = self.norm(x, f"blocks.{i}.norm1")
+            hidden = torch.nn.functional.gelu(self.linear(x, f"blocks.{i}.mlp.fc1"))
+            x = self.norm(x + self.linear(hidden, f"blocks.{i}.mlp.fc2"), f"blocks.{i}.norm2")
+        return self.linear(self.norm(x[:, 0], "fc_norm"), "head")
+
+
+def plain_peer(setting: Setting) -> Peer:
+    """Set up EAT in plain torch; its own code is not a package, and transformers does not have it."""
+    if setting.config.form != EAT:
+        raise ValueError("only for EAT: transformers has the other forms")
+    from safetensors.torch import load_file
+
+    weights = load_file(setting.folder / "model.safetensors")
+    dtype, config = setting.torch_dtype, setting.config
+    typed = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    model = PlainEAT(typed, config.num_attention_heads, config.layer_norm_eps)
+
+    @torch.inference_mode()
+    def run(input_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: torch.Tensor = model(torch.from_numpy(input_values).to(dtype))
+        return logits.float().numpy()
+
+    return Peer("plain torch", run, flop_per_window(setting.config, trimmed=False))
 
 
 def ours(setting: Setting, attn: str) -> Peer:
@@ -246,6 +304,7 @@ def example(setting: Setting) -> torch.Tensor:
 
 BUILDERS: dict[str, Callable[[Setting], Peer]] = {
     BASELINE: lambda setting: transformers_peer(setting, "sdpa"),
+    "plain torch": plain_peer,
     "transformers eager": lambda setting: transformers_peer(setting, "eager"),
     "onnxruntime reference": onnxruntime_reference,
     "openvino reference": openvino_reference,
