@@ -37,7 +37,6 @@ def write_maest_folder(folder: Path, *, as_pickle: bool = False) -> Path:
         "num_mel_bins": NUM_MEL_BINS,
         "id2label": {str(i): label for i, label in enumerate(LABELS)},
         "label2id": {label: i for i, label in enumerate(LABELS)},
-        "problem_type": "multi_label_classification",
     }
     preprocessor = {
         "auto_map": {"AutoFeatureExtractor": f"{REMOTE_CODE.removesuffix('.py')}.MAESTFeatureExtractor"},
