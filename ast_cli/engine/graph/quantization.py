@@ -146,15 +146,19 @@ def smoothed(
 
     Each feature is divided by a number. The division is folded into the weights that compute the feature: those of the
     normalization before ``qkv`` and ``fc1``, and those of the values before ``proj``. The operation before ``fc2`` is
-    not linear, so the input of ``fc2`` is not changed.
+    not linear, so the input of ``fc2`` is not changed. In a post-norm block the inputs of ``qkv`` and ``fc1`` are added
+    to their outputs as well, so they are not changed either.
 
     Returns:
         New weights and ranges; the arguments are not modified.
     """
     weights, ranges = dict(weights), dict(ranges)
+    sources = {"attn.qkv": "norm1", "attn.proj": "attn.qkv", "mlp.fc1": "norm2"}
+    if not config.form.norm_first:
+        sources = {"attn.proj": "attn.qkv"}
     for i in range(config.num_hidden_layers):
         block = f"{ENCODER_PREFIX}blocks.{i}"
-        for layer, source in (("attn.qkv", "norm1"), ("attn.proj", "attn.qkv"), ("mlp.fc1", "norm2")):
+        for layer, source in sources.items():
             name, made_by = f"{block}.{layer}", f"{block}.{source}"
             low, high = ranges[name]
             weight = weights[f"{name}.weight"]
@@ -211,9 +215,9 @@ def calibrate(
             note(f"{block}.attn.{part}", made)
 
     for name, module in classifier.named_modules():
-        if name.endswith(".norm1"):
-            block = name.removesuffix(".norm1")
-            module.register_forward_hook(lambda _module, _inputs, output, block=block: note_attention(block, output))
+        if name.endswith(".attn"):
+            block = name.removesuffix(".attn")
+            module.register_forward_pre_hook(lambda _module, inputs, block=block: note_attention(block, inputs[0]))
         elif name.endswith((".attn.proj", ".mlp.fc1", ".mlp.fc2")):
             module.register_forward_pre_hook(lambda _module, inputs, layer=name: note(layer, inputs[0]))
     with torch.inference_mode():
