@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from warm_python import CAN_FORK, WarmPython, needs_torch
+from warm_python import CAN_FORK, WarmPython, libraries_for
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes that wait for each other cost tenfold
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -73,20 +73,20 @@ def write_wav(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def warm_python() -> Iterator[Callable[[bool], WarmPython | None]]:
-    """Return a function that gives what runs the command, with torch or without it, where that can be had."""
+def warm_python() -> Iterator[Callable[[tuple[str, ...]], WarmPython | None]]:
+    """Return a function that gives what runs the command without importing libraries, where that can be had."""
     with contextlib.ExitStack() as servers:
 
         @functools.cache
-        def started(with_torch: bool) -> WarmPython | None:
-            return servers.enter_context(WarmPython(with_torch=with_torch)) if CAN_FORK else None
+        def started(libraries: tuple[str, ...]) -> WarmPython | None:
+            return servers.enter_context(WarmPython(libraries)) if CAN_FORK else None
 
         yield started
 
 
 @pytest.fixture
 def run_ast(
-    tmp_path: Path, warm_python: Callable[[bool], WarmPython | None]
+    tmp_path: Path, warm_python: Callable[[tuple[str, ...]], WarmPython | None]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs the command in a process of its own, away from the user's cache and choices."""
 
@@ -103,7 +103,7 @@ def run_ast(
         }
         words, folder = [str(argument) for argument in arguments], str(cwd or Path.cwd())
         changes_python = any(name.startswith("PYTHON") for name in environment)
-        python = None if changes_python else warm_python(needs_torch(words))
+        python = None if changes_python else warm_python(libraries_for(words))
         if python is not None:
             done = python.run(words, stdin=stdin, cwd=folder, env=clean, timeout_s=RUN_TIMEOUT_S)
         else:

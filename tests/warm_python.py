@@ -1,9 +1,9 @@
 """Runs of the command that need not import the libraries behind it, each in a process of its own.
 
 Importing torch takes seconds, and most of these tests wait for little else. A server imports it once and forks a
-process for each run. Where no torch is needed, another server does without it: to fork and end a process with torch
-takes longer than the imports that are left. What tests of start-up, imports and signals need is a cold start:
-`subprocess` gives that.
+process for each run. There is a server for commands without torch too, as to fork and end a process with torch takes
+longer than the imports that are left, and one with all that training and evaluation import. What tests of start-up,
+imports and signals need is a cold start: `subprocess` gives that.
 """
 
 from __future__ import annotations
@@ -25,23 +25,26 @@ from pathlib import Path
 CAN_FORK = sys.platform == "linux"
 MAX_REQUEST_BYTES = 1 << 17
 LIBRARIES = ("numpy", "safetensors.numpy", "soundfile", "soxr", "typer", "typer._adapters")  # the last: newer typers
-TORCH = "safetensors.torch"  # and torch with it
-# Where one of these words is in a command, it imports torch; a wrong guess costs seconds and changes no result.
-WORDS_FOR_TORCH = {"benchmark", "doctor", "extract", "finetune", "stats", "torch", "--device", "--dtype"}
+WITH_TORCH = (*LIBRARIES, "safetensors.torch")
+TO_TRAIN = (*WITH_TORCH, "torch._dynamo", "sklearn.metrics", "scipy.stats", "matplotlib.figure")
+# The first of these words in a command tells what it imports; a wrong guess costs seconds and changes no result.
+LIBRARIES_OF_WORDS = dict.fromkeys(("finetune", "evaluate"), TO_TRAIN) | dict.fromkeys(
+    ("benchmark", "doctor", "extract", "stats", "torch", "--device", "--dtype"), WITH_TORCH
+)
 
 
-def needs_torch(arguments: Sequence[str]) -> bool:
-    """Return whether a command is likely to import torch."""
-    return not WORDS_FOR_TORCH.isdisjoint(arguments)
+def libraries_for(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the libraries that a command is likely to import."""
+    return next((LIBRARIES_OF_WORDS[word] for word in arguments if word in LIBRARIES_OF_WORDS), LIBRARIES)
 
 
 class WarmPython:
-    """A server that has the libraries imported, torch among them or not; use as a context manager."""
+    """A server that has libraries imported; use as a context manager."""
 
-    def __init__(self, *, with_torch: bool) -> None:
+    def __init__(self, libraries: Sequence[str]) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, str(Path(__file__)), str(theirs.fileno()), *([TORCH] if with_torch else [])]
+            command = [sys.executable, str(Path(__file__)), str(theirs.fileno()), *libraries]
             # Pipes, as the runs will have: Python finds out at its start whether its streams can be sought.
             pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
             self._server = subprocess.Popen(command, pass_fds=[theirs.fileno()], **pipes)
@@ -90,7 +93,7 @@ def _read(fd: int) -> bytes:
 
 def _serve(connection: socket.socket) -> None:
     """Fork one process after another, and send the process id and exit status of each."""
-    for name in (*LIBRARIES, *sys.argv[2:]):
+    for name in sys.argv[2:]:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
     while True:
