@@ -29,9 +29,8 @@ from ast_cli.report_page.options import ReportOptions
 from ast_cli.report_page.preview import BYTES_PER_S
 from ast_cli.report_page.sound import MAX_COLUMNS, read_sounds
 from ast_cli.results import TaggingResult
-from ast_cli.tagging.decode.opening import Workers, open_inputs, start_decoding
+from ast_cli.tagging.decode.opening import Turn, open_inputs, start_decoding
 from ast_cli.tagging.inputs import STDIN, Input
-from ast_cli.tagging.options import WindowOptions
 
 ALL_COLUMNS = 2_000_000  # of all spectrograms together: about 40 MB
 MIN_COLUMNS = 64  # of one recording
@@ -99,11 +98,13 @@ def write_report(
         page.index = stack.enter_context(_spool())
         page.details = stack.enter_context(_spool())
         workers = stack.enter_context(start_decoding(options, num_records, start_now=False))
+        inputs = filter(None, map(page.input_of, recordings(read_results(results))))  # ahead of the records
+        page.turns = stack.enter_context(open_inputs(inputs, MODEL_SAMPLING_RATE, workers=workers))
         with writing(output):
             num_done = 0
             for records in recordings(read_results(results)):
                 on_progress(num_done, num_records)
-                page.add(records, workers)
+                page.add(records)
                 num_done += len(records)
             with replacing(output) as stream:
                 page.write(stream, title or Path(results).name)
@@ -140,6 +141,7 @@ class _Page:
 
     index: IO[str]
     details: IO[str]
+    turns: Iterator[Turn]  # of the inputs of all records, as `input_of` returns them
 
     def __init__(
         self, output: Path, options: ReportOptions, answers: Mapping[Item, Mapping[str, Any]], num_records: int
@@ -155,9 +157,16 @@ class _Page:
         self._num_answers = 0
         self._models: dict[str, None] = {}
 
-    def add(self, records: list[TaggingResult], workers: Workers) -> None:
+    def input_of(self, records: list[TaggingResult]) -> Input | None:
+        """Return what is read of the records of one recording; None if nothing is."""
+        path = records[0].path
+        if self._options.results_only or records[0].error is not None or path is None or path == STDIN:
+            return None
+        return Input(path, listed=True, channels=_channels(records))
+
+    def add(self, records: list[TaggingResult]) -> None:
         """Add the records of one recording: itself, or its channels."""
-        for record, audio in zip(records, self._audio(records, workers), strict=True):
+        for record, audio in zip(records, self._audio(records), strict=True):
             row, details, answered = record_data(record, audio, self._labels, self._answers)
             self.index.write(row + "\n")
             self.details.write(details + "\n")
@@ -169,7 +178,7 @@ class _Page:
             if len(self._models) <= SHOWN_MODELS:
                 self._models[str(record.model)] = None
 
-    def _audio(self, records: list[TaggingResult], workers: Workers) -> list[Audio]:
+    def _audio(self, records: list[TaggingResult]) -> list[Audio]:
         """Return what the page shows of the sound of each record."""
         path = records[0].path
         if self._options.results_only or records[0].error is not None:
@@ -177,15 +186,11 @@ class _Page:
         if path is None or path == STDIN:
             where = "standard input" if path == STDIN else "memory"
             return [Audio(problem=f"The audio came from {where}, so it cannot be shown here.") for _ in records]
-        numbers = [record.channel for record in records]
-        channels: Channels = EACH if len(records) > 1 else numbers[0] or MIX
         try:
-            with open_inputs(
-                [Input(path, listed=True)], MODEL_SAMPLING_RATE, WindowOptions(channels=channels), workers
-            ) as turns:
-                stream = next(turns).open_stream()
-                with contextlib.closing(stream):
-                    return self._read(records, [stream] if channels != EACH else _chosen(stream, path, numbers))
+            stream = next(self.turns).open_stream()
+            with contextlib.closing(stream):
+                is_split = _channels(records) == EACH
+                return self._read(records, _chosen(stream, path, records) if is_split else [stream])
         except AudioError as error:
             reason = printable(str(error))
             return [Audio(problem=f"The audio could not be read when this page was made: {reason}") for _ in records]
@@ -248,16 +253,21 @@ class _Page:
         )
 
 
-def _chosen(stream: SampleStream, path: str, numbers: Sequence[int | None]) -> list[Iterable[NDArray[np.float32]]]:
-    """Return the channels of a stream with these numbers.
+def _channels(records: list[TaggingResult]) -> Channels:
+    """Return the channels that the records of one recording are about."""
+    return EACH if len(records) > 1 else records[0].channel or MIX
+
+
+def _chosen(stream: SampleStream, path: str, records: list[TaggingResult]) -> list[Iterable[NDArray[np.float32]]]:
+    """Return the channels of a stream that records are about.
 
     Raises:
         AudioError: If the file has fewer channels than when it was tagged.
     """
-    apart = split_channels(stream)
+    apart, numbers = split_channels(stream), [record.channel or 1 for record in records]
     for number in numbers:
-        check_channel(path, number or 1, len(apart))
-    return [apart[(number or 1) - 1] for number in numbers]
+        check_channel(path, number, len(apart))
+    return [apart[number - 1] for number in numbers]
 
 
 def relative_address(path: str, folder: str) -> str:

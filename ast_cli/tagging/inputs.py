@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from ast_cli.audio.channels import Channels
 from ast_cli.errors import ErrorCode, UsageError
 from ast_cli.results import FileError
 from ast_cli.tagging.options import WindowOptions
@@ -38,6 +39,7 @@ class Input:
         listed: Whether the file existed when the inputs were listed; if it is missing later, it has vanished.
         is_pattern: Whether this is a pattern that matches nothing.
         part: Part of this input to read, by ``start_s`` and ``duration_s``; None for the part in the run's options.
+        channels: Channels of this input to read; None for those in the run's options.
         is_link: Whether the path is a symbolic link; None if that is unknown.
     """
 
@@ -46,6 +48,7 @@ class Input:
     listed: bool = False
     is_pattern: bool = False
     part: WindowOptions | None = None
+    channels: Channels | None = None
     is_link: bool | None = field(default=None, compare=False)
 
     def part_in(self, run: WindowOptions) -> WindowOptions:

@@ -19,6 +19,7 @@ from ast_cli.report_page.document import SCRIPTS, STYLE, asset
 from ast_cli.report_page.options import ReportOptions
 from ast_cli.report_page.page import ReportSummary, relative_address, write_report
 from ast_cli.results import Event, FileError, Tag, TaggingResult, Window
+from ast_cli.tagging.decode.pool import DecodePool
 
 ASSETS = Path(__file__).parents[2] / "ast_cli" / "report_page"
 MAX_CODE_BYTES = 120_000
@@ -99,6 +100,21 @@ def test_audio_beyond_the_limit_is_played_from_its_file(tmp_path: Path, write_wa
     assert [each.get("link") for each in details] == [None, "part%201%23.wav", "part%202%23.wav"]
     assert (summary.num_embedded, summary.num_linked) == (1, 2)
     assert "media-src blob: 'self' file:;" in html
+
+
+def test_one_worker_decodes_all_recordings(
+    tmp_path: Path, write_wav: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[DecodePool] = []
+    start = DecodePool._start_worker
+    monkeypatch.setattr(DecodePool, "_start_worker", lambda pool: (started.append(pool), start(pool))[1])
+    two = str(write_wav("two.wav", num_channels=2))
+    results = [result(str(write_wav(f"{n}.wav"))) for n in range(3)] + [result("gone.wav"), result(None)]
+    results += [result(two, channel=2), result(str(write_wav("last.wav")))]
+    _, data, details, _ = made(tmp_path, results, ReportOptions(num_workers=1))
+    assert len(started) == 1
+    assert [row.get("audio", "none") for row in data["rows"]] == ["embedded"] * 3 + ["none"] * 2 + ["embedded"] * 2
+    assert ["problem" in each for each in details] == [False] * 3 + [True] * 2 + [False] * 2
 
 
 @pytest.mark.parametrize("path", ["gone.wav", "-", None, "nul\0.wav"])

@@ -72,8 +72,7 @@ def open_inputs(
     Args:
         inputs: Inputs to open; taken lazily, some of them ahead of the reader.
         sampling_rate: Sampling rate of the decoded samples in Hz.
-        part: Part to read of each input that has no part of its own, and the channels to read of every input; None for
-            the whole input, mixed to mono.
+        part: Part and channels to read of each input that has none of its own; None for the whole input, mixed to mono.
         workers: Workers that `start_decoding` started, or the options to start them; None for the default options.
         watching: Wrapper of the function that opens an input: called with the path and that function, it returns
             the function for the reader.
@@ -165,7 +164,8 @@ def _look_ahead(
 
 def _request(item: Input, sampling_rate: int, part: WindowOptions) -> Request:
     own_part = item.part_in(part)
-    return Request(item.path, sampling_rate, own_part.start_s, own_part.duration_s, part.channels, None)
+    channels = item.channels or part.channels
+    return Request(item.path, sampling_rate, own_part.start_s, own_part.duration_s, channels, None)
 
 
 def _turn_here(item: Input, request: Request, watching: Watching) -> Turn:
