@@ -11,6 +11,7 @@ from ast_cli.hub.cached import cached_folder
 from ast_cli.hub.folders import checkpoint_bytes
 from ast_cli.hub.names import BUILT_IN, BUILTIN, CHECKPOINTS, SHORT_ALIASES, SOUNDS, Family, PublishedCheckpoint
 from ast_cli.model.config import ASTConfig
+from ast_cli.model.eat_config import PUBLISHED_SIZES
 from ast_cli.model.operations import flop_per_window, num_weights
 from ast_cli.results import SCHEMA_VERSION
 
@@ -125,6 +126,7 @@ def config_of(checkpoint: PublishedCheckpoint) -> ASTConfig:
         max_length=checkpoint.max_length,
         num_mel_bins=checkpoint.num_mel_bins,
         num_labels=checkpoint.num_labels,
+        position_rows=PUBLISHED_SIZES["max_length"],  # of EAT's forms; the others have none
     )
 
 

@@ -24,8 +24,8 @@ audioset-10-10-0.448-v2     527  10.2 s    0.448   765  346  no    AST
 audioset-12-12-0.447        527  10.2 s    0.447   503  345  no    AST
 audioset-14-14-0.443        527  10.2 s    0.443   376  345  no    AST
 fast                        527  10.2 s    0.442   285  344  yes   AST
-eat                         527  10.2 s    0.489   285  344  no    EAT
-sslam                       527  10.2 s    0.502   285  344  no    SSLAM
+eat                         527  10.2 s    0.489   284  362  no    EAT
+sslam                       527  10.2 s    0.502   284  362  no    SSLAM
 Spoken words (quality: accuracy)
 speech-commands              35  1.28 s   0.9812   601  342  no    AST
 Music styles
