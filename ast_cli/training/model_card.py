@@ -18,6 +18,7 @@ from ast_cli.evaluation.metrics import Metrics, MultiLabelMetrics, SingleLabelMe
 from ast_cli.hub.licenses import LICENSE_KEY, is_noncommercial, license_id
 from ast_cli.hub.names import AST_EXTRACTOR, BUILTIN, repo_id_of
 from ast_cli.model.config import activation_of
+from ast_cli.model.form import AST
 from ast_cli.report.text import counted, printable, waiting_time
 from ast_cli.training.finetune_result import FinetuneResult, TaughtResult
 
@@ -32,7 +33,7 @@ def model_card(result: FinetuneResult) -> str:
 
 def _front_matter(result: FinetuneResult) -> str:
     lines = ["---", "pipeline_tag: audio-classification", "tags:", "- audio-classification"]
-    lines.append("- audio-spectrogram-transformer")
+    lines.append(f"- {result.config.model_type}")
     if (repo := _repo_of(result.base)) is not None:
         lines.append(f"base_model: {repo}")
     if (stated := license_id(result.config.extra.get(LICENSE_KEY))) is not None:
@@ -52,10 +53,11 @@ def _repo_of(base: str) -> str | None:
 
 def _summary(result: FinetuneResult) -> str:
     config, extractor = result.config, result.feature_extractor
+    name = "An Audio Spectrogram Transformer" if config.form == AST else "An Efficient Audio Transformer (EAT)"
     kind = "any number of labels per clip" if activation_of(config) == "sigmoid" else "one label per clip"
     return (
         f"# Audio tagger with {config.num_labels} labels\n\n"
-        f"An Audio Spectrogram Transformer ({config.num_hidden_layers} layers, {config.hidden_size} wide) that scores "
+        f"{name} ({config.num_hidden_layers} layers, {config.hidden_size} wide) that scores "
         f"{kind}, from windows of {extractor.window_s:.2f} s at {extractor.sampling_rate / 1000:g} kHz. Training "
         f"started from {_base_in_words(result.base)}.{_license_in_words(result)}"
     )
@@ -78,12 +80,13 @@ def _base_in_words(base: str) -> str:
 
 
 def _use(result: FinetuneResult) -> str:
-    is_ast = result.feature_extractor.feature_extractor_type == AST_EXTRACTOR  # the only one that transformers has
+    # Of the front ends and the encoders, transformers has only AST's.
+    is_ast = result.feature_extractor.feature_extractor_type == AST_EXTRACTOR and result.config.form == AST
+    pipeline = ", or the audio-classification pipeline of transformers" if is_ast else ""
     return (
         "## Use\n\n```\nast classify recording.wav --model FOLDER\n```\n\n"
-        "In Python: `ast_cli.Tagger.from_pretrained(FOLDER).classify(path)`"
-        f"{', or the audio-classification pipeline of transformers' if is_ast else ''}. "
-        f"Scores are a {activation_of(result.config)} of the logits."
+        f"In Python: `ast_cli.Tagger.from_pretrained(FOLDER).classify(path)`{pipeline}. Scores are a "
+        f"{activation_of(result.config)} of the logits."
     )
 
 
