@@ -111,10 +111,10 @@ def label_ids_by_name(id2label: Mapping[int, str]) -> dict[str, int]:
     known: dict[str, int] = {}
     for label_id, label in id2label.items():
         known.setdefault(label.casefold(), label_id)
-    for label_id, label in id2label.items():
-        known.setdefault(display_name(label).casefold(), label_id)
         if mid := mid_of(label):
             known.setdefault(mid.casefold(), label_id)
+    for label_id, label in id2label.items():
+        known.setdefault(display_name(label).casefold(), label_id)
     return known
 
 

@@ -6,10 +6,18 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ast_cli.audio.fbank.mel_bank import FRAME_SHIFT_S
 from ast_cli.hub.cached import cached_folder
 from ast_cli.hub.folders import checkpoint_bytes
-from ast_cli.hub.names import BUILT_IN, BUILTIN, CHECKPOINTS, SHORT_ALIASES, SOUNDS, Family, PublishedCheckpoint
+from ast_cli.hub.names import (
+    AST_FRAME_S,
+    BUILT_IN,
+    BUILTIN,
+    CHECKPOINTS,
+    SHORT_ALIASES,
+    SOUNDS,
+    Family,
+    PublishedCheckpoint,
+)
 from ast_cli.model.config import ASTConfig
 from ast_cli.model.eat_config import PUBLISHED_SIZES
 from ast_cli.model.operations import flop_per_window, num_weights
@@ -99,7 +107,7 @@ def _listed(name: str, checkpoint: PublishedCheckpoint) -> ListedModel:
 
 def _built_in() -> ListedModel:
     config = ASTConfig.from_pretrained(BUILTIN)
-    window_s = config.max_length * FRAME_SHIFT_S
+    window_s = config.max_length * AST_FRAME_S
     return ListedModel(
         name=BUILTIN,
         repo_id=None,

@@ -140,8 +140,6 @@ class TaggingResult:
         model: Name of the checkpoint.
         activation: ``sigmoid``, ``softmax`` or ``none``.
         tags: Best labels of the whole recording, best first.
-        scored_windows: Start and end, in seconds, of each window that was scored, with the option ``num_windows``; else
-            None, as all of them were.
         windows: Best labels of each window with the option ``timestamps``, else None.
         events: Labels with their start and end times with the option ``events``, else None.
         warnings: Codes of anomalies of the input, see `ast_cli.errors.WarningCode`.
@@ -151,6 +149,8 @@ class TaggingResult:
             this result has none. Empty otherwise.
         scales_windows: Whether the model's front end scales each window by itself, so that the score of a sound depends
             on what else is in its window.
+        scored_windows: Start and end, in seconds, of each window that was scored, with the option ``num_windows``; else
+            None, as all of them were.
         license: SPDX identifier of the license of the model's weights, such as ``CC-BY-NC-SA-4.0``; None if it is not
             known.
     """
@@ -162,7 +162,6 @@ class TaggingResult:
     sampling_rate: int | None = None
     num_channels: int | None = None
     tags: tuple[Tag, ...] = ()
-    scored_windows: tuple[tuple[float, float], ...] | None = None
     windows: tuple[Window, ...] | None = None
     events: tuple[Event, ...] | None = None
     warnings: tuple[str, ...] = ()
@@ -170,6 +169,7 @@ class TaggingResult:
     channel: int | None = None
     channels: tuple[TaggingResult, ...] = ()
     scales_windows: bool = False
+    scored_windows: tuple[tuple[float, float], ...] | None = None
     license: str | None = None
 
     @property

@@ -34,14 +34,14 @@ COMMIT, NEXT_COMMIT = "a" * 40, "b" * 40
 # The content of the weights does not matter to the fetching; odd sizes, so that a lost or doubled block shows.
 WEIGHTS = bytes(range(256)) * 300 + b"weights"
 FILES = {
-    "README.md": b"not needed",
+    "README.md": b"the card, which may state the license",
     "config.json": b'{"model_type": "audio-spectrogram-transformer"}',
     "model.safetensors": WEIGHTS,
     "preprocessor_config.json": b"{}",
     "pytorch_model.bin": b"not needed beside safetensors",
     "tf_model.h5": b"never needed",
 }
-FETCHED = {name: FILES[name] for name in ("config.json", "model.safetensors", "preprocessor_config.json")}
+FETCHED = {name: FILES[name] for name in ("README.md", "config.json", "model.safetensors", "preprocessor_config.json")}
 # Three attempts of ours, each at most six of the client, which waits at most 1 + 2 + 4 + 8 + 8 s between them.
 MOST_REQUESTS = 18
 MOST_WAITING_S = 3 * 23 + 3
@@ -219,7 +219,12 @@ def test_a_checkpoint_is_fetched_into_the_cache_with_the_token_and_without_the_p
 def test_the_pickle_is_fetched_where_there_is_no_safetensors_file(hub: FakeHub, home: Path) -> None:
     del hub.repos[REPO]["model.safetensors"]
     assert run_download(hub, home).exit_code == 0
-    assert set(snapshot_files(home)) == {"config.json", "preprocessor_config.json", "pytorch_model.bin"}
+    assert set(snapshot_files(home)) == {
+        "README.md",
+        "config.json",
+        "preprocessor_config.json",
+        "pytorch_model.bin",
+    }
 
 
 @pytest.mark.parametrize(

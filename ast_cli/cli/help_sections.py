@@ -29,7 +29,16 @@ SECTIONS: dict[str, Sequence[str]] = {
     ),
     "What to report": (
         *("--search", "--tree", "--top-k", "--threshold", "--labels", "--exclude-labels", "--by-genre", "--specific"),
-        *("--matches-only", "--timestamps", "--events", "--aggregate", "--hop", "--thresholds", "--activation"),
+        *(
+            "--matches-only",
+            "--timestamps",
+            "--events",
+            "--aggregate",
+            "--hop",
+            "--windows",
+            "--thresholds",
+            "--activation",
+        ),
         *("--what", "--all-windows", "--tolerance"),
     ),
     "Output": (

@@ -27,6 +27,7 @@ FEATURE_EXTRACTORS = {
     "BirdSetFeatureExtractor": "birdset",
     "MAESTFeatureExtractor": "maest",
 }
+AST_FRAME_S = 0.01  # of AST's front end, for lists that import no NumPy
 AST_EXTRACTOR = "ASTFeatureExtractor"  # of a file that names none
 CODE_KEYS = (
     "auto_map",

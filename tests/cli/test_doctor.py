@@ -65,9 +65,9 @@ def test_a_decoder_that_fails_is_named_and_sets_the_exit_code(
         doctor()
     assert ended.value.exit_code == ExitCode.FATAL
     printed = capsys.readouterr().out
-    assert "decoding FFmpeg       cpu     float32   FAILED         open() got an unexpected keyword" in printed
+    assert "decoding FFmpeg         cpu     float32   FAILED         open() got an unexpected keyword" in printed
     assert "'metadata_errors' in m4a aac\n" in printed
-    assert "decoding libsndfile   13 kinds of files ok: " in printed
+    assert "decoding libsndfile     13 kinds of files ok: " in printed
     assert printed.endswith(" checks failed\n")
 
 

@@ -104,7 +104,7 @@ def test_a_tagger_uses_the_front_end_given_by_name(silent: Path) -> None:
         Tagger.from_pretrained(silent, device="cpu")
     tagger = Tagger.from_pretrained(silent, device="cpu", front_end="speech-commands")
     assert (tagger.feature_extractor.mean, tagger.feature_extractor.max_length) == (-6.845978, tagger.config.max_length)
-    with pytest.raises(UsageError, match="front end must be one of audioset, speech-commands, not 'birds'"):
+    with pytest.raises(UsageError, match="front end must be one of audioset, speech-commands, birdset, not 'birds'"):
         LoadOptions(front_end="birds")  # type: ignore[arg-type]
 
 

@@ -46,7 +46,7 @@ def run(*arguments: str) -> tuple[int, set[str], str]:
         (["finetune", "--help"], 0),
         (["stats", "--help"], 0),
         (["labels", "--help"], 0),
-        (["models"], 0),
+        (["models", "--help"], 0),
         (["convert", "--help"], 0),
         (["diff", "--help"], 0),
         (["download", "--help"], 0),
@@ -80,6 +80,12 @@ def test_help_and_usage_errors_import_nothing_heavy(arguments: list[str], code: 
     assert found == code, printed
     assert modules.isdisjoint(HEAVY)
     assert "Traceback" not in printed
+
+
+def test_the_list_of_models_needs_the_hub_client_for_its_cache_and_nothing_else_that_is_heavy() -> None:
+    code, modules, printed = run("models")
+    assert code == 0, printed
+    assert modules.intersection(HEAVY) <= {"huggingface_hub"}
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

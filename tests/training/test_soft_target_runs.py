@@ -59,7 +59,7 @@ def clips_of(soft: SoftTargets, lengths: Sequence[int], *examples: Example, **op
     fbanks = [np.arange(length, dtype=np.float32)[:, None].repeat(NUM_MEL_BINS, axis=1) for length in lengths]
     settings = TrainOptions(**options)
     matched = match_soft_targets(data_of(*examples), soft, settings)
-    return soft_clips(fbanks, lengths, matched.examples.examples, matched, settings)
+    return soft_clips(fbanks, lengths, matched.examples.examples, matched, settings.soft_weight, 100)
 
 
 def test_recordings_are_found_however_their_paths_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_targets_of_single_label_data_add_up_to_one_and_other_data_is_multi_labe
     matched = match_soft_targets(data, soft_of("a", "b", scores=probabilities), TrainOptions())
     assert not matched.examples.is_multi_label
     assert matched.examples.labels == LABELS
-    found = soft_clips([], [9, 9], data.examples, matched, TrainOptions()).targets
+    found = soft_clips([], [9, 9], data.examples, matched, None, 100).targets
     np.testing.assert_allclose(found, [[0.7 / 1.8, 1 / 1.8, 0.1 / 1.8], [0.1 / 1.9, 1 / 1.9, 0.8 / 1.9]], atol=1e-6)
     assert match_soft_targets(data, soft_of("a", "b"), TrainOptions()).examples.is_multi_label
     several = replace(data, is_multi_label=True)
